@@ -1,0 +1,1 @@
+"""Two-tower recommendation and retrieval, from interactions to an answered call."""

@@ -1,0 +1,175 @@
+"""Training batches as a pure function of seed and step, so that a resumed run reads what the first would have read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+
+from recsys.config import Run
+from recsys.data import encoders
+from recsys.data.history import Past
+from recsys.data.prepare import Codes, Prepared
+from recsys.errors import DataError, describe, verbatim
+from recsys.features._vocabulary import MISSING, PADDING
+from recsys.stack import tf
+from recsys.types import NO_ROW, Bool, Float32, Int32, RowSets
+
+
+class Batch(TypedDict):
+    """One training batch.
+
+    Attributes:
+        query: codes of the query side, `[batch, *shape]` each.
+        candidate_row: item rows: first the batch's own positives, then the uniform negatives, `[candidates]`, int32.
+        known_positive: `[batch, candidates]`, bool: the candidate is a positive of the query, but not this example's.
+        weight: `[batch]`, float32.
+        step: scalar, int32, the number of the step, from 0.
+    """
+
+    query: dict[str, np.ndarray]
+    candidate_row: Int32
+    known_positive: Bool
+    weight: Float32
+    step: np.int32
+
+
+class TrainingBatches:
+    """The batches of a run.
+
+    Args:
+        prepared: the data.
+        run: gives batch size, epochs and seed.
+        uniform_negatives: items drawn uniformly, with replacement, beside each batch's own.
+        mask_positives: mark the query's other training items among the candidates.
+
+    Raises:
+        DataError: fewer than two training interactions.
+    """
+
+    def __init__(self, prepared: Prepared, run: Run, *, uniform_negatives: int, mask_positives: bool) -> None:
+        self._train = prepared.parts["train"]
+        if len(self._train) < 2:
+            raise DataError(describe("split", verbatim(f"{len(self._train)} training interactions"), "at least 2"))
+        self.batch_size = min(run.training.batch_size, len(self._train))
+        self.steps_per_epoch = len(self._train) // self.batch_size
+        self.steps = self.steps_per_epoch * run.training.epochs
+        self._seed = run.seed
+        self._item_count = prepared.item_count
+        self._uniform_negatives = uniform_negatives
+        self._positives = prepared.positives("train") if mask_positives and run.query.entity != "features" else None
+        self._query = QueryCodes(prepared, Past(self._train, prepared.query_count))
+        self._order: tuple[int, Int32] = (-1, np.zeros(0, np.int32))
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; every epoch is a new order of all interactions, the rest of a division left out."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            drawn = np.random.default_rng([self._seed, 3, epoch])
+            self._order = (epoch, drawn.permutation(np.arange(len(self._train), dtype=np.int32)))
+        places = np.sort(self._order[1][place * self.batch_size : (place + 1) * self.batch_size])
+        random = np.random.default_rng([self._seed, 4, step])
+        query_row, item_row = self._train.query_row[places], self._train.item_row[places]
+        negatives = random.integers(0, self._item_count, self._uniform_negatives, dtype=np.int32)
+        candidate_row = np.concatenate([item_row, negatives])
+        weight = self._train.weight
+        return Batch(
+            query=self._query.training(query_row, places, random),
+            candidate_row=candidate_row,
+            known_positive=self._known_positive(query_row, candidate_row),
+            weight=np.ones(len(places), np.float32) if weight is None else np.asarray(weight[places]),
+            step=np.int32(step),
+        )
+
+    def dataset(self, first_step: int = 0) -> tf.data.Dataset:
+        """Return the batches from a step to the end of the run, made ahead on another thread."""
+
+        def generate() -> Iterator[Batch]:
+            for step in range(first_step, self.steps):
+                yield self.batch(step)
+
+        signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), dict(self.batch(0)))
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+
+    def _known_positive(self, query_row: Int32, candidate_row: Int32) -> Bool:
+        """Return which candidates are other positives of each query; the same item met again is one of them."""
+        if self._positives is None:
+            known = candidate_row[None, :] == candidate_row[: len(query_row), None]
+        else:
+            known = member(self._positives.take(query_row), candidate_row, self._item_count)
+        np.fill_diagonal(known, False)
+        return known
+
+
+class QueryCodes:
+    """The codes of the query side, history included.
+
+    Args:
+        prepared: the data.
+        past: the interactions that histories are drawn from.
+    """
+
+    def __init__(self, prepared: Prepared, past: Past) -> None:
+        self._codes: Codes = prepared.query_codes
+        self._past = past
+        self._histories = {
+            name: (encoder.shape[0], encoder.vocabulary.codes(prepared.items["item_id"].combine_chunks()))
+            for name, encoder in prepared.query_encoders.items()
+            if encoders.is_history(encoder)
+        }
+
+    def training(self, query_row: Int32, places: Int32, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the codes of training examples; their histories end before each of them.
+
+        Args:
+            query_row: `[batch]`, the examples' query rows.
+            places: `[batch]`, the examples' places among the past's interactions.
+            random: draws histories where the source has no times.
+        """
+        histories = {
+            name: _history_codes(self._past.before(places, length, random), of_row)
+            for name, (length, of_row) in self._histories.items()
+        }
+        return self._columns(query_row) | histories
+
+    def now(self, query_row: Int32, seed: int = 0) -> dict[str, np.ndarray]:
+        """Return the codes of query entities as they stand after all of the past.
+
+        Args:
+            query_row: `[batch]`.
+            seed: draws histories where the source has no times.
+        """
+        random = np.random.default_rng([seed, 5])
+        histories = {
+            name: _history_codes(self._past.until_end(query_row, length, random), of_row)
+            for name, (length, of_row) in self._histories.items()
+        }
+        return self._columns(query_row) | histories
+
+    def _columns(self, query_row: Int32) -> dict[str, np.ndarray]:
+        return {name: codes[query_row] for name, codes in self._codes.items()}
+
+
+def member(sets: RowSets, candidate_row: Int32, items: int) -> Bool:
+    """Return which candidates are in the set of each owner, `[owners, candidates]`, bool.
+
+    Args:
+        sets: one set of item rows for each owner.
+        candidate_row: `[candidates]`, int32, repeats allowed.
+        items: rows of the catalogue.
+    """
+    distinct, place = np.unique(candidate_row, return_inverse=True)
+    column_of = np.full(items, NO_ROW, np.int32)
+    column_of[distinct] = np.arange(len(distinct))
+    column = column_of[sets.rows]
+    met = column >= 0
+    found = np.zeros((len(sets), len(distinct)), bool)
+    found[sets.owners[met], column[met]] = True
+    return found[:, place]
+
+
+def _history_codes(rows: Int32, code_of_row: Int32) -> Int32:
+    codes = np.where(rows == NO_ROW, PADDING, code_of_row[np.maximum(rows, 0)]).astype(np.int32)
+    codes[rows[:, 0] == NO_ROW, 0] = MISSING
+    return codes

@@ -1,0 +1,149 @@
+"""Fit, apply, save and load the features of both sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather as feather
+
+from recsys import registry
+from recsys.config import Run
+from recsys.errors import DataError, unknown
+from recsys.features import Encoder
+from recsys.sources import ITEM_ID, QUERY_ID
+from recsys.types import Int64
+
+T = TypeVar("T")
+
+
+def fit_items(run: Run, items: pa.Table, frequency: Int64) -> dict[str, Encoder]:
+    """Return the fitted features of the item side.
+
+    Args:
+        run: names the features.
+        items: the catalogue, raw.
+        frequency: `[items]`, int64, training interactions of each item.
+
+    Raises:
+        DataError: a column is missing or of the wrong type.
+    """
+    return {name: _fit(feature, name, "item", items, frequency) for name, feature in run.item.features.items()}
+
+
+def fit_queries(
+    run: Run, queries: pa.Table, frequency: Int64, items: pa.Table, item_frequency: Int64
+) -> dict[str, Encoder]:
+    """Return the fitted features of the query side.
+
+    Args:
+        run: names the features.
+        queries: the query entities, raw.
+        frequency: `[queries]`, int64, training interactions of each query entity.
+        items: the catalogue, which a history refers to.
+        item_frequency: `[items]`, int64, training interactions of each item.
+
+    Raises:
+        DataError: a column is missing or of the wrong type.
+    """
+    fitted = {}
+    for name, feature in run.query_features.items():
+        if registry.kind_of(feature) == "history":
+            fitted[name] = _as_wide_as_item_ids(run, feature).fit(items[ITEM_ID], item_frequency)
+        else:
+            fitted[name] = _fit(feature, name, "query", queries, frequency)
+    return fitted
+
+
+def encode(encoders: Mapping[str, Encoder], table: pa.Table, side: str) -> dict[str, np.ndarray]:
+    """Return the codes of a raw table, `[rows, *shape]` each; history is left out, it depends on time."""
+    return {
+        name: _naming(side, name, encoder.encode, table[raw_column(encoder.settings, name, side)])
+        for name, encoder in encoders.items()
+        if not is_history(encoder)
+    }
+
+
+def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
+    """Write what each encoder learned, with its settings: one Arrow file a feature, no pickle."""
+    folder.mkdir(parents=True)
+    for name, encoder in encoders.items():
+        state = encoder.state().replace_schema_metadata({"settings": json.dumps(registry.table_of(encoder.settings))})
+        feather.write_feather(state, folder / f"{name}.arrow", compression="zstd")
+
+
+def load(folder: Path) -> dict[str, Encoder]:
+    """Return the encoders that `save` wrote, by name in alphabetical order."""
+    loaded = {}
+    for file in sorted(folder.glob("*.arrow")):
+        state = feather.read_table(file, memory_map=False)
+        table = json.loads(state.schema.metadata[b"settings"])
+        loaded[file.stem] = registry.build("features", table, file.stem).restore(state)
+    return loaded
+
+
+def raw_column(feature: Any, name: str, side: str) -> str:
+    """Return the name of the raw column that a feature reads."""
+    if feature.column:
+        return feature.column
+    if registry.kind_of(feature) == "id":
+        return ITEM_ID if side == "item" else QUERY_ID
+    return name
+
+
+def table_key(run: Run, side: str, name: str) -> str:
+    """Return the name of a feature's embedding table; equal names mean a shared table.
+
+    A history reads the item ids' table. In an item-to-item run with `training.share_tables`, a feature that stands on
+    both sides with equal settings has one table.
+    """
+    if side == "query":
+        feature = run.query_features[name]
+        if is_history_feature(feature) and (id_feature := _item_id_feature(run)) is not None:
+            return f"item/{id_feature}"
+        shared = run.query.entity == "item" and run.training.share_tables
+        if shared and run.item.features.get(name) == feature:
+            return f"item/{name}"
+    return f"{side}/{name}"
+
+
+def is_history(encoder: Encoder) -> bool:
+    """Tell whether an encoder reads the query entity's past rather than a column."""
+    return is_history_feature(encoder.settings)
+
+
+def is_history_feature(feature: Any) -> bool:
+    """Tell whether a feature reads the query entity's past rather than a column."""
+    return registry.kind_of(feature) == "history"
+
+
+def _fit(feature: Any, name: str, side: str, table: pa.Table, frequency: Int64) -> Encoder:
+    column = raw_column(feature, name, side)
+    if column not in table.column_names:
+        raise DataError(f"{side}.features.{name}: {unknown('column', column, table.column_names)}")
+    return _naming(side, name, feature.fit, table[column], frequency)
+
+
+def _naming(side: str, name: str, work: Callable[..., T], *arguments: Any) -> T:
+    try:
+        return work(*arguments)
+    except DataError as error:
+        raise DataError(f"{side}.features.{name}: {error}") from None
+
+
+def _item_id_feature(run: Run) -> str | None:
+    return next((name for name, feature in run.item.features.items() if registry.kind_of(feature) == "id"), None)
+
+
+def _as_wide_as_item_ids(run: Run, history: Any) -> Any:
+    """Return the history with the settings of the item side's `id` feature, whose table it reads."""
+    name = _item_id_feature(run)
+    if name is None:
+        return history
+    shared = run.item.features[name]
+    taken = {"width": shared.width, "min_count": shared.min_count, "oov_buckets": shared.oov_buckets}
+    return registry.parse(type(history), {**registry.plain(history), **taken}, name)

@@ -1,0 +1,276 @@
+"""Turn a source into rows, parts and codes, once; a folder of memory-mapped arrays lets training start again at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather as feather
+
+from recsys import config
+from recsys.config import Run
+from recsys.data import encoders
+from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.features import Encoder
+from recsys.progress import task
+from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
+from recsys.splits import TEST, TRAIN, VALIDATION
+from recsys.types import Int32, Int64, Interactions, RowSets
+
+Codes = Mapping[str, np.ndarray]
+EXAMPLES = 1000
+PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training, evaluation and release read.
+
+    Attributes:
+        items: the catalogue as the source gave it; row = item_row.
+        queries: the query entities as the source gave them, row = query_row; for an item-to-item run the catalogue;
+            for free features the first rows only, as examples.
+        parts: interactions by part name: `train`, `validation`, `test`.
+        item_encoders: fitted features of the item side, by name.
+        query_encoders: fitted features of the query side, by name.
+        item_codes: codes of the catalogue, `[items, *shape]` each.
+        query_codes: codes of the query entities, `[queries, *shape]` each; history is not among them, it depends on time.
+        notice: what must be said wherever the data is named.
+    """
+
+    items: pa.Table
+    queries: pa.Table
+    parts: Mapping[str, Interactions]
+    item_encoders: Mapping[str, Encoder]
+    query_encoders: Mapping[str, Encoder]
+    item_codes: Codes
+    query_codes: Codes
+    notice: str
+
+    @property
+    def item_count(self) -> int:
+        """Rows of the catalogue."""
+        return self.items.num_rows
+
+    @property
+    def query_count(self) -> int:
+        """Rows of the query side."""
+        return max([self.queries.num_rows, *(len(codes) for codes in self.query_codes.values())])
+
+    @property
+    def item_counts(self) -> Int64:
+        """Training interactions of each item, `[items]`, int64."""
+        return np.bincount(self.parts["train"].item_row, minlength=self.item_count).astype(np.int64)
+
+    @property
+    def history_length(self) -> int:
+        """Places of the query side's history feature; 0 where there is none."""
+        return max((encoder.shape[0] for encoder in self.query_encoders.values() if encoders.is_history(encoder)), default=0)
+
+    def positives(self, *parts: str) -> RowSets:
+        """Return the distinct items of each query row in the given parts."""
+        rows = [self.parts[part] for part in parts]
+        return RowSets.from_pairs(
+            np.concatenate([part.query_row for part in rows]),
+            np.concatenate([part.item_row for part in rows]),
+            self.query_count,
+        )
+
+    def until(self, *parts: str) -> Interactions:
+        """Return the interactions of several parts as one, sorted by query row, then time."""
+        chosen = [self.parts[part] for part in parts]
+        columns = [
+            None if getattr(chosen[0], name) is None else np.concatenate([getattr(part, name) for part in chosen])
+            for name in ("query_row", "item_row", "timestamp", "weight")
+        ]
+        joined = Interactions(*columns)
+        keys = (joined.query_row,) if joined.timestamp is None else (joined.timestamp, joined.query_row)
+        return joined.take(np.lexsort(keys))
+
+
+def prepare(run: Run, folder: Path) -> Prepared:
+    """Read the source of a run, or what an earlier call for the same settings left in the folder.
+
+    Args:
+        run: the run; its source, data, query, item, split and seed decide the result.
+        folder: where the arrays go; made, and replaced when it belongs to other settings.
+
+    Raises:
+        DataError: no usable interactions, a missing column, or more broken rows than `data.max_rejected_rate`.
+    """
+    digest = _digest(run)
+    if (folder / "digest").is_file() and (folder / "digest").read_text() == digest:
+        return _load(folder)
+    prepared = _read(run)
+    _save(prepared, folder, digest)
+    return _load(folder)
+
+
+
+
+def _read(run: Run) -> Prepared:
+    raw = run.source.read()
+    items = raw.items
+    interactions, queries = _interactions(run, raw)
+    if len(interactions) == 0:
+        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", "See `recsys data describe`."))
+    assigned = run.split.assign(interactions, run.seed)
+    parts = {name: interactions.take(assigned == part) for part, name in PART_NAMES.items()}
+    if len(parts["train"]) < 2:
+        raise DataError(
+            describe("split", verbatim(f"{len(parts['train'])} training interactions"), "at least 2",
+                     "Give more data or a smaller test_rate.")
+        )
+    item_frequency = np.bincount(parts["train"].item_row, minlength=items.num_rows)
+    item_encoders = encoders.fit_items(run, items, item_frequency)
+    if run.query.entity == "item":
+        queries = items.rename_columns([QUERY_ID if name == ITEM_ID else name for name in items.column_names])
+    query_frequency = np.bincount(parts["train"].query_row, minlength=queries.num_rows)
+    query_encoders = encoders.fit_queries(run, queries, query_frequency, items, item_frequency)
+    return Prepared(
+        items=items,
+        queries=queries.slice(0, EXAMPLES) if run.query.entity == "features" else queries,
+        parts=parts,
+        item_encoders=item_encoders,
+        query_encoders=query_encoders,
+        item_codes=encoders.encode(item_encoders, items, "item"),
+        query_codes=encoders.encode(query_encoders, queries, "query"),
+        notice=raw.notice,
+    )
+
+
+def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
+    item_ids = raw.items[ITEM_ID].combine_chunks()
+    free = run.query.entity == "features"
+    known = item_ids if run.query.entity == "item" else None if raw.queries is None else raw.queries[QUERY_ID]
+    rows_of: dict[str, int] = {} if known is None else {value: row for row, value in enumerate(known.to_pylist())}
+    wanted = [encoders.raw_column(feature, name, "query") for name, feature in run.query_features.items()] if free else []
+    columns: dict[str, list[np.ndarray]] = {"query_row": [], "item_row": [], "timestamp": [], "weight": []}
+    contexts: list[pa.RecordBatch] = []
+    total = 0
+    with task("read interactions", unit="rows") as running:
+        for batch in raw.interactions():
+            total += batch.num_rows
+            item_row = pc.index_in(batch[ITEM_ID], value_set=item_ids)
+            kept = item_row.is_valid()
+            if run.query.entity == "item":
+                kept = pc.and_(kept, pc.is_in(batch[QUERY_ID], value_set=item_ids))
+            if missing := batch.num_rows - pc.sum(kept).as_py():
+                first = batch.filter(pc.invert(kept))[ITEM_ID][0].as_py()
+                raw.rejects.counts["unknown id"] = raw.rejects.counts.get("unknown id", 0) + missing
+                raw.rejects.examples.setdefault("unknown id", []).append(f"interactions: item {first!r} or its query")
+                batch, item_row = batch.filter(kept), item_row.filter(kept)
+            columns["item_row"].append(item_row.cast(pa.int32()).to_numpy(zero_copy_only=False))
+            if free:
+                contexts.append(_context(batch, wanted))
+            else:
+                columns["query_row"].append(_rows(batch[QUERY_ID], rows_of))
+            for name, kind in ((TIMESTAMP, pa.int64()), (WEIGHT, pa.float32())):
+                if name in batch.schema.names:
+                    columns[name].append(batch[name].cast(kind).to_numpy(zero_copy_only=False))
+            running.advance(batch.num_rows)
+    raw.rejects.check(total + raw.rejects.total - raw.rejects.counts.get("unknown id", 0), run.data.max_rejected_rate)
+    arrays = {name: np.concatenate(chunks) if chunks else None for name, chunks in columns.items()}
+    if arrays["item_row"] is None:
+        return Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)), pa.table({QUERY_ID: pa.array([], pa.string())})
+    if free:
+        arrays["query_row"] = np.arange(len(arrays["item_row"]), dtype=np.int32)
+        return Interactions(**arrays), pa.Table.from_batches(contexts)
+    interactions = Interactions(**arrays)
+    time_first = (interactions.query_row,) if interactions.timestamp is None else (
+        interactions.timestamp, interactions.query_row)
+    interactions = interactions.take(np.lexsort(time_first))
+    return interactions, _all_queries(raw.queries, list(rows_of))
+
+
+def _rows(ids: pa.Array, rows_of: dict[str, int]) -> Int32:
+    encoded = ids.dictionary_encode()
+    of_distinct = np.fromiter(
+        (rows_of.setdefault(value, len(rows_of)) for value in encoded.dictionary.to_pylist()),
+        np.int32,
+        len(encoded.dictionary),
+    )
+    return of_distinct[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _context(batch: pa.RecordBatch, wanted: list[str]) -> pa.RecordBatch:
+    for name in wanted:
+        if name not in batch.schema.names:
+            raise DataError(f"query.features: {unknown('column', name, batch.schema.names)}")
+    kept = batch.select(wanted)
+    encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in kept.columns]
+    return pa.RecordBatch.from_arrays(encoded, names=wanted)
+
+
+def _all_queries(queries: pa.Table | None, ids: list[str]) -> pa.Table:
+    """Return the query table with a row, all null, for each entity that only the interactions know."""
+    met = pa.table({QUERY_ID: pa.array(ids, pa.string())})
+    if queries is None:
+        return met
+    extra = met.slice(queries.num_rows)
+    return pa.concat_tables([queries, extra], promote_options="default")
+
+
+
+
+
+
+
+
+def _digest(run: Run) -> str:
+    tables = config.plain_tables(run)
+    deciding = {name: tables[name] for name in ("source", "data", "query", "item", "split", "seed")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _save(prepared: Prepared, folder: Path, digest: str) -> None:
+    building = folder.with_name(folder.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    feather.write_feather(prepared.items, building / "items.arrow", compression="zstd")
+    feather.write_feather(prepared.queries, building / "queries.arrow", compression="zstd")
+    for part, interactions in prepared.parts.items():
+        for name, values in vars(interactions).items():
+            if values is not None:
+                np.save(building / f"{part}.{name}.npy", values)
+    for side, fitted, codes in (
+        ("item", prepared.item_encoders, prepared.item_codes),
+        ("query", prepared.query_encoders, prepared.query_codes),
+    ):
+        encoders.save(fitted, building / side)
+        for name, values in codes.items():
+            np.save(building / side / f"{name}.npy", values)
+    (building / "notice").write_text(prepared.notice, encoding="utf-8")
+    (building / "digest").write_text(digest)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(building, folder)
+
+
+def _load(folder: Path) -> Prepared:
+    def array(path: Path) -> np.ndarray | None:
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    def codes(side: str) -> Codes:
+        return {path.stem: array(path) for path in sorted((folder / side).glob("*.npy"))}
+
+    fields = ("query_row", "item_row", "timestamp", "weight")
+    return Prepared(
+        items=feather.read_table(folder / "items.arrow"),
+        queries=feather.read_table(folder / "queries.arrow"),
+        parts={
+            part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields)) for part in PART_NAMES.values()
+        },
+        item_encoders=encoders.load(folder / "item"),
+        query_encoders=encoders.load(folder / "query"),
+        item_codes=codes("item"),
+        query_codes=codes("query"),
+        notice=(folder / "notice").read_text(encoding="utf-8"),
+    )

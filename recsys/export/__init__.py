@@ -1,0 +1,1 @@
+"""Weights in, release out: one folder, written once, with one fingerprint over all of its parts."""

@@ -1,0 +1,404 @@
+"""A release is a folder written once: a manifest with the SHA-256 of every part and one fingerprint over all."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import MissingError, RefusedError, ReleaseError, StorageError, describe, unknown
+from recsys.stack import EXPECTED, installed
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+LABELS = "labels.json"
+BUILDING = ".building-"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a release.
+
+    Attributes:
+        sha256: of its content, 64 hex digits.
+        size_bytes: its length.
+    """
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a release says of itself without opening its parts.
+
+    Attributes:
+        run: name of the run that made it.
+        query_entity: `user`, `item` or `features`.
+        query_columns: raw columns that a query by features may carry, history not among them.
+        reads_history: whether the query tower reads a history.
+        dim: length of its vectors.
+        item_count: rows of the catalogue.
+        query_count: query entities that it knows by id.
+        index: kind of its index.
+        notice: what must be said wherever its data is named.
+        metrics: test metrics over all cases, by name in ir-measures spelling.
+        index_recall: lower confidence bound of the index's recall, 0..1.
+    """
+
+    run: str
+    query_entity: str
+    query_columns: tuple[str, ...]
+    reads_history: bool
+    dim: int
+    item_count: int
+    query_count: int
+    index: str
+    notice: str
+    metrics: Mapping[str, float]
+    index_recall: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The table of contents.
+
+    Attributes:
+        fingerprint: SHA-256 over format version, facts and parts; 64 hex digits.
+        format_version: of the folder's layout.
+        created: when it was written, ISO 8601 UTC; no part of the fingerprint.
+        parent: fingerprint of the release that this one was derived from; empty for a first one.
+        versions: of the libraries that wrote it; no part of the fingerprint.
+        facts: what it is.
+        parts: every file but the manifest, by path relative to the folder.
+    """
+
+    fingerprint: str
+    format_version: int
+    created: str
+    parent: str
+    versions: Mapping[str, str]
+    facts: Facts
+    parts: Mapping[str, Part] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Release:
+    """An opened release.
+
+    Attributes:
+        folder: where it lies.
+        manifest: its table of contents.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The folder's name: the run's name and the first digits of the fingerprint."""
+        return self.folder.name
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over all parts."""
+        return self.manifest.fingerprint
+
+    @property
+    def facts(self) -> Facts:
+        """What it is."""
+        return self.manifest.facts
+
+
+def open_release(folder: str | Path, *, verify: bool = True) -> Release:
+    """Open a release, by default after reading and checking every part.
+
+    Args:
+        folder: the release.
+        verify: compare the SHA-256 of every part; without it only presence and size are checked.
+
+    Raises:
+        MissingError: there is no release at that place.
+        ReleaseError: a part is missing, foreign or damaged, or the format is another; says which and what to do.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise MissingError(describe(str(folder), "no manifest.json", "a release folder", _known_beside(folder)))
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        version = table["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path}: not a manifest ({error}). Write the release again with `recsys train`.") from None
+    if version != FORMAT_VERSION:
+        raise ReleaseError(
+            describe(f"{path}: format_version", version, str(FORMAT_VERSION),
+                     "Write the release again with `recsys train` from its run.toml (training resumes from its work folder).")
+        )
+    try:
+        parts = {name: Part(**part) for name, part in table["parts"].items()}
+        facts = Facts(**{**table["facts"], "query_columns": tuple(table["facts"]["query_columns"])})
+        manifest = Manifest(**{**table, "facts": facts, "parts": parts})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ReleaseError(f"{path}: not a manifest of format {FORMAT_VERSION} ({error}).") from None
+    _check(folder, manifest, verify=verify)
+    return Release(folder, manifest)
+
+
+def publish(root: str | Path, facts: Facts, fill: Callable[[Path], None]) -> Release:
+    """Write a new release: fill a hidden folder, seal it, rename it.
+
+    Args:
+        root: the folder of releases; made if needed.
+        facts: what the release is.
+        fill: writes every part into an empty folder.
+
+    Returns:
+        The release, named after run and fingerprint. One with equal content that exists already is returned as it is.
+
+    Raises:
+        StorageError: writing failed; nothing is left behind.
+    """
+    with _building(Path(root)) as folder:
+        fill(folder)
+        return _seal(folder, Path(root), facts, parent="")
+
+
+def derive(release: Release, changes: Callable[[Path], None], **changed_facts: Any) -> Release:
+    """Write a new release that shares every unchanged part with an old one, which stays as it is.
+
+    Args:
+        release: the old one.
+        changes: adds, replaces or removes parts in a folder that holds all old ones. Replace files, never write into
+            them: they are hard links to the old release's.
+        changed_facts: facts that differ.
+
+    Raises:
+        StorageError: writing failed; nothing is left behind.
+    """
+    root = release.folder.parent
+    with _building(root) as folder:
+        for name in release.manifest.parts:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(release.folder / name, folder / name)
+        changes(folder)
+        return _seal(folder, root, replace(release.facts, **changed_facts), parent=release.fingerprint)
+
+
+def find(root: str | Path, name: str = "") -> Path:
+    """Return the folder of a release.
+
+    Args:
+        root: a release, or a folder of releases.
+        name: a label, a release's name or the start of its fingerprint (at least 6 digits); empty means the label
+            `stable`, or the only release that there is.
+
+    Raises:
+        MissingError: nothing, or more than one thing, fits.
+    """
+    root = Path(root)
+    if (root / MANIFEST).is_file() and not name:
+        return root
+    known = {folder.name: folder for folder in sorted(root.glob("*")) if (folder / MANIFEST).is_file()}
+    labels = read_labels(root)
+    wanted = name or ("stable" if "stable" in labels else "")
+    if not wanted and len(known) == 1:
+        return next(iter(known.values()))
+    wanted = labels.get(wanted, wanted)
+    fitting = [folder for own, folder in known.items() if own == wanted]
+    if not fitting and len(wanted) >= 6:
+        fitting = [folder for own, folder in known.items() if _fingerprint_of(folder).startswith(wanted)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not wanted:
+        found = f"{len(known)} releases" if known else "no release"
+        raise MissingError(
+            f"{root}: {found} and no label 'stable'. Name one of: {', '.join(known) or 'none'}; or write one with "
+            "`recsys train`."
+        )
+    raise MissingError(f"{root}: {unknown('release', wanted, [*known, *labels])}")
+
+
+def read_labels(root: Path) -> dict[str, str]:
+    """Return the release that each label names, by label."""
+    path = root / LABELS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, force: bool) -> str:
+    """Give a label to a release unless it is worse than the one that has it now.
+
+    Every promotion is written to `promotions.jsonl` beside the releases, forced ones with what they overrode.
+
+    Args:
+        release: the candidate.
+        label: such as `stable` or `canary`.
+        metric: the test metric that must not fall.
+        max_drop_rate: the largest accepted relative fall (0..1) of the metric and of the index's recall bound.
+        force: promote in spite of the gate.
+
+    Returns:
+        A sentence that says what was compared.
+
+    Raises:
+        RefusedError: the metric or the recall bound falls by more than the margin, or cannot be compared.
+    """
+    root = release.folder.parent
+    labels = read_labels(root)
+    objections: list[str] = []
+    said = f"{release.name} is the first release with the label {label!r}"
+    if label in labels and labels[label] != release.name:
+        current = open_release(root / labels[label], verify=False)
+        said = f"{release.name} against {current.name}"
+        objections, compared = _objections(release.facts, current.facts, metric, max_drop_rate)
+        said += f": {compared}"
+    if objections and not force:
+        raise RefusedError(
+            f"promotion of {release.name} to {label!r} refused: {'; '.join(objections)}. "
+            "Train a better release, widen --max-drop, or promote with --force (which is recorded)."
+        )
+    record = {
+        "time": _now(), "label": label, "release": release.name, "before": labels.get(label, ""),
+        "forced_over": objections, "max_drop_rate": max_drop_rate, "metric": metric,
+    }
+    with _storage(root), open(root / "promotions.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+    write_atomically(root / LABELS, json.dumps({**labels, label: release.name}, indent=1) + "\n")
+    return said
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it.
+
+    Raises:
+        StorageError: writing failed; the old file, if any, stands as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _storage(path.parent):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _objections(new: Facts, old: Facts, metric: str, max_drop_rate: float) -> tuple[list[str], str]:
+    objections, compared = [], []
+    pairs = ((metric, new.metrics.get(metric), old.metrics.get(metric)),
+             ("index recall bound", new.index_recall, old.index_recall))
+    for what, now, before in pairs:
+        if now is None or before is None:
+            objections.append(f"{what} is not known for both releases")
+            continue
+        compared.append(f"{what} {before:.4f} -> {now:.4f}")
+        if now < before * (1 - max_drop_rate):
+            objections.append(f"{what} falls from {before:.4f} to {now:.4f}, more than {max_drop_rate:.1%}")
+    return objections, ", ".join(compared)
+
+
+@contextmanager
+def _building(root: Path) -> Iterator[Path]:
+    with _storage(root):
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=root))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _storage(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StorageError(
+                f"{where}: cannot write ({error.strerror}). Nothing half-written was left. Make room or choose another "
+                "folder, then run the same command again."
+            ) from error
+        raise
+
+
+def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
+    parts = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            parts[path.relative_to(folder).as_posix()] = Part(_sha256(path), path.stat().st_size)
+    manifest = Manifest(
+        fingerprint=_fingerprint(FORMAT_VERSION, facts, parts),
+        format_version=FORMAT_VERSION,
+        created=_now(),
+        parent=parent,
+        versions={name: version for name in EXPECTED if (version := installed(name))},
+        facts=facts,
+        parts=parts,
+    )
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for path in (folder / MANIFEST, folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    target = root / f"{facts.run}-{manifest.fingerprint[:12]}"
+    if not (target / MANIFEST).is_file():
+        os.rename(folder, target)
+    return open_release(target, verify=False)
+
+
+def _check(folder: Path, manifest: Manifest, *, verify: bool) -> None:
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    again = "Take another release, or write it again with `recsys train`."
+    if missing := sorted(manifest.parts.keys() - present):
+        raise ReleaseError(f"{folder}: {len(missing)} missing part(s): {', '.join(missing[:5])}. {again}")
+    if foreign := sorted(present - manifest.parts.keys()):
+        raise ReleaseError(f"{folder}: {len(foreign)} file(s) that are no part of it: {', '.join(foreign[:5])}. {again}")
+    if manifest.fingerprint != _fingerprint(manifest.format_version, manifest.facts, manifest.parts):
+        raise ReleaseError(f"{folder}/{MANIFEST}: the fingerprint does not fit its contents. {again}")
+    for name, part in manifest.parts.items():
+        path = folder / name
+        if path.stat().st_size != part.size_bytes or (verify and _sha256(path) != part.sha256):
+            raise ReleaseError(f"{path}: damaged, or from another release: its checksum differs. {again}")
+
+
+def _fingerprint(version: int, facts: Facts, parts: Mapping[str, Part]) -> str:
+    content = {"format_version": version, "facts": asdict(facts), "parts": {name: asdict(parts[name]) for name in parts}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _known_beside(folder: Path) -> str:
+    beside = folder if folder.is_dir() else folder.parent
+    known = [path.parent.name for path in sorted(beside.glob(f"*/{MANIFEST}"))]
+    return f"Releases there: {', '.join(known)}." if known else "Write one with `recsys train`."
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,110 @@
+"""A ready-made vector column (a sentence or image encoder's output), used as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from recsys.errors import DataError, describe, verbatim
+from recsys.features._vocabulary import flat
+from recsys.registry import settings
+from recsys.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from recsys.layers import FeatureLayer, Tables
+
+
+@settings()
+class Embedding:
+    """One vector a row; a missing one is all zeros.
+
+    Attributes:
+        column: the raw column of number lists, all of one length; empty means the feature's name.
+        normalised: scale every vector to unit length.
+    """
+
+    column: str = ""
+    normalised: bool = Field(default=True)
+
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> EmbeddingEncoder:
+        """Learn the length of the vectors.
+
+        Raises:
+            DataError: not a list column, no vector at all, or vectors of several lengths.
+        """
+        del frequency
+        array = _lists(values, self.column)
+        lengths = pc.unique(pc.list_value_length(array).drop_null()).to_pylist()
+        if len(lengths) != 1 or lengths[0] < 1:
+            found = "no vector" if not lengths else f"lengths {sorted(lengths)[:5]}"
+            raise DataError(describe(self.column, verbatim(found), "vectors of one length, >= 1"))
+        return EmbeddingEncoder(self, int(lengths[0]))
+
+    def restore(self, state: pa.Table) -> EmbeddingEncoder:
+        """Return the encoder that `fit` made."""
+        return EmbeddingEncoder(self, state["dim"][0].as_py())
+
+
+@dataclass(frozen=True)
+class EmbeddingEncoder:
+    """Codes are `[dim]`, float32.
+
+    Attributes:
+        dim: length of the column's vectors.
+    """
+
+    settings: Embedding
+    dim: int
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row's code."""
+        return (self.dim,)
+
+    def encode(self, values: pa.Array) -> Float32:
+        """Return `[batch, dim]`, float32; unit length where `normalised`, zeros where missing.
+
+        Raises:
+            DataError: a vector has another length, or holds NaN or infinity.
+        """
+        array = _lists(values, self.settings.column)
+        lengths = pc.list_value_length(array)
+        present = lengths.is_valid().to_numpy(zero_copy_only=False)
+        wrong = pc.any(pc.not_equal(lengths, self.dim), min_count=0).as_py()
+        codes = np.zeros((len(array), self.dim), np.float32)
+        if wrong:
+            raise DataError(describe(self.settings.column, pc.unique(lengths).to_pylist(), f"vectors of {self.dim}"))
+        numbers = pc.list_flatten(array.drop_null()).cast(pa.float32()).fill_null(np.nan)
+        codes[present] = numbers.to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+        if not np.isfinite(codes).all():
+            row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
+            raise DataError(describe(self.settings.column, verbatim(f"NaN or infinity in row {row}"), "finite numbers"))
+        if self.settings.normalised:
+            codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
+        return codes
+
+    def state(self) -> pa.Table:
+        """Return the vectors' length."""
+        return pa.table({"dim": [self.dim]})
+
+    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
+        """Return the vectors as they are, `[batch, dim]`."""
+        del key, tables
+        from recsys.layers import Dense
+
+        return Dense(self.dim, name=name)
+
+
+def _lists(values: pa.Array | pa.ChunkedArray, where: str) -> pa.Array:
+    array = flat(values)
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), pa.list_(pa.float32()))
+    if not (pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type)):
+        raise DataError(describe(where, verbatim(str(array.type)), "a column of number lists"))
+    return array

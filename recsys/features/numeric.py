@@ -1,0 +1,115 @@
+"""A column of numbers, standardised or cut at quantiles, with missing values told apart from zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from recsys.errors import DataError, describe, verbatim
+from recsys.features._vocabulary import flat
+from recsys.registry import settings
+from recsys.types import Float32, Int64
+
+if TYPE_CHECKING:
+    from recsys.layers import FeatureLayer, Tables
+
+
+@settings()
+class Numeric:
+    """One number a row; null, NaN and infinity are missing.
+
+    Attributes:
+        column: the raw column; empty means the feature's name.
+        transform: `standard` gives (z-score, is present); `quantile` looks up a vector for the number's quantile.
+        buckets: quantile buckets, for `quantile`.
+        width: length of the vector, for `quantile`.
+    """
+
+    column: str = ""
+    transform: Literal["standard", "quantile"] = "standard"
+    buckets: int = Field(default=10, ge=2)
+    width: int = Field(default=8, ge=1)
+
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> NumericEncoder:
+        """Learn mean and deviation, or the quantiles, from the rows of the table, each counted once."""
+        del frequency
+        numbers = _numbers(values, self.column)
+        numbers = numbers[np.isfinite(numbers)]
+        if self.transform == "quantile":
+            inner = np.linspace(0, 1, self.buckets + 1)[1:-1]
+            learned = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.zeros(0)
+        else:
+            spread = float(numbers.std()) if len(numbers) else 0.0
+            learned = np.array([numbers.mean() if len(numbers) else 0.0, spread if spread > 0 else 1.0])
+        return NumericEncoder(self, learned)
+
+    def restore(self, state: pa.Table) -> NumericEncoder:
+        """Return the encoder that `fit` made."""
+        return NumericEncoder(self, state["value"].to_numpy())
+
+
+@dataclass(frozen=True)
+class NumericEncoder:
+    """Codes are `[2]`, float32 (z-score, present) for `standard`; an int32 bucket for `quantile`, 0 being missing.
+
+    Attributes:
+        learned: (mean, standard deviation), or the inner boundaries ascending; float64.
+    """
+
+    settings: Numeric
+    learned: np.ndarray
+
+    @property
+    def _is_bucketed(self) -> bool:
+        return self.settings.transform == "quantile"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row's code."""
+        return () if self._is_bucketed else (2,)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the codes."""
+        return np.dtype(np.int32 if self._is_bucketed else np.float32)
+
+    def encode(self, values: pa.Array) -> np.ndarray:
+        """Return `[batch]`, int32, or `[batch, 2]`, float32."""
+        numbers = _numbers(values, self.settings.column)
+        present = np.isfinite(numbers)
+        if self._is_bucketed:
+            places = 1 + np.searchsorted(self.learned, np.where(present, numbers, 0.0), side="right")
+            return np.where(present, places, 0).astype(np.int32)
+        mean, deviation = self.learned
+        score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
+        return np.stack([score, present], axis=1).astype(np.float32)
+
+    def state(self) -> pa.Table:
+        """Return what was learned, one float64 column `value`."""
+        return pa.table({"value": pa.array(self.learned, pa.float64())})
+
+    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
+        """Return a look-up `[batch] -> [batch, width]`, or the two numbers as they are, `[batch, 2]`."""
+        from recsys.layers import Dense, Lookup
+
+        if not self._is_bucketed:
+            return Dense(2, name=name)
+        return Lookup(tables.get(key, len(self.learned) + 2, self.settings.width, reserved=1), name=name)
+
+
+def _numbers(values: pa.Array | pa.ChunkedArray, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    array = flat(values)
+    kind = array.type
+    if pa.types.is_temporal(kind):
+        array = array.cast(pa.timestamp("s")).cast(pa.int64()) if not pa.types.is_time(kind) else array.cast(pa.int64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+              or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
+        advice = "Use kind 'categorical', or store the column as numbers."
+        raise DataError(describe(where, verbatim(str(kind)), "a numeric column", advice))
+    if pa.types.is_boolean(kind):
+        array = array.cast(pa.int8())
+    return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)

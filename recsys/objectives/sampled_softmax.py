@@ -1,0 +1,88 @@
+"""Softmax over the batch's own items (and uniform negatives), corrected for how often each item is drawn."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.errors import ShapeError, describe
+from recsys.registry import settings
+from recsys.stack import tf
+
+MASKED = -1e9
+
+
+@settings()
+class SampledSoftmax:
+    """The main task: each query must pick its own item among all candidates of the batch.
+
+    Attributes:
+        temperature: divides the inner products, > 0.
+        learned_temperature: train the temperature, starting from `temperature`.
+        logq: source of the sampling probabilities p for the correction: the training `counts`, the `streaming`
+            estimator, or `none` for plain softmax.
+        uniform_negatives: items drawn uniformly from the catalogue as further candidates of every query (mixed
+            negative sampling).
+        mask_positives: take the query's other known positives, and repeats of its own item, out of the candidates.
+        streaming_rate: weight (0..1) of the newest gap in the streaming estimator.
+        streaming_hashes: hash functions of the streaming estimator.
+        streaming_slots: slots of each hash; 0 means one for each item, without collisions.
+        weight: factor of this objective in the sum of objectives, unitless.
+    """
+
+    temperature: float = Field(default=0.07, gt=0)
+    learned_temperature: bool = False
+    logq: Literal["counts", "streaming", "none"] = "counts"
+    uniform_negatives: int = Field(default=0, ge=0)
+    mask_positives: bool = True
+    streaming_rate: float = Field(default=0.05, gt=0, lt=1)
+    streaming_hashes: int = Field(default=1, ge=1)
+    streaming_slots: int = Field(default=0, ge=0)
+    weight: float = Field(default=1.0, gt=0)
+
+    def loss(
+        self,
+        queries: tf.Tensor,
+        candidates: tf.Tensor,
+        log_q: tf.Tensor,
+        known_positive: tf.Tensor,
+        weight: tf.Tensor,
+        temperature: tf.Tensor,
+    ) -> tf.Tensor:
+        """Return how badly the queries pick their own items.
+
+        `sum_i w_i (-log softmax_j(<u_i, v_j> / temperature - log q_j))_i / sum_i w_i`
+
+        Reference:
+            Yi et al. 2019, Sampling-bias-corrected neural modeling, RecSys'19, Eq. 3 to 6: the correction follows the
+            division by the temperature and applies to every column, the positive's too. For the mixture with uniform
+            negatives: Yang et al. 2020, Mixed negative sampling, WWW'20 companion, Section 3.
+        Differs:
+            known positives of a query leave its candidates; the papers keep them as negatives.
+
+        Args:
+            queries: `[batch, dim]`, float32, unit length.
+            candidates: `[candidates, dim]`, float32, unit length; row i < batch is the positive of query i.
+            log_q: `[candidates]`, float32, log of the probability that a drawn candidate is this item; a constant
+                shift changes nothing. Zeros turn the correction off.
+            known_positive: `[batch, candidates]`, bool, candidates that are no negatives of the query; false on the
+                diagonal.
+            weight: `[batch]`, float32, >= 0, not all 0.
+            temperature: scalar, float32, > 0.
+
+        Returns:
+            Scalar, float32, in nats, >= 0.
+
+        Raises:
+            ShapeError: queries and candidates differ in dim, or there are fewer candidates than queries.
+        """
+        batch, dim = queries.shape
+        if candidates.shape[1] != dim or (candidates.shape[0] or batch or 0) < (batch or 0):
+            shapes = (tuple(queries.shape), tuple(candidates.shape))
+            raise ShapeError(describe("sampled_softmax", shapes, "[batch, dim] and [candidates >= batch, dim]"))
+        logits = tf.matmul(queries, candidates, transpose_b=True) / temperature - log_q  # Eq. 4, 5
+        logits = tf.where(known_positive, MASKED, logits)
+        positive = tf.linalg.diag_part(logits)
+        losses = tf.reduce_logsumexp(logits, axis=1) - positive  # Eq. 6
+        return tf.reduce_sum(weight * losses) / tf.reduce_sum(weight)

@@ -1,0 +1,114 @@
+"""Show how far long work is: a bar with rate and time left on a terminal, plain lines with the same in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+LINE_EVERY_S = 10.0
+
+
+class Task:
+    """One running piece of work.
+
+    Args:
+        description: what is done, a few words.
+        total: units to do; None where it is not known.
+        unit: what is counted, plural.
+        bar: the terminal bar, or None to print plain lines on standard error.
+    """
+
+    def __init__(self, description: str, total: int | None, unit: str, bar: Progress | None) -> None:
+        self._description, self._total, self._unit, self._bar = description, total, unit, bar
+        self._done, self._already = 0, 0
+        self._started = self._printed = time.monotonic()
+        self._note = ""
+        if bar is not None:
+            self._id = bar.add_task(description, total=total, unit=unit, rate="", note="")
+
+    def start_at(self, done: int) -> None:
+        """Say that `done` units were done by an earlier, interrupted run."""
+        self._done = self._already = done
+        if self._bar is not None:
+            self._bar.update(self._id, completed=done)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more units; `note` is shown beside the rate."""
+        self._done += count
+        self._note = note or self._note
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._id, advance=count, rate=f"{self._rate(now):,.4g} {self._unit}/s", note=self._note)
+        elif now - self._printed >= LINE_EVERY_S:
+            self._printed = now
+            self._line(now)
+
+    def finish(self) -> None:
+        """Print the closing line of a log."""
+        if self._bar is None:
+            self._line(time.monotonic(), closing=True)
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the start."""
+        return self._rate(time.monotonic())
+
+    def _rate(self, now: float) -> float:
+        return (self._done - self._already) / max(now - self._started, 1e-9)
+
+    def _line(self, now: float, *, closing: bool = False) -> None:
+        rate = self._rate(now)
+        parts = [f"{self._done:,} {self._unit}"]
+        if self._total:
+            parts = [f"{self._done:,}/{self._total:,} {self._unit} ({self._done / self._total:.0%})"]
+        parts.append(f"{rate:,.4g} {self._unit}/s")
+        if closing:
+            parts.append(f"{now - self._started:.1f} s")
+        elif self._total and rate > 0:
+            parts.append(f"{(self._total - self._done) / rate:.0f} s left")
+        if self._note:
+            parts.append(self._note)
+        print(f"{self._description}: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def task(description: str, total: int | None = None, unit: str = "steps") -> Iterator[Task]:
+    """Show one piece of work while the block runs.
+
+    Args:
+        description: what is done, a few words.
+        total: units to do; None where it is not known.
+        unit: what is counted, plural.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        running = Task(description, total, unit, None)
+        yield running
+        running.finish()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        yield Task(description, total, unit, bar)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "steps") -> Iterator[T]:
+    """Yield the items while showing how many went by."""
+    with task(description, total, unit) as running:
+        for item in items:
+            yield item
+            running.advance()

@@ -1,0 +1,116 @@
+"""Find the choices of a family by file name: `recsys/<family>/<kind>.py` holds the class named after the file.
+
+A *family* is a package whose modules are interchangeable; a *choice* is one of them: a frozen dataclass whose fields
+are its settings. `splits/by_time.py` holds `class ByTime` and is `kind = "by_time"` in a run file. There is no list to
+extend: a new file is a new choice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic import ConfigDict
+
+from recsys.errors import SettingError, describe, unknown, verbatim
+
+FAMILIES = ("sources", "splits", "features", "towers", "objectives", "indexes")
+
+settings = functools.partial(
+    pydantic.dataclasses.dataclass,
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True, protected_namespaces=()),
+)
+"""Decorator: a frozen dataclass whose fields are typed, checked settings; unknown ones are refused."""
+
+
+def names(family: str) -> list[str]:
+    """Return the kinds of a family, sorted; nothing is imported but the family's package."""
+    package = importlib.import_module(f"recsys.{family}")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+
+
+def choice(family: str, kind: str) -> type:
+    """Return the class of one choice.
+
+    Raises:
+        SettingError: the family has no such kind; the message names the nearest one.
+    """
+    known = names(family)
+    if kind not in known:
+        raise SettingError(unknown(f"choice in recsys.{family}", kind, known))
+    module = importlib.import_module(f"recsys.{family}.{kind}")
+    return getattr(module, "".join(part.capitalize() for part in kind.split("_")))
+
+
+def kind_of(instance: object) -> str:
+    """Return the kind of a choice: the name of the file that its class stands in."""
+    return type(instance).__module__.rpartition(".")[2]
+
+
+def build(family: str, table: Mapping[str, Any], where: str) -> Any:
+    """Make a choice from a table of settings.
+
+    Args:
+        family: the plural folder, such as `splits`.
+        table: the settings with their `kind`, as read from a run file.
+        where: the path of the table in the run file, for messages.
+
+    Raises:
+        SettingError: no or unknown kind, unknown setting, or a value out of its range.
+    """
+    if not isinstance(table, Mapping) or "kind" not in table:
+        advice = f"Known kinds: {', '.join(names(family))}."
+        raise SettingError(describe(where, table, "a table with a 'kind'", advice))
+    values = {key: value for key, value in table.items() if key != "kind"}
+    return parse(choice(family, table["kind"]), values, where)
+
+
+def parse(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """Make a settings dataclass from plain values.
+
+    Args:
+        cls: a class decorated with `settings`.
+        values: its fields by name.
+        where: the path of the table in the run file, for messages; may be empty.
+
+    Raises:
+        SettingError: every broken rule, one a line, in the project's form.
+    """
+    try:
+        return cls(**values)
+    except pydantic.ValidationError as error:
+        lines = [_line(cls, detail, where) for detail in error.errors()]
+        raise SettingError("\n".join(lines)) from None
+
+
+def table_of(instance: object) -> dict[str, Any]:
+    """Return the settings of a choice as plain values with its kind, the inverse of `build`; unset ones left out."""
+    return {"kind": kind_of(instance), **plain(instance)}
+
+
+def plain(instance: Any) -> dict[str, Any]:
+    """Return the fields of a settings dataclass as plain values for TOML; `None` is left out."""
+    values = pydantic.TypeAdapter(type(instance)).dump_python(instance, mode="json", exclude_none=True)
+    return {field.name: values[field.name] for field in dataclasses.fields(instance) if field.name in values}
+
+
+def _line(cls: type, detail: Any, where: str) -> str:
+    path = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = where or "the run file"
+        known = [field.name for field in dataclasses.fields(cls)]
+        return f"{owner}: {unknown('setting', str(detail['loc'][-1]), known)}"
+    rule = detail["msg"]
+    for prefix in ("Input should be ", "Value error, "):
+        rule = rule.removeprefix(prefix)
+    got = verbatim("nothing") if detail["type"] in ("missing", "missing_argument") else detail["input"]
+    if detail["type"] in ("missing", "missing_argument"):
+        rule = "a value"
+    return describe(path, got, rule)

@@ -1,0 +1,7 @@
+"""Answer a query from a release: encode it, search the index, name the items; the code that serves and is evaluated."""
+
+from __future__ import annotations
+
+from recsys.retrieval.retriever import Answer, Encoding, Origin, Retriever
+
+__all__ = ["Answer", "Encoding", "Origin", "Retriever"]

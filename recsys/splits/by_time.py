@@ -1,0 +1,45 @@
+"""Train on the past, judge on the future: two cuts in time for all query entities."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from recsys.errors import DataError, describe
+from recsys.registry import settings
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts, leaves_training
+from recsys.types import Interactions
+
+
+@settings()
+class ByTime:
+    """The last part of the time is for testing, the part before it for validation.
+
+    Attributes:
+        test_rate: share (0..1) of the interactions, the latest ones, that is for testing.
+        validation_rate: share of the interactions just before those that is for validation.
+    """
+
+    test_rate: float = Field(default=0.1, gt=0, lt=1)
+    validation_rate: float = Field(default=0.05, ge=0, lt=1)
+
+    @field_validator("validation_rate")
+    @classmethod
+    def _leaves_training(cls, rate: float, info: ValidationInfo) -> float:
+        return leaves_training(rate, info)
+
+    def assign(self, interactions: Interactions, seed: int) -> Parts:
+        """Return parts cut at two instants; interactions of one instant stay together, in the later part."""
+        del seed
+        if interactions.timestamp is None:
+            raise DataError(describe("split.kind", "by_time", "a source with times", "Use 'random' or 'cold_items'."))
+        ordered = np.sort(interactions.timestamp)
+        count = len(ordered)
+        last = max(count - 1, 0)
+        test_from = ordered[min(int(count * (1 - self.test_rate)), last)]
+        validation_from = ordered[min(int(count * (1 - self.test_rate - self.validation_rate)), last)]
+        parts = np.full(count, TRAIN, np.int8)
+        if self.validation_rate > 0:
+            parts[interactions.timestamp >= validation_from] = VALIDATION
+        parts[interactions.timestamp >= test_from] = TEST
+        return parts

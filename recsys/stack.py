@@ -1,0 +1,139 @@
+"""The one place that imports TensorFlow, TensorFlow Recommenders and ScaNN, lazily and after checking that they fit.
+
+``from recsys.stack import tf`` costs nothing until the first attribute is read. A broken pair then raises
+`InstallationError` with the line to run, instead of an undefined-symbol error of the linker.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any
+
+from recsys.errors import InstallationError
+
+KERAS_FLAG = "TF_USE_LEGACY_KERAS"
+# Measured on CPython 3.11: ScaNN 1.4.2 links against TensorFlow 2.20; with 2.21 `import scann` ends in an
+# undefined symbol, and TensorFlow Recommenders imports ScaNN.
+EXPECTED = {
+    "tensorflow": "2.20",
+    "tf-keras": "2.20",
+    "tensorflow-recommenders": "0.7.7",
+    "scann": "1.4.2",
+}
+REPAIR = "python -m pip install 'tensorflow==2.20.*' 'tf-keras==2.20.*' 'scann==1.4.2'"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the environment.
+
+    Attributes:
+        what: a sentence that says what was found and why it breaks.
+        repair: the command line that mends it.
+    """
+
+    what: str
+    repair: str
+
+
+def installed(distribution: str) -> str | None:
+    """Return the installed version of a distribution, or None; nothing is imported."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def problems(*, training: bool = False) -> list[Problem]:
+    """Return what would break an import of the stack, without importing any of it.
+
+    Args:
+        training: also ask for TensorFlow Recommenders, which only training needs.
+    """
+    found = []
+    for distribution, wanted in EXPECTED.items():
+        version = installed(distribution)
+        if version is None:
+            if distribution != "tensorflow-recommenders" or training:
+                extra = "train" if training else "serve"
+                found.append(Problem(f"{distribution} is not installed.", f"python -m pip install '.[{extra}]'"))
+        elif version != wanted and not version.startswith(wanted + "."):
+            why = (
+                "ScaNN 1.4.2 is linked against TensorFlow 2.20; with another TensorFlow `import scann` ends in an "
+                "undefined symbol"
+                if distribution in ("tensorflow", "scann")
+                else "the Keras 2 API must be of the same minor version as TensorFlow"
+                if distribution == "tf-keras"
+                else "other versions are untested with this stack"
+            )
+            repair = REPAIR if distribution != "tensorflow-recommenders" else f"{REPAIR} {distribution}=={wanted}"
+            found.append(Problem(f"{distribution} is {version}, expected {wanted}: {why}.", repair))
+    if os.environ.get(KERAS_FLAG, "1") not in ("1", "true", "True"):
+        found.append(
+            Problem(
+                f"{KERAS_FLAG} is {os.environ[KERAS_FLAG]!r}: tf.keras would be Keras 3, which TensorFlow "
+                "Recommenders and this project's saved towers do not speak.",
+                f"export {KERAS_FLAG}=1",
+            )
+        )
+    if platform.machine() == "x86_64" and "avx2" not in cpu_flags():
+        found.append(
+            Problem("this processor has no AVX2, which ScaNN's x86-64 build needs.", "run on a processor with AVX2")
+        )
+    return found
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's feature flags as Linux reports them; empty where it does not."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset({"avx2"})
+
+
+class _LazyModule(ModuleType):
+    """A module that is checked and imported when its first attribute is read."""
+
+    def __init__(self, name: str, *, training: bool = False) -> None:
+        super().__init__(name)
+        self.__dict__["_training"] = training
+        self.__dict__["_module"] = None
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        if self._module is None:
+            self.__dict__["_module"] = _import_checked(self.__name__, training=self._training)
+        return getattr(self._module, attribute)
+
+
+def _import_checked(name: str, *, training: bool) -> ModuleType:
+    if found := problems(training=training):
+        lines = "".join(f"\n- {problem.what}\n  Run: {problem.repair}" for problem in found)
+        raise InstallationError(f"cannot import {name}:{lines}\n`recsys doctor` prints the whole picture.")
+    if "tensorflow" in sys.modules and KERAS_FLAG not in os.environ and "tf_keras" not in sys.modules:
+        raise InstallationError(
+            f"TensorFlow was imported before {KERAS_FLAG}=1 was set, so tf.keras would be Keras 3. "
+            f"Run: export {KERAS_FLAG}=1 (or import recsys.stack before tensorflow)."
+        )
+    os.environ.setdefault(KERAS_FLAG, "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InstallationError(f"cannot import {name}: {error}. `recsys doctor` explains what is wrong.") from error
+
+
+tf = _LazyModule("tensorflow")
+tfrs = _LazyModule("tensorflow_recommenders", training=True)
+scann = _LazyModule("scann")

@@ -1,0 +1,32 @@
+"""Towers turn the features of one side into one unit-length vector `[batch, dim]`; one file is one `[tower] kind`.
+
+A choice has one verb, `build`. To add one, write `towers/<kind>.py`; the contract tests find it by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from recsys.layers import FeatureLayer
+    from recsys.stack import tf
+
+
+class Tower(Protocol):
+    """The contract of the family.
+
+    Attributes:
+        dim: length of the output vectors.
+    """
+
+    dim: int
+
+    def build(self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str) -> tf.keras.layers.Layer:
+        """Return a Keras layer `(codes, seed=None) -> [batch, dim]`, float32, unit length.
+
+        Args:
+            features: one layer for each feature; the tower's input is a dictionary of codes by the same names.
+            name: `query_tower` or `item_tower`.
+            mixed_precision: `none`, or `bfloat16` for the hidden layers.
+        """

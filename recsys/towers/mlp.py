@@ -1,0 +1,44 @@
+"""Features side by side through a multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from recsys.registry import settings
+
+if TYPE_CHECKING:
+    from recsys.layers import FeatureLayer
+    from recsys.stack import tf
+
+
+@settings()
+class Mlp:
+    """`normalise(W_n h_{n-1} + b_n)`, `h_i = dropout(activation(W_i h_{i-1} + b_i))`, `h_0` = all features side by side.
+
+    Reference:
+        Yi et al. 2019, Sampling-bias-corrected neural modeling, RecSys'19, Section 3; Yao et al. 2021,
+        arXiv:2007.12865v4, Figure 3.
+
+    Attributes:
+        hidden: widths of the hidden layers; none makes the tower linear.
+        dim: length of the output vector.
+        activation: of the hidden layers.
+        dropout_rate: share (0..1) of each hidden layer's values that is dropped in training.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    dim: int = Field(default=64, ge=2)
+    activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
+    dropout_rate: float = Field(default=0.0, ge=0, lt=1)
+
+    def build(self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str) -> tf.keras.layers.Layer:
+        """Return the tower as one Keras layer."""
+        from recsys.layers import Perceptron
+
+        policy = "mixed_bfloat16" if mixed_precision == "bfloat16" else "float32"
+        return Perceptron(
+            dict(features), self.hidden, self.dim, self.activation, self.dropout_rate, policy=policy, name=name
+        )

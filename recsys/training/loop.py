@@ -1,0 +1,230 @@
+"""Run the steps: checkpoints, exact resume, early stopping, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recsys.config import Run, Schedule
+from recsys.data.batches import TrainingBatches
+from recsys.data.prepare import Prepared
+from recsys.errors import InterruptedRun
+from recsys.progress import task
+from recsys.stack import tf
+from recsys.training.model import TwoTowerModel
+
+OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
+LOG_EVERY_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One look at the validation cases.
+
+    Attributes:
+        step: steps done before it.
+        metric: the metric's value.
+        loss: mean training loss since the look before, in nats.
+    """
+
+    step: int
+    metric: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        model: the model with the best weights that a validation saw.
+        validations: all looks, oldest first.
+        steps: steps done.
+        stopped_early: whether patience ended the run.
+    """
+
+    model: TwoTowerModel
+    validations: tuple[Validation, ...]
+    steps: int
+    stopped_early: bool
+
+
+def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float]) -> Fitted:
+    """Train a run, or go on with one that was interrupted, to its end.
+
+    A run that was interrupted (SIGINT, SIGTERM, SIGKILL, power) and goes on reads the batches that it would have read.
+    With `training.deterministic` its weights equal those of an uninterrupted run.
+
+    Args:
+        run: the settings.
+        prepared: the data.
+        folder: holds checkpoints, `validations.jsonl` and TensorBoard events; made if needed.
+        validate: returns the validation metric of the model; larger is better.
+
+    Raises:
+        InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
+        DataError: there is nothing to train on.
+    """
+    if run.training.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(run.seed)
+    return _Loop(run, prepared, folder, validate).run_to_end()
+
+
+class _Loop:
+    def __init__(
+        self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float]
+    ) -> None:
+        self._run, self._validate, self._folder = run, validate, folder
+        objective = run.objective
+        self._batches = TrainingBatches(
+            prepared, run, uniform_negatives=objective.uniform_negatives, mask_positives=objective.mask_positives
+        )
+        self._model = TwoTowerModel(prepared, run)
+        self._model.compile(optimizer=_optimizer(run, self._batches.steps))
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False, name="best_metric")
+        self._worse = tf.Variable(0, dtype=tf.int64, trainable=False, name="validations_without_better")
+        self._create_variables()
+        everything = tf.train.Checkpoint(
+            model=self._model,
+            optimizer=self._model.optimizer,
+            step=self._step,
+            best=self._best,
+            worse=self._worse,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._latest = tf.train.CheckpointManager(everything, str(folder / "checkpoints"), max_to_keep=2)
+        self._best_weights = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=self._model), str(folder / "best"), max_to_keep=1
+        )
+        self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+    def run_to_end(self) -> Fitted:
+        self._latest.restore_or_initialize()
+        first = int(self._step.numpy())
+        validations = self._earlier_validations(first)
+        per_epoch, total = self._batches.steps_per_epoch, self._batches.steps
+        train_step = tf.function(self._model.train_step, autograph=False)
+        losses: list[tf.Tensor] = []
+        saved_at = time.monotonic()
+        stopped = self._patience_is_over()
+        examples = self._batches.batch_size
+        with _stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
+            running.start_at(first * examples)
+            for batch in () if stopped else self._batches.dataset(first):
+                losses.append(train_step(batch)["loss"])
+                step = int(self._step.assign_add(1).numpy())
+                running.advance(examples)
+                if step % LOG_EVERY_STEPS == 0:
+                    self._log(step, float(losses[-1]), running)
+                if step % (per_epoch * self._run.training.validate_every_epochs) == 0 or step == total:
+                    validations.append(self._look(step, losses))
+                    losses = []
+                    running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
+                    self._latest.save(step)
+                    self._write_validations(validations)
+                    saved_at = time.monotonic()
+                    if stopped := self._patience_is_over():
+                        break
+                elif time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
+                    self._latest.save(step)
+                    saved_at = time.monotonic()
+                if stop.is_set():
+                    self._latest.save(step)
+                    raise InterruptedRun(
+                        f"interrupted after step {step:,} of {total:,}; a checkpoint is in {self._folder}. "
+                        "Run the same command to go on."
+                    )
+        if self._best_weights.latest_checkpoint:
+            self._best_weights.checkpoint.restore(self._best_weights.latest_checkpoint).expect_partial()
+        return Fitted(self._model, tuple(validations), int(self._step.numpy()), stopped)
+
+    def _create_variables(self) -> None:
+        """Make every variable, the optimiser's too, so that a checkpoint restores at once and eagerly."""
+        batch = tf.nest.map_structure(tf.constant, dict(self._batches.batch(0)))
+        self._model(batch)
+        self._model.optimizer.build(self._model.trainable_variables)
+
+    def _look(self, step: int, losses: list[tf.Tensor]) -> Validation:
+        metric = self._validate(self._model)
+        look = Validation(step, metric, float(np.mean([float(loss) for loss in losses])) if losses else float("nan"))
+        tf.summary.scalar(f"validation/{self._run.training.validation_metric}", metric, step)
+        if metric > float(self._best.numpy()):
+            self._best.assign(metric)
+            self._worse.assign(0)
+            self._best_weights.save(step)
+        else:
+            self._worse.assign_add(1)
+        return look
+
+    def _log(self, step: int, loss: float, running: object) -> None:
+        rate = self._model.optimizer.learning_rate
+        tf.summary.scalar("training/loss", loss, step)
+        tf.summary.scalar("training/learning_rate", rate, step)
+        tf.summary.scalar("training/temperature", self._model.temperature, step)
+        tf.summary.scalar("training/examples_per_second", running.rate, step)
+
+    def _patience_is_over(self) -> bool:
+        patience = self._run.training.patience
+        return patience > 0 and int(self._worse.numpy()) >= patience
+
+    def _earlier_validations(self, first: int) -> list[Validation]:
+        """Return the looks of the interrupted run up to its checkpoint."""
+        path = self._folder / "validations.jsonl"
+        if not path.exists():
+            return []
+        looks = [Validation(**json.loads(line)) for line in path.read_text().splitlines()]
+        return [look for look in looks if look.step <= first]
+
+    def _write_validations(self, validations: list[Validation]) -> None:
+        path = self._folder / "validations.jsonl"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(asdict(look)) + "\n" for look in validations))
+        os.replace(temporary, path)
+
+
+def _optimizer(run: Run, steps: int) -> tf.keras.optimizers.Optimizer:
+    training = run.training
+    rate = _schedule(training.learning_rate, training.schedule, steps)
+    clip = {"global_clipnorm": training.clip_norm} if training.clip_norm > 0 else {}
+    return getattr(tf.keras.optimizers, OPTIMIZERS[training.optimizer])(learning_rate=rate, **clip)
+
+
+def _schedule(learning_rate: float, schedule: Schedule, steps: int) -> object:
+    warmup = schedule.warmup_steps
+    if schedule.kind == "cosine":
+        return tf.keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else learning_rate,
+            decay_steps=max(steps - warmup, 1),
+            alpha=schedule.final_rate,
+            warmup_target=learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if warmup:
+        return tf.keras.optimizers.schedules.PolynomialDecay(0.0, warmup, learning_rate, power=1.0)
+    return learning_rate
+
+
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event while the block runs; elsewhere than in the main thread, do nothing."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

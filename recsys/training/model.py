@@ -1,0 +1,143 @@
+"""The two towers with their objective as one `tfrs.Model`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from recsys.config import Run
+from recsys.data import encoders
+from recsys.data.batches import Batch
+from recsys.data.frequency import CountedFrequency, StreamingFrequency
+from recsys.data.prepare import Prepared
+from recsys.features import Encoder
+from recsys.layers import FeatureLayer, Tables
+from recsys.stack import tf, tfrs
+from recsys.types import Float32, Int32
+
+ENCODE_BATCH = 4096
+
+
+class TwoTowerModel(tfrs.Model):
+    """A query tower and an item tower, trained so that a query's inner product with its own item is large.
+
+    Args:
+        prepared: the data; gives encoders, catalogue codes and item counts.
+        run: gives towers, objective and sharing of tables.
+    """
+
+    def __init__(self, prepared: Prepared, run: Run) -> None:
+        super().__init__(name="two_tower_model")
+        self._objective = run.objective
+        self._seed = run.seed
+        tables = Tables()
+        self.query_tower = _tower(run, "query", prepared.query_encoders, tables)
+        self.item_tower = _tower(run, "item", prepared.item_encoders, tables)
+        self._item_codes = {name: tf.constant(np.asarray(codes)) for name, codes in prepared.item_codes.items()}
+        self._item_count = prepared.item_count
+        self.frequency = self._frequency(prepared)
+        self.log_temperature = tf.Variable(
+            math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
+        )
+
+    @property
+    def temperature(self) -> tf.Tensor:
+        """The temperature in force, scalar, float32, > 0."""
+        return tf.exp(self.log_temperature)
+
+    def call(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the vectors of a batch's queries and candidates, as they are in training."""
+        seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(batch["step"], tf.int32) * 1000])
+        queries = self.query_tower(batch["query"], seed=seed)
+        candidates = self.item_tower(self.codes_of(batch["candidate_row"]), seed=seed + [0, 500])
+        return queries, candidates
+
+    def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
+        """Return the objective over one batch, scalar, float32."""
+        queries, candidates = self(batch)
+        if training:
+            self.frequency.update(batch["candidate_row"][: tf.shape(queries)[0]], batch["step"])
+        return self._objective.weight * self._objective.loss(
+            queries,
+            candidates,
+            self._log_q(batch["candidate_row"], tf.shape(queries)[0]),
+            batch["known_positive"],
+            batch["weight"],
+            self.temperature,
+        )
+
+    def codes_of(self, item_row: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the codes of catalogue rows, `[n, *shape]` each."""
+        return {name: tf.gather(codes, item_row) for name, codes in self._item_codes.items()}
+
+    def encode_items(self) -> Float32:
+        """Return the vectors of the whole catalogue, `[items, dim]`, float32, unit length."""
+        rows = np.arange(self._item_count, dtype=np.int32)
+        parts = [self._encode_rows(rows[start : start + ENCODE_BATCH]) for start in range(0, len(rows), ENCODE_BATCH)]
+        return np.concatenate(parts)
+
+    def encode_queries(self, codes: Mapping[str, np.ndarray]) -> Float32:
+        """Return the vectors of queries, `[queries, dim]`, float32, unit length.
+
+        Args:
+            codes: codes of the query side, `[queries, *shape]` each.
+        """
+        count = len(next(iter(codes.values())))
+        parts = [
+            self._encode_queries({name: np.asarray(array[start : start + ENCODE_BATCH]) for name, array in codes.items()})
+            for start in range(0, count, ENCODE_BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.query_tower.dim), np.float32)
+
+    def _encode_rows(self, rows: Int32) -> Float32:
+        return self._item_vectors(tf.constant(rows)).numpy()
+
+    def _encode_queries(self, codes: Mapping[str, np.ndarray]) -> Float32:
+        return self._query_vectors({name: tf.constant(array) for name, array in codes.items()}).numpy()
+
+    @tf.function(reduce_retracing=True)
+    def _item_vectors(self, rows: tf.Tensor) -> tf.Tensor:
+        return self.item_tower(self.codes_of(rows))
+
+    @tf.function(reduce_retracing=True)
+    def _query_vectors(self, codes: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return self.query_tower(codes)
+
+    def _log_q(self, candidate_row: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
+        """Return log of the mixture probability of each candidate, `[candidates]`, or zeros without correction.
+
+        `log((batch * p_j + uniform / items) / (batch + uniform))`, in logarithms so that no p is too small.
+        """
+        if self._objective.logq == "none":
+            return tf.zeros(tf.shape(candidate_row), tf.float32)
+        log_p = self.frequency.log_probability(candidate_row)
+        negatives = self._objective.uniform_negatives
+        if negatives == 0:
+            return log_p
+        from_batch = tf.math.log(tf.cast(batch_size, tf.float32)) + log_p
+        from_uniform = math.log(negatives) - math.log(self._item_count)
+        highest = tf.maximum(from_batch, from_uniform)
+        total = highest + tf.math.log(tf.exp(from_batch - highest) + tf.exp(from_uniform - highest))
+        return total - tf.math.log(tf.cast(batch_size + negatives, tf.float32))
+
+    def _frequency(self, prepared: Prepared) -> CountedFrequency | StreamingFrequency:
+        counts = prepared.item_counts
+        if self._objective.logq != "streaming":
+            return CountedFrequency(counts)
+        return StreamingFrequency(
+            prepared.item_count,
+            rate=self._objective.streaming_rate,
+            hashes=self._objective.streaming_hashes,
+            slots=self._objective.streaming_slots,
+            start_gap=100.0,
+        )
+
+
+def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -> tf.keras.layers.Layer:
+    layers: dict[str, FeatureLayer] = {
+        name: encoder.build(f"{side}_{name}", encoders.table_key(run, side, name), tables)
+        for name, encoder in fitted.items()
+    }
+    return run.tower.build(layers, name=f"{side}_tower", mixed_precision=run.training.mixed_precision)

@@ -1,0 +1,148 @@
+"""The nouns that travel between stages, in NumPy only.
+
+Axes have fixed names everywhere:
+
+    batch       examples of one training step, or queries of one call
+    items       rows of the catalogue; `item_row` is a place on this axis, `item_id` is what the catalogue calls it
+    queries     rows of the query side (users, items or free features)
+    candidates  items that one example is compared with
+    dim         length of a tower's output vector
+    width       length of one feature's vector
+    k           places in a ranked list
+    cases       evaluation cases: one query with its relevant items
+    steps       optimiser updates
+    views       augmented copies of one batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+NO_ROW = -1
+"""The row that stands for 'no item here': padding of short histories and of short result lists."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The best items for a batch of queries, best first.
+
+    Attributes:
+        item_rows: `[batch, k]`, int32; `NO_ROW` where fewer than k items were found, always at the end.
+        scores: `[batch, k]`, float32, inner products, not increasing; `-inf` beside `NO_ROW`.
+    """
+
+    item_rows: Int32
+    scores: Float32
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Who met what, sorted by query row, then time, then the source's order.
+
+    Attributes:
+        query_row: `[interactions]`, int32, not decreasing.
+        item_row: `[interactions]`, int32.
+        timestamp: `[interactions]`, int64, microseconds since 1970 UTC; None where the source has no times.
+        weight: `[interactions]`, float32, > 0; None means 1 each.
+    """
+
+    query_row: Int32
+    item_row: Int32
+    timestamp: Int64 | None = None
+    weight: Float32 | None = None
+
+    def __len__(self) -> int:
+        return len(self.query_row)
+
+    def take(self, places: NDArray[np.integer] | Bool) -> Interactions:
+        """Return the interactions at the given places (or where a mask is true); the order must stay sorted."""
+        return Interactions(
+            self.query_row[places],
+            self.item_row[places],
+            None if self.timestamp is None else self.timestamp[places],
+            None if self.weight is None else self.weight[places],
+        )
+
+
+@dataclass(frozen=True)
+class RowSets:
+    """One set of item rows for each of n owners, in compressed sparse row form.
+
+    Attributes:
+        offsets: `[n + 1]`, int64, not decreasing, starts at 0.
+        rows: `[offsets[-1]]`, int32, item rows; those of owner i are `rows[offsets[i]:offsets[i + 1]]`.
+    """
+
+    offsets: Int64
+    rows: Int32
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, owner: int) -> Int32:
+        return self.rows[self.offsets[owner] : self.offsets[owner + 1]]
+
+    @property
+    def sizes(self) -> Int64:
+        """How many rows each owner has, `[n]`, int64."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Int64:
+        """The owner of each entry of `rows`, `[offsets[-1]]`, int64."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    def take(self, owners: NDArray[np.integer]) -> RowSets:
+        """Return the sets of the given owners, in that order."""
+        starts, sizes = self.offsets[:-1][owners], self.sizes[owners]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+        return RowSets(offsets, self.rows[places])
+
+    @staticmethod
+    def from_pairs(owners: NDArray[np.integer], rows: NDArray[np.integer], count: int) -> RowSets:
+        """Return the distinct rows of each owner, ascending.
+
+        Args:
+            owners: `[pairs]`, in 0..count-1.
+            rows: `[pairs]`, item rows, >= 0.
+            count: the number of owners n.
+        """
+        if len(rows) == 0:
+            return RowSets(np.zeros(count + 1, np.int64), np.zeros(0, np.int32))
+        stride = int(rows.max()) + 1
+        keys = np.unique(owners.astype(np.int64) * stride + rows)
+        owner_of, row_of = np.divmod(keys, stride)
+        offsets = np.searchsorted(owner_of, np.arange(count + 1)).astype(np.int64)
+        return RowSets(offsets, row_of.astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a caller wants neighbours of: exactly one of the four forms.
+
+    Attributes:
+        entity_id: a query entity (user, or item in an item-to-item release) that the release knows by name.
+        features: raw values by feature name; missing ones count as unknown. Used where `entity_id` is unknown, too.
+        history: item ids the entity met, newest first; goes with `features`.
+        item_ids: items to find neighbours of; several are averaged.
+        vector: `[dim]`, float32, finite; searched as it is.
+        excluded_ids: items that must not be in the answer.
+    """
+
+    entity_id: str | None = None
+    features: Mapping[str, Any] | None = None
+    history: Sequence[str] = ()
+    item_ids: Sequence[str] = ()
+    vector: Float32 | None = None
+    excluded_ids: Sequence[str] = ()
