@@ -292,6 +292,10 @@ def _check_sides(run: Run) -> None:
             if registry.kind_of(feature) in ("history", "id"):
                 where = f"query.features.{name}.kind"
                 raise SettingError(
-                    describe(where, registry.kind_of(feature), "a feature that needs no query entity", 
-                             "Set query.entity to 'user' or 'item'.")
+                    describe(
+                        where,
+                        registry.kind_of(feature),
+                        "a feature that needs no query entity",
+                        "Set query.entity to 'user' or 'item'.",
+                    )
                 )

@@ -28,6 +28,12 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
+ITEM_ID = "item_id"
+QUERY_ID = "query_id"
+TIMESTAMP = "timestamp"
+WEIGHT = "weight"
+"""Columns that every source gives under the same names."""
+
 NO_ROW = -1
 """The row that stands for 'no item here': padding of short histories and of short result lists."""
 

@@ -108,11 +108,12 @@ class QueryCodes:
     Args:
         prepared: the data.
         past: the interactions that histories are drawn from.
+        seed: draws histories where the source has no times.
     """
 
-    def __init__(self, prepared: Prepared, past: Past) -> None:
+    def __init__(self, prepared: Prepared, past: Past, *, seed: int = 0) -> None:
         self._codes: Codes = prepared.query_codes
-        self._past = past
+        self._past, self._seed = past, seed
         self._histories = {
             name: (encoder.shape[0], encoder.vocabulary.codes(prepared.items["item_id"].combine_chunks()))
             for name, encoder in prepared.query_encoders.items()
@@ -133,19 +134,17 @@ class QueryCodes:
         }
         return self._columns(query_row) | histories
 
-    def now(self, query_row: Int32, seed: int = 0) -> dict[str, np.ndarray]:
-        """Return the codes of query entities as they stand after all of the past.
-
-        Args:
-            query_row: `[batch]`.
-            seed: draws histories where the source has no times.
-        """
-        random = np.random.default_rng([seed, 5])
+    def now(self, query_row: Int32) -> dict[str, np.ndarray]:
+        """Return the codes of query entities, `[batch]`, as they stand after all of the past."""
         histories = {
-            name: _history_codes(self._past.until_end(query_row, length, random), of_row)
+            name: _history_codes(self.items_now(query_row, length), of_row)
             for name, (length, of_row) in self._histories.items()
         }
         return self._columns(query_row) | histories
+
+    def items_now(self, query_row: Int32, length: int) -> Int32:
+        """Return the last items of query entities, newest first, `[batch, length]`, padded with -1."""
+        return self._past.until_end(query_row, length, np.random.default_rng([self._seed, 5]))
 
     def _columns(self, query_row: Int32) -> dict[str, np.ndarray]:
         return {name: codes[query_row] for name, codes in self._codes.items()}

@@ -15,8 +15,7 @@ from recsys import registry
 from recsys.config import Run
 from recsys.errors import DataError, unknown
 from recsys.features import Encoder
-from recsys.sources import ITEM_ID, QUERY_ID
-from recsys.types import Int64
+from recsys.types import ITEM_ID, QUERY_ID, Int64
 
 T = TypeVar("T")
 

@@ -73,7 +73,9 @@ class Prepared:
     @property
     def history_length(self) -> int:
         """Places of the query side's history feature; 0 where there is none."""
-        return max((encoder.shape[0] for encoder in self.query_encoders.values() if encoders.is_history(encoder)), default=0)
+        return max(
+            (encoder.shape[0] for encoder in self.query_encoders.values() if encoders.is_history(encoder)), default=0
+        )
 
     def positives(self, *parts: str) -> RowSets:
         """Return the distinct items of each query row in the given parts."""
@@ -114,20 +116,24 @@ def prepare(run: Run, folder: Path) -> Prepared:
     return _load(folder)
 
 
-
-
 def _read(run: Run) -> Prepared:
     raw = run.source.read()
     items = raw.items
     interactions, queries = _interactions(run, raw)
     if len(interactions) == 0:
-        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", "See `recsys data describe`."))
+        raise DataError(
+            describe("source", verbatim("no usable interaction"), "at least one", "See `recsys data describe`.")
+        )
     assigned = run.split.assign(interactions, run.seed)
     parts = {name: interactions.take(assigned == part) for part, name in PART_NAMES.items()}
     if len(parts["train"]) < 2:
         raise DataError(
-            describe("split", verbatim(f"{len(parts['train'])} training interactions"), "at least 2",
-                     "Give more data or a smaller test_rate.")
+            describe(
+                "split",
+                verbatim(f"{len(parts['train'])} training interactions"),
+                "at least 2",
+                "Give more data or a smaller test_rate.",
+            )
         )
     item_frequency = np.bincount(parts["train"].item_row, minlength=items.num_rows)
     item_encoders = encoders.fit_items(run, items, item_frequency)
@@ -152,7 +158,9 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
     free = run.query.entity == "features"
     known = item_ids if run.query.entity == "item" else None if raw.queries is None else raw.queries[QUERY_ID]
     rows_of: dict[str, int] = {} if known is None else {value: row for row, value in enumerate(known.to_pylist())}
-    wanted = [encoders.raw_column(feature, name, "query") for name, feature in run.query_features.items()] if free else []
+    wanted = (
+        [encoders.raw_column(feature, name, "query") for name, feature in run.query_features.items()] if free else []
+    )
     columns: dict[str, list[np.ndarray]] = {"query_row": [], "item_row": [], "timestamp": [], "weight": []}
     contexts: list[pa.RecordBatch] = []
     total = 0
@@ -180,13 +188,18 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
     raw.rejects.check(total + raw.rejects.total - raw.rejects.counts.get("unknown id", 0), run.data.max_rejected_rate)
     arrays = {name: np.concatenate(chunks) if chunks else None for name, chunks in columns.items()}
     if arrays["item_row"] is None:
-        return Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)), pa.table({QUERY_ID: pa.array([], pa.string())})
+        return Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)), pa.table(
+            {QUERY_ID: pa.array([], pa.string())}
+        )
     if free:
         arrays["query_row"] = np.arange(len(arrays["item_row"]), dtype=np.int32)
         return Interactions(**arrays), pa.Table.from_batches(contexts)
     interactions = Interactions(**arrays)
-    time_first = (interactions.query_row,) if interactions.timestamp is None else (
-        interactions.timestamp, interactions.query_row)
+    time_first = (
+        (interactions.query_row,)
+        if interactions.timestamp is None
+        else (interactions.timestamp, interactions.query_row)
+    )
     interactions = interactions.take(np.lexsort(time_first))
     return interactions, _all_queries(raw.queries, list(rows_of))
 
@@ -217,12 +230,6 @@ def _all_queries(queries: pa.Table | None, ids: list[str]) -> pa.Table:
         return met
     extra = met.slice(queries.num_rows)
     return pa.concat_tables([queries, extra], promote_options="default")
-
-
-
-
-
-
 
 
 def _digest(run: Run) -> str:
@@ -266,7 +273,8 @@ def _load(folder: Path) -> Prepared:
         items=feather.read_table(folder / "items.arrow"),
         queries=feather.read_table(folder / "queries.arrow"),
         parts={
-            part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields)) for part in PART_NAMES.values()
+            part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields))
+            for part in PART_NAMES.values()
         },
         item_encoders=encoders.load(folder / "item"),
         query_encoders=encoders.load(folder / "query"),

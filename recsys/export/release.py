@@ -141,8 +141,12 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
         raise ReleaseError(f"{path}: not a manifest ({error}). Write the release again with `recsys train`.") from None
     if version != FORMAT_VERSION:
         raise ReleaseError(
-            describe(f"{path}: format_version", version, str(FORMAT_VERSION),
-                     "Write the release again with `recsys train` from its run.toml (training resumes from its work folder).")
+            describe(
+                f"{path}: format_version",
+                version,
+                str(FORMAT_VERSION),
+                "Write the release again with `recsys train` from its run.toml (training resumes from its work folder).",
+            )
         )
     try:
         parts = {name: Part(**part) for name, part in table["parts"].items()}
@@ -154,13 +158,12 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
     return Release(folder, manifest)
 
 
-def publish(root: str | Path, facts: Facts, fill: Callable[[Path], None]) -> Release:
+def publish(root: str | Path, fill: Callable[[Path], Facts]) -> Release:
     """Write a new release: fill a hidden folder, seal it, rename it.
 
     Args:
         root: the folder of releases; made if needed.
-        facts: what the release is.
-        fill: writes every part into an empty folder.
+        fill: writes every part into an empty folder and returns what the release is.
 
     Returns:
         The release, named after run and fingerprint. One with equal content that exists already is returned as it is.
@@ -169,18 +172,16 @@ def publish(root: str | Path, facts: Facts, fill: Callable[[Path], None]) -> Rel
         StorageError: writing failed; nothing is left behind.
     """
     with _building(Path(root)) as folder:
-        fill(folder)
-        return _seal(folder, Path(root), facts, parent="")
+        return _seal(folder, Path(root), fill(folder), parent="")
 
 
-def derive(release: Release, changes: Callable[[Path], None], **changed_facts: Any) -> Release:
+def derive(release: Release, changes: Callable[[Path], Mapping[str, Any]]) -> Release:
     """Write a new release that shares every unchanged part with an old one, which stays as it is.
 
     Args:
         release: the old one.
-        changes: adds, replaces or removes parts in a folder that holds all old ones. Replace files, never write into
-            them: they are hard links to the old release's.
-        changed_facts: facts that differ.
+        changes: adds, replaces or removes parts in a folder that holds all old ones, and returns the facts that
+            differ. It must replace files, never write into them: they are hard links to the old release's.
 
     Raises:
         StorageError: writing failed; nothing is left behind.
@@ -190,8 +191,8 @@ def derive(release: Release, changes: Callable[[Path], None], **changed_facts: A
         for name in release.manifest.parts:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _link(release.folder / name, folder / name)
-        changes(folder)
-        return _seal(folder, root, replace(release.facts, **changed_facts), parent=release.fingerprint)
+        facts = replace(release.facts, **changes(folder))
+        return _seal(folder, root, facts, parent=release.fingerprint)
 
 
 def find(root: str | Path, name: str = "") -> Path:
@@ -267,8 +268,13 @@ def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, 
             "Train a better release, widen --max-drop, or promote with --force (which is recorded)."
         )
     record = {
-        "time": _now(), "label": label, "release": release.name, "before": labels.get(label, ""),
-        "forced_over": objections, "max_drop_rate": max_drop_rate, "metric": metric,
+        "time": _now(),
+        "label": label,
+        "release": release.name,
+        "before": labels.get(label, ""),
+        "forced_over": objections,
+        "max_drop_rate": max_drop_rate,
+        "metric": metric,
     }
     with _storage(root), open(root / "promotions.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
@@ -293,8 +299,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _objections(new: Facts, old: Facts, metric: str, max_drop_rate: float) -> tuple[list[str], str]:
     objections, compared = [], []
-    pairs = ((metric, new.metrics.get(metric), old.metrics.get(metric)),
-             ("index recall bound", new.index_recall, old.index_recall))
+    pairs = (
+        (metric, new.metrics.get(metric), old.metrics.get(metric)),
+        ("index recall bound", new.index_recall, old.index_recall),
+    )
     for what, now, before in pairs:
         if now is None or before is None:
             objections.append(f"{what} is not known for both releases")
@@ -361,7 +369,9 @@ def _check(folder: Path, manifest: Manifest, *, verify: bool) -> None:
     if missing := sorted(manifest.parts.keys() - present):
         raise ReleaseError(f"{folder}: {len(missing)} missing part(s): {', '.join(missing[:5])}. {again}")
     if foreign := sorted(present - manifest.parts.keys()):
-        raise ReleaseError(f"{folder}: {len(foreign)} file(s) that are no part of it: {', '.join(foreign[:5])}. {again}")
+        raise ReleaseError(
+            f"{folder}: {len(foreign)} file(s) that are no part of it: {', '.join(foreign[:5])}. {again}"
+        )
     if manifest.fingerprint != _fingerprint(manifest.format_version, manifest.facts, manifest.parts):
         raise ReleaseError(f"{folder}/{MANIFEST}: the fingerprint does not fit its contents. {again}")
     for name, part in manifest.parts.items():
@@ -371,7 +381,11 @@ def _check(folder: Path, manifest: Manifest, *, verify: bool) -> None:
 
 
 def _fingerprint(version: int, facts: Facts, parts: Mapping[str, Part]) -> str:
-    content = {"format_version": version, "facts": asdict(facts), "parts": {name: asdict(parts[name]) for name in parts}}
+    content = {
+        "format_version": version,
+        "facts": asdict(facts),
+        "parts": {name: asdict(parts[name]) for name in parts},
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -43,7 +43,9 @@ def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
     def tower(codes: Mapping[str, np.ndarray]) -> Float32:
         count = len(next(iter(codes.values())))
         parts = [
-            encode(**{name: tf.constant(array[start : start + CHUNK]) for name, array in codes.items()})["vectors"].numpy()
+            encode(**{name: tf.constant(array[start : start + CHUNK]) for name, array in codes.items()})[
+                "vectors"
+            ].numpy()
             for start in range(0, count, CHUNK)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -118,7 +118,9 @@ def as_strings(values: pa.Array | pa.ChunkedArray, where: str) -> pa.Array:
 def as_string_lists(values: pa.Array | pa.ChunkedArray, where: str) -> tuple[Int64, pa.Array]:
     """Return list values as row lengths, `[rows]`, int64, and the flat strings; null rows and values are left out."""
     array = flat(values)
-    if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)):
+    if not (
+        pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or pa.types.is_fixed_size_list(array.type)
+    ):
         strings = as_strings(array, where)
         return strings.is_valid().to_numpy(zero_copy_only=False).astype(np.int64), strings.drop_null()
     parents = pc.list_parent_indices(array)

@@ -105,6 +105,8 @@ def _lists(values: pa.Array | pa.ChunkedArray, where: str) -> pa.Array:
     array = flat(values)
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), pa.list_(pa.float32()))
-    if not (pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type)):
+    if not (
+        pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type)
+    ):
         raise DataError(describe(where, verbatim(str(array.type)), "a column of number lists"))
     return array

@@ -106,8 +106,13 @@ def _numbers(values: pa.Array | pa.ChunkedArray, where: str) -> np.ndarray[Any, 
     kind = array.type
     if pa.types.is_temporal(kind):
         array = array.cast(pa.timestamp("s")).cast(pa.int64()) if not pa.types.is_time(kind) else array.cast(pa.int64())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-              or pa.types.is_decimal(kind) or pa.types.is_null(kind)):
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
         advice = "Use kind 'categorical', or store the column as numbers."
         raise DataError(describe(where, verbatim(str(kind)), "a numeric column", advice))
     if pa.types.is_boolean(kind):

@@ -14,11 +14,9 @@ from typing import Protocol
 import pyarrow as pa
 
 from recsys.errors import DataError, describe, verbatim
+from recsys.types import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT
 
-ITEM_ID = "item_id"
-QUERY_ID = "query_id"
-TIMESTAMP = "timestamp"
-WEIGHT = "weight"
+__all__ = ["ITEM_ID", "QUERY_ID", "TIMESTAMP", "WEIGHT", "RawData", "Rejects", "Source"]
 
 
 @dataclass
@@ -76,7 +74,9 @@ class Rejects:
             )
             found = verbatim(f"{self.total:,} broken rows of {rows_read:,}")
             advice = "Mend the rows below, or raise the setting."
-            raise DataError(describe("data.max_rejected_rate", found, f"at most {max_rate:g} of them", advice) + reasons)
+            raise DataError(
+                describe("data.max_rejected_rate", found, f"at most {max_rate:g} of them", advice) + reasons
+            )
 
     @property
     def total(self) -> int:

@@ -58,7 +58,7 @@ class Fitted:
     stopped_early: bool
 
 
-def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float]) -> Fitted:
+def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None) -> Fitted:
     """Train a run, or go on with one that was interrupted, to its end.
 
     A run that was interrupted (SIGINT, SIGTERM, SIGKILL, power) and goes on reads the batches that it would have read.
@@ -68,7 +68,7 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
         run: the settings.
         prepared: the data.
         folder: holds checkpoints, `validations.jsonl` and TensorBoard events; made if needed.
-        validate: returns the validation metric of the model; larger is better.
+        validate: returns the validation metric of the model, larger is better; None trains to the end without.
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
@@ -82,7 +82,7 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
 
 class _Loop:
     def __init__(
-        self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float]
+        self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None
     ) -> None:
         self._run, self._validate, self._folder = run, validate, folder
         objective = run.objective
@@ -113,7 +113,8 @@ class _Loop:
         self._latest.restore_or_initialize()
         first = int(self._step.numpy())
         validations = self._earlier_validations(first)
-        per_epoch, total = self._batches.steps_per_epoch, self._batches.steps
+        looks_every = self._batches.steps_per_epoch * self._run.training.validate_every_epochs
+        total = self._batches.steps
         train_step = tf.function(self._model.train_step, autograph=False)
         losses: list[tf.Tensor] = []
         saved_at = time.monotonic()
@@ -127,7 +128,7 @@ class _Loop:
                 running.advance(examples)
                 if step % LOG_EVERY_STEPS == 0:
                     self._log(step, float(losses[-1]), running)
-                if step % (per_epoch * self._run.training.validate_every_epochs) == 0 or step == total:
+                if self._validate and (step % looks_every == 0 or step == total):
                     validations.append(self._look(step, losses))
                     losses = []
                     running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
@@ -136,7 +137,7 @@ class _Loop:
                     saved_at = time.monotonic()
                     if stopped := self._patience_is_over():
                         break
-                elif time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
+                elif step == total or time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
                     self._latest.save(step)
                     saved_at = time.monotonic()
                 if stop.is_set():

@@ -86,7 +86,9 @@ class TwoTowerModel(tfrs.Model):
         """
         count = len(next(iter(codes.values())))
         parts = [
-            self._encode_queries({name: np.asarray(array[start : start + ENCODE_BATCH]) for name, array in codes.items()})
+            self._encode_queries(
+                {name: np.asarray(array[start : start + ENCODE_BATCH]) for name, array in codes.items()}
+            )
             for start in range(0, count, ENCODE_BATCH)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.query_tower.dim), np.float32)

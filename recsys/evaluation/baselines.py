@@ -1,0 +1,176 @@
+"""Recommenders that a two-tower model must beat, judged on the same cases in the same table.
+
+A baseline is a frozen dataclass of settings with one verb, `fit`. All of them rank the full catalogue, and all
+fall back on popularity where they know nothing, as a service would.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import threadpoolctl
+from implicit.cpu.als import AlternatingLeastSquares
+from implicit.nearest_neighbours import ItemItemRecommender
+from pydantic import Field
+from scipy.sparse import csr_matrix, diags_array
+
+from recsys.errors import SettingError, unknown
+from recsys.evaluation.recommenders import Recommender, ScoreRecommender, VectorRecommender
+from recsys.registry import settings
+from recsys.types import Float32, Int64, RowSets
+
+
+class Baseline(Protocol):
+    """The contract of a baseline."""
+
+    def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
+        """Learn from the training interactions and return a recommender for the cases.
+
+        Args:
+            interactions: `[queries, items]`, float32, how often each query entity met each item in training, >= 0.
+            histories: `[cases, items]`, float32, the same for each case's query entity, which may be unknown to
+                `interactions`; an empty row is a query entity without a history.
+            excluded: items that may not be shown, one set a case; None where every item may.
+        """
+
+
+@settings()
+class Popularity:
+    """The same list for everyone: items by training count, equal counts by row."""
+
+    def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
+        """Count; see `Baseline.fit`."""
+        counts = _item_counts(interactions).astype(np.float32)
+
+        def score(case_rows: Int64) -> Float32:
+            return np.tile(counts, (len(case_rows), 1))
+
+        return ScoreRecommender(score, len(counts), excluded)
+
+
+@settings()
+class ItemKnn:
+    """Items that were met by the same query entities as the items of the history.
+
+    `score(case, j) = sum_i( history(case, i) * cosine(i, j) )`, over i that have j among their nearest, or i = j
+
+    `cosine(i, j) = |met i and j| / sqrt( (|met i| + shrinkage) * (|met j| + shrinkage) )`
+
+    Items without a score follow, the most popular first.
+
+    Reference:
+        Deshpande and Karypis 2004, Item-Based Top-N Recommendation Algorithms, ACM TOIS 22(1), Sec. 4.
+        Differs: an item counts as its own neighbour, because where seen items may be shown, people come back to them;
+        rows of the similarity matrix are not normalised; the shrinkage, which keeps items that met once by chance from
+        being each other's best neighbours, is ours.
+
+    Attributes:
+        neighbours: nearest other items of each item that count.
+        shrinkage: query entities added to each item's count under the root; 0 is the plain cosine.
+    """
+
+    neighbours: int = Field(default=20, ge=1)
+    shrinkage: float = Field(default=5.0, ge=0)
+
+    def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
+        """Find the neighbours of every item; see `Baseline.fit`."""
+        met = csr_matrix((np.ones(interactions.nnz), interactions.indices, interactions.indptr), interactions.shape)
+        lengths = np.sqrt(np.maximum(_item_counts(met) + self.shrinkage, 1))
+        model = ItemItemRecommender(K=self.neighbours + 1)
+        model.fit(csr_matrix(met @ diags_array(1 / lengths)), show_progress=False)
+        background = _popularity_background(interactions)
+
+        def score(case_rows: Int64) -> Float32:
+            scores = (histories[case_rows] @ model.similarity).toarray().astype(np.float32)
+            return np.where(scores > 0, scores, background)
+
+        return ScoreRecommender(score, interactions.shape[1], excluded)
+
+
+@settings()
+class Als:
+    """Matrix factorisation for implicit feedback by alternating least squares.
+
+    Each case's query vector is solved from its history, so that query entities unknown to training have one, too; a
+    case without a history gets the most popular items.
+
+    Reference:
+        Hu, Koren and Volinsky 2008, Collaborative Filtering for Implicit Feedback Datasets, Eq. 3 to 5; the library is
+        `implicit`, whose confidence of an observed pair is `confidence_weight * count`, and 1 of any other pair.
+
+    Attributes:
+        dim: length of the factors.
+        epochs: sweeps over queries and items.
+        regularization_weight: weight of the factors' squared length.
+        confidence_weight: weight of an interaction; that of a pair without one is 1.
+        seed: of the first factors.
+    """
+
+    dim: int = Field(default=64, ge=1)
+    epochs: int = Field(default=15, ge=1)
+    regularization_weight: float = Field(default=1.0, ge=0)
+    confidence_weight: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
+        """Factorise; see `Baseline.fit`."""
+        # implicit runs threads of its own and warns where those of the linear algebra library compete with them.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=self.dim,
+                regularization=self.regularization_weight,
+                alpha=self.confidence_weight,
+                iterations=self.epochs,
+                random_state=self.seed,
+            )
+            model.fit(interactions.astype(np.float32), show_progress=False)
+            query_vectors = model.recalculate_user(np.arange(histories.shape[0]), histories.astype(np.float32))
+        # One more dimension holds the popularity, which only cases without a history look at.
+        without_history = (np.diff(histories.indptr) == 0)[:, None].astype(np.float32)
+        background = _popularity_background(interactions)[:, None]
+        return VectorRecommender(
+            np.hstack([query_vectors, without_history]), np.hstack([model.item_factors, background]), excluded
+        )
+
+
+BASELINES: dict[str, type[Baseline]] = {"popularity": Popularity, "item_knn": ItemKnn, "als": Als}
+"""The baselines by the name that a run file's `evaluation.baselines` gives them."""
+
+
+def baseline(name: str) -> Baseline:
+    """Return a baseline with its default settings.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
+    if name not in BASELINES:
+        raise SettingError(unknown("baseline", name, BASELINES))
+    return BASELINES[name]()
+
+
+def interaction_matrix(sets: RowSets, items: int, counts: Float32 | None = None) -> csr_matrix:
+    """Return sets of item rows as the matrix that baselines learn from.
+
+    Args:
+        sets: the items that each owner met, ascending and distinct.
+        items: rows of the catalogue.
+        counts: `[len(sets.rows)]`, how often, > 0; None means once each.
+
+    Returns:
+        `[len(sets), items]`, float32.
+    """
+    values = np.ones(len(sets.rows), np.float32) if counts is None else counts.astype(np.float32)
+    return csr_matrix((values, sets.rows, sets.offsets), shape=(len(sets), items))
+
+
+def _item_counts(interactions: csr_matrix) -> np.ndarray:
+    return np.asarray(interactions.sum(axis=0, dtype=np.float64)).ravel()
+
+
+def _popularity_background(interactions: csr_matrix) -> Float32:
+    """Return a score for each item that is below every positive one and falls with its place by popularity."""
+    counts = _item_counts(interactions)
+    background = np.empty(len(counts), np.float32)
+    background[np.argsort(-counts, kind="stable")] = -np.arange(len(counts)) / len(counts)
+    return background

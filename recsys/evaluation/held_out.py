@@ -1,0 +1,85 @@
+"""Cut prepared data into evaluation cases: what was known before the cut, and what each query met after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_matrix
+
+from recsys.config import Run
+from recsys.data.batches import QueryCodes
+from recsys.data.history import Past
+from recsys.data.prepare import Codes, Prepared
+from recsys.evaluation.baselines import interaction_matrix
+from recsys.evaluation.cases import EvaluationCases
+from recsys.types import ITEM_ID, QUERY_ID, Int32, RowSets
+
+EARLIER = {"validation": ("train",), "test": ("train", "validation")}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One part of the split as questions.
+
+    Attributes:
+        cases: the questions.
+        query_rows: `[cases]`, int32, who asks.
+        codes: the query side's codes as they stood at the cut, `[cases, *shape]` each.
+        interactions: what every query entity met before the cut, `[queries, items]`.
+        histories: the same for the cases, `[cases, items]`.
+    """
+
+    cases: EvaluationCases
+    query_rows: Int32
+    codes: Codes
+    interactions: csr_matrix
+    histories: csr_matrix
+
+
+def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> HeldOut:
+    """Return the cases of a part.
+
+    Args:
+        run: gives the query entity, the seed and whether seen items are excluded.
+        prepared: the data.
+        part: `validation` or `test`.
+        max_cases: cases drawn with the run's seed when there are more; 0 means all.
+    """
+    relevant, known = prepared.positives(part), prepared.positives(*EARLIER[part])
+    rows = np.flatnonzero(relevant.sizes > 0).astype(np.int32)
+    if 0 < max_cases < len(rows):
+        rows = np.sort(np.random.default_rng([run.seed, 6]).choice(rows, max_cases, replace=False))
+    past = Past(prepared.until(*EARLIER[part]), prepared.query_count)
+    interactions = interaction_matrix(known, prepared.item_count)
+    cases = EvaluationCases(
+        case_ids=_ids(run, prepared, rows),
+        relevant=relevant.take(rows),
+        item_ids=prepared.items[ITEM_ID],
+        item_counts=prepared.item_counts,
+        activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
+        excluded=_excluded(run, known.take(rows), rows),
+    )
+    codes = QueryCodes(prepared, past, seed=run.seed).now(rows)
+    return HeldOut(cases, rows, codes, interactions, interactions[rows])
+
+
+def _ids(run: Run, prepared: Prepared, rows: Int32) -> pa.Array:
+    if run.query.entity == "features":
+        return pa.array(rows).cast(pa.string())
+    return prepared.queries[QUERY_ID].combine_chunks().take(pa.array(rows))
+
+
+def _excluded(run: Run, known: RowSets, rows: Int32) -> RowSets | None:
+    """Return what may not be shown: seen items where the run says so, and an item as its own neighbour."""
+    owners, banned = [], []
+    if run.evaluation.exclude_seen:
+        owners.append(known.owners)
+        banned.append(known.rows)
+    if run.query.entity == "item":
+        owners.append(np.arange(len(rows)))
+        banned.append(rows)
+    if not owners:
+        return None
+    return RowSets.from_pairs(np.concatenate(owners), np.concatenate(banned), len(rows))

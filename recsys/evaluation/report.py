@@ -1,0 +1,339 @@
+"""Judge recommenders on the same cases over the full catalogue, and show the outcome to a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from recsys.errors import MissingError, SettingError, ShapeError, describe, unknown, verbatim
+from recsys.evaluation.cases import EvaluationCases
+from recsys.evaluation.intervals import bootstrap_means
+from recsys.evaluation.recommenders import Recommender, blocks_of
+from recsys.evaluation.slices import ALL, DEFINITIONS, activity_slices, item_slices
+from recsys.metrics.exposure import Exposure, measure_exposure
+from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
+from recsys.progress import track
+from recsys.types import NO_ROW, Bool, Int32, Int64
+
+REPORT_FILE = "evaluation.json"
+CASE_VALUES_FILE = "evaluation_cases.parquet"
+DIGEST_KEY = b"cases_digest"
+BLOCK_CASES = 128
+"""Cases between two advances of the progress bar."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The mean of one metric over the cases of one slice.
+
+    Attributes:
+        recommender: whose rankings.
+        slice: a name of `recsys.evaluation.slices.DEFINITIONS`.
+        metric: in `ir-measures` spelling.
+        cases: how many cases the slice has.
+        value: mean over the cases, 0..1; None where the slice has no case.
+        low: lower bound of the bootstrap interval, or None.
+        high: upper bound, or None.
+    """
+
+    recommender: str
+    slice: str
+    metric: str
+    cases: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+        cases: cases with at least one reachable item; the others are left out.
+        items: rows of the catalogue, all of which were ranked.
+        with_exclusions: whether items were taken out of the rankings (seen ones, the query item itself).
+        cases_digest: SHA-256 of the questions; only reports that share it can be compared.
+        confidence: level of the intervals, 0..1.
+        resamples: bootstrap resamples.
+        accuracy: one entry for each recommender, slice and metric, in that order.
+        exposure: by recommender: what its rankings show, one entry for each cutoff of the metrics.
+        case_values: one row for each recommender, slice and case: `recommender`, `slice`, `case_id` (strings),
+            `relevant_count` (int64, in the slice) and one float64 column a metric.
+    """
+
+    cases: int
+    items: int
+    with_exclusions: bool
+    cases_digest: str
+    confidence: float
+    resamples: int
+    accuracy: tuple[Accuracy, ...]
+    exposure: Mapping[str, tuple[Exposure, ...]]
+    case_values: pa.Table = field(repr=False, compare=False)
+
+    @property
+    def recommenders(self) -> list[str]:
+        """The names of the recommenders, in the order in which they were given."""
+        return list(self.exposure)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, in the order in which they were asked for."""
+        return list(dict.fromkeys(entry.metric for entry in self.accuracy))
+
+    def find(self, recommender: str, metric: str, slice: str = ALL) -> Accuracy:
+        """Return one entry of `accuracy`.
+
+        Raises:
+            MissingError: nothing was measured under these names.
+        """
+        for entry in self.accuracy:
+            if (entry.recommender, entry.metric, entry.slice) == (recommender, metric, slice):
+                return entry
+        known = [f"{entry.recommender} {entry.metric} {entry.slice}" for entry in self.accuracy]
+        raise MissingError(unknown("measurement", f"{recommender} {metric} {slice}", known))
+
+    def case_values_of(self, recommender: str) -> pa.Table:
+        """Return the rows of `case_values` of one recommender, as `recsys.evaluation.comparison.compare` takes them.
+
+        Raises:
+            MissingError: the report has no such recommender.
+        """
+        if recommender not in self.exposure:
+            raise MissingError(unknown("recommender in the report", recommender, self.recommenders))
+        return self.case_values.filter(pc.equal(self.case_values["recommender"], recommender))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the case values as plain values for JSON."""
+        shown = {name: [asdict(exposure) for exposure in entries] for name, entries in self.exposure.items()}
+        plain = {
+            name: getattr(self, name)
+            for name in ("cases", "items", "with_exclusions", "cases_digest", "confidence", "resamples")
+        }
+        return {**plain, "accuracy": [asdict(entry) for entry in self.accuracy], "exposure": shown}
+
+    def save(self, folder: Path) -> None:
+        """Write the report as JSON and the case values as Parquet into an existing folder."""
+        (folder / REPORT_FILE).write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        pq.write_table(self.case_values, folder / CASE_VALUES_FILE)
+
+
+def load(folder: Path) -> EvaluationReport:
+    """Read what `EvaluationReport.save` wrote.
+
+    Raises:
+        MissingError: the folder holds no report.
+    """
+    for name in (REPORT_FILE, CASE_VALUES_FILE):
+        if not (folder / name).is_file():
+            raise MissingError(
+                describe(str(folder / name), verbatim("no file"), "an evaluation report", "Evaluate again.")
+            )
+    plain = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    plain["accuracy"] = tuple(Accuracy(**entry) for entry in plain["accuracy"])
+    plain["exposure"] = {
+        name: tuple(Exposure(**entry) for entry in entries) for name, entries in plain["exposure"].items()
+    }
+    return EvaluationReport(**plain, case_values=pq.read_table(folder / CASE_VALUES_FILE))
+
+
+def evaluate(
+    recommenders: Mapping[str, Recommender],
+    cases: EvaluationCases,
+    metrics: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> EvaluationReport:
+    """Measure every recommender on every case, over all items and slice by slice.
+
+    A slice of items counts only relevant items of the slice as right and leaves out the cases that have none; the
+    rankings stay as they are. Cases without a reachable item are left out of everything.
+
+    Args:
+        recommenders: by the name that the tables show.
+        cases: the questions; at least one must have a reachable item.
+        metrics: in `ir-measures` spelling, at least one.
+        confidence: level of the bootstrap intervals, 0..1.
+        resamples: bootstrap resamples, >= 1.
+        seed: of the bootstrap.
+
+    Raises:
+        SettingError: no metric, or one that `recsys.metrics.parse` refuses.
+        ShapeError: no case has a reachable item, or a recommender shows an item twice or one that is excluded.
+    """
+    if not metrics:
+        raise SettingError(describe("evaluation.metrics", list(metrics), "at least one metric"))
+    parsed = list(dict.fromkeys(parse(name) for name in metrics))
+    slices = _slices(cases)
+    if not len(slices[0].case_rows):
+        raise ShapeError(describe("cases", verbatim("no case with a reachable item"), "at least one"))
+    ranked = {name: _rank(name, recommender, cases, parsed) for name, recommender in recommenders.items()}
+    hits = {name: find_hits(rankings, cases.reachable) for name, rankings in ranked.items()}
+    accuracy, tables = [], []
+    for part in slices:
+        values = {name: part.measure(parsed, ranked[name], hits[name]) for name in recommenders}
+        accuracy += _accuracy(part, values, parsed, confidence, resamples, seed)
+        tables += [_case_values(name, part, columns, parsed, cases) for name, columns in values.items()]
+    order = {name: place for place, name in enumerate(recommenders)}
+    cutoffs = sorted({metric.cutoff for metric in parsed})
+    asked = slices[0].case_rows
+    return EvaluationReport(
+        cases=len(asked),
+        items=len(cases.item_ids),
+        with_exclusions=cases.excluded is not None,
+        cases_digest=cases.digest,
+        confidence=confidence,
+        resamples=resamples,
+        accuracy=tuple(sorted(accuracy, key=lambda entry: order[entry.recommender])),
+        exposure={
+            name: tuple(measure_exposure(rankings[asked], cases.item_counts, cutoff) for cutoff in cutoffs)
+            for name, rankings in ranked.items()
+        },
+        case_values=pa.concat_tables(tables).replace_schema_metadata({DIGEST_KEY: cases.digest}),
+    )
+
+
+def render(report: EvaluationReport, console: Console) -> None:
+    """Print a report as tables that a person can read: all metrics, the first metric by slice, and what is shown."""
+    left_out = "excluded items left out" if report.with_exclusions else "nothing excluded"
+    title = f"Accuracy: {report.cases:,} cases, all {report.items:,} items ranked, {left_out}"
+    overall = Table(title=title, caption=f"below each mean its {report.confidence:.0%} bootstrap interval over cases")
+    overall.add_column("metric")
+    for name in report.recommenders:
+        overall.add_column(name, justify="right")
+    for metric in report.metrics:
+        overall.add_row(metric, *(_cell(report.find(name, metric)) for name in report.recommenders), end_section=True)
+
+    metric = report.metrics[0]
+    parts = Table(title=f"{metric} by slice: {report.cases:,} cases in all", caption=_definitions())
+    parts.add_column("slice")
+    parts.add_column("cases", justify="right")
+    for name in report.recommenders:
+        parts.add_column(name, justify="right")
+    for slice in DEFINITIONS:
+        entries = [report.find(name, metric, slice) for name in report.recommenders]
+        parts.add_row(slice, f"{entries[0].cases:,}", *(_cell(entry) for entry in entries), end_section=True)
+
+    shown = Table(
+        title=f"What is shown: {report.cases:,} cases",
+        caption="coverage: share of the catalogue shown at least once\n"
+        "gini: 0 = all items equally often, 1 = one item only\n"
+        "popularity: mean percentile of training count, 0.5 = items drawn at random\n"
+        "log count: mean of log(1 + training count)",
+    )
+    shown.add_column("recommender")
+    for column in ("places", "coverage", "gini", "popularity", "log count"):
+        shown.add_column(column, justify="right")
+    for name, exposures in report.exposure.items():
+        for entry in exposures:
+            numbers = (entry.coverage, entry.gini, entry.popularity_percentile, entry.mean_log_count)
+            shown.add_row(name, str(entry.cutoff), *(f"{number:.3f}" for number in numbers))
+
+    for table in (overall, parts, shown):
+        table.title_justify = table.caption_justify = "left"
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The cases and the items of one slice; `case_rows` have at least one relevant item in it."""
+
+    name: str
+    items: Bool
+    case_rows: Int64
+    relevant_counts: Int64
+
+    def measure(self, metrics: Sequence[Metric], ranked: Int32, hits: Bool) -> np.ndarray:
+        """Return `[cases of the slice, metrics]`, float64."""
+        hits = hits[self.case_rows] & self.items[ranked[self.case_rows]]
+        return np.column_stack(list(measure_hits(metrics, hits, self.relevant_counts).values()))
+
+
+def _slices(cases: EvaluationCases) -> list[_Slice]:
+    relevant = cases.reachable
+    every_item, every_case = np.ones(len(cases.item_ids), bool), np.ones(len(cases), bool)
+    members = {ALL: (every_item, every_case)}
+    members |= {name: (items, every_case) for name, items in item_slices(cases.item_counts).items()}
+    members |= {name: (every_item, rows) for name, rows in activity_slices(cases.activity).items()}
+    slices = []
+    for name in DEFINITIONS:
+        items, in_slice = members[name]
+        counts = np.bincount(relevant.owners[items[relevant.rows]], minlength=len(cases))
+        case_rows = np.flatnonzero(in_slice & (counts > 0))
+        slices.append(_Slice(name, items, case_rows, counts[case_rows]))
+    return slices
+
+
+def _rank(name: str, recommender: Recommender, cases: EvaluationCases, metrics: Sequence[Metric]) -> Int32:
+    depth = max(metric.cutoff for metric in metrics)
+    blocks = list(blocks_of(np.arange(len(cases)), BLOCK_CASES))
+    shown = track(blocks, f"evaluate {name}", total=len(blocks), unit=f"blocks of {BLOCK_CASES} cases")
+    ranked = np.concatenate([recommender.recommend(block, depth).item_rows for block in shown])
+    ordered = np.sort(ranked, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NO_ROW)).any():
+        raise ShapeError(describe(f"ranking of {name}", verbatim("an item twice in one ranking"), "each item once"))
+    if cases.excluded is not None and find_hits(ranked, cases.excluded).any():
+        raise ShapeError(
+            describe(f"ranking of {name}", verbatim("an excluded item"), "none of the case's excluded items")
+        )
+    return ranked
+
+
+def _accuracy(
+    part: _Slice,
+    values: Mapping[str, np.ndarray],
+    metrics: Sequence[Metric],
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> list[Accuracy]:
+    count = len(part.case_rows)
+    named = [(name, metric.name) for name in values for metric in metrics]
+    if count == 0:
+        return [Accuracy(name, part.name, metric, 0, None, None, None) for name, metric in named]
+    columns = np.hstack(list(values.values()))
+    interval = bootstrap_means(columns, confidence=confidence, resamples=resamples, seed=seed)
+    numbers = zip(columns.mean(axis=0).tolist(), interval.low.tolist(), interval.high.tolist(), strict=True)
+    return [
+        Accuracy(name, part.name, metric, count, value, low, high)
+        for (name, metric), (value, low, high) in zip(named, numbers, strict=True)
+    ]
+
+
+def _case_values(
+    recommender: str, part: _Slice, columns: np.ndarray, metrics: Sequence[Metric], cases: EvaluationCases
+) -> pa.Table:
+    count = len(part.case_rows)
+    ids = cases.case_ids.take(pa.array(part.case_rows))
+    return pa.table(
+        {
+            "recommender": pa.repeat(recommender, count),
+            "slice": pa.repeat(part.name, count),
+            "case_id": ids.cast(pa.string()),
+            "relevant_count": pa.array(part.relevant_counts, pa.int64()),
+            **{metric.name: columns[:, place] for place, metric in enumerate(metrics)},
+        }
+    )
+
+
+def _cell(entry: Accuracy) -> str:
+    if entry.value is None:
+        return "-"
+    return f"{entry.value:.4f}\n[dim]{entry.low:.4f} {entry.high:.4f}[/dim]"
+
+
+def _definitions() -> str:
+    return "\n".join(f"{name}: {meaning}" for name, meaning in DEFINITIONS.items())

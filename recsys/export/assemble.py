@@ -1,0 +1,110 @@
+"""Fill a release folder from a trained model: towers, vectors, catalogue, known queries, index, golden answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import config
+from recsys.config import Run
+from recsys.data import encoders
+from recsys.data.batches import QueryCodes
+from recsys.data.history import Past
+from recsys.data.prepare import EXAMPLES, Codes, Prepared
+from recsys.export.saved_model import save_tower
+from recsys.training.model import TwoTowerModel
+from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32
+
+GOLDEN_K = 10
+TRAINING_COUNT = "training_count"
+
+
+def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
+    """Return up to 1,000 queries spread over the query side, as a caller would ask them, with their codes.
+
+    Queries by id know their whole past, as at serving time. Their codes are made as in training, from rows; a server
+    makes them from the release's raw columns, and the two must agree.
+    """
+    if run.query.entity == "features":
+        rows = np.arange(prepared.queries.num_rows, dtype=np.int32)
+        return prepared.queries, {name: codes[rows] for name, codes in prepared.query_codes.items()}
+    count = min(EXAMPLES, prepared.query_count)
+    rows = np.unique(np.linspace(0, prepared.query_count - 1, count).astype(np.int32))
+    return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), _codes_now(run, prepared).now(rows)
+
+
+def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_vectors: Float32) -> None:
+    """Write every part of a release that training gives; index, evaluation and golden answers are the caller's.
+
+    Args:
+        folder: existing.
+        run: the resolved run.
+        prepared: its data.
+        model: the trained model.
+        item_vectors: `[items, dim]`, float32, the catalogue through the item tower.
+    """
+    (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
+    save_tower(model.query_tower, prepared.query_encoders, folder / "query_tower")
+    save_tower(model.item_tower, prepared.item_encoders, folder / "item_tower")
+    encoders.save(prepared.query_encoders, folder / "encoders" / "query")
+    encoders.save(prepared.item_encoders, folder / "encoders" / "item")
+    np.save(folder / "item_embeddings.npy", item_vectors)
+    rows = np.arange(prepared.item_count, dtype=np.int32)
+    np.save(folder / "log_q.npy", model.frequency.log_probability(rows).numpy())
+    pq.write_table(_items(run, prepared), folder / "items.parquet", compression="zstd")
+    if run.query.entity != "features":
+        pq.write_table(_queries(run, prepared), folder / "queries.parquet", compression="zstd")
+    queries, codes = golden_queries(run, prepared)
+    (folder / "golden").mkdir()
+    pq.write_table(queries, folder / "golden" / "queries.parquet")
+    np.save(folder / "golden" / "vectors.npy", model.encode_queries(codes))
+
+
+def write_golden_answers(folder: Path, item_vectors: Float32, index: Any) -> None:
+    """Write what the index in a folder answers to the golden vectors there; done again whenever the index changes."""
+    vectors = np.load(folder / "golden" / "vectors.npy")
+    found = index.load(folder / "index", item_vectors).search(vectors, GOLDEN_K)
+    np.save(folder / "golden" / "item_rows.npy", found.item_rows)
+
+
+def query_columns(run: Run) -> tuple[tuple[str, ...], bool]:
+    """Return the raw columns that a query by features may carry, the id left out, and whether it reads a history."""
+    features = run.query_features
+    read = [
+        encoders.raw_column(feature, name, "query")
+        for name, feature in features.items()
+        if not encoders.is_history_feature(feature)
+    ]
+    columns = tuple(name for name in dict.fromkeys(read) if name != QUERY_ID)
+    return columns, any(encoders.is_history_feature(feature) for feature in features.values())
+
+
+def _codes_now(run: Run, prepared: Prepared) -> QueryCodes:
+    everything = prepared.until("train", "validation", "test")
+    return QueryCodes(prepared, Past(everything, prepared.query_count), seed=run.seed)
+
+
+def _items(run: Run, prepared: Prepared) -> pa.Table:
+    """Return the catalogue with its training counts: feature columns and the metadata for display."""
+    features = [encoders.raw_column(feature, name, "item") for name, feature in run.item.features.items()]
+    shown = run.item.metadata or tuple(prepared.items.column_names)
+    wanted = dict.fromkeys([ITEM_ID, *shown, *features])
+    return prepared.items.select(list(wanted)).append_column(TRAINING_COUNT, pa.array(prepared.item_counts))
+
+
+def _queries(run: Run, prepared: Prepared) -> pa.Table:
+    """Return the query entities with their raw feature columns and their latest items, newest first."""
+    columns, _ = query_columns(run)
+    table = prepared.queries.select([QUERY_ID, *columns])
+    if prepared.history_length == 0:
+        return table
+    rows = np.arange(prepared.query_count, dtype=np.int32)
+    past = _codes_now(run, prepared).items_now(rows, prepared.history_length)
+    kept = past != NO_ROW
+    ids = prepared.items[ITEM_ID].combine_chunks().take(pa.array(past[kept]))
+    offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+    return table.append_column("history", pa.ListArray.from_arrays(pa.array(offsets), ids))

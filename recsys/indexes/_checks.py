@@ -1,0 +1,58 @@
+"""What every index asks of item vectors and of queries, before any library sees them."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from recsys.errors import RequestError, ShapeError, describe, verbatim
+from recsys.types import Float32
+
+
+def checked_vectors(vectors: np.ndarray, where: str = "vectors") -> Float32:
+    """Return item vectors that can be indexed, unchanged.
+
+    Args:
+        vectors: `[items, dim]`, float32, finite, at least one row and one column.
+        where: what a message calls them.
+
+    Raises:
+        ShapeError: they are not such a matrix, or the squared length of a row is beyond float32.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32 or 0 in vectors.shape:
+        shown = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise ShapeError(describe(where, verbatim(shown), "a float32 matrix with rows and columns"))
+    if (row := _first_unusable(vectors)) is not None:
+        rule = "finite numbers, with a squared length within float32"
+        raise ShapeError(describe(f"{where}[{row}]", vectors[row], rule))
+    return vectors
+
+
+def checked_queries(queries: ArrayLike, k: int, dim: int) -> Float32:
+    """Return queries as a C-contiguous float32 matrix `[batch, dim]`.
+
+    Args:
+        queries: `[batch, dim]`, finite.
+        k: places, >= 1.
+        dim: the length of the item vectors.
+
+    Raises:
+        RequestError: k < 1 (field `k`), or a query of another dimension, with NaN or infinity, or with a squared
+            length beyond float32 (field `vector`).
+    """
+    if operator.index(k) < 1:
+        raise RequestError("k", f"got {k}, expected >= 1")
+    matrix = np.ascontiguousarray(queries, np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] != dim:
+        raise RequestError("vector", f"got shape {list(matrix.shape)}, expected [batch, {dim}]")
+    if (row := _first_unusable(matrix)) is not None:
+        raise RequestError("vector", f"query {row} holds NaN, infinity or a length beyond float32")
+    return matrix
+
+
+def _first_unusable(matrix: Float32) -> int | None:
+    # |q . v| <= |q| |v|: where both squared lengths are finite in float32, no score overflows.
+    usable = np.isfinite(np.einsum("ij,ij->i", matrix, matrix))
+    return None if usable.all() else int(np.flatnonzero(~usable)[0])

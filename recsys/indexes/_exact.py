@@ -1,0 +1,76 @@
+"""Exact search: every inner product, in blocks that fit the cache and bound the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.indexes._checks import checked_queries
+from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours
+
+BLOCK_QUERIES = 128
+BLOCK_SCORES = 2**22
+"""Scores held at once: 16 MiB of float32."""
+GROUP = 64
+
+
+class ExactSearcher:
+    """Search by computing every inner product; the yardstick of every other index.
+
+    Ties of the computed float32 scores go to the lower item_row. Time is bound by reading the item vectors once for
+    each query (or block of queries); memory by `BLOCK_SCORES` besides the answer. Safe for calls from several threads.
+    """
+
+    def __init__(self, vectors: Float32) -> None:
+        """Hold the item vectors, `[items, dim]`, float32, finite; may be a memory map."""
+        self.vectors = vectors
+
+    def search(self, queries: Float32, k: int) -> Neighbours:
+        """Return the k largest inner products for each query.
+
+        Args:
+            queries: `[batch, dim]`, float32, finite, C-contiguous.
+            k: places, >= 1; more than there are items gives `NO_ROW` at the end.
+
+        Raises:
+            RequestError: wrong dimension, NaN or infinity in a query, or k < 1.
+        """
+        items, dim = self.vectors.shape
+        queries = checked_queries(queries, k, dim)
+        rows = np.full((len(queries), k), NO_ROW, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        found = min(k, items)
+        for start in range(0, len(queries), BLOCK_QUERIES):
+            block = slice(start, start + BLOCK_QUERIES)
+            self._fill(queries[block], rows[block, :found], scores[block, :found])
+        return Neighbours(rows, scores)
+
+    def _fill(self, queries: Float32, best_rows: Int32, best_scores: Float32) -> None:
+        k = best_rows.shape[1]
+        step = BLOCK_SCORES // len(queries)
+        for start in range(0, len(self.vectors), step):
+            block = self.vectors[start : start + step]
+            scores = (block @ queries[0])[None] if len(queries) == 1 else queries @ block.T
+            for query, row in enumerate(scores):
+                places = largest(row, min(k, len(row)))
+                if start == 0:
+                    best_rows[query, : len(places)], best_scores[query, : len(places)] = places, row[places]
+                    continue
+                rows = np.concatenate([best_rows[query], (places + start).astype(np.int32)])
+                kept = np.concatenate([best_scores[query], row[places]])
+                order = np.argsort(-kept, kind="stable")[:k]
+                best_rows[query], best_scores[query] = rows[order], kept[order]
+
+
+def largest(scores: Float32, k: int) -> Int64:
+    """Return the places of the k largest scores, best first; ties go to the lower place.
+
+    Args:
+        scores: `[items]`, float32, no NaN.
+        k: 1..items.
+    """
+    # The k-th largest of the maxima of disjoint groups is reached by at least k scores: nothing below it is needed.
+    groups = len(scores) // GROUP
+    maxima = scores[: groups * GROUP].reshape(GROUP, groups).max(axis=0) if groups >= 4 * k else scores
+    bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+    places = np.flatnonzero(scores >= bound)
+    return places[np.argsort(-scores[places], kind="stable")[:k]]

@@ -1,0 +1,338 @@
+"""Open a release and answer queries from it."""
+
+from __future__ import annotations
+
+import enum
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import registry
+from recsys.data import encoders
+from recsys.errors import DataError, ReleaseError, RequestError, unknown
+from recsys.export.release import Release, open_release
+from recsys.export.saved_model import load_tower
+from recsys.features import Encoder
+from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32, Int64, Query
+
+GOLDEN_TOLERANCE = 1e-4
+"""Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
+
+
+class Origin(enum.Enum):
+    """What a query's vector was made from."""
+
+    KNOWN_ENTITY = "known_entity"
+    """Features and history that the release holds for the entity."""
+    FEATURES = "features"
+    """The request's own features and history; the entity is unknown or anonymous."""
+    ITEMS = "items"
+    """The mean of the named items' vectors; in an item-to-item release, of their query vectors."""
+    VECTOR = "vector"
+    """The request's vector, as it is."""
+    POPULARITY = "popularity"
+    """Nothing was known of the query: the items most frequent in training."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Query vectors.
+
+    Attributes:
+        vectors: `[batch, dim]`, float32; zeros where the origin is `POPULARITY`.
+        origins: what each was made from.
+        missing_ids: for each query, the ids in it that the release does not know, in the request's order.
+    """
+
+    vectors: Float32
+    origins: tuple[Origin, ...]
+    missing_ids: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The neighbours of one query.
+
+    Attributes:
+        item_ids: best first, at most k.
+        scores: `[len(item_ids)]`, float32, inner products, not increasing; for `POPULARITY` shares (0..1) of the
+            training interactions.
+        origin: what the query's vector was made from.
+        missing_ids: ids in the query that the release does not know.
+    """
+
+    item_ids: tuple[str, ...]
+    scores: Float32
+    origin: Origin
+    missing_ids: tuple[str, ...]
+
+
+class Retriever:
+    """Encode queries and find their nearest items with one release. Safe for calls from several threads.
+
+    Args:
+        release: an opened release.
+
+    Raises:
+        ReleaseError: its parts do not fit each other.
+    """
+
+    def __init__(self, release: Release) -> None:
+        folder = release.folder
+        self.release = release
+        tables = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+        self._entity = release.facts.query_entity
+        self._metadata = tuple(tables["item"].get("metadata", ()))
+        self._items = pq.read_table(folder / "items.parquet")
+        self._item_ids = np.array(self._items[ITEM_ID].to_pylist(), dtype=object)
+        self._row_of_item = {item_id: row for row, item_id in enumerate(self._item_ids)}
+        self._vectors = np.load(folder / "item_embeddings.npy", mmap_mode="r")
+        if len(self._vectors) != len(self._item_ids):
+            raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
+        self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
+        self._encoders = encoders.load(folder / "encoders" / "query")
+        self._query_tower = load_tower(folder / "query_tower")
+        self._row_of_query: dict[str, int] = {}
+        self._known_codes: dict[str, np.ndarray] = {}
+        if self._entity != "features":
+            known = pq.read_table(folder / "queries.parquet")
+            self._row_of_query = {query_id: row for row, query_id in enumerate(known[QUERY_ID].to_pylist())}
+            self._known_codes = {
+                name: encoder.encode(known[self._column(name)].combine_chunks())
+                for name, encoder in self._encoders.items()
+            }
+        self._columns = {self._column(name) for name in self._encoders}
+
+    @classmethod
+    def load(cls, folder: str | Path, *, verify: bool = True) -> Retriever:
+        """Open a release folder for retrieval.
+
+        Args:
+            folder: the release.
+            verify: check every part's SHA-256 first.
+
+        Raises:
+            MissingError: no release there.
+            ReleaseError: it is damaged, mixed or of another format.
+        """
+        return cls(open_release(folder, verify=verify))
+
+    def warm(self) -> None:
+        """Ask the golden queries and compare with the answers that the release was written with.
+
+        Raises:
+            ReleaseError: a vector or an answer differs: this machine or these libraries do not serve what was trained.
+        """
+        folder = self.release.folder / "golden"
+        asked = pq.read_table(folder / "queries.parquet")
+        vectors, item_rows = np.load(folder / "vectors.npy"), np.load(folder / "item_rows.npy")
+        encoding = self.encode(self._golden(asked))
+        worst = float(np.abs(encoding.vectors - vectors).max(initial=0))
+        if worst > GOLDEN_TOLERANCE:
+            raise ReleaseError(
+                f"{self.release.folder}: golden query vectors differ by up to {worst:.2g}, expected at most "
+                f"{GOLDEN_TOLERANCE:g}: features or tower are not those it was written with. Run `recsys doctor`."
+            )
+        found = self._searcher.search(vectors, item_rows.shape[1]).item_rows
+        same = float((np.sort(found, axis=1) == np.sort(item_rows, axis=1)).mean())
+        if same < 0.99:
+            raise ReleaseError(
+                f"{self.release.folder}: only {same:.1%} of the golden answers come out as they were written, expected "
+                "99 %: the index is not that of the vectors, or the ScaNN version differs. Run `recsys doctor`."
+            )
+
+    def encode(self, queries: Sequence[Query]) -> Encoding:
+        """Return the vectors of queries, through the query tower where that is what they need.
+
+        Args:
+            queries: each one of the four forms.
+
+        Raises:
+            RequestError: a query has no form or two, an unknown feature, a value of the wrong type, a vector that is
+                not finite or not of length dim. `field` begins with `queries[i].`.
+        """
+        dim = self._vectors.shape[1]
+        vectors = np.zeros((len(queries), dim), np.float32)
+        origins = [Origin.POPULARITY] * len(queries)
+        missing: list[tuple[str, ...]] = [()] * len(queries)
+        through_tower: list[tuple[int, Query | int]] = []
+        for place, query in enumerate(queries):
+            where = f"queries[{place}]"
+            _check_form(query, where)
+            if query.vector is not None:
+                vectors[place], origins[place] = _checked_vector(query.vector, dim, where), Origin.VECTOR
+            elif query.item_ids:
+                known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
+                missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
+                if known and self._entity == "item":
+                    through_tower.extend((place, self._row_of_query[item_id]) for item_id in known)
+                elif known:
+                    vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in known]].mean(axis=0)
+                origins[place] = Origin.ITEMS if known else Origin.POPULARITY
+            elif query.entity_id is not None and query.entity_id in self._row_of_query:
+                through_tower.append((place, self._row_of_query[query.entity_id]))
+                origins[place] = Origin.KNOWN_ENTITY
+            else:
+                unknown_entity = () if query.entity_id is None else (query.entity_id,)
+                missing[place] = unknown_entity + tuple(i for i in query.history if i not in self._row_of_item)
+                self._check_features(query, where)
+                if self._says_something(query):
+                    through_tower.append((place, query))
+                    origins[place] = Origin.FEATURES
+        if through_tower:
+            encoded = self._query_tower(self._codes(through_tower))
+            np.add.at(vectors, [place for place, _ in through_tower], encoded)
+        for place, origin in enumerate(origins):
+            if origin is Origin.ITEMS:
+                vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
+        return Encoding(vectors, tuple(origins), tuple(missing))
+
+    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+        """Return the k nearest items of each query, best first.
+
+        Items that a query names (`item_ids`, `excluded_ids`, in an item-to-item release also `entity_id`) are not in
+        its answer.
+
+        Args:
+            queries: each one of the four forms.
+            k: places, >= 1; the catalogue may be smaller.
+
+        Raises:
+            RequestError: as `encode`, or k < 1.
+        """
+        if k < 1:
+            raise RequestError("k", f"got {k}, expected >= 1")
+        encoding = self.encode(queries)
+        banned = [self._banned(query) for query in queries]
+        searched = [place for place, origin in enumerate(encoding.origins) if origin is not Origin.POPULARITY]
+        answers: list[Answer | None] = [None] * len(queries)
+        if searched:
+            deepest = k + max(len(banned[place]) for place in searched)
+            found = self._searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
+            for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
+                answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
+        for place, origin in enumerate(encoding.origins):
+            if origin is Origin.POPULARITY:
+                rows, shares = self._popular
+                deep = k + len(banned[place])
+                answers[place] = self._answer(rows[:deep], shares[:deep], k, banned[place], encoding, place)
+        return [answer for answer in answers if answer is not None]
+
+    def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the display columns of items; an empty dictionary for an unknown id."""
+        known = [item_id for item_id in item_ids if item_id in self._row_of_item]
+        shown = self._shown.take(pa.array([self._row_of_item[item_id] for item_id in known], pa.int64()))
+        found = dict(zip(known, shown.to_pylist(), strict=True))
+        return [found.get(item_id, {}) for item_id in item_ids]
+
+    @cached_property
+    def _shown(self) -> pa.Table:
+        return self._items.select(list(self._metadata or self._items.column_names))
+
+    @cached_property
+    def _popular(self) -> tuple[Int64, Float32]:
+        counts = self._items["training_count"].to_numpy()
+        order = np.argsort(-counts, kind="stable")
+        return order, (counts[order] / max(int(counts.sum()), 1)).astype(np.float32)
+
+    def _answer(
+        self, rows: np.ndarray, scores: Float32, k: int, banned: set[int], encoding: Encoding, place: int
+    ) -> Answer:
+        kept = rows != NO_ROW
+        if banned:
+            kept &= ~np.isin(rows, list(banned))
+        rows, scores = rows[kept][:k], scores[kept][:k]
+        return Answer(
+            tuple(self._item_ids[rows]),
+            np.ascontiguousarray(scores),
+            encoding.origins[place],
+            encoding.missing_ids[place],
+        )
+
+    def _banned(self, query: Query) -> set[int]:
+        named = [*query.excluded_ids, *query.item_ids]
+        if self._entity == "item" and query.entity_id is not None:
+            named.append(query.entity_id)
+        return {self._row_of_item[item_id] for item_id in named if item_id in self._row_of_item}
+
+    def _codes(self, wanted: Sequence[tuple[int, Query | int]]) -> Mapping[str, np.ndarray]:
+        """Return the codes of known rows and of queries by features, in the order wanted."""
+        asked = [(place, query) for place, query in wanted if isinstance(query, Query)]
+        known = np.array([0 if isinstance(query, Query) else query for _, query in wanted])
+        fresh = np.flatnonzero([isinstance(query, Query) for _, query in wanted])
+        codes = {}
+        for name, encoder in self._encoders.items():
+            if len(fresh) == 0:
+                codes[name] = self._known_codes[name][known]
+                continue
+            own = self._encode_asked(name, encoder, asked)
+            if len(fresh) == len(wanted):
+                codes[name] = own
+                continue
+            codes[name] = self._known_codes[name][known]
+            codes[name][fresh] = own
+        return codes
+
+    def _encode_asked(self, name: str, encoder: Encoder, asked: Sequence[tuple[int, Query]]) -> np.ndarray:
+        column = self._column(name)
+        values = [self._value(query, column) for _, query in asked]
+        try:
+            return encoder.encode(pa.array(values))
+        except (DataError, pa.ArrowException, ValueError, TypeError):
+            pass
+        for (place, _), value in zip(asked, values, strict=True):
+            try:
+                encoder.encode(pa.array([value]))
+            except (DataError, pa.ArrowException, ValueError, TypeError) as error:
+                raise RequestError(f"queries[{place}].features.{column}", str(error)) from None
+        return np.concatenate([encoder.encode(pa.array([value])) for value in values])
+
+    def _value(self, query: Query, column: str) -> Any:
+        if column == "history":
+            return list(query.history)
+        if column == QUERY_ID:
+            return query.entity_id
+        return (query.features or {}).get(column)
+
+    def _check_features(self, query: Query, where: str) -> None:
+        for name in query.features or {}:
+            if name not in self._columns:
+                known = self._columns - {"history", QUERY_ID}
+                raise RequestError(f"{where}.features.{name}", unknown("query feature", name, known))
+
+    def _says_something(self, query: Query) -> bool:
+        if any(value is not None for value in (query.features or {}).values()):
+            return True
+        reads_history = any(encoders.is_history(encoder) for encoder in self._encoders.values())
+        return reads_history and any(item_id in self._row_of_item for item_id in query.history)
+
+    def _column(self, name: str) -> str:
+        return encoders.raw_column(self._encoders[name].settings, name, "query")
+
+    def _golden(self, asked: pa.Table) -> list[Query]:
+        if self._entity == "features":
+            return [Query(features=row) for row in asked.to_pylist()]
+        return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
+
+
+def _check_form(query: Query, where: str) -> None:
+    by_entity = query.entity_id is not None or query.features is not None or len(query.history) > 0
+    forms = [by_entity, len(query.item_ids) > 0, query.vector is not None]
+    if sum(forms) != 1:
+        raise RequestError(where, f"got {sum(forms)} forms, expected one of: entity or features, item ids, vector")
+
+
+def _checked_vector(vector: Float32, dim: int, where: str) -> Float32:
+    vector = np.asarray(vector, np.float32)
+    if vector.shape != (dim,):
+        raise RequestError(f"{where}.vector", f"got shape {vector.shape}, expected ({dim},)")
+    if not np.isfinite(vector).all():
+        raise RequestError(f"{where}.vector", "got NaN or infinity, expected finite numbers")
+    return vector
