@@ -89,6 +89,15 @@ def problems(*, training: bool = False) -> list[Problem]:
     return found
 
 
+def import_problems() -> list[Problem]:
+    """Return what goes wrong when TensorFlow and ScaNN are really imported; empty where both work."""
+    try:
+        _import_checked("scann", training=False)
+    except InstallationError as error:
+        return [Problem(str(error), REPAIR)]
+    return []
+
+
 def cpu_flags() -> frozenset[str]:
     """Return the processor's feature flags as Linux reports them; empty where it does not."""
     try:

@@ -172,9 +172,8 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
             if run.query.entity == "item":
                 kept = pc.and_(kept, pc.is_in(batch[QUERY_ID], value_set=item_ids))
             if missing := batch.num_rows - pc.sum(kept).as_py():
-                first = batch.filter(pc.invert(kept))[ITEM_ID][0].as_py()
-                raw.rejects.counts["unknown id"] = raw.rejects.counts.get("unknown id", 0) + missing
-                raw.rejects.examples.setdefault("unknown id", []).append(f"interactions: item {first!r} or its query")
+                strange = batch.filter(pc.invert(kept)).slice(0, raw.rejects.kept_examples).to_pylist()
+                raw.rejects.add_all("unknown id", missing, (f"interaction {row}" for row in strange))
                 batch, item_row = batch.filter(kept), item_row.filter(kept)
             columns["item_row"].append(item_row.cast(pa.int32()).to_numpy(zero_copy_only=False))
             if free:

@@ -149,21 +149,6 @@ def baseline(name: str) -> Baseline:
     return BASELINES[name]()
 
 
-def interaction_matrix(sets: RowSets, items: int, counts: Float32 | None = None) -> csr_matrix:
-    """Return sets of item rows as the matrix that baselines learn from.
-
-    Args:
-        sets: the items that each owner met, ascending and distinct.
-        items: rows of the catalogue.
-        counts: `[len(sets.rows)]`, how often, > 0; None means once each.
-
-    Returns:
-        `[len(sets), items]`, float32.
-    """
-    values = np.ones(len(sets.rows), np.float32) if counts is None else counts.astype(np.float32)
-    return csr_matrix((values, sets.rows, sets.offsets), shape=(len(sets), items))
-
-
 def _item_counts(interactions: csr_matrix) -> np.ndarray:
     return np.asarray(interactions.sum(axis=0, dtype=np.float64)).ravel()
 

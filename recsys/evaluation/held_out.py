@@ -12,7 +12,6 @@ from recsys.config import Run
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
 from recsys.data.prepare import Codes, Prepared
-from recsys.evaluation.baselines import interaction_matrix
 from recsys.evaluation.cases import EvaluationCases
 from recsys.types import ITEM_ID, QUERY_ID, Int32, RowSets
 
@@ -27,7 +26,7 @@ class HeldOut:
         cases: the questions.
         query_rows: `[cases]`, int32, who asks.
         codes: the query side's codes as they stood at the cut, `[cases, *shape]` each.
-        interactions: what every query entity met before the cut, `[queries, items]`.
+        interactions: how often every query entity met each item before the cut, `[queries, items]`, float32.
         histories: the same for the cases, `[cases, items]`.
     """
 
@@ -51,8 +50,9 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
     rows = np.flatnonzero(relevant.sizes > 0).astype(np.int32)
     if 0 < max_cases < len(rows):
         rows = np.sort(np.random.default_rng([run.seed, 6]).choice(rows, max_cases, replace=False))
-    past = Past(prepared.until(*EARLIER[part]), prepared.query_count)
-    interactions = interaction_matrix(known, prepared.item_count)
+    before = prepared.until(*EARLIER[part])
+    counted = (np.ones(len(before), np.float32), (before.query_row, before.item_row))
+    interactions = csr_matrix(counted, (prepared.query_count, prepared.item_count))
     cases = EvaluationCases(
         case_ids=_ids(run, prepared, rows),
         relevant=relevant.take(rows),
@@ -61,7 +61,7 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
         excluded=_excluded(run, known.take(rows), rows),
     )
-    codes = QueryCodes(prepared, past, seed=run.seed).now(rows)
+    codes = QueryCodes(prepared, Past(before, prepared.query_count), seed=run.seed).now(rows)
     return HeldOut(cases, rows, codes, interactions, interactions[rows])
 
 

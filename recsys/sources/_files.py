@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,7 +180,7 @@ def _numbered(
                 line += sum(breaks)
             line += len(lines)
             yield lines, numbers
-    except (csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except (csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         advice = "Is a quote never closed, or the file cut off?"
         where = f"{file}:{getattr(rows, 'line_num', line)}"
         raise DataError(describe(where, verbatim(str(error)), "CSV", advice)) from None
@@ -251,7 +252,8 @@ def _has_rows(file: Path) -> bool:
     if _suffix(file) == ".parquet":
         return pq.read_metadata(file).num_rows > 0
     with _opened(file) as stream:
-        return sum(any(fields) for fields in islice(_fields(stream, ","), 1000)) > 1
+        blocks = _numbered(_fields(stream, ","), str(file), 1)
+        return len(list(islice((fields for lines, _ in blocks for fields in lines if fields), 2))) == 2
 
 
 def _suffix(file: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from recsys.errors import SettingError
-from recsys.evaluation.baselines import Als, ItemKnn, Popularity, baseline, interaction_matrix
+from recsys.evaluation.baselines import Als, ItemKnn, Popularity, baseline
 from recsys.metrics import measure
 from recsys.types import RowSets
 
@@ -124,12 +124,6 @@ def test_als_learns_the_same_from_the_same_seed_without_a_warning():
         first, again = (Als(dim=4, seed=3).fit(interactions, interactions) for _ in range(2))
     cases = np.arange(120)
     assert np.array_equal(first.recommend(cases, 5).item_rows, again.recommend(cases, 5).item_rows)
-
-
-def test_sets_become_a_matrix_with_their_counts():
-    matrix = interaction_matrix(sets([1, 2], [], [0]), 3, counts=np.array([4, 1, 2]))
-    assert matrix.toarray().tolist() == [[0, 4, 1], [0, 0, 0], [2, 0, 0]]
-    assert interaction_matrix(sets([1]), 2).toarray().tolist() == [[0, 1]]
 
 
 def test_a_baseline_that_does_not_exist_is_refused_with_the_nearest_name():

@@ -1,0 +1,68 @@
+# Two commands matter: `make demo` and `make test`. Both make the environment first, from locked versions.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TF_USE_LEGACY_KERAS := 1
+export TF_CPP_MIN_LOG_LEVEL := 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint proto lock bench-train bench-index bench-memory clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+# One stamp file per environment: it is made again only when the locked versions or the package's metadata change.
+$(VENV)/.uv: requirements/uv.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.uv requirements/demo.txt pyproject.toml
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/demo.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/bench.txt
+	@touch $@
+
+demo: $(VENV)/.demo ## Train on real data, serve over gRPC, ask, print tables (8 minutes at most on 2 cores)
+	$(BIN)/recsys demo
+
+test: $(VENV)/.dev ## The whole default test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev ## The tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev ## Style, formatting and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+proto: $(VENV)/.dev ## Generate serving/v1 from proto/
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/serving/v1/*.proto
+
+lock: $(VENV)/.uv ## Write requirements/*.txt anew: pinned versions with hashes
+	for extra in demo dev bench; do \
+	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
+	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-emit-package twintower-recsys \
+	    --output-file requirements/$$extra.txt pyproject.toml || exit 1; \
+	done
+
+bench-train: $(VENV)/.bench ## Training speed against a plain loop, the TFRS tutorial model and LibRecommender
+	$(BIN)/python -m benchmarks.train
+
+bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswlib and usearch
+	$(BIN)/python -m benchmarks.index
+
+bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
+	$(BIN)/python -m benchmarks.memory
+
+clean: ## Remove what demo, tests and benchmarks leave behind (not the environment)
+	rm -rf work releases .pytest_cache .ruff_cache .hypothesis .import_linter_cache build

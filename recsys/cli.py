@@ -1,0 +1,44 @@
+"""The command line: one module of `recsys.commands` is one word of `recsys …`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+from rich.console import Console
+
+from recsys import commands
+from recsys.errors import InterruptedRun, RecsysError
+
+app = typer.Typer(
+    name="recsys",
+    help="Two-tower recommendation: train, release, index, serve, experiment.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+
+for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda found: found.name):
+    word = importlib.import_module(f"recsys.commands.{module.name}")
+    if hasattr(word, "app"):
+        app.add_typer(word.app, name=module.name)
+    else:
+        app.command(module.name)(word.command)
+
+
+def main() -> None:
+    """Run the command line; a deliberate error is one message and exit code 2, an interruption 130."""
+    try:
+        app()
+    except InterruptedRun as error:
+        Console(stderr=True).print(str(error), style="yellow", markup=False, soft_wrap=True)
+        sys.exit(130)
+    except RecsysError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

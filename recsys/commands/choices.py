@@ -1,0 +1,79 @@
+"""`recsys choices`: every family with its choices and their settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys import config, registry
+from recsys.errors import SettingError, unknown
+
+SECTIONS = {
+    "sources": "[source]",
+    "splits": "[split]",
+    "features": "[item.features.<name>], [query.features.<name>]",
+    "towers": "[tower]",
+    "objectives": "[objective]",
+    "indexes": "[index]",
+}
+STAGES = {"run": config.Run, "data": config.Data, "query": config.QuerySide, "item": config.ItemSide,
+          "training": config.Training, "training.schedule": config.Schedule, "evaluation": config.Evaluation}  # fmt: skip
+
+
+def command(
+    family: Annotated[str, typer.Argument(help="Only this family or section, such as features or training.")] = "",
+) -> None:
+    """List what a run file may say: each family's kinds and sections, their settings, defaults and meaning."""
+    if family and family not in {*registry.FAMILIES, *STAGES}:
+        raise SettingError(unknown("family or section", family, [*registry.FAMILIES, *STAGES]))
+    console = Console()
+    for name in registry.FAMILIES:
+        if family in ("", name):
+            for kind in registry.names(name):
+                _show(console, f'{SECTIONS[name]} kind = "{kind}"', registry.choice(name, kind))
+    for name, cls in STAGES.items():
+        if family in ("", name):
+            _show(console, "top of the run file" if name == "run" else f"[{name}]", cls)
+
+
+def _show(console: Console, title: str, cls: type) -> None:
+    document = inspect.getdoc(cls) or ""
+    table = Table(title=title, caption=document.split("\n\n")[0], title_justify="left", caption_justify="left")
+    for column in ("setting", "default", "meaning"):
+        table.add_column(column, overflow="fold")
+    meanings = _meanings(document)
+    for field in dataclasses.fields(cls):
+        table.add_row(field.name, _default(field), meanings.get(field.name, ""))
+    console.print(table)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    default = field.default
+    if hasattr(default, "get_default"):
+        default = default.get_default(call_default_factory=True)
+    if default is dataclasses.MISSING or repr(default) == "PydanticUndefined":
+        return "required"
+    if dataclasses.is_dataclass(default):
+        return f"see [{field.name}]"
+    return repr(default).lower() if isinstance(default, bool) else repr(default)
+
+
+def _meanings(document: str) -> dict[str, str]:
+    """Return the text of each entry of the docstring's `Attributes:` section."""
+    _, _, section = document.partition("Attributes:\n")
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if not line.startswith("    "):
+            break
+        if not line.startswith("     "):
+            name, _, text = line.strip().partition(": ")
+            meanings[name] = text
+        else:
+            meanings[name] += f" {line.strip()}"
+    return meanings

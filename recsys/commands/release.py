@@ -1,0 +1,118 @@
+"""`recsys release`: list, show, verify and promote releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys.commands import ReleaseFolder
+
+if TYPE_CHECKING:
+    from recsys.export.release import Release
+
+app = typer.Typer(help="List, show, verify and promote releases.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path("releases")) -> None:
+    """List the releases of a folder with their labels, oldest first."""
+    from recsys.errors import MissingError, ReleaseError
+    from recsys.export.release import MANIFEST, open_release, read_labels
+
+    if not releases.is_dir():
+        raise MissingError(f"{releases}: no such folder. Write a release with `recsys train`.")
+    labels: dict[str, list[str]] = {}
+    for label, name in read_labels(releases).items():
+        labels.setdefault(name, []).append(label)
+    table = Table()
+    for column in ("release", "labels", "created", "items", "dim", "index", "first metric"):
+        table.add_column(column, overflow="fold")
+    rows = []
+    for path in releases.glob(f"*/{MANIFEST}"):
+        name = path.parent.name
+        try:
+            release = open_release(path.parent, verify=False)
+        except ReleaseError as error:
+            rows.append(("", name, " ".join(labels.get(name, [])), f"unusable: {error}", "", "", "", ""))
+            continue
+        facts = release.facts
+        metric = next(iter(facts.metrics.items()), ("", 0.0))
+        rows.append(
+            (release.manifest.created, name, " ".join(labels.get(name, [])), release.manifest.created,
+             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{metric[0]} {metric[1]:.4f}")
+        )  # fmt: skip
+    for row in sorted(rows):
+        table.add_row(*row[1:])
+    Console().print(table)
+
+
+@app.command()
+def show(folder: ReleaseFolder) -> None:
+    """Print what a release is, how it was judged and what its index was certified for."""
+    from recsys.export.release import find, open_release
+
+    show_release(open_release(find(folder), verify=False), Console())
+
+
+@app.command()
+def verify(folder: ReleaseFolder) -> None:
+    """Check every part's SHA-256, open the release and replay its golden queries."""
+    from recsys.export.release import find
+    from recsys.retrieval import Retriever
+
+    retriever = Retriever.load(find(folder))
+    retriever.warm()
+    parts = retriever.release.manifest.parts
+    size = sum(part.size_bytes for part in parts.values())
+    Console().print(
+        f"{retriever.release.name}: {len(parts)} parts, {size / 1e6:.1f} MB, all checksums right; golden queries answered "
+        "as written",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def promote(
+    folder: ReleaseFolder,
+    label: Annotated[str, typer.Option(help="The label to give, such as stable or canary.")] = "stable",
+    metric: Annotated[str, typer.Option(help="The test metric that must not fall.")] = "nDCG@10",
+    max_drop: Annotated[float, typer.Option(min=0, max=1, help="Largest accepted relative fall, 0..1.")] = 0.02,
+    force: Annotated[bool, typer.Option("--force", help="Promote in spite of the gate; recorded.")] = False,
+) -> None:
+    """Give a label to a release, unless quality or index recall falls below the one that has it now."""
+    from recsys.export.release import open_release
+    from recsys.export.release import promote as give_label
+
+    said = give_label(open_release(folder), label, metric=metric, max_drop_rate=max_drop, force=force)
+    Console().print(f"{label}: {said}", soft_wrap=True)
+
+
+def show_release(release: Release, console: Console) -> None:
+    """Print a release's facts, evaluation and index certificate."""
+    from recsys.evaluation import report
+    from recsys.evaluation.index_quality import Certificate
+    from recsys.pipeline import CERTIFICATE
+
+    facts, manifest = release.facts, release.manifest
+    table = Table(title=f"release {release.name}", title_justify="left", show_header=False)
+    if facts.notice:
+        table.add_row("data", facts.notice)
+    table.add_row("fingerprint", release.fingerprint)
+    table.add_row("created", manifest.created + (f", from {manifest.parent[:12]}" if manifest.parent else ""))
+    table.add_row("catalogue", f"{facts.item_count:,} items, {facts.dim} dimensions")
+    table.add_row("queries", f"{facts.query_entity}; {facts.query_count:,} known by id")
+    certificate = Certificate.read(release.folder / CERTIFICATE)
+    found = (
+        f"{certificate.kind}: recall@{certificate.k} {certificate.recall:.4f}, at least {certificate.recall_low:.4f} with "
+        f"{certificate.confidence:.0%} confidence ({certificate.queries} queries); {certificate.query_us:.0f} us a query, "
+        f"exact search {certificate.exact_query_us:.0f} us"
+    )
+    table.add_row("index", found)
+    if certificate.note:
+        table.add_row("", certificate.note)
+    console.print(table)
+    report.render(report.load(release.folder), console)

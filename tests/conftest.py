@@ -1,0 +1,35 @@
+"""What several test folders share: the tiny worlds, and one release trained on one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys import config
+from recsys.config import Run
+from recsys.export.release import Release
+from tests.worlds import block_run, write_block_world
+
+
+@pytest.fixture(scope="session")
+def block_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the block world's Parquet files."""
+    folder = tmp_path_factory.mktemp("block_world")
+    write_block_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def block_settings(block_world: Path) -> Run:
+    """The run over the block world."""
+    return config.from_tables(block_run(block_world))
+
+
+@pytest.fixture(scope="session")
+def block_release(block_settings: Run, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """A release trained on the block world by the real pipeline."""
+    from recsys import pipeline
+
+    folder = tmp_path_factory.mktemp("block_release")
+    return pipeline.train(block_settings, folder / "work", folder / "releases")

@@ -1,0 +1,73 @@
+"""A run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomli_w
+
+from tests.worlds import block_run
+
+LONG = {
+    "epochs": 60, "batch_size": 16, "learning_rate": 0.1, "deterministic": True, "checkpoint_every_s": 0.3,
+    "validate_every_epochs": 20, "patience": 0,
+}  # fmt: skip
+OBJECTIVE = {"kind": "sampled_softmax", "logq": "streaming", "learned_temperature": True, "uniform_negatives": 8}
+TOWER = {"kind": "mlp", "hidden": [16], "dim": 8, "dropout_rate": 0.2}
+
+
+@pytest.fixture(scope="module")
+def run_file(block_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "long.toml"
+    path.write_text(tomli_w.dumps(block_run(block_world, training=LONG, objective=OBJECTIVE, tower=TOWER)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    finished = start(run_file, folder)
+    output = finished.communicate(timeout=240)[0]
+    assert finished.returncode == 0, output
+    return item_vectors(folder)
+
+
+def start(run_file: Path, folder: Path) -> subprocess.Popen[str]:
+    words = ["train", str(run_file), "--work", str(folder / "work"), "--releases", str(folder / "releases")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "recsys.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def item_vectors(folder: Path) -> np.ndarray:
+    (vectors,) = (folder / "releases").glob("*/item_embeddings.npy")
+    return np.load(vectors)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list((folder / "work").glob("*/training/checkpoints/ckpt-*.index")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "no checkpoint within two minutes"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(number, code, run_file, uninterrupted, tmp_path):
+    process = start(run_file, tmp_path)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == code, output
+    assert not (tmp_path / "releases").exists()
+
+    again = start(run_file, tmp_path)
+    output = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, output
+    np.testing.assert_array_equal(item_vectors(tmp_path), uninterrupted)

@@ -1,0 +1,112 @@
+"""What the codes of each kind of feature mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys.errors import DataError
+from recsys.features.categorical import Categorical
+from recsys.features.embedding import Embedding
+from recsys.features.history import History
+from recsys.features.id import Id
+from recsys.features.multi_categorical import MultiCategorical
+from recsys.features.numeric import Numeric
+from recsys.features.text import Text
+
+ONCE = np.ones(5, np.int64)
+
+
+def chunked(*values, kind=None):
+    return pa.chunked_array([pa.array(values, kind)])
+
+
+def test_null_is_0_unknown_is_a_bucket_and_known_values_follow_by_frequency():
+    encoder = Categorical(column="c").fit(chunked("b", "a", "b", None, "c"), ONCE)
+    # 0 missing, 1 the only bucket, then b (2 rows), a and c (1 row each, by name)
+    assert encoder.encode(pa.array(["b", "a", "c", None, "new"])).tolist() == [2, 3, 4, 0, 1]
+
+
+def test_a_value_below_the_minimum_count_shares_the_bucket():
+    encoder = Categorical(column="c", min_count=2).fit(chunked("b", "a", "b", "a", "c"), ONCE)
+    assert encoder.encode(pa.array(["a", "b", "c"])).tolist() == [2, 3, 1]
+
+
+def test_hashed_values_stay_within_their_buckets_and_do_not_depend_on_the_data():
+    codes = Categorical(column="c", hashed=True, oov_buckets=4).fit(chunked("b"), ONCE[:1])
+    other = Categorical(column="c", hashed=True, oov_buckets=4).fit(chunked("z", "y"), ONCE[:2])
+    asked = pa.array([f"value {number}" for number in range(200)])
+    assert set(codes.encode(asked)) == {1, 2, 3, 4}
+    np.testing.assert_array_equal(codes.encode(asked), other.encode(asked))
+
+
+def test_numbers_count_as_their_spelling_whatever_their_type():
+    encoder = Categorical(column="c").fit(chunked("7", "8"), ONCE[:2])
+    assert encoder.encode(pa.array([7, 8, 9])).tolist() == encoder.encode(pa.array(["7", "8", "9"])).tolist()
+    assert encoder.encode(pa.array([7.0, 8.0])).tolist() == encoder.encode(pa.array(["7", "8"])).tolist()
+
+
+def test_a_list_column_is_no_categorical_feature():
+    with pytest.raises(DataError, match="multi_categorical"):
+        Categorical(column="c").fit(chunked(["a"], ["b"]), ONCE[:2])
+
+
+def test_an_id_needs_training_interactions_not_rows_to_get_a_vector_of_its_own():
+    encoder = Id(min_count=2).fit(chunked("x", "y", "z"), np.array([2, 0, 5]))
+    # z met 5 times, x 2 times; y never: it shares bucket 1
+    assert encoder.encode(pa.array(["z", "x", "y"])).tolist() == [2, 3, 1]
+
+
+def test_a_bag_keeps_its_first_values_and_an_empty_bag_is_missing():
+    encoder = MultiCategorical(column="c", max_values=2).fit(chunked(["a", "b"], ["a"], []), ONCE[:3])
+    codes = encoder.encode(pa.array([["b", "a", "b"], [], None, ["new"]]))
+    assert codes.tolist() == [[3, 2], [0, -1], [0, -1], [1, -1]]
+
+
+def test_a_standardised_number_is_its_z_score_and_says_whether_it_was_there():
+    encoder = Numeric(column="c").fit(chunked(1.0, 3.0, None), ONCE[:3])
+    # mean 2, population deviation 1
+    codes = encoder.encode(pa.array([3.0, 2.0, None, float("inf")]))
+    np.testing.assert_allclose(codes, [[1, 1], [0, 1], [0, 0], [0, 0]])
+
+
+def test_a_constant_number_does_not_divide_by_zero():
+    codes = Numeric(column="c").fit(chunked(5, 5, 5), ONCE[:3]).encode(pa.array([5, 6]))
+    np.testing.assert_allclose(codes[:, 0], [0, 1])
+
+
+def test_quantile_buckets_hold_equal_shares():
+    values = chunked(*range(100))
+    encoder = Numeric(column="c", transform="quantile", buckets=4).fit(values, np.ones(100, np.int64))
+    codes = encoder.encode(values.combine_chunks())
+    assert np.bincount(codes).tolist() == [0, 25, 25, 25, 25]
+
+
+def test_a_text_is_its_distinct_words_and_pairs_whatever_their_case():
+    encoder = Text(column="c", ngrams=2, max_terms=10).fit(chunked("x"), ONCE[:1])
+    one, other = encoder.encode(pa.array(["Red car, red CAR", "red car"]))
+    # "red car red car" has the words red, car and the pairs "red car", "car red"; "red car" has 2 words and 1 pair
+    assert (one >= 0).sum() == 4
+    assert (other >= 0).sum() == 3
+    assert set(other[other >= 0]) <= set(one)
+
+
+def test_a_vector_is_scaled_to_unit_length_unless_told_otherwise():
+    column = chunked([3.0, 4.0])
+    np.testing.assert_allclose(Embedding(column="c").fit(column, ONCE[:1]).encode(column), [[0.6, 0.8]], rtol=1e-6)
+    raw = Embedding(column="c", normalised=False).fit(column, ONCE[:1])
+    np.testing.assert_allclose(raw.encode(column.combine_chunks()), [[3, 4]])
+
+
+@pytest.mark.parametrize(("vector", "told"), [([1.0, 2.0, 3.0], "vectors of 2"), ([1.0, float("nan")], "finite")])
+def test_a_vector_of_another_length_or_with_nan_is_refused(vector, told):
+    encoder = Embedding(column="c").fit(chunked([3.0, 4.0]), ONCE[:1])
+    with pytest.raises(DataError, match=told):
+        encoder.encode(pa.array([vector]))
+
+
+def test_a_history_keeps_the_newest_items():
+    encoder = History(length=2).fit(chunked("x", "y", "z"), np.array([3, 2, 1]))
+    # x=2, y=3, z=4 by frequency; lists come newest first
+    assert encoder.encode(pa.array([["z", "x", "y"], ["y"], []])).tolist() == [[4, 2], [3, -1], [0, -1]]

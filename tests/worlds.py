@@ -1,0 +1,93 @@
+"""Small worlds on disk that tests train on: every fact about them is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+USERS, ITEMS, PER_USER = 60, 40, 12
+DAY_US = 86_400_000_000
+
+
+def write_block_world(folder: Path) -> None:
+    """Write `interactions`, `items` and `users`: users of a taste only meet the items of that taste.
+
+    There are two tastes; even users and even items are of the first. Each user meets twelve items, one a day.
+    """
+    random = np.random.default_rng(1)
+    users, items = [f"user {row}" for row in range(USERS)], [f"item-ü{row}" for row in range(ITEMS)]
+    pairs = [
+        (user, 2 * int(item) + user % 2, day)
+        for user in range(USERS)
+        for day, item in enumerate(random.permutation(ITEMS // 2)[:PER_USER])
+    ]
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": [users[user] for user, _, _ in pairs],
+                "item_id": [items[item] for _, item, _ in pairs],
+                "time": pa.array([day * DAY_US for _, _, day in pairs], pa.timestamp("us", "UTC")),
+            }
+        ),
+        folder / "interactions.parquet",
+    )
+    pq.write_table(
+        pa.table(
+            {
+                "item_id": items,
+                "taste": [("salt", "sweet")[row % 2] for row in range(ITEMS)],
+                "tags": [["all", f"tag {row % 4}"] for row in range(ITEMS)],
+                "price": [float(row) if row % 5 else None for row in range(ITEMS)],
+                "title": [f"Thing number {row}" for row in range(ITEMS)],
+                "vector": pa.array([[1.0, float(row % 3), 0.5] for row in range(ITEMS)], pa.list_(pa.float32(), 3)),
+            }
+        ),
+        folder / "items.parquet",
+    )
+    pq.write_table(
+        pa.table({"user_id": users, "town": [("north", "south", None)[row % 3] for row in range(USERS)]}),
+        folder / "users.parquet",
+    )
+
+
+def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return the tables of a run file over the block world; `changes` replace whole sections."""
+    tables = {
+        "name": "blocks",
+        "seed": 3,
+        "source": {
+            "kind": "parquet",
+            "interactions": str(folder / "interactions.parquet"),
+            "items": str(folder / "items.parquet"),
+            "users": str(folder / "users.parquet"),
+            "timestamp_column": "time",
+        },
+        "query": {
+            "features": {
+                "town": {"kind": "categorical", "width": 4},
+                "who": {"kind": "id", "width": 8},
+                "recent": {"kind": "history", "length": 5},
+            }
+        },
+        "item": {
+            "features": {
+                "id": {"kind": "id", "width": 8},
+                "taste": {"kind": "categorical", "width": 4},
+                "tags": {"kind": "multi_categorical", "width": 4, "max_values": 3},
+                "price": {"kind": "numeric"},
+                "title": {"kind": "text", "width": 4, "buckets": 50, "max_terms": 4},
+                "vector": {"kind": "embedding"},
+            },
+            "metadata": ["title", "taste"],
+        },
+        "split": {"kind": "leave_last"},
+        "tower": {"kind": "mlp", "hidden": [16], "dim": 8},
+        "training": {"epochs": 4, "batch_size": 64, "learning_rate": 0.1, "deterministic": True},
+        "evaluation": {"resamples": 100},
+        "index": {"kind": "brute_force"},
+    }
+    return tables | changes
