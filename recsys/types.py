@@ -140,7 +140,7 @@ class Query:
     Attributes:
         entity_id: a query entity (user, or item in an item-to-item release) that the release knows by name.
         features: raw values by feature name; missing ones count as unknown. Used where `entity_id` is unknown, too.
-        history: item ids the entity met, newest first; goes with `features`.
+        history: item ids the entity met, oldest first; goes with `features`.
         item_ids: items to find neighbours of; several are averaged.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.

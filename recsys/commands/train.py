@@ -17,7 +17,9 @@ def command(
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
     work: Work = Path("work"),
     releases: Releases = Path("releases"),
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run of this name left.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an earlier run of this name left.")
+    ] = False,
 ) -> None:
     """Read, train, evaluate against baselines, build and certify the index, publish a release. Resumes by itself."""
     from recsys import config, pipeline
@@ -30,5 +32,7 @@ def command(
     release = pipeline.train(run, work, releases)
     show_release(release, console)
     console.print(f"release: {release.folder}", soft_wrap=True)
-    console.print(f"watch the losses: tensorboard --logdir {work / run.name / 'training' / 'tensorboard'}", soft_wrap=True)
+    console.print(
+        f"watch the losses: tensorboard --logdir {work / run.name / 'training' / 'tensorboard'}", soft_wrap=True
+    )
     console.print(f"serve it: recsys serve {release.folder}", soft_wrap=True)

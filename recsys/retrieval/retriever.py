@@ -296,7 +296,7 @@ class Retriever:
 
     def _value(self, query: Query, column: str) -> Any:
         if column == "history":
-            return list(query.history)
+            return list(reversed(query.history))
         if column == QUERY_ID:
             return query.entity_id
         return (query.features or {}).get(column)

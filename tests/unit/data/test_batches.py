@@ -40,9 +40,7 @@ def test_an_epoch_takes_every_interaction_at_most_once(prepared, block_settings)
     taken = [
         (int(user), int(item))
         for step in range(made.steps_per_epoch)
-        for user, item in zip(
-            made.batch(step)["query"]["who"], made.batch(step)["candidate_row"], strict=True
-        )
+        for user, item in zip(made.batch(step)["query"]["who"], made.batch(step)["candidate_row"], strict=True)
     ]
     assert len(taken) == len(set(taken)) == 600 // 50 * 50
 

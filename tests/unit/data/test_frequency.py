@@ -52,7 +52,8 @@ def test_more_hashes_repair_collisions():
     expected = 1 - (1 - 1 / 60) ** 8
     errors = {
         hashes: np.abs(
-            streamed(StreamingFrequency(60, rate=0.02, hashes=hashes, slots=59, start_gap=8.0), p, 800, 8) / expected - 1
+            streamed(StreamingFrequency(60, rate=0.02, hashes=hashes, slots=59, start_gap=8.0), p, 800, 8) / expected
+            - 1
         ).mean()
         for hashes in (1, 4)
     }

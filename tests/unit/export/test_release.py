@@ -1,0 +1,214 @@
+"""A release is whole or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import MissingError, RefusedError, ReleaseError, StorageError
+from recsys.export.release import Facts, derive, find, open_release, promote, publish, read_labels
+
+FACTS = Facts(
+    run="toy",
+    query_entity="user",
+    query_columns=("town",),
+    reads_history=True,
+    dim=8,
+    item_count=3,
+    query_count=2,
+    index="brute_force",
+    notice="",
+    metrics={"nDCG@10": 0.5},
+    index_recall=0.96,
+)
+
+
+def fill(folder: Path) -> Facts:
+    (folder / "tower").mkdir()
+    (folder / "tower" / "weights").write_bytes(b"1234")
+    (folder / "items").write_text("a b c")
+    return FACTS
+
+
+@pytest.fixture
+def release(tmp_path):
+    return publish(tmp_path / "releases", fill)
+
+
+def test_a_release_is_named_after_its_run_and_its_fingerprint(release):
+    assert release.name == f"toy-{release.fingerprint[:12]}"
+    assert open_release(release.folder) == release
+
+
+def test_equal_content_is_one_release(release):
+    assert publish(release.folder.parent, fill) == release
+    assert len(list(release.folder.parent.iterdir())) == 1
+
+
+def test_other_facts_are_another_release(release):
+    other = publish(release.folder.parent, lambda folder: replace(fill(folder), item_count=4))
+    assert other.fingerprint != release.fingerprint
+
+
+def test_a_changed_part_is_refused_by_name(release):
+    (release.folder / "items").write_text("a b d")
+    with pytest.raises(ReleaseError, match="items: damaged, or from another release"):
+        open_release(release.folder)
+
+
+def test_a_part_of_another_release_is_refused_even_at_the_same_size(release):
+    other = publish(
+        release.folder.parent, lambda folder: (fill(folder), (folder / "items").write_text("x y z"), FACTS)[-1]
+    )
+    shutil.copy(other.folder / "items", release.folder / "items")
+    with pytest.raises(ReleaseError, match="checksum differs"):
+        open_release(release.folder)
+
+
+def test_a_missing_part_is_refused_without_reading_the_others(release):
+    (release.folder / "tower" / "weights").unlink()
+    with pytest.raises(ReleaseError, match="1 missing part.*tower/weights"):
+        open_release(release.folder, verify=False)
+
+
+def test_a_foreign_file_is_refused(release):
+    (release.folder / "notes.txt").write_text("hello")
+    with pytest.raises(ReleaseError, match=r"no part of it: notes\.txt"):
+        open_release(release.folder)
+
+
+def test_a_manifest_whose_facts_were_edited_is_refused(release):
+    path = release.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"nDCG@10": 0.5', '"nDCG@10": 0.9'))
+    with pytest.raises(ReleaseError, match="fingerprint does not fit"):
+        open_release(release.folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}', "null"])
+def test_a_broken_manifest_is_refused(release, content):
+    (release.folder / "manifest.json").write_text(content)
+    with pytest.raises(ReleaseError, match="not a manifest"):
+        open_release(release.folder)
+
+
+def test_another_format_is_refused_with_the_command_that_writes_it_again(release):
+    path = release.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 0}))
+    with pytest.raises(ReleaseError, match=r"format_version: got 0, expected 1\. .*recsys train"):
+        open_release(release.folder)
+
+
+def test_no_release_there_names_those_beside(release):
+    with pytest.raises(MissingError, match=release.name):
+        open_release(release.folder.parent / "nothing")
+
+
+def test_a_failed_fill_leaves_nothing(tmp_path):
+    def fail(folder: Path) -> Facts:
+        fill(folder)
+        raise ValueError("training data went away")
+
+    with pytest.raises(ValueError, match="went away"):
+        publish(tmp_path / "releases", fail)
+    assert list((tmp_path / "releases").iterdir()) == []
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from recsys.errors import StorageError
+from recsys.export.release import publish
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    publish(sys.argv[1], lambda folder: (folder / "big").write_bytes(b"x" * 100_000))
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "releases")], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in done.stdout
+    assert "Nothing half-written was left" in done.stdout
+    assert list((tmp_path / "releases").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match="cannot write"):
+        publish(tmp_path / "releases", fill)
+
+
+def test_a_derived_release_shares_unchanged_parts_and_leaves_the_old_one_whole(release):
+    def change(folder: Path) -> dict[str, object]:
+        (folder / "items").unlink()
+        (folder / "items").write_text("a b c d")
+        return {"item_count": 4}
+
+    derived = derive(release, change)
+    assert derived.manifest.parent == release.fingerprint
+    assert derived.facts.item_count == 4
+    assert (derived.folder / "tower" / "weights").stat().st_ino == (release.folder / "tower" / "weights").stat().st_ino
+    open_release(release.folder)
+    open_release(derived.folder)
+
+
+def test_find_takes_a_path_a_name_a_fingerprint_or_a_label(release):
+    root = release.folder.parent
+    assert find(release.folder) == find(root) == find(root, release.name) == release.folder
+    assert find(root, release.fingerprint[:8]) == release.folder
+    promote(release, "canary", metric="nDCG@10", max_drop_rate=0.0, force=False)
+    assert find(root, "canary") == release.folder
+
+
+def test_find_does_not_choose_between_releases(release):
+    other = publish(release.folder.parent, lambda folder: replace(fill(folder), item_count=4))
+    with pytest.raises(MissingError, match="2 releases and no label 'stable'"):
+        find(release.folder.parent)
+    promote(other, "stable", metric="nDCG@10", max_drop_rate=0.0, force=False)
+    assert find(release.folder.parent) == other.folder
+
+
+def worse(release, **facts):
+    return publish(release.folder.parent, lambda folder: replace(fill(folder), **facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"metrics": {"nDCG@10": 0.48}}, "nDCG@10 falls from 0.5000 to 0.4800, more than 2.0%"),
+        ({"index_recall": 0.90}, "index recall bound falls from 0.9600 to 0.9000"),
+        ({"metrics": {"AP@10": 0.9}}, "nDCG@10 is not known for both releases"),
+    ],
+)
+def test_a_worse_release_is_not_promoted_unless_forced_which_is_recorded(release, facts, told):
+    promote(release, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    candidate = worse(release, **facts)
+    with pytest.raises(RefusedError, match=told):
+        promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    root = release.folder.parent
+    assert read_labels(root) == {"stable": release.name}
+
+    promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=True)
+    assert read_labels(root) == {"stable": candidate.name}
+    last = json.loads((root / "promotions.jsonl").read_text().splitlines()[-1])
+    assert last["before"] == release.name
+    assert told.split(",")[0] in last["forced_over"][0]
+
+
+def test_a_release_that_falls_within_the_margin_is_promoted(release):
+    promote(release, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    candidate = worse(release, metrics={"nDCG@10": 0.495})
+    promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    assert read_labels(release.folder.parent)["stable"] == candidate.name

@@ -1,0 +1,170 @@
+"""A release answers every form of query, and says what it made of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.errors import ReleaseError, RequestError
+from recsys.retrieval import Origin, Retriever
+from recsys.types import Query
+from tests.worlds import ITEMS
+
+
+@pytest.fixture(scope="module")
+def retriever(block_release):
+    return Retriever.load(block_release.folder)
+
+
+def unit_vector(dim=8):
+    vector = np.zeros(dim, np.float32)
+    vector[0] = 1
+    return vector
+
+
+def test_a_known_user_gets_items_of_their_taste(retriever):
+    answers = retriever.nearest([Query(entity_id=f"user {row}") for row in range(20)], 5)
+    assert {answer.origin for answer in answers} == {Origin.KNOWN_ENTITY}
+    tastes = [
+        [shown["taste"] for shown in retriever.metadata(answer.item_ids)].count(("salt", "sweet")[row % 2])
+        for row, answer in enumerate(answers)
+    ]
+    # 20 users, 5 places: chance would be half of 100
+    assert sum(tastes) >= 90
+
+
+def test_scores_are_inner_products_in_falling_order(retriever):
+    (answer,) = retriever.nearest([Query(vector=unit_vector())], 7)
+    vectors = np.load(retriever.release.folder / "item_embeddings.npy")
+    np.testing.assert_allclose(answer.scores, np.sort(vectors[:, 0])[::-1][:7], rtol=1e-6)
+    assert answer.origin is Origin.VECTOR
+
+
+def test_an_unknown_user_is_answered_from_features_and_history(retriever):
+    sweet = [f"item-ü{row}" for row in (1, 3, 5)]
+    (answer,) = retriever.nearest([Query(entity_id="nobody", features={"town": "north"}, history=sweet)], 5)
+    assert answer.origin is Origin.FEATURES
+    assert answer.missing_ids == ("nobody",)
+
+
+def test_an_anonymous_query_needs_no_id(retriever):
+    (answer,) = retriever.nearest([Query(features={"town": "south"})], 3)
+    assert answer.origin is Origin.FEATURES
+    assert answer.missing_ids == ()
+
+
+def test_history_changes_the_answer_of_an_anonymous_query(retriever):
+    salt, sweet = ([f"item-ü{row}" for row in rows] for rows in ((0, 2, 4, 6), (1, 3, 5, 7)))
+    encoding = retriever.encode([Query(history=salt), Query(history=sweet)])
+    assert encoding.origins == (Origin.FEATURES, Origin.FEATURES)
+    assert np.abs(encoding.vectors[0] - encoding.vectors[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(entity_id="nobody"),
+        Query(entity_id="nobody", history=["never met"]),
+        Query(item_ids=["never met"]),
+        Query(features={"town": None}),
+    ],
+)
+def test_a_query_that_says_nothing_known_gets_the_most_popular_items(retriever, query):
+    (answer,) = retriever.nearest([query], 4)
+    assert answer.origin is Origin.POPULARITY
+    assert len(answer.item_ids) == 4
+    assert (np.diff(answer.scores) <= 0).all()
+    assert 0 < answer.scores[0] < 1
+
+
+def test_items_find_their_neighbours_and_not_themselves(retriever):
+    named = ["item-ü2", "item-ü4", "never met"]
+    (answer,) = retriever.nearest([Query(item_ids=named)], 10)
+    assert answer.origin is Origin.ITEMS
+    assert answer.missing_ids == ("never met",)
+    assert not {"item-ü2", "item-ü4"} & set(answer.item_ids)
+    assert len(answer.item_ids) == 10
+
+
+def test_excluded_items_are_replaced_by_the_next_best(retriever):
+    (full,) = retriever.nearest([Query(vector=unit_vector())], 5)
+    (without,) = retriever.nearest([Query(vector=unit_vector(), excluded_ids=full.item_ids[:2])], 3)
+    assert without.item_ids == full.item_ids[2:]
+
+
+def test_more_places_than_items_give_the_whole_catalogue(retriever):
+    (answer,) = retriever.nearest([Query(vector=unit_vector())], 1000)
+    assert len(answer.item_ids) == len(set(answer.item_ids)) == ITEMS
+
+
+def test_answers_do_not_depend_on_the_company(retriever):
+    queries = [
+        Query(entity_id="user 3"),
+        Query(vector=unit_vector()),
+        Query(features={"town": "north"}, history=["item-ü1"]),
+        Query(entity_id="nobody"),
+        Query(item_ids=["item-ü9"]),
+        Query(entity_id="user 4"),
+    ]
+    together = retriever.nearest(queries, 6)
+    for query, answer in zip(queries, together, strict=True):
+        (alone,) = retriever.nearest([query], 6)
+        assert alone.item_ids == answer.item_ids
+        np.testing.assert_allclose(alone.scores, answer.scores, rtol=1e-5)
+
+
+def test_no_queries_give_no_answers(retriever):
+    assert retriever.nearest([], 3) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "reason"),
+    [
+        (Query(), "queries[0]", "got 0 forms"),
+        (Query(entity_id="user 1", vector=unit_vector()), "queries[0]", "got 2 forms"),
+        (Query(vector=np.ones(7, np.float32)), "queries[0].vector", "expected (8,)"),
+        (Query(vector=np.full(8, np.nan, np.float32)), "queries[0].vector", "NaN or infinity"),
+        (Query(features={"twon": "north"}), "queries[0].features.twon", "Did you mean 'town'?"),
+        (Query(features={"town": ["north", "south"]}), "queries[0].features.town", "one value in each row"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_the_callers_mistake(retriever, query, field, reason):
+    with pytest.raises(RequestError) as caught:
+        retriever.nearest([query], 3)
+    assert caught.value.field == field
+    assert reason in caught.value.reason
+
+
+def test_a_mistake_among_many_queries_names_its_place(retriever):
+    queries = [Query(features={"town": "north"}), Query(features={"town": ["north"]}), Query(features={"town": "x"})]
+    with pytest.raises(RequestError) as caught:
+        retriever.nearest(queries, 3)
+    assert caught.value.field == "queries[1].features.town"
+
+
+def test_k_below_one_is_refused(retriever):
+    with pytest.raises(RequestError, match="k: got 0, expected >= 1"):
+        retriever.nearest([Query(entity_id="user 1")], 0)
+
+
+def test_the_serving_path_gives_the_vectors_of_the_training_path(retriever):
+    golden = retriever.release.folder / "golden"
+    offline = np.load(golden / "vectors.npy")
+    served = retriever.encode([Query(entity_id=f"user {row}") for row in range(60)])
+    np.testing.assert_allclose(served.vectors, offline, atol=1e-6)
+    retriever.warm()
+
+
+def test_a_release_whose_vocabulary_was_mixed_up_does_not_warm(block_release, tmp_path):
+    import shutil
+
+    import pyarrow.feather as feather
+
+    folder = tmp_path / "mixed"
+    shutil.copytree(block_release.folder, folder)
+    path = folder / "encoders" / "query" / "town.arrow"
+    state = feather.read_table(path, memory_map=False)
+    feather.write_feather(state.take([1, 0]).replace_schema_metadata(state.schema.metadata), path)
+    mixed = Retriever(block_release.__class__(folder, block_release.manifest))
+    with pytest.raises(ReleaseError, match="golden query vectors differ"):
+        mixed.warm()

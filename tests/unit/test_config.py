@@ -1,0 +1,126 @@
+"""The run file: typed, strict, and helpful about mistakes."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from recsys import config
+from recsys.errors import SettingError
+from tests.worlds import block_run
+
+
+@pytest.fixture
+def run_file(tmp_path, block_world):
+    import tomli_w
+
+    path = tmp_path / "run.toml"
+    path.write_text(tomli_w.dumps(block_run(block_world)), encoding="utf-8")
+    return path
+
+
+def broken(block_world, **changes):
+    with pytest.raises(SettingError) as caught:
+        config.from_tables(block_run(block_world, **changes))
+    return str(caught.value)
+
+
+def test_the_resolved_file_reads_back_as_the_same_run(run_file, tmp_path):
+    run = config.load(run_file)
+    resolved = tmp_path / "resolved.toml"
+    resolved.write_text(config.dumps(run))
+    assert config.load(resolved) == run
+
+
+def test_the_resolved_file_spells_out_defaults(run_file):
+    tables = tomllib.loads(config.dumps(config.load(run_file)))
+    assert tables["objective"]["logq"] == "counts"
+    assert tables["item"]["features"]["taste"]["oov_buckets"] == 1
+
+
+def test_an_override_is_typed_like_the_file(run_file):
+    words = ["training.epochs=9", "name=other", "tower.hidden=[4, 4]", "item.features.taste.hashed=true"]
+    run = config.load(run_file, words)
+    assert run.training.epochs == 9
+    assert run.name == "other"
+    assert run.tower.hidden == (4, 4)
+    assert run.item.features["taste"].hashed is True
+
+
+@pytest.mark.parametrize("word", ["training.epochs", "=3", "training..epochs=3", "name.first=3"])
+def test_an_override_of_another_form_is_refused(run_file, word):
+    with pytest.raises(SettingError, match="--set: got"):
+        config.load(run_file, [word])
+
+
+def test_an_unknown_key_names_the_nearest_known_one(block_world):
+    told = broken(block_world, training={"epohcs": 3})
+    assert "training: no setting named 'epohcs'. Did you mean 'epochs'?" in told
+
+
+def test_an_unknown_section_names_the_nearest_known_one(block_world):
+    assert "no setting named 'trainning'. Did you mean 'training'?" in broken(block_world, trainning={})
+
+
+def test_an_unknown_kind_names_the_nearest_known_one(block_world):
+    assert "Did you mean 'random'?" in broken(block_world, split={"kind": "randon"})
+
+
+def test_an_unknown_setting_of_a_feature_names_its_place(block_world):
+    items = {"features": {"taste": {"kind": "categorical", "widht": 3}}}
+    assert "item.features.taste: no setting named 'widht'. Did you mean 'width'?" in broken(block_world, item=items)
+
+
+def test_a_value_out_of_range_names_setting_value_and_rule(block_world):
+    told = broken(block_world, training={"epochs": 0})
+    assert told == "training.epochs: got 0, expected greater than or equal to 1."
+
+
+def test_a_value_of_the_wrong_type_names_setting_and_value(block_world):
+    assert "training.epochs: got 'many', expected a valid integer" in broken(block_world, training={"epochs": "many"})
+
+
+def test_every_mistake_of_a_section_is_told_at_once(block_world):
+    told = broken(block_world, training={"epochs": 0, "batch_size": 1})
+    assert len(told.splitlines()) == 2
+
+
+def test_a_choice_without_a_kind_lists_the_kinds(block_world):
+    assert "Known kinds: by_time, cold_items, leave_last, random" in broken(block_world, split={})
+
+
+def test_an_item_cannot_have_a_history(block_world):
+    told = broken(block_world, item={"features": {"past": {"kind": "history"}}})
+    assert told.startswith("item.features.past.kind: got 'history', expected a feature of the item itself.")
+
+
+def test_free_features_cannot_have_an_id(block_world):
+    query = {"entity": "features", "features": {"who": {"kind": "id"}}}
+    assert "expected a feature that needs no query entity" in broken(block_world, query=query)
+
+
+def test_a_query_side_without_features_is_refused(block_world):
+    assert broken(block_world, query={}).startswith("query.features: got {}, expected at least one feature.")
+
+
+def test_an_item_to_item_run_uses_the_items_features_on_both_sides(block_world):
+    run = config.from_tables(block_run(block_world, query={"entity": "item"}))
+    assert run.query_features == run.item.features
+
+
+def test_a_missing_file_names_the_shipped_ones(tmp_path):
+    with pytest.raises(SettingError, match="complete_journey"):
+        config.load(tmp_path / "complete_journy")
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("name = \n")
+    with pytest.raises(SettingError, match=r"run\.toml: not TOML: .*line 1"):
+        config.load(path)
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_every_shipped_run_file_is_valid(name):
+    assert config.load(name).name
