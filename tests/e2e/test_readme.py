@@ -1,0 +1,52 @@
+"""The README's worked example runs as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    """Return the code block that follows the marker `<!-- example: name -->`."""
+    found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no example {name!r}"
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("readme")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
+    subprocess.run([sys.executable, "-c", block("data")], cwd=folder, check=True, timeout=60)
+    (folder / "run.toml").write_text(block("run.toml"), encoding="utf-8")
+    script = "set -euo pipefail\n" + block("commands")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_worked_example_ends_in_answers_for_every_form_of_query(printed):
+    answers = [line for line in printed.splitlines() if "Book " in line]
+    # three queries, five places each
+    assert len(answers) == 15
+
+
+def test_a_reader_is_recommended_books_of_their_genre(printed):
+    # reader r7 likes genres[7 % 4] = science; the first five answers are theirs
+    answers = [line for line in printed.splitlines() if "Book " in line][:5]
+    assert sum("science" in line for line in answers) >= 4
+
+
+def test_the_data_report_counts_what_was_written(printed):
+    # 300 readers met 30 books each
+    assert "9,000" in printed

@@ -1,0 +1,204 @@
+"""From files to a release: what comes out, and what bad files lead to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import config, pipeline
+from recsys.errors import DataError, RecsysError
+from recsys.evaluation import report
+from recsys.export.release import open_release
+from recsys.retrieval import Origin, Retriever
+from recsys.types import Query
+from tests.worlds import block_run
+
+
+def test_the_release_holds_everything_that_serving_needs(block_release):
+    parts = {name.split("/")[0] for name in block_release.manifest.parts}
+    assert parts == {
+        "encoders", "evaluation.json", "evaluation_cases.parquet", "golden", "index", "index_certificate.json",
+        "item_embeddings.npy", "item_tower", "items.parquet", "log_q.npy", "queries.parquet", "query_tower", "run.toml",
+    }  # fmt: skip
+
+
+def test_the_release_knows_what_it_is(block_release):
+    facts = block_release.facts
+    assert (facts.query_entity, facts.dim, facts.item_count, facts.query_count) == ("user", 8, 40, 60)
+    assert facts.query_columns == ("town",)
+    assert facts.reads_history
+    assert facts.index_recall == 1.0
+
+
+def test_the_model_beats_popularity_where_taste_decides(block_release):
+    judged = report.load(block_release.folder)
+    # a user likes 20 of 40 items, and met 12 of them; popularity cannot know which half
+    ours, popular = (judged.find(name, "R@10").value for name in ("two_tower", "popularity"))
+    assert ours > popular
+
+
+def test_training_twice_from_one_seed_gives_one_release(block_settings, block_release, tmp_path):
+    again = pipeline.train(block_settings, tmp_path / "work", tmp_path / "releases")
+    vectors = [np.load(release.folder / "item_embeddings.npy") for release in (block_release, again)]
+    np.testing.assert_array_equal(*vectors)
+    losses = [
+        (folder / "blocks" / "training" / "validations.jsonl").read_text()
+        for folder in (block_release.folder.parents[1] / "work", tmp_path / "work")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0].splitlines()) >= 1
+
+
+def test_a_finished_run_does_not_train_again(block_settings, block_release):
+    folder = block_release.folder.parents[1]
+    before = sorted(path.name for path in (folder / "work/blocks/training/checkpoints").iterdir())
+    again = pipeline.train(block_settings, folder / "work", folder / "elsewhere")
+    assert sorted(path.name for path in (folder / "work/blocks/training/checkpoints").iterdir()) == before
+    np.testing.assert_array_equal(
+        np.load(again.folder / "item_embeddings.npy"), np.load(block_release.folder / "item_embeddings.npy")
+    )
+
+
+def test_other_settings_under_the_same_name_are_refused_and_named(block_settings, block_release):
+    changed = dataclasses.replace(block_settings, seed=99)
+    folder = block_release.folder.parents[1]
+    with pytest.raises(DataError, match=r"other settings \(seed\).*--restart"):
+        pipeline.train(changed, folder / "work", folder / "releases")
+
+
+def test_an_index_tuned_anew_is_a_release_of_its_own_that_shares_the_rest(block_release, tmp_path):
+    import shutil
+
+    root = tmp_path / "releases"
+    shutil.copytree(block_release.folder, root / block_release.name)
+    release = open_release(root / block_release.name)
+    tuned, certificate = pipeline.tune_release(release, ["index.kind=scann", "index.target_recall=0.9"])
+    assert tuned.manifest.parent == release.fingerprint
+    assert certificate.target_recall == 0.9
+    assert certificate.recall_low >= 0.9
+    assert tuned.facts.index == "scann"
+    assert tuned.manifest.parts["item_embeddings.npy"] == release.manifest.parts["item_embeddings.npy"]
+    open_release(release.folder)
+
+
+@pytest.mark.parametrize(
+    ("entity", "query", "origin"),
+    [
+        ("item", Query(entity_id="item-ü3"), Origin.KNOWN_ENTITY),
+        ("item", Query(item_ids=["item-ü3", "item-ü5"]), Origin.ITEMS),
+        ("features", Query(features={"mood": "sweet"}), Origin.FEATURES),
+    ],
+)
+def test_the_query_side_may_be_items_or_free_features(entity, query, origin, block_world, tmp_path):
+    met = pq.read_table(block_world / "interactions.parquet")
+    rows = [int(item.removeprefix("item-ü")) for item in met["item_id"].to_pylist()]
+    if entity == "item":
+        # each item is followed by the next of its taste
+        met = met.set_column(0, "user_id", pa.array([f"item-ü{(row + 2) % 40}" for row in rows]))
+    else:
+        met = met.append_column("mood", pa.array([("salt", "sweet")[row % 2] for row in rows])).drop_columns("user_id")
+    pq.write_table(met, tmp_path / "met.parquet")
+    tables = block_run(block_world, query={"entity": entity}, split={"kind": "by_time"})
+    tables["source"] = {
+        "kind": "parquet",
+        "interactions": str(tmp_path / "met.parquet"),
+        "items": str(block_world / "items.parquet"),
+        "timestamp_column": "time",
+    }
+    if entity == "features":
+        tables["source"]["query_column"] = ""
+        tables["query"]["features"] = {"mood": {"kind": "categorical", "width": 4}}
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    retriever = Retriever.load(release.folder)
+    retriever.warm()
+    (answer,) = retriever.nearest([query], 5)
+    assert answer.origin is origin
+    assert len(answer.item_ids) == 5
+    assert not {query.entity_id, *query.item_ids} & set(answer.item_ids)
+    if entity == "features":
+        assert [shown["taste"] for shown in retriever.metadata(answer.item_ids)].count("sweet") >= 4
+
+
+def world_of(tmp_path, pairs, items):
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": pa.array([user for user, _ in pairs], pa.string()),
+                "item_id": pa.array([item for _, item in pairs], pa.string()),
+            }
+        ),
+        tmp_path / "interactions.parquet",
+    )
+    pq.write_table(pa.table({"item_id": items, "taste": [None] * len(items)}), tmp_path / "items.parquet")
+    return {
+        "name": "odd",
+        "source": {
+            "kind": "parquet",
+            "interactions": str(tmp_path / "interactions.parquet"),
+            "items": str(tmp_path / "items.parquet"),
+        },
+        "query": {"features": {"who": {"kind": "id"}}},
+        "item": {"features": {"id": {"kind": "id"}, "taste": {"kind": "categorical"}}},
+        "split": {"kind": "random", "test_rate": 0.3, "validation_rate": 0.2},
+        "tower": {"kind": "mlp", "hidden": [4], "dim": 4},
+        "training": {"epochs": 1},
+        "evaluation": {"resamples": 100},
+        "index": {"kind": "scann"},
+    }
+
+
+def trained(tables, tmp_path):
+    return pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+
+
+def test_one_user_unicode_ids_and_an_all_null_feature_train(tmp_path):
+    items = ["æ", "日本", "naïve café", "emoji 🙂"] + [f"i{row}" for row in range(16)]
+    release = trained(world_of(tmp_path, [("único", item) for item in items], items), tmp_path)
+    (answer,) = Retriever.load(release.folder).nearest([Query(entity_id="único")], 50)
+    assert set(answer.item_ids) == set(items)
+
+
+def test_one_item_trains_and_is_the_answer(tmp_path):
+    release = trained(world_of(tmp_path, [(f"u{row}", "only") for row in range(30)], ["only"]), tmp_path)
+    (answer,) = Retriever.load(release.folder).nearest([Query(entity_id="u1")], 3)
+    assert answer.item_ids == ("only",)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ([], "empty|no usable interaction|at least one"),
+        ([("u", "i0")], "training interactions|no test case"),
+        ([(f"u{row}", "unknown") for row in range(20)], "unknown id: 20"),
+    ],
+)
+def test_too_little_data_is_refused_with_a_reason(pairs, told, tmp_path):
+    with pytest.raises(DataError, match=told):
+        trained(world_of(tmp_path, pairs, ["i0", "i1"]), tmp_path)
+    assert not (tmp_path / "releases").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "told"),
+    [
+        ("tast", "categorical", "item.features.one: no column named 'tast'. Did you mean 'taste'?"),
+        ("taste", "numeric", "item.features.one: taste: got string, expected a numeric column"),
+        ("tags", "categorical", "item.features.one: tags: got list<.*expected one value in each row"),
+        ("taste", "embedding", "item.features.one: taste: got string, expected a column of number lists"),
+    ],
+)
+def test_a_feature_that_does_not_fit_its_column_names_both(column, kind, told, block_world, tmp_path):
+    tables = block_run(block_world, item={"features": {"one": {"kind": kind, "column": column}}})
+    with pytest.raises(RecsysError, match=told):
+        trained(tables, tmp_path)
+
+
+def test_the_manifest_is_json_that_other_tools_can_read(block_release):
+    manifest = json.loads((block_release.folder / "manifest.json").read_text())
+    assert manifest["fingerprint"] == block_release.fingerprint
+    assert set(manifest["versions"]) >= {"tensorflow", "scann"}
