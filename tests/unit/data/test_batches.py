@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys import config
-from recsys.data.batches import TrainingBatches, member
+from recsys.data.batches import TrainingBatches, membership
 from recsys.data.prepare import prepare
 from recsys.types import RowSets
 from tests.worlds import block_run
@@ -88,7 +88,7 @@ def test_a_batch_larger_than_the_data_is_the_data(block_world, tmp_path):
     assert made.steps == 2
 
 
-def test_member_finds_each_candidate_in_each_set():
+def test_membership_finds_each_candidate_in_each_set():
     sets = RowSets(np.array([0, 2, 2, 3]), np.array([4, 7, 1], np.int32))
-    found = member(sets, np.array([1, 7, 7, 0], np.int32), 9)
-    assert found.tolist() == [[False, True, True, False], [False] * 4, [True, False, False, False]]
+    found = membership(sets, 9)[:, np.array([1, 7, 7, 0], np.int32)]
+    assert found.toarray().tolist() == [[False, True, True, False], [False] * 4, [True, False, False, False]]
