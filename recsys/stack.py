@@ -136,7 +136,7 @@ def _import_checked(name: str, *, training: bool) -> ModuleType:
             f"Run: export {KERAS_FLAG}=1 (or import recsys.stack before tensorflow)."
         )
     os.environ.setdefault(KERAS_FLAG, "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         return importlib.import_module(name)
     except ImportError as error:

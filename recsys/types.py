@@ -16,6 +16,7 @@ Axes have fixed names everywhere:
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,6 +132,21 @@ class RowSets:
         owner_of, row_of = np.divmod(keys, stride)
         offsets = np.searchsorted(owner_of, np.arange(count + 1)).astype(np.int64)
         return RowSets(offsets, row_of.astype(np.int32))
+
+
+class Origin(enum.Enum):
+    """What a query's vector was made from."""
+
+    KNOWN_ENTITY = "known_entity"
+    """Features and history that the release holds for the entity."""
+    FEATURES = "features"
+    """The request's own features and history; the entity is unknown or anonymous."""
+    ITEMS = "items"
+    """The mean of the named items' vectors; in an item-to-item release, of their query vectors."""
+    VECTOR = "vector"
+    """The request's vector, as it is."""
+    POPULARITY = "popularity"
+    """Nothing was known of the query: the items most frequent in training."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 import numpy as np
+import scipy.sparse as sparse
 
 from recsys.config import Run
 from recsys.data import encoders
@@ -58,7 +59,9 @@ class TrainingBatches:
         self._seed = run.seed
         self._item_count = prepared.item_count
         self._uniform_negatives = uniform_negatives
-        self._positives = prepared.positives("train") if mask_positives and run.query.entity != "features" else None
+        self._positives = None
+        if mask_positives and run.query.entity != "features":
+            self._positives = membership(prepared.positives("train"), prepared.item_count)
         self._query = QueryCodes(prepared, Past(self._train, prepared.query_count))
         self._order: tuple[int, Int32] = (-1, np.zeros(0, np.int32))
 
@@ -97,7 +100,7 @@ class TrainingBatches:
         if self._positives is None:
             known = candidate_row[None, :] == candidate_row[: len(query_row), None]
         else:
-            known = member(self._positives.take(query_row), candidate_row, self._item_count)
+            known = self._positives[query_row][:, candidate_row].toarray()
         np.fill_diagonal(known, False)
         return known
 
@@ -150,22 +153,14 @@ class QueryCodes:
         return {name: codes[query_row] for name, codes in self._codes.items()}
 
 
-def member(sets: RowSets, candidate_row: Int32, items: int) -> Bool:
-    """Return which candidates are in the set of each owner, `[owners, candidates]`, bool.
+def membership(sets: RowSets, items: int) -> sparse.csr_array:
+    """Return which items are in the set of each owner, `[owners, items]`, bool, sparse.
 
     Args:
-        sets: one set of item rows for each owner.
-        candidate_row: `[candidates]`, int32, repeats allowed.
+        sets: distinct item rows of each owner.
         items: rows of the catalogue.
     """
-    distinct, place = np.unique(candidate_row, return_inverse=True)
-    column_of = np.full(items, NO_ROW, np.int32)
-    column_of[distinct] = np.arange(len(distinct))
-    column = column_of[sets.rows]
-    met = column >= 0
-    found = np.zeros((len(sets), len(distinct)), bool)
-    found[sets.owners[met], column[met]] = True
-    return found[:, place]
+    return sparse.csr_array((np.ones(len(sets.rows), bool), sets.rows, sets.offsets), shape=(len(sets), items))
 
 
 def _history_codes(rows: Int32, code_of_row: Int32) -> Int32:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from recsys import progress, registry
 from recsys.errors import ReleaseError, ShapeError, describe, verbatim
-from recsys.indexes import ExactSearcher, Index, Searcher, sha256
-from recsys.indexes._checks import checked_vectors
+from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors, sha256
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.types import NO_ROW, Float32, Int32
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError, StorageError, describe, verbatim
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
 from recsys.indexes._seal import opened, seal
@@ -93,13 +93,19 @@ class Scann:
 
         Raises:
             ShapeError: vectors are not a finite float32 matrix with at least one row.
+            StorageError: ScaNN could not write its files.
         """
         items = len(checked_vectors(vectors))
         if self.exact(items):
             parameters: dict[str, Any] = {"search": "exact"}
         else:
             chosen = self.settled(items)
-            _trained(chosen, np.ascontiguousarray(vectors)).serialize(str(folder), relative_path=True)
+            searcher = _trained(chosen, np.ascontiguousarray(vectors))
+            try:
+                searcher.serialize(str(folder), relative_path=True)
+            except RuntimeError as error:
+                advice = "Make room and run again."
+                raise StorageError(describe(str(folder), verbatim(str(error)), "room to write", advice)) from None
             parameters = {"search": "scann"} | {name: getattr(chosen, name) for name in _PARAMETERS}
         seal(folder, "scann", vectors, parameters)
         return parameters

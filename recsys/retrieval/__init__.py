@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from recsys.retrieval.retriever import Answer, Encoding, Origin, Retriever
+from recsys.retrieval.retriever import Answer, Encoding, Retriever
+from recsys.types import Origin
 
 __all__ = ["Answer", "Encoding", "Origin", "Retriever"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,25 +19,10 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
-from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32, Int64, Query
+from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32, Int64, Origin, Query
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
-
-
-class Origin(enum.Enum):
-    """What a query's vector was made from."""
-
-    KNOWN_ENTITY = "known_entity"
-    """Features and history that the release holds for the entity."""
-    FEATURES = "features"
-    """The request's own features and history; the entity is unknown or anonymous."""
-    ITEMS = "items"
-    """The mean of the named items' vectors; in an item-to-item release, of their query vectors."""
-    VECTOR = "vector"
-    """The request's vector, as it is."""
-    POPULARITY = "popularity"
-    """Nothing was known of the query: the items most frequent in training."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Shards:
             if _suffix(file) == ".parquet":
                 yield from _parquet(file, names)
             else:
-                yield from separated(lambda file=file: _opened(file), str(file), rejects, names=names)
+                yield from separated(lambda file=file: opened(file), str(file), rejects, names=names)
 
 
 def separated(
@@ -154,7 +154,8 @@ def _chosen(lines: list[list[str]], numbers: Int64, mask: Bool) -> tuple[list[li
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[TextIO]:
+def opened(file: Path) -> Iterator[TextIO]:
+    """Open a text file, packed by gzip or not; bytes that are not UTF-8 come as surrogates."""
     opener = gzip.open if file.name.endswith(".gz") else open
     with opener(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         yield stream
@@ -214,7 +215,7 @@ def _schema(file: Path) -> pa.Schema:
         except pa.ArrowInvalid as error:
             raise DataError(describe(str(file), verbatim(str(error)), "a Parquet file")) from None
     else:
-        with _opened(file) as stream:
+        with opened(file) as stream:
             (names,), _ = next(_numbered(_fields(stream, ","), str(file), 1, count=1), ([[]], None))
         schema = pa.schema([(name, pa.string()) for name in names])
     doubled = {name for name in schema.names if schema.names.count(name) > 1}
@@ -251,7 +252,7 @@ def _check_alike(schema: pa.Schema, first: pa.Schema, file: Path, first_file: Pa
 def _has_rows(file: Path) -> bool:
     if _suffix(file) == ".parquet":
         return pq.read_metadata(file).num_rows > 0
-    with _opened(file) as stream:
+    with opened(file) as stream:
         blocks = _numbered(_fields(stream, ","), str(file), 1)
         return len(list(islice((fields for lines, _ in blocks for fields in lines if fields), 2))) == 2
 

@@ -1,0 +1,609 @@
+"""The data report: what a run's source holds, what is wrong with it, and what looks like a leak."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from recsys import registry
+from recsys.config import Run
+from recsys.data.encoders import raw_column
+from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.progress import task
+from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts
+from recsys.types import Bool, Int32, Int64, Interactions
+
+MAX_DISTINCT = 1_000_000
+SAMPLED_ROWS = 200_000
+EXAMPLES = 5
+# Of two interactions with one value of a column, so many must agree in the item (by chance: at most half) to warn.
+DETERMINED_RATE = 0.9
+LEAST_EVIDENCE = 20
+
+Side = Literal["item", "query"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column beside the ids.
+
+    Attributes:
+        side: whose column.
+        name: as the source gives it.
+        type: its Arrow type.
+        read_by: the features of the run that read it.
+        missing_count: rows without a value: null, NaN or an empty list.
+        missing_rate: their share (0..1) of the rows.
+        distinct_count: different values, those inside lists counted one by one; None for vectors and nested values.
+        is_at_least: more different values may exist than were counted.
+        top_value: the most frequent value, as text.
+        top_value_rate: its share (0..1) of all values.
+    """
+
+    side: Side
+    name: str
+    type: str
+    read_by: tuple[str, ...]
+    missing_count: int
+    missing_rate: float
+    distinct_count: int | None
+    is_at_least: bool
+    top_value: str | None
+    top_value_rate: float
+
+
+@dataclass(frozen=True)
+class UnknownIds:
+    """Ids that interactions name and the table of that side does not have.
+
+    Attributes:
+        side: the table.
+        id_count: different unknown ids.
+        interaction_count: interactions that name one.
+        interaction_rate: their share (0..1).
+        examples: some of the ids.
+    """
+
+    side: Side
+    id_count: int
+    interaction_count: int
+    interaction_rate: float
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """How unevenly the interactions fall on the items of the catalogue (power-law shape).
+
+    Attributes:
+        top_1_percent_rate: share (0..1) of the interactions that fall on the 1 % most frequent items, rounded up.
+        top_10_percent_rate: the same for 10 %.
+        gini: `sum_i (2 i - n - 1) x_i / (n sum_i x_i)` with counts x ascending, i from 1; 0 where all are equal, near 1
+            where one item has all.
+        max_per_item: interactions of the most frequent item.
+        max_per_query: interactions of the most active query entity; None for free features.
+        items_never_met: items of the catalogue without an interaction.
+    """
+
+    top_1_percent_rate: float
+    top_10_percent_rate: float
+    gini: float
+    max_per_item: int
+    max_per_query: int | None
+    items_never_met: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows set aside for one reason.
+
+    Attributes:
+        reason: what was wrong.
+        count: rows.
+        examples: some of them, as `file:line: value`.
+    """
+
+    reason: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `recsys data describe` reports; `dataclasses.asdict` of it is plain JSON.
+
+    Attributes:
+        run: the run's name.
+        source: the kind of its source.
+        entity: who asks: `user`, `item` or `features`.
+        notice: what must be said wherever the data is named.
+        query_count: query entities, of the table and of the interactions; None for free features.
+        item_count: items of the catalogue.
+        interaction_count: usable rows, those with unknown ids among them.
+        distinct_pair_count: different pairs of query entity and item; None for free features.
+        duplicate_count: interactions beyond the first of each pair; None for free features.
+        first_time: earliest time, ISO 8601 in UTC; None without times.
+        last_time: latest time.
+        concentration: how unevenly items are met.
+        unknown_ids: by side, where there are any.
+        columns: every column beside the ids.
+        part_counts: interactions of each part under the run's split; empty where it cannot be made.
+        rejected: broken rows by reason, most frequent first.
+        warnings: sentences, one a problem.
+    """
+
+    run: str
+    source: str
+    entity: str
+    notice: str
+    query_count: int | None
+    item_count: int
+    interaction_count: int
+    distinct_pair_count: int | None
+    duplicate_count: int | None
+    first_time: str | None
+    last_time: str | None
+    concentration: Concentration
+    unknown_ids: tuple[UnknownIds, ...]
+    columns: tuple[Column, ...]
+    part_counts: dict[str, int]
+    rejected: tuple[Rejected, ...]
+    warnings: tuple[str, ...]
+
+
+def describe_data(run: Run) -> Report:
+    """Read a run's source once and report on it.
+
+    The interactions are held as integer codes only, at most 20 bytes each, as training holds them.
+
+    Raises:
+        DataError: the source cannot be read, or has not one interaction.
+    """
+    raw = run.source.read()
+    met = _Met(run, raw)
+    with task("read interactions", unit="rows") as running:
+        for batch in raw.interactions():
+            met.add(batch)
+            running.advance(batch.num_rows)
+    if not met.count:
+        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", _first_reject(raw)))
+    free = run.query.entity == "features"
+    interactions, known = met.interactions()
+    parts, split_warnings = _parts(run, interactions.take(known))
+    columns = tuple(_columns(run, raw, met))
+    counts = np.bincount(interactions.item_row, minlength=raw.items.num_rows)[: raw.items.num_rows]
+    pairs = None if free else _distinct_pairs(interactions)
+    times = interactions.timestamp
+    return Report(
+        run=run.name,
+        source=registry.kind_of(run.source),
+        entity=run.query.entity,
+        notice=raw.notice,
+        query_count=None if free else len(met.query_codes.ids),
+        item_count=raw.items.num_rows,
+        interaction_count=len(interactions),
+        distinct_pair_count=pairs,
+        duplicate_count=None if free else len(interactions) - pairs,
+        first_time=None if times is None else _iso(times.min()),
+        last_time=None if times is None else _iso(times.max()),
+        concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
+        unknown_ids=tuple(met.unknown_ids()),
+        columns=columns,
+        part_counts={} if parts is None else _part_counts(parts),
+        rejected=tuple(
+            Rejected(reason, count, tuple(raw.rejects.examples[reason]))
+            for reason, count in sorted(raw.rejects.counts.items(), key=lambda entry: -entry[1])
+        ),
+        warnings=(
+            *_row_warnings(run, raw, met),
+            *_column_warnings(run, raw, columns),
+            *split_warnings,
+            *_order_warnings(interactions.take(known), parts),
+            *_leak_warnings(run, raw, met, interactions, counts),
+        ),
+    )
+
+
+def render(report: Report, console: Console) -> None:
+    """Print a report as tables."""
+    console.print(f"[bold]{report.run}[/bold]: source {report.source}, query entity {report.entity}")
+    if report.notice:
+        console.print(report.notice)
+    shape = report.concentration
+    overview = Table("what", "value", title="Counts")
+    overview.columns[1].justify = "right"
+    for what, value in (
+        ("items", report.item_count),
+        ("items never met", shape.items_never_met),
+        ("query entities", report.query_count),
+        ("interactions", report.interaction_count),
+        ("distinct pairs", report.distinct_pair_count),
+        ("repeated pairs", report.duplicate_count),
+        ("most interactions of an item", shape.max_per_item),
+        ("most interactions of a query entity", shape.max_per_query),
+        *((f"interactions for {part}", count) for part, count in report.part_counts.items()),
+    ):
+        if value is not None:
+            overview.add_row(what, f"{value:,}")
+    overview.add_row("interactions of the top 1 % items", f"{shape.top_1_percent_rate:.1%}")
+    overview.add_row("interactions of the top 10 % items", f"{shape.top_10_percent_rate:.1%}")
+    overview.add_row("Gini coefficient of the items", f"{shape.gini:.3f}")
+    if report.first_time:
+        overview.add_row("first time", report.first_time)
+        overview.add_row("last time", report.last_time)
+    console.print(overview)
+    _render_columns(report, console)
+    if report.unknown_ids:
+        table = Table("side", "ids", "interactions", "share", "examples", title="Unknown ids")
+        for found in report.unknown_ids:
+            share, examples = f"{found.interaction_rate:.2%}", ", ".join(found.examples)
+            table.add_row(found.side, f"{found.id_count:,}", f"{found.interaction_count:,}", share, examples)
+        console.print(table)
+    if report.rejected:
+        table = Table("reason", "rows", "examples", title="Broken rows")
+        for rejected in report.rejected:
+            table.add_row(rejected.reason, f"{rejected.count:,}", "\n".join(rejected.examples))
+        console.print(table)
+    for warning in report.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
+    if not report.warnings:
+        console.print("No warnings.")
+
+
+def _render_columns(report: Report, console: Console) -> None:
+    table = Table("side", "column", "type", "read by", "missing", "distinct", "most frequent", title="Columns")
+    for column in report.columns:
+        distinct = "" if column.distinct_count is None else f"{column.distinct_count:,}{'+' * column.is_at_least}"
+        top = "" if column.top_value is None else f"{column.top_value[:30]} ({column.top_value_rate:.1%})"
+        missing, read_by = f"{column.missing_rate:.1%}", ", ".join(column.read_by)
+        table.add_row(column.side, column.name, column.type, read_by, missing, distinct, top)
+    console.print(table)
+
+
+class _Codes:
+    """Ids by the order in which they were met, those of a table first."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self.ids = {value: row for row, value in enumerate(known)}
+        self.known_count = len(self.ids)
+
+    def of(self, values: pa.Array) -> Int32:
+        """Return the codes, `[rows]`; new ids get the next ones."""
+        encoded = values.dictionary_encode()
+        of_distinct = np.fromiter(
+            (self.ids.setdefault(value, len(self.ids)) for value in encoded.dictionary.to_pylist()),
+            np.int32,
+            len(encoded.dictionary),
+        )
+        return of_distinct[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+class _ColumnCounts:
+    """Missing and frequent values of one column, added up piece by piece."""
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self.type = str(kind)
+        self.rows = 0
+        self.missing = 0
+        self.is_at_least = False
+        self.counts: Counter | None = (
+            None if pa.types.is_fixed_size_list(kind) or pa.types.is_struct(kind) else Counter()
+        )
+
+    def add(self, values: pa.Array | pa.ChunkedArray) -> None:
+        """Count some rows."""
+        series = pl.from_arrow(values)
+        self.rows += len(series)
+        if isinstance(series.dtype, pl.List):
+            self.missing += series.list.len().fill_null(0).eq(0).sum()
+            series = series.explode(empty_as_null=False)
+        elif series.dtype.is_float():
+            series = series.fill_nan(None)
+            self.missing += series.null_count()
+        else:
+            self.missing += series.null_count()
+        if self.counts is None:
+            return
+        found = series.drop_nulls().value_counts(name="count")
+        if len(self.counts) + len(found) > MAX_DISTINCT:
+            self.is_at_least = True
+            found = found.filter(found[:, 0].is_in(list(self.counts)))
+        self.counts.update(dict(zip(found[:, 0].to_list(), found[:, 1].to_list(), strict=True)))
+
+
+class _Met:
+    """The interactions as integer codes, with what only a pass over all rows can tell."""
+
+    def __init__(self, run: Run, raw: RawData) -> None:
+        self.entity = run.query.entity
+        self.has_query_table = raw.queries is not None or self.entity == "item"
+        item_ids = raw.items[ITEM_ID].to_pylist()
+        self.item_codes = _Codes(item_ids)
+        self.query_codes = _Codes(
+            item_ids if self.entity == "item" else () if raw.queries is None else raw.queries[QUERY_ID].to_pylist()
+        )
+        self.context: dict[str, _ColumnCounts] = {}
+        self.sample: list[pa.RecordBatch] = []
+        self.count = 0
+        self._sample_rate = 1.0
+        self._sample_rows = 0
+        self._random = np.random.default_rng(run.seed)
+        self._columns: dict[str, list[np.ndarray]] = {"query": [], "item": [], TIMESTAMP: [], WEIGHT: []}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count one batch."""
+        self._columns["item"].append(self.item_codes.of(batch[ITEM_ID]))
+        if self.entity == "features":
+            rows = np.arange(self.count, self.count + batch.num_rows, dtype=np.int32)
+            self._columns["query"].append(rows)
+            self._add_context(batch)
+        else:
+            self._columns["query"].append(self.query_codes.of(batch[QUERY_ID]))
+        for name, kind in ((TIMESTAMP, pa.int64()), (WEIGHT, pa.float32())):
+            if name in batch.schema.names:
+                self._columns[name].append(batch[name].cast(kind).to_numpy(zero_copy_only=False))
+        self.count += batch.num_rows
+
+    def interactions(self) -> tuple[Interactions, Bool]:
+        """Return all interactions, sorted by query and time, and a mask of those whose ids are all known."""
+        query, item, timestamp, weight = (
+            np.concatenate(arrays) if arrays else None for arrays in self._columns.values()
+        )
+        order = np.lexsort((query,) if timestamp is None else (timestamp, query))
+        sorted_ = Interactions(query, item, timestamp, weight).take(order)
+        known = sorted_.item_row < self.item_codes.known_count
+        if self.entity == "item":
+            known &= sorted_.query_row < self.query_codes.known_count
+        return sorted_, known
+
+    def unknown_ids(self) -> Iterable[UnknownIds]:
+        """Yield what the tables lack."""
+        sides = [("item", self.item_codes)]
+        if self.has_query_table:
+            sides.append(("query", self.query_codes))
+        for side, codes in sides:
+            number = sum(int((array >= codes.known_count).sum()) for array in self._columns[side])
+            if number:
+                ids = list(codes.ids)[codes.known_count :]
+                yield UnknownIds(side, len(ids), number, number / self.count, tuple(ids[:EXAMPLES]))
+
+    def _add_context(self, batch: pa.RecordBatch) -> None:
+        names = [name for name in batch.schema.names if name not in (ITEM_ID, TIMESTAMP, WEIGHT, QUERY_ID)]
+        for name in names:
+            self.context.setdefault(name, _ColumnCounts(batch[name].type)).add(batch[name])
+        self.sample.append(batch.select([ITEM_ID, *names]).filter(self._draw(batch.num_rows, self._sample_rate)))
+        self._sample_rows += self.sample[-1].num_rows
+        if self._sample_rows > 2 * SAMPLED_ROWS:
+            self.sample = [each.filter(self._draw(each.num_rows, 0.5)) for each in self.sample]
+            self._sample_rows = sum(each.num_rows for each in self.sample)
+            self._sample_rate /= 2
+
+    def _draw(self, rows: int, rate: float) -> pa.Array:
+        return pa.array(self._random.random(rows) < rate)
+
+
+def agreement(values: NDArray[np.integer], items: NDArray[np.integer]) -> tuple[float, float, int]:
+    """Return how surely one value of a column goes with one item.
+
+    `mean over rows of (c(value, item) - 1) / (c(value) - 1)`, over rows whose value occurs twice or more: the chance
+    that another row with the same value has the same item. 1 exactly where the value determines the item; unlike an
+    estimate of the conditional entropy it is not lowered by values that occur only a few times.
+
+    Args:
+        values: `[rows]`, codes of the column's values.
+        items: `[rows]`, codes of the items.
+
+    Returns:
+        That chance (0..1), the same for two rows picked at random from all, and the number of rows counted.
+    """
+    stride = int(items.max(initial=0)) + 1
+    pairs, pair_counts = np.unique(values.astype(np.int64) * stride + items, return_counts=True)
+    value_counts = np.bincount(values)
+    repeated = value_counts[pairs // stride]
+    counted = repeated > 1
+    rows = int(pair_counts[counted].sum())
+    same = pair_counts[counted] * (pair_counts[counted] - 1) / (repeated[counted] - 1)
+    item_counts = np.bincount(items).astype(np.float64)
+    total = max(len(items), 2)
+    chance = float((item_counts * (item_counts - 1)).sum() / (total * (total - 1)))
+    return (float(same.sum() / rows) if rows else 0.0), chance, rows
+
+
+def _columns(run: Run, raw: RawData, met: _Met) -> Iterable[Column]:
+    tables: list[tuple[Side, Mapping[str, _ColumnCounts]]] = [("item", _counted(raw.items, ITEM_ID))]
+    if run.query.entity == "features":
+        tables.append(("query", met.context))
+    elif raw.queries is not None:
+        tables.append(("query", _counted(raw.queries, QUERY_ID)))
+    for side, counted in tables:
+        for name, counts in counted.items():
+            top, top_count = (counts.counts.most_common(1) or [(None, 0)])[0] if counts.counts else (None, 0)
+            yield Column(
+                side=side,
+                name=name,
+                type=counts.type,
+                read_by=_readers(run, side, name),
+                missing_count=counts.missing,
+                missing_rate=counts.missing / max(counts.rows, 1),
+                distinct_count=None if counts.counts is None else len(counts.counts),
+                is_at_least=counts.is_at_least,
+                top_value=None if top is None else str(top),
+                top_value_rate=top_count / max(counts.counts.total(), 1) if counts.counts else 0.0,
+            )
+
+
+def _counted(table: pa.Table, id_column: str) -> dict[str, _ColumnCounts]:
+    found = {}
+    for name in table.column_names:
+        if name != id_column:
+            found[name] = _ColumnCounts(table.schema.field(name).type)
+            found[name].add(table[name])
+    return found
+
+
+def _readers(run: Run, side: Side, column: str) -> tuple[str, ...]:
+    features = run.item.features if side == "item" else run.query_features
+    return tuple(name for name, feature in features.items() if raw_column(feature, name, side) == column)
+
+
+def _distinct_pairs(interactions: Interactions) -> int:
+    keys = interactions.query_row.astype(np.int64) << 32 | interactions.item_row
+    keys.sort()
+    return 1 + int((keys[1:] != keys[:-1]).sum())
+
+
+def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
+    ascending = np.sort(counts)
+    total, items = max(int(ascending.sum()), 1), len(ascending)
+    one_percent, ten_percent = -(-items // 100), -(-items // 10)
+    weights = 2 * np.arange(1, items + 1) - items - 1
+    return Concentration(
+        top_1_percent_rate=float(ascending[-one_percent:].sum() / total),
+        top_10_percent_rate=float(ascending[-ten_percent:].sum() / total),
+        gini=float(weights @ ascending / (items * total)),
+        max_per_item=int(ascending[-1]),
+        max_per_query=max_per_query,
+        items_never_met=int((ascending == 0).sum()),
+    )
+
+
+def _parts(run: Run, interactions: Interactions) -> tuple[Parts | None, list[str]]:
+    try:
+        return run.split.assign(interactions, run.seed), []
+    except DataError as error:
+        return None, [f"The split cannot be made: {error}"]
+
+
+def _part_counts(parts: Parts) -> dict[str, int]:
+    names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return {name: int((parts == part).sum()) for name, part in names.items()}
+
+
+def _row_warnings(run: Run, raw: RawData, met: _Met) -> Iterable[str]:
+    rejects = raw.rejects.total
+    if rejects > run.data.max_rejected_rate * (met.count + rejects):
+        yield (
+            f"{rejects:,} broken rows are more than data.max_rejected_rate = {run.data.max_rejected_rate:g} allows: "
+            "training will refuse this data."
+        )
+    for found in met.unknown_ids():
+        if found.side == "item" or met.entity == "item":
+            share = f"{found.interaction_rate:.1%} of the interactions"
+            yield f"{share} name an item that the items lack; they cannot train."
+
+
+def _column_warnings(run: Run, raw: RawData, columns: tuple[Column, ...]) -> Iterable[str]:
+    for column in columns:
+        where = f"The {column.side} column {column.name!r}"
+        if column.missing_rate == 1:
+            yield f"{where} has no value at all."
+        elif column.distinct_count == 1 and column.missing_count == 0:
+            yield f"{where} has the same value everywhere."
+    names = {side: {column.name for column in columns if column.side == side} for side in ("item", "query")}
+    names["item"].add(ITEM_ID)
+    names["query"].add(QUERY_ID)
+    if run.query.entity == "item":
+        names["query"] |= names["item"]
+    for side, features in (("item", run.item.features), ("query", run.query_features)):
+        for name, feature in features.items():
+            column = raw_column(feature, name, side)
+            if registry.kind_of(feature) != "history" and column not in names[side]:
+                yield f"{side}.features.{name}: {unknown('column', column, names[side])}"
+    read = [column.name for column in columns if column.side == "item" and column.read_by]
+    if read:
+        frame = pl.from_arrow(raw.items.select(read))
+        bare = int(frame.select(pl.all_horizontal(pl.all().is_null()).sum()).item())
+        if 0 < bare < len(frame):
+            yield f"{bare:,} items ({bare / len(frame):.1%}) have no value in any column that the run reads."
+
+
+def _order_warnings(interactions: Interactions, parts: Parts | None) -> Iterable[str]:
+    if parts is None:
+        return
+    if not (parts == TEST).any():
+        yield "The split leaves no interaction for testing."
+    if interactions.timestamp is not None and (parts == TEST).any() and (parts == TRAIN).any():
+        latest = interactions.timestamp[parts == TRAIN].max()
+        rate = float((interactions.timestamp[parts == TEST] < latest).mean())
+        if rate > 0:
+            yield (
+                f"{rate:.1%} of the test interactions happened before the latest training interaction: training sees "
+                "their future. Split by_time for figures that hold in service."
+            )
+
+
+def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions, item_counts: Int64) -> Iterable[str]:
+    if run.query.entity == "item":
+        same = float((interactions.query_row == interactions.item_row).mean())
+        if same > 0:
+            yield f"{same:.1%} of the interactions lead from an item to itself."
+    else:
+        sample = _sample(raw, met, interactions)
+        for name in sample.columns:
+            if name != ITEM_ID:
+                yield from _determined(name, sample[name], sample[ITEM_ID], bool(_readers(run, "query", name)))
+    for name in raw.items.column_names:
+        column = raw.items.schema.field(name)
+        if name != ITEM_ID and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            frame = pl.DataFrame({"value": pl.from_arrow(raw.items[name]), "count": item_counts}).drop_nulls()
+            if min(frame["value"].n_unique(), frame["count"].n_unique()) >= LEAST_EVIDENCE // 2:
+                rank_correlation = frame.select(pl.corr("value", "count", method="spearman")).item()
+                if rank_correlation > 0.99:
+                    yield (
+                        f"The item column {name!r} orders the items as their number of interactions does (rank "
+                        f"correlation {rank_correlation:.3f}): was it counted from this data, its test part included?"
+                    )
+
+
+def _sample(raw: RawData, met: _Met, interactions: Interactions) -> pl.DataFrame:
+    """Return sampled interactions with the query side's columns and the item id."""
+    if met.sample:
+        return pl.from_arrow(pa.Table.from_batches(met.sample))
+    if raw.queries is None or raw.queries.num_columns < 2:
+        return pl.DataFrame()
+    usable = np.flatnonzero(interactions.query_row < raw.queries.num_rows)
+    chosen = np.random.default_rng(0).choice(usable, min(SAMPLED_ROWS, len(usable)), replace=False)
+    rows = raw.queries.drop_columns(QUERY_ID).take(pa.array(interactions.query_row[chosen]))
+    ids = np.array(list(met.item_codes.ids), object)[interactions.item_row[chosen]]
+    return pl.from_arrow(rows).with_columns(pl.Series(ITEM_ID, ids.tolist(), pl.String))
+
+
+def _determined(name: str, values: pl.Series, item_ids: pl.Series, is_read: bool) -> Iterable[str]:
+    if isinstance(values.dtype, pl.List | pl.Array | pl.Struct):
+        return
+    use = "" if is_read else " No feature of the run reads it."
+    texts, present = values.cast(pl.String), values.is_not_null()
+    equal = float((texts == item_ids).fill_null(False).mean() or 0.0)
+    if name.lower().replace("_", "") in ("itemid", "item"):
+        yield f"The query column {name!r} is named like the item's id, which is the answer.{use}"
+    if equal >= 0.5:
+        yield f"The query column {name!r} equals the item id in {equal:.1%} of the interactions: it is the answer.{use}"
+        return
+    codes = texts.filter(present).rank("dense").to_numpy().astype(np.int64)
+    items = item_ids.filter(present).rank("dense").to_numpy().astype(np.int64)
+    found, chance, rows = agreement(codes, items)
+    if rows >= LEAST_EVIDENCE and found >= DETERMINED_RATE and chance <= 0.5:
+        yield (
+            f"The query column {name!r} determines the item: of two interactions with the same value, {found:.1%} have "
+            f"the same item (by chance {chance:.1%}).{use}"
+        )
+
+
+def _first_reject(raw: RawData) -> str:
+    broken = [f"{reason} ({places[0]})" for reason, places in raw.rejects.examples.items() if places]
+    return f"Broken rows: {'; '.join(broken)}." if broken else ""
+
+
+def _iso(microseconds: np.int64) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))).isoformat()

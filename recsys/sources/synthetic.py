@@ -1,0 +1,192 @@
+"""A small world whose right answers are known: users fall into groups, and each group's choice is an exact softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
+
+from recsys.registry import settings
+from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData
+from recsys.types import Float32, Int64
+
+NOTICE = "Synthetic: drawn from a formula; no person or product stands behind it."
+BATCH_ROWS = 65_536
+FIRST_TIME_US = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
+DAY_US = 86_400_000_000
+COUNTRIES = ("AR", "DE", "IN", "JP", "KE")
+
+
+@dataclass(frozen=True)
+class World:
+    """What the data is drawn from.
+
+    Attributes:
+        group_of_user: `[users]`, int64.
+        group_vectors: `[groups, true_dim]`, float64, unit length; the latent vector of every user of a group.
+        item_vectors: `[items, true_dim]`, float64, unit length.
+        popularity: `[items]`, float64, what an item's logit gains for all groups alike, nats.
+        log_probabilities: `[groups, items]`, float64, nats; each row's exponentials add up to 1.
+        user_probabilities: `[users]`, float64, how active each user is; they add up to 1.
+    """
+
+    group_of_user: Int64
+    group_vectors: NDArray[np.float64]
+    item_vectors: NDArray[np.float64]
+    popularity: NDArray[np.float64]
+    log_probabilities: NDArray[np.float64]
+    user_probabilities: NDArray[np.float64]
+
+
+@settings()
+class Synthetic:
+    """Interactions drawn independently: first a user by activity, then an item by the softmax of the user's group.
+
+    `p(item | user) = softmax( sharpness * <group vector, item vector> + popularity )`,
+    `popularity = -popularity_exponent * log(rank)`
+
+    Items have `category` (nearest of 12 anchors on the latent sphere), `tags` (the three nearest of 40), `price` (grows
+    with the first latent coordinate) and `title` (words of the category and the tags); users have `segment` (their
+    group), `age` (grows with the first latent coordinate) and `country`, which says nothing. In each feature a share
+    `feature_noise` of the values is replaced by random ones. Interactions are spread evenly over `days` days from
+    2024-01-01 UTC, in the order of time.
+
+    Attributes:
+        users: query entities; query row i has the id `u<i>`.
+        items: item row i has the id `i<i>`.
+        interactions: rows drawn.
+        groups: of users who choose alike.
+        true_dim: dimensions of the latent sphere.
+        sharpness: how much taste decides, in nats between an inner product of 0 and of 1.
+        popularity_exponent: of the power law of popularity; 0 means that taste alone decides.
+        activity_exponent: of the power law of the users' activity; 0 means that all are equally active.
+        feature_noise: share (0..1) of feature values that are random.
+        days: length of the period, in days.
+        seed: everything follows from it.
+    """
+
+    users: int = Field(default=2_000, ge=1)
+    items: int = Field(default=1_000, ge=1)
+    interactions: int = Field(default=100_000, ge=1)
+    groups: int = Field(default=32, ge=1)
+    true_dim: int = Field(default=8, ge=1)
+    sharpness: float = Field(default=8.0, ge=0)
+    popularity_exponent: float = Field(default=0.8, ge=0)
+    activity_exponent: float = Field(default=0.5, ge=0)
+    feature_noise: float = Field(default=0.1, ge=0, le=1)
+    days: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def read(self) -> RawData:
+        """Return the data; the interactions are drawn batch by batch, the same ones in each pass."""
+        world = self.world()
+        return RawData(self._items(world), self._users(world), lambda: self._interactions(world), notice=NOTICE)
+
+    def world(self) -> World:
+        """Return what the data is drawn from, the same at each call."""
+        random = np.random.default_rng([self.seed, 0])
+        group_vectors = _on_sphere(random, self.groups, self.true_dim)
+        item_vectors = _on_sphere(random, self.items, self.true_dim)
+        popularity = -self.popularity_exponent * np.log(random.permutation(self.items) + 1.0)
+        logits = self.sharpness * group_vectors @ item_vectors.T + popularity
+        activity = (random.permutation(self.users) + 1.0) ** -self.activity_exponent
+        return World(
+            group_of_user=random.integers(self.groups, size=self.users),
+            group_vectors=group_vectors,
+            item_vectors=item_vectors,
+            popularity=popularity,
+            log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
+            user_probabilities=activity / activity.sum(),
+        )
+
+    def true_scores(self, query_rows: ArrayLike) -> Float32:
+        """Return the log-probability that a user's next item is each item; no ranking can beat their order.
+
+        Args:
+            query_rows: `[queries]`, integers in 0..users-1: rows of the query table.
+
+        Returns:
+            `[queries, items]`, float32, nats.
+        """
+        world = self.world()
+        return world.log_probabilities[world.group_of_user[np.asarray(query_rows)]].astype(np.float32)
+
+    def _items(self, world: World) -> pa.Table:
+        random = np.random.default_rng([self.seed, 1])
+        nearest_categories = _nearest(world.item_vectors, _on_sphere(random, 12, self.true_dim), 1)
+        nearest_tags = _nearest(world.item_vectors, _on_sphere(random, 40, self.true_dim), 3)
+        category = self._blurred(random, nearest_categories[:, 0], 12)
+        tags = self._blurred(random, nearest_tags, 40)
+        price = np.exp(2 + self._blurred_numbers(random, world.item_vectors[:, 0]))
+        return pa.table(
+            {
+                ITEM_ID: _names("i", np.arange(self.items)),
+                "category": _names("category-", category),
+                "tags": pa.array([[f"tag-{tag}" for tag in row] for row in tags.tolist()], pa.list_(pa.string())),
+                "price": np.round(price, 2),
+                "title": pa.array(
+                    f"kind{kind} {' '.join(f'word{tag}' for tag in row)}"
+                    for kind, row in zip(category.tolist(), tags.tolist(), strict=True)
+                ),
+            }
+        )
+
+    def _users(self, world: World) -> pa.Table:
+        random = np.random.default_rng([self.seed, 2])
+        lean = self._blurred_numbers(random, world.group_vectors[world.group_of_user, 0])
+        return pa.table(
+            {
+                QUERY_ID: _names("u", np.arange(self.users)),
+                "segment": _names("segment-", self._blurred(random, world.group_of_user, self.groups)),
+                "age": np.round(45 + 25 * lean),
+                "country": pa.array(np.array(COUNTRIES)[random.integers(len(COUNTRIES), size=self.users)].tolist()),
+            }
+        )
+
+    def _interactions(self, world: World) -> Iterator[pa.RecordBatch]:
+        # Group g's distribution function lies on [g, g + 1], so one sorted array serves all groups.
+        shares = np.cumsum(np.exp(world.log_probabilities), axis=1)
+        steps = (shares / shares[:, -1:] + np.arange(self.groups)[:, None]).ravel()
+        activity = np.cumsum(world.user_probabilities)
+        user_ids, item_ids = _names("u", np.arange(self.users)), _names("i", np.arange(self.items))
+        for start in range(0, self.interactions, BATCH_ROWS):
+            rows = np.arange(start, min(start + BATCH_ROWS, self.interactions))
+            random = np.random.default_rng([self.seed, 3, start])
+            user = np.searchsorted(activity / activity[-1], random.random(len(rows)), side="right")
+            group = world.group_of_user[user]
+            place = np.searchsorted(steps, group + random.random(len(rows)), side="right")
+            item = np.minimum(place - group * self.items, self.items - 1)
+            times = FIRST_TIME_US + (rows / self.interactions * self.days * DAY_US).astype(np.int64)
+            yield pa.RecordBatch.from_arrays(
+                [user_ids.take(pa.array(user)), item_ids.take(pa.array(item)), pa.array(times).cast(_TIME)],
+                names=[QUERY_ID, ITEM_ID, TIMESTAMP],
+            )
+
+    def _blurred(self, random: np.random.Generator, values: Int64, count: int) -> Int64:
+        replaced = random.random(values.shape) < self.feature_noise
+        return np.where(replaced, random.integers(count, size=values.shape), values)
+
+    def _blurred_numbers(self, random: np.random.Generator, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        replaced = random.random(values.shape) < self.feature_noise
+        return np.where(replaced, random.uniform(-1, 1, values.shape), values)
+
+
+_TIME = pa.timestamp("us", "UTC")
+
+
+def _on_sphere(random: np.random.Generator, count: int, dim: int) -> NDArray[np.float64]:
+    vectors = random.standard_normal((count, dim))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _nearest(vectors: NDArray[np.float64], anchors: NDArray[np.float64], count: int) -> Int64:
+    return np.argsort(-vectors @ anchors.T, axis=1, kind="stable")[:, :count]
+
+
+def _names(prefix: str, numbers: Int64) -> pa.Array:
+    return pa.array([f"{prefix}{number}" for number in numbers.tolist()], pa.string())

@@ -1,0 +1,105 @@
+"""What the client returns: frozen, with NumPy scores, and no wire messages."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+from recsys.types import Float32, Origin
+
+
+@dataclass(frozen=True)
+class ReleaseName:
+    """Which release answered.
+
+    Attributes:
+        name: under which it was published.
+        fingerprint: 64 hex digits over all its parts.
+    """
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The nearest items of one query, best first.
+
+    Attributes:
+        item_ids: at most k.
+        scores: `[len(item_ids)]`, float32, inner products, not increasing; where the origin is `POPULARITY`, shares
+            (0..1) of the training interactions.
+        metadata: display columns of each item by name; empty unless asked for.
+        origin: what the query's vector was made from; None where the server is newer than this client and says
+            something else.
+        missing_ids: ids in the query that the release does not know.
+        release: which answered.
+    """
+
+    item_ids: tuple[str, ...]
+    scores: Float32
+    metadata: tuple[dict[str, Any], ...]
+    origin: Origin | None
+    missing_ids: tuple[str, ...]
+    release: ReleaseName
+
+
+@dataclass(frozen=True)
+class EncodedQuery:
+    """The vector of one query.
+
+    Attributes:
+        vector: `[dim]`, float32; of unit length unless the query was a vector itself; None where the origin is
+            `POPULARITY`.
+        origin: what it was made from; None as for a `Ranking`.
+        missing_ids: ids in the query that the release does not know.
+        release: which answered.
+    """
+
+    vector: Float32 | None
+    origin: Origin | None
+    missing_ids: tuple[str, ...]
+    release: ReleaseName
+
+
+@dataclass(frozen=True)
+class ServedRelease:
+    """What a server answers from.
+
+    Attributes:
+        name: under which it was published.
+        fingerprint: 64 hex digits over all its parts.
+        created: when it was written, UTC.
+        format_version: of its folder.
+        dim: length of its vectors.
+        item_count: items in its catalogue.
+        known_entity_count: entities that it knows by id.
+        query_entity: what an `entity_id` names: `user`, `item` or `features` (nothing); empty where the
+            server is newer than this client.
+        query_features: names that a query's features may have.
+        reads_history: whether a query's history is looked at.
+        index: kind of its index.
+        index_recall: lower confidence bound of the index's recall, 0..1.
+        metrics: quality on test data, by metric.
+        versions: of the software that wrote it, by distribution.
+        notice: what must be said wherever its data is named.
+    """
+
+    name: str
+    fingerprint: str
+    created: datetime.datetime
+    format_version: int
+    dim: int
+    item_count: int
+    known_entity_count: int
+    query_entity: str
+    query_features: tuple[str, ...]
+    reads_history: bool
+    index: str
+    index_recall: float
+    metrics: Mapping[str, float]
+    versions: Mapping[str, str]
+    notice: str

@@ -1,0 +1,278 @@
+"""Typed clients of the service, for threads and for asyncio: deadlines always, retries on UNAVAILABLE only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from recsys.types import Origin, Query
+from serving import convert
+from serving.answers import EncodedQuery, Ranking, ReleaseName, ServedRelease
+from serving.errors import UnavailableError
+from serving.status import error_of
+from serving.v1 import recommendation_service_pb2 as pb
+from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+
+SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
+ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
+POLL_S = 0.1
+TIMEOUT_S = 1.0
+RETRY_POLICY = {
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""At most four attempts, only where the server said UNAVAILABLE or could not be reached, all within the deadline."""
+
+OPTIONS = [
+    ("grpc.service_config", json.dumps(RETRY_POLICY)),
+    ("grpc.max_receive_message_length", -1),
+]
+
+
+class Client:
+    """Ask a server from a thread. Safe for calls from several threads; use as a context manager, or `close` it.
+
+    Every call raises RequestError (change the query), ReleasePinError, UnavailableError (after retries), DeadlineError
+    or ServerError.
+
+    Args:
+        target: `host:port`.
+        timeout_s: time allowed for each call with its retries, seconds.
+    """
+
+    def __init__(self, target: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        self._service = pb_grpc.RecommendationServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def nearest_items(self, query: Query, k: int, *, release_pin: str = "", include_metadata: bool = False) -> Ranking:
+        """Return the nearest items of one query.
+
+        Args:
+            query: an entity, items, or a vector.
+            k: places.
+            release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
+            include_metadata: also return the items' display columns.
+        """
+        return _ranking(self._call(self._service.NearestItems, _nearest(query, k, release_pin, include_metadata)))
+
+    def batch_nearest_items(
+        self, queries: Sequence[Query], k: int, *, release_pin: str = "", include_metadata: bool = False
+    ) -> list[Ranking]:
+        """Return the nearest items of each query, in the queries' order; arguments as in `nearest_items`."""
+        request = _batch(queries, k, release_pin, include_metadata)
+        return _rankings(self._call(self._service.BatchNearestItems, request))
+
+    def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
+        """Return the vector that a query is searched with."""
+        return _encoded(self._call(self._service.EncodeQuery, _encode(query, release_pin)))
+
+    def release(self) -> ServedRelease:
+        """Return what is served."""
+        return _served(self._call(self._service.GetRelease, pb.GetReleaseRequest()))
+
+    def is_serving(self) -> bool:
+        """Tell whether the server can be reached and is ready."""
+        try:
+            answer = self._health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=self._timeout_s)
+        except grpc.RpcError:
+            return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the server is ready.
+
+        Raises:
+            UnavailableError: it is not after `timeout_s` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.is_serving():
+            if time.monotonic() > deadline:
+                raise _not_ready(timeout_s)
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise error_of(error) from None
+
+
+class AsyncClient:
+    """Ask a server from asyncio; the methods and errors of `Client`, as coroutines. Use as an async context manager.
+
+    Args:
+        target: `host:port`.
+        timeout_s: time allowed for each call with its retries, seconds.
+    """
+
+    def __init__(self, target: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._service = pb_grpc.RecommendationServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def nearest_items(
+        self, query: Query, k: int, *, release_pin: str = "", include_metadata: bool = False
+    ) -> Ranking:
+        """Return the nearest items of one query, as `Client.nearest_items`."""
+        request = _nearest(query, k, release_pin, include_metadata)
+        return _ranking(await self._call(self._service.NearestItems, request))
+
+    async def batch_nearest_items(
+        self, queries: Sequence[Query], k: int, *, release_pin: str = "", include_metadata: bool = False
+    ) -> list[Ranking]:
+        """Return the nearest items of each query, as `Client.batch_nearest_items`."""
+        request = _batch(queries, k, release_pin, include_metadata)
+        return _rankings(await self._call(self._service.BatchNearestItems, request))
+
+    async def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
+        """Return the vector that a query is searched with."""
+        return _encoded(await self._call(self._service.EncodeQuery, _encode(query, release_pin)))
+
+    async def release(self) -> ServedRelease:
+        """Return what is served."""
+        return _served(await self._call(self._service.GetRelease, pb.GetReleaseRequest()))
+
+    async def is_serving(self) -> bool:
+        """Tell whether the server can be reached and is ready."""
+        try:
+            answer = await self._health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=self._timeout_s)
+        except grpc.RpcError:
+            return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    async def wait_until_ready(self, timeout_s: float) -> None:
+        """Wait until the server is ready, as `Client.wait_until_ready`."""
+        deadline = time.monotonic() + timeout_s
+        while not await self.is_serving():
+            if time.monotonic() > deadline:
+                raise _not_ready(timeout_s)
+            await asyncio.sleep(POLL_S)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise error_of(error) from None
+
+
+def _nearest(query: Query, k: int, release_pin: str, include_metadata: bool) -> pb.NearestItemsRequest:
+    return pb.NearestItemsRequest(
+        query=convert.query_message(query), k=k, release_pin=release_pin, include_metadata=include_metadata
+    )
+
+
+def _batch(queries: Sequence[Query], k: int, release_pin: str, include_metadata: bool) -> pb.BatchNearestItemsRequest:
+    return pb.BatchNearestItemsRequest(
+        queries=[convert.query_message(query) for query in queries],
+        k=k,
+        release_pin=release_pin,
+        include_metadata=include_metadata,
+    )
+
+
+def _encode(query: Query, release_pin: str) -> pb.EncodeQueryRequest:
+    return pb.EncodeQueryRequest(query=convert.query_message(query), release_pin=release_pin)
+
+
+def _ranking(response: pb.NearestItemsResponse) -> Ranking:
+    return _ranked(response.result, _release_name(response.release))
+
+
+def _rankings(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
+    release = _release_name(response.release)
+    return [_ranked(result, release) for result in response.results]
+
+
+def _ranked(message: pb.RankedItems, release: ReleaseName) -> Ranking:
+    return Ranking(
+        item_ids=tuple(message.item_ids),
+        scores=np.array(message.scores, np.float32),
+        metadata=tuple(MessageToDict(columns) for columns in message.metadata),
+        origin=ORIGINS.get(message.origin),
+        missing_ids=tuple(message.missing_ids),
+        release=release,
+    )
+
+
+def _encoded(response: pb.EncodeQueryResponse) -> EncodedQuery:
+    return EncodedQuery(
+        vector=convert.vector(response.vector, "vector") if response.HasField("vector") else None,
+        origin=ORIGINS.get(response.origin),
+        missing_ids=tuple(response.missing_ids),
+        release=_release_name(response.release),
+    )
+
+
+def _served(message: pb.Release) -> ServedRelease:
+    return ServedRelease(
+        name=message.name,
+        fingerprint=message.fingerprint,
+        created=message.create_time.ToDatetime(),
+        format_version=message.format_version,
+        dim=message.dim,
+        item_count=message.item_count,
+        known_entity_count=message.known_entity_count,
+        query_entity=ENTITIES.get(message.query_entity, ""),
+        query_features=tuple(message.query_features),
+        reads_history=message.reads_history,
+        index=message.index,
+        index_recall=message.index_recall,
+        metrics=dict(message.metrics),
+        versions=dict(message.versions),
+        notice=message.notice,
+    )
+
+
+def _release_name(message: pb.ReleaseId) -> ReleaseName:
+    return ReleaseName(message.name, message.fingerprint)
+
+
+def _not_ready(timeout_s: float) -> UnavailableError:
+    return UnavailableError(f"no server was ready within {timeout_s:g} s. See whether it runs and what its log says.")

@@ -1,0 +1,200 @@
+"""Between messages and the library's types: nothing behind this file knows the wire, nothing before it the library."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.struct_pb2 import Struct
+
+from recsys.errors import RequestError
+from recsys.export.release import Release
+from recsys.retrieval import Answer, Retriever
+from recsys.types import Float32, Origin, Query
+from serving.settings import ServerSettings
+from serving.v1 import recommendation_service_pb2 as pb
+
+ORIGINS = {
+    Origin.KNOWN_ENTITY: pb.ORIGIN_KNOWN_ENTITY,
+    Origin.FEATURES: pb.ORIGIN_FEATURES,
+    Origin.ITEMS: pb.ORIGIN_ITEMS,
+    Origin.VECTOR: pb.ORIGIN_VECTOR,
+    Origin.POPULARITY: pb.ORIGIN_POPULARITY,
+}
+ENTITIES = {
+    "user": pb.QUERY_ENTITY_USER,
+    "item": pb.QUERY_ENTITY_ITEM,
+    "features": pb.QUERY_ENTITY_FEATURES,
+}
+LITTLE_ENDIAN = np.dtype("<f4")
+
+
+def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
+    """Return a query message as the library takes it.
+
+    Args:
+        message: as received.
+        where: its path in the request, for messages.
+        settings: the limits.
+
+    Raises:
+        RequestError: no form is set, a list is longer than its limit, or the vector's bytes are no numbers.
+    """
+    form = message.WhichOneof("form")
+    excluded = _ids(message.excluded_ids, f"{where}.excluded_ids", settings)
+    if form == "vector":
+        return Query(vector=vector(message.vector, f"{where}.vector"), excluded_ids=excluded)
+    if form == "entity":
+        entity = message.entity
+        return Query(
+            entity_id=entity.entity_id or None,
+            features=_features(entity, f"{where}.entity.features", settings),
+            history=_ids(entity.history, f"{where}.entity.history", settings),
+            excluded_ids=excluded,
+        )
+    if form == "items":
+        item_ids = _ids(message.items.item_ids, f"{where}.items.item_ids", settings)
+        if not item_ids:
+            raise RequestError(f"{where}.items.item_ids", "got none, expected at least 1")
+        return Query(item_ids=item_ids, excluded_ids=excluded)
+    raise RequestError(where, "got no form, expected one of: entity, items, vector")
+
+
+def query_message(asked: Query) -> pb.Query:
+    """Return a query as a message; what makes no sense is left to the server to refuse."""
+    message = pb.Query(excluded_ids=asked.excluded_ids)
+    if asked.vector is not None:
+        message.vector.float32_le = np.ascontiguousarray(asked.vector, LITTLE_ENDIAN).tobytes()
+    elif asked.item_ids:
+        message.items.item_ids.extend(asked.item_ids)
+    elif asked.entity_id is not None or asked.features is not None or asked.history:
+        message.entity.SetInParent()
+        message.entity.entity_id = asked.entity_id or ""
+        message.entity.history.extend(asked.history)
+        for name, value in (asked.features or {}).items():
+            message.entity.features[name].CopyFrom(_feature_message(name, value))
+    return message
+
+
+def vector(message: pb.Vector, where: str) -> Float32:
+    """Return a vector message as `[dim]`, float32.
+
+    Raises:
+        RequestError: no encoding is set, or the bytes are not a whole number of floats.
+    """
+    encoding = message.WhichOneof("encoding")
+    if encoding == "float32_le":
+        if len(message.float32_le) % LITTLE_ENDIAN.itemsize:
+            got = len(message.float32_le)
+            raise RequestError(f"{where}.float32_le", f"got {got} bytes, expected 4 for each number")
+        return np.frombuffer(message.float32_le, LITTLE_ENDIAN).astype(np.float32, copy=False)
+    if encoding == "values":
+        return np.array(message.values.values, np.float32)
+    raise RequestError(where, "got no encoding, expected one of: values, float32_le")
+
+
+def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.RankedItems:
+    """Return an answer as a message.
+
+    Args:
+        answer: the neighbours.
+        shown: display columns of each item, or nothing.
+    """
+    return pb.RankedItems(
+        item_ids=answer.item_ids,
+        scores=answer.scores.tolist(),
+        metadata=[_struct(columns) for columns in shown],
+        origin=ORIGINS[answer.origin],
+        missing_ids=answer.missing_ids,
+    )
+
+
+def release_id(release: Release) -> pb.ReleaseId:
+    """Return a release's name and fingerprint."""
+    return pb.ReleaseId(name=release.name, fingerprint=release.fingerprint)
+
+
+def release(retriever: Retriever) -> pb.Release:
+    """Return what a retriever serves."""
+    manifest, facts = retriever.release.manifest, retriever.release.facts
+    message = pb.Release(
+        name=retriever.release.name,
+        fingerprint=retriever.release.fingerprint,
+        format_version=manifest.format_version,
+        dim=facts.dim,
+        item_count=facts.item_count,
+        known_entity_count=facts.query_count,
+        query_entity=ENTITIES[facts.query_entity],
+        query_features=facts.query_columns,
+        reads_history=facts.reads_history,
+        index=facts.index,
+        index_recall=facts.index_recall,
+        metrics=facts.metrics,
+        versions=manifest.versions,
+        notice=facts.notice,
+    )
+    message.create_time.FromDatetime(datetime.datetime.fromisoformat(manifest.created))
+    return message
+
+
+def _ids(ids: Sequence[str], where: str, settings: ServerSettings) -> tuple[str, ...]:
+    if len(ids) > settings.max_ids:
+        raise RequestError(where, f"got {len(ids)} ids, expected at most {settings.max_ids}")
+    return tuple(ids)
+
+
+def _features(entity: pb.Entity, where: str, settings: ServerSettings) -> dict[str, Any]:
+    size = sum(len(name) + value.ByteSize() for name, value in entity.features.items())
+    if size > settings.max_feature_bytes:
+        raise RequestError(where, f"got {size} bytes, expected at most {settings.max_feature_bytes}")
+    return {name: _feature(value) for name, value in entity.features.items()}
+
+
+def _feature(message: pb.FeatureValue) -> Any:
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        return None
+    if kind in ("string_list", "float_list"):
+        return list(getattr(message, kind).values)
+    value = getattr(message, kind)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _feature_message(name: str, value: Any) -> pb.FeatureValue:
+    if value is None:
+        return pb.FeatureValue()
+    if isinstance(value, str):
+        return pb.FeatureValue(string_value=value)
+    if isinstance(value, (bool, np.bool_)):
+        return pb.FeatureValue(string_value=str(bool(value)).lower())
+    if isinstance(value, (int, np.integer)):
+        return pb.FeatureValue(int64_value=int(value))
+    if isinstance(value, (float, np.floating)):
+        return pb.FeatureValue(double_value=float(value))
+    if isinstance(value, (list, tuple, np.ndarray)):
+        if all(isinstance(each, str) for each in value):
+            return pb.FeatureValue(string_list=pb.StringList(values=value))
+        if all(isinstance(each, (int, float, np.number)) for each in value):
+            return pb.FeatureValue(float_list=pb.FloatList(values=np.asarray(value, np.float32).tolist()))
+    raise RequestError(f"query.entity.features.{name}", f"got {value!r}, expected text, a number, or a list of either")
+
+
+def _struct(columns: Mapping[str, Any]) -> Struct:
+    message = Struct()
+    message.update({name: _json(value) for name, value in columns.items()})
+    return message
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (list, tuple)):
+        return [_json(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _json(each) for name, each in value.items()}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)

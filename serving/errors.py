@@ -1,0 +1,37 @@
+"""The errors that only a network brings, beside those of `recsys.errors`."""
+
+from __future__ import annotations
+
+from recsys.errors import MissingError, RecsysError
+
+
+class ReleasePinError(MissingError):
+    """The call asked for a release that is not the one served: drop the pin, or ask a server that has it.
+
+    Attributes:
+        pin: the release that was asked for.
+    """
+
+    def __init__(self, message: str, pin: str) -> None:
+        super().__init__(message)
+        self.pin = pin
+
+
+class UnavailableError(RecsysError):
+    """No server answers, or it is not ready yet: repeat the call a little later.
+
+    Attributes:
+        retry_after_s: seconds to wait first, as far as the server said so; 0 where it did not.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(RecsysError, TimeoutError):
+    """The time allowed for a call ran out: allow more, or ask for less."""
+
+
+class ServerError(RecsysError):
+    """The server failed: report the request id that the message names to those who run it."""

@@ -1,0 +1,1 @@
+"""Convert, call, convert: one file a service."""

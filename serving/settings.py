@@ -1,0 +1,44 @@
+"""Where a server listens and what it allows."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from recsys.registry import settings
+
+
+@settings()
+class ServerSettings:
+    """Settings of one server process.
+
+    Attributes:
+        host: address to listen on; the default is reachable from this machine only.
+        port: TCP port; 0 takes a free one, which is printed and written to the port file.
+        worker_threads: calls that are worked on at the same time.
+        drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
+        max_k: most items for each query.
+        max_batch: most queries in one BatchNearestItems.
+        max_ids: most ids in one list of a query (history, item ids, excluded ids).
+        max_feature_bytes: most bytes of one query's feature values, as sent.
+        max_message_bytes: largest request; larger ones are refused before they are read.
+    """
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(50051, ge=0, le=65535)
+    worker_threads: int = Field(4, ge=1, le=256)
+    drain_s: float = Field(10.0, ge=0, allow_inf_nan=False)
+    max_k: int = Field(1000, ge=1)
+    max_batch: int = Field(1024, ge=1)
+    max_ids: int = Field(10_000, ge=1)
+    max_feature_bytes: int = Field(65_536, ge=1)
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
+
+    @property
+    def address(self) -> str:
+        """Host and port as gRPC writes them."""
+        return address(self.host, self.port)
+
+
+def address(host: str, port: int) -> str:
+    """Return `host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

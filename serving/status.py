@@ -1,0 +1,106 @@
+"""Errors as `google.rpc.Status` and back (AIP-193): one ErrorInfo each, with the details that help the caller."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError
+from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
+
+DOMAIN = "serving.v1"
+INTERNAL_MESSAGE = "the server failed; the log has the reason under the request id."
+
+
+def status_of(error: Exception, request_id: str) -> status_pb2.Status:
+    """Return what the caller is told; of an error that is not deliberate nothing but the request id.
+
+    Args:
+        error: what was raised.
+        request_id: of the call, as the server's log has it.
+    """
+    if isinstance(error, RequestError):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
+        bad_request = error_details_pb2.BadRequest(field_violations=[violation])
+        return _status(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", str(error), request_id, bad_request)
+    if isinstance(error, ReleasePinError):
+        violation = error_details_pb2.PreconditionFailure.Violation(
+            type="RELEASE", subject=error.pin, description=str(error)
+        )
+        failure = error_details_pb2.PreconditionFailure(violations=[violation])
+        return _status(code_pb2.FAILED_PRECONDITION, "RELEASE_NOT_SERVED", str(error), request_id, failure)
+    if isinstance(error, UnavailableError):
+        delay = Duration()
+        delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        retry = error_details_pb2.RetryInfo(retry_delay=delay)
+        return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, retry)
+    if isinstance(error, DeadlineError):
+        return _status(code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error), request_id)
+    if isinstance(error, MissingError):
+        return _status(code_pb2.NOT_FOUND, "NOT_FOUND", str(error), request_id)
+    reason = "RELEASE_UNUSABLE" if isinstance(error, ReleaseError) else "INTERNAL"
+    return _status(code_pb2.INTERNAL, reason, INTERNAL_MESSAGE, request_id)
+
+
+def error_of(call: grpc.RpcError) -> RecsysError:
+    """Return the error that a failed call means to the caller of the client.
+
+    Args:
+        call: what gRPC raised; sync and asyncio calls alike.
+    """
+    code, message = call.code(), call.details() or ""
+    details = _details(call)
+    if bad_request := details.get(error_details_pb2.BadRequest):
+        violation = bad_request.field_violations[0]
+        return RequestError(violation.field, violation.description)
+    if failure := details.get(error_details_pb2.PreconditionFailure):
+        return ReleasePinError(message, failure.violations[0].subject)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        retry = details.get(error_details_pb2.RetryInfo)
+        return UnavailableError(message, retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return RequestError("request", f"{message}; send less at once, or raise the limit")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return MissingError(message)
+    info = details.get(error_details_pb2.ErrorInfo)
+    request_id = f" Request id: {info.metadata['request_id']}." if info else ""
+    return ServerError(f"{code.name}: {message}{request_id}")
+
+
+def _status(code: int, reason: str, message: str, request_id: str, *details: Message) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id})
+    packed = []
+    for detail in (info, *details):
+        packed.append(Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _details(call: grpc.RpcError) -> dict[type[Message], Message]:
+    found: dict[type[Message], Message] = {}
+    status = rpc_status.from_call(call) if isinstance(call, grpc.Call) else _from_trailing(call)
+    for packed in status.details if status else ():
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.PreconditionFailure,
+            error_details_pb2.RetryInfo,
+        ):
+            if packed.Is(kind.DESCRIPTOR):
+                found[kind] = kind()
+                packed.Unpack(found[kind])
+    return found
+
+
+def _from_trailing(call: grpc.RpcError) -> status_pb2.Status | None:
+    """Return the status that an asyncio error carries in its trailing metadata."""
+    for key, value in call.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return status_pb2.Status.FromString(value)
+    return None
