@@ -21,8 +21,15 @@ SECTIONS = {
     "objectives": "[objective]",
     "indexes": "[index]",
 }
-STAGES = {"run": config.Run, "data": config.Data, "query": config.QuerySide, "item": config.ItemSide,
-          "training": config.Training, "training.schedule": config.Schedule, "evaluation": config.Evaluation}  # fmt: skip
+STAGES = {
+    "run": config.Run,
+    "data": config.Data,
+    "query": config.QuerySide,
+    "item": config.ItemSide,
+    "training": config.Training,
+    "training.schedule": config.Schedule,
+    "evaluation": config.Evaluation,
+}
 
 
 def command(

@@ -111,8 +111,6 @@ def _port(file: Path, wait_s: float) -> int:
     deadline = time.monotonic() + wait_s
     while not file.is_file():
         if time.monotonic() > deadline:
-            raise MissingError(
-                f"{file}: no such file after {wait_s:g} s. Does the server run, with --port-file {file}?"
-            )
+            raise MissingError(f"{file}: no such file after {wait_s:g} s. Is the server running with --port-file?")
         time.sleep(0.1)
     return int(file.read_text(encoding="utf-8"))

@@ -69,8 +69,8 @@ def verify(folder: ReleaseFolder) -> None:
     parts = retriever.release.manifest.parts
     size = sum(part.size_bytes for part in parts.values())
     Console().print(
-        f"{retriever.release.name}: {len(parts)} parts, {size / 1e6:.1f} MB, all checksums right; golden queries answered "
-        "as written",
+        f"{retriever.release.name}: {len(parts)} parts, {size / 1e6:.1f} MB, all checksums right; golden queries "
+        "answered as written",
         soft_wrap=True,
     )
 
@@ -107,9 +107,9 @@ def show_release(release: Release, console: Console) -> None:
     table.add_row("queries", f"{facts.query_entity}; {facts.query_count:,} known by id")
     certificate = Certificate.read(release.folder / CERTIFICATE)
     found = (
-        f"{certificate.kind}: recall@{certificate.k} {certificate.recall:.4f}, at least {certificate.recall_low:.4f} with "
-        f"{certificate.confidence:.0%} confidence ({certificate.queries} queries); {certificate.query_us:.0f} us a query, "
-        f"exact search {certificate.exact_query_us:.0f} us"
+        f"{certificate.kind}: recall@{certificate.k} {certificate.recall:.4f}, at least {certificate.recall_low:.4f} "
+        f"with {certificate.confidence:.0%} confidence ({certificate.queries} queries); "
+        f"{certificate.query_us:.0f} us a query, exact search {certificate.exact_query_us:.0f} us"
     )
     table.add_row("index", found)
     if certificate.note:

@@ -66,7 +66,7 @@ class TrainingBatches:
         self._order: tuple[int, Int32] = (-1, np.zeros(0, np.int32))
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step; every epoch is a new order of all interactions, the rest of a division left out."""
+        """Return the batch of a step; each epoch is a new order of all interactions, an incomplete batch left out."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             drawn = np.random.default_rng([self._seed, 3, epoch])
@@ -100,7 +100,8 @@ class TrainingBatches:
         if self._positives is None:
             known = candidate_row[None, :] == candidate_row[: len(query_row), None]
         else:
-            known = self._positives[query_row][:, candidate_row].toarray()
+            distinct, place = np.unique(query_row, return_inverse=True)
+            known = self._positives[distinct][:, candidate_row].toarray()[place]
         np.fill_diagonal(known, False)
         return known
 

@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recsys import registry
@@ -219,7 +220,7 @@ def render(report: Report, console: Console) -> None:
     """Print a report as tables."""
     console.print(f"[bold]{report.run}[/bold]: source {report.source}, query entity {report.entity}")
     if report.notice:
-        console.print(report.notice)
+        console.print(escape(report.notice))
     shape = report.concentration
     overview = Table("what", "value", title="Counts")
     overview.columns[1].justify = "right"
@@ -247,16 +248,16 @@ def render(report: Report, console: Console) -> None:
     if report.unknown_ids:
         table = Table("side", "ids", "interactions", "share", "examples", title="Unknown ids")
         for found in report.unknown_ids:
-            share, examples = f"{found.interaction_rate:.2%}", ", ".join(found.examples)
+            share, examples = f"{found.interaction_rate:.2%}", escape(", ".join(found.examples))
             table.add_row(found.side, f"{found.id_count:,}", f"{found.interaction_count:,}", share, examples)
         console.print(table)
     if report.rejected:
         table = Table("reason", "rows", "examples", title="Broken rows")
         for rejected in report.rejected:
-            table.add_row(rejected.reason, f"{rejected.count:,}", "\n".join(rejected.examples))
+            table.add_row(escape(rejected.reason), f"{rejected.count:,}", escape("\n".join(rejected.examples)))
         console.print(table)
     for warning in report.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]warning[/yellow] {escape(warning)}", highlight=False)
     if not report.warnings:
         console.print("No warnings.")
 
@@ -265,9 +266,9 @@ def _render_columns(report: Report, console: Console) -> None:
     table = Table("side", "column", "type", "read by", "missing", "distinct", "most frequent", title="Columns")
     for column in report.columns:
         distinct = "" if column.distinct_count is None else f"{column.distinct_count:,}{'+' * column.is_at_least}"
-        top = "" if column.top_value is None else f"{column.top_value[:30]} ({column.top_value_rate:.1%})"
+        top = "" if column.top_value is None else f"{escape(column.top_value[:30])} ({column.top_value_rate:.1%})"
         missing, read_by = f"{column.missing_rate:.1%}", ", ".join(column.read_by)
-        table.add_row(column.side, column.name, column.type, read_by, missing, distinct, top)
+        table.add_row(column.side, escape(column.name), escape(column.type), read_by, missing, distinct, top)
     console.print(table)
 
 
@@ -297,9 +298,8 @@ class _ColumnCounts:
         self.rows = 0
         self.missing = 0
         self.is_at_least = False
-        self.counts: Counter | None = (
-            None if pa.types.is_fixed_size_list(kind) or pa.types.is_struct(kind) else Counter()
-        )
+        within = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        self.counts: Counter | None = None if pa.types.is_nested(within) else Counter()
 
     def add(self, values: pa.Array | pa.ChunkedArray) -> None:
         """Count some rows."""
@@ -307,14 +307,13 @@ class _ColumnCounts:
         self.rows += len(series)
         if isinstance(series.dtype, pl.List):
             self.missing += series.list.len().fill_null(0).eq(0).sum()
-            series = series.explode(empty_as_null=False)
-        elif series.dtype.is_float():
-            series = series.fill_nan(None)
-            self.missing += series.null_count()
         else:
+            series = series.fill_nan(None) if series.dtype.is_float() else series
             self.missing += series.null_count()
-        if self.counts is None:
+        if self.counts is None or self.missing == self.rows:
             return
+        if isinstance(series.dtype, pl.List):
+            series = series.explode(empty_as_null=False)
         found = series.drop_nulls().value_counts(name="count")
         if len(self.counts) + len(found) > MAX_DISTINCT:
             self.is_at_least = True

@@ -58,7 +58,7 @@ class Past:
         return np.where(places >= starts[:, None], self._rows[np.maximum(places, 0)], NO_ROW).astype(np.int32)
 
     def _drawn(self, starts: Int64, ends: Int64, length: int, random: np.random.Generator) -> Int32:
-        """Return up to `length` interactions of each entity: a window at a random place of its shuffled interactions."""
+        """Return up to `length` interactions of each entity: a window somewhere in its shuffled interactions."""
         sizes = (ends - starts)[:, None]
         offset = random.integers(0, np.maximum(sizes, 1))
         steps = np.arange(length)

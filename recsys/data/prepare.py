@@ -1,4 +1,4 @@
-"""Turn a source into rows, parts and codes, once; a folder of memory-mapped arrays lets training start again at once."""
+"""Turn a source into rows, parts and codes, once; training starts again at once from their memory-mapped arrays."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Prepared:
         item_encoders: fitted features of the item side, by name.
         query_encoders: fitted features of the query side, by name.
         item_codes: codes of the catalogue, `[items, *shape]` each.
-        query_codes: codes of the query entities, `[queries, *shape]` each; history is not among them, it depends on time.
+        query_codes: codes of the query entities, `[queries, *shape]` each; without history, which depends on time.
         notice: what must be said wherever the data is named.
     """
 

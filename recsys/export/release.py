@@ -145,7 +145,7 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
                 f"{path}: format_version",
                 version,
                 str(FORMAT_VERSION),
-                "Write the release again with `recsys train` from its run.toml (training resumes from its work folder).",
+                "Write the release again: `recsys train` on its run.toml goes on from its work folder.",
             )
         )
     try:

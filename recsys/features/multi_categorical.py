@@ -22,7 +22,7 @@ class MultiCategorical:
     """Any number of values a row; the vector is pooled over the first `max_values` of them.
 
     Attributes:
-        column: the raw column of lists; empty means the feature's name. A column of single values counts as lists of one.
+        column: the raw column of lists; empty means the feature's name. Single values count as lists of one.
         width: length of the vector.
         max_values: values of a row that count; the rest is cut.
         pooling: how the values' vectors become one.

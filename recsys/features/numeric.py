@@ -12,7 +12,7 @@ from pydantic import Field
 from recsys.errors import DataError, describe, verbatim
 from recsys.features._vocabulary import flat
 from recsys.registry import settings
-from recsys.types import Float32, Int64
+from recsys.types import Int64
 
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer, Tables

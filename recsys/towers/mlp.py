@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @settings()
 class Mlp:
-    """`normalise(W_n h_{n-1} + b_n)`, `h_i = dropout(activation(W_i h_{i-1} + b_i))`, `h_0` = all features side by side.
+    """`normalise(W_n h_{n-1} + b_n)`, `h_i = dropout(activation(W_i h_{i-1} + b_i))`, `h_0` = features side by side.
 
     Reference:
         Yi et al. 2019, Sampling-bias-corrected neural modeling, RecSys'19, Section 3; Yao et al. 2021,

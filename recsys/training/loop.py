@@ -80,6 +80,22 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
     return _Loop(run, prepared, folder, validate).run_to_end()
 
 
+def compiled(run: Run, prepared: Prepared, batches: TrainingBatches) -> TwoTowerModel:
+    """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
+    model = TwoTowerModel(prepared, run)
+    model.compile(optimizer=_optimizer(run, batches.steps))
+    model(tf.nest.map_structure(tf.constant, dict(batches.batch(0))))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train_steps(model: TwoTowerModel, batches: TrainingBatches, first_step: int = 0) -> Iterator[tf.Tensor]:
+    """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats."""
+    train_step = tf.function(model.train_step, autograph=False)
+    for batch in batches.dataset(first_step):
+        yield train_step(batch)["loss"]
+
+
 class _Loop:
     def __init__(
         self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None
@@ -89,12 +105,10 @@ class _Loop:
         self._batches = TrainingBatches(
             prepared, run, uniform_negatives=objective.uniform_negatives, mask_positives=objective.mask_positives
         )
-        self._model = TwoTowerModel(prepared, run)
-        self._model.compile(optimizer=_optimizer(run, self._batches.steps))
+        self._model = compiled(run, prepared, self._batches)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False, name="best_metric")
         self._worse = tf.Variable(0, dtype=tf.int64, trainable=False, name="validations_without_better")
-        self._create_variables()
         everything = tf.train.Checkpoint(
             model=self._model,
             optimizer=self._model.optimizer,
@@ -115,19 +129,18 @@ class _Loop:
         validations = self._earlier_validations(first)
         looks_every = self._batches.steps_per_epoch * self._run.training.validate_every_epochs
         total = self._batches.steps
-        train_step = tf.function(self._model.train_step, autograph=False)
         losses: list[tf.Tensor] = []
         saved_at = time.monotonic()
         stopped = self._patience_is_over()
         examples = self._batches.batch_size
         with _stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
             running.start_at(first * examples)
-            for batch in () if stopped else self._batches.dataset(first):
-                losses.append(train_step(batch)["loss"])
+            for loss in () if stopped else train_steps(self._model, self._batches, first):
+                losses.append(loss)
                 step = int(self._step.assign_add(1).numpy())
                 running.advance(examples)
                 if step % LOG_EVERY_STEPS == 0:
-                    self._log(step, float(losses[-1]), running)
+                    self._log(step, float(loss), running)
                 if self._validate and (step % looks_every == 0 or step == total):
                     validations.append(self._look(step, losses))
                     losses = []
@@ -149,12 +162,6 @@ class _Loop:
         if self._best_weights.latest_checkpoint:
             self._best_weights.checkpoint.restore(self._best_weights.latest_checkpoint).expect_partial()
         return Fitted(self._model, tuple(validations), int(self._step.numpy()), stopped)
-
-    def _create_variables(self) -> None:
-        """Make every variable, the optimiser's too, so that a checkpoint restores at once and eagerly."""
-        batch = tf.nest.map_structure(tf.constant, dict(self._batches.batch(0)))
-        self._model(batch)
-        self._model.optimizer.build(self._model.trainable_variables)
 
     def _look(self, step: int, losses: list[tf.Tensor]) -> Validation:
         metric = self._validate(self._model)

@@ -14,8 +14,8 @@ from recsys import config, pipeline
 from recsys.errors import DataError, RecsysError
 from recsys.evaluation import report
 from recsys.export.release import open_release
-from recsys.retrieval import Origin, Retriever
-from recsys.types import Query
+from recsys.retrieval import Retriever
+from recsys.types import Origin, Query
 from tests.worlds import block_run
 
 

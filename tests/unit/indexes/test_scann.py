@@ -1,12 +1,13 @@
 """ScaNN's settings: when search is exact, what is settled on, and what can be changed without building again."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import ReleaseError, SettingError
+from recsys.errors import ReleaseError, SettingError, StorageError
 from recsys.indexes import ExactSearcher
 from recsys.indexes.scann import Scann, ScannSearcher
 
@@ -118,6 +119,17 @@ def test_a_folder_that_scann_cannot_read_is_refused(tmp_path):
 
     with pytest.raises(ReleaseError, match="ScaNN"):
         index.load(tmp_path, vectors)
+
+
+def test_a_disk_that_takes_no_more_is_a_storage_error(tmp_path):
+    # The operating system refuses files above 50,000 bytes; the vectors alone are 8,000 x 8 x 4 = 256,000.
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(StorageError, match="Make room"):
+            Scann().build(clustered(8000), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def test_the_description_of_a_folder_holds_kind_shape_digest_and_sizes(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from recsys.errors import ReleaseError, RequestError
-from recsys.retrieval import Origin, Retriever
-from recsys.types import Query
+from recsys.retrieval import Retriever
+from recsys.types import Origin, Query
 from tests.worlds import ITEMS
 
 

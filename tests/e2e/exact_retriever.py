@@ -1,0 +1,123 @@
+"""A retriever over given vectors that works without a trained release, for tests of the wire."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import RequestError
+from recsys.export.release import Facts, Manifest, Release
+from recsys.retrieval import Answer, Encoding
+from recsys.types import Origin, Query
+
+FINGERPRINT = "0123456789abcdef" * 4
+VECTORS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8), "ü": (-1.0, 0.0)}
+SHARES = {"c": 0.5, "a": 0.25, "b": 0.25, "ü": 0.0}
+ENTITIES = {"Zoë": (0.0, 1.0)}
+TASTES = {"east": (1.0, 0.0)}
+
+
+class ExactRetriever:
+    """Exact search over four items in two dimensions: a = (1, 0), b = (0, 1), c = (0.6, 0.8), ü = (-1, 0).
+
+    The entity Zoë is (0, 1), the taste `east` is (1, 0); an unknown entity without a known taste gets the popular items.
+    """
+
+    def __init__(self) -> None:
+        facts = Facts(
+            run="exact",
+            query_entity="user",
+            query_columns=("taste",),
+            reads_history=False,
+            dim=2,
+            item_count=4,
+            query_count=1,
+            index="brute_force",
+            notice="made up",
+            metrics={"nDCG@10": 0.5},
+            index_recall=1.0,
+        )
+        manifest = Manifest(
+            fingerprint=FINGERPRINT,
+            format_version=1,
+            created="2026-01-02T03:04:05+00:00",
+            parent="",
+            versions={"numpy": "2"},
+            facts=facts,
+            parts={},
+        )
+        self.release = Release(Path("exact-0123456789ab"), manifest)
+        self.answered = 0
+        self.features: list[Any] = []
+
+    def warm(self) -> None:
+        """Nothing to replay."""
+
+    def encode(self, queries: Sequence[Query]) -> Encoding:
+        made = [self._encode(query, f"queries[{place}]") for place, query in enumerate(queries)]
+        vectors, origins, missing_ids = zip(*made, strict=True)
+        return Encoding(np.array(vectors, np.float32), origins, missing_ids)
+
+    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+        encoding = self.encode(queries)
+        answers = []
+        for place, query in enumerate(queries):
+            scores = {item_id: float(np.dot(encoding.vectors[place], vector)) for item_id, vector in VECTORS.items()}
+            if encoding.origins[place] is Origin.POPULARITY:
+                scores = SHARES
+            kept = [item_id for item_id in sorted(scores, key=lambda each: -scores[each])]
+            kept = [item_id for item_id in kept if item_id not in query.excluded_ids][:k]
+            values = np.array([scores[item_id] for item_id in kept], np.float32)
+            answers.append(Answer(tuple(kept), values, encoding.origins[place], encoding.missing_ids[place]))
+        self.answered += len(answers)
+        return answers
+
+    def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return [{"title": f"Thing {item_id}", "tags": ["x", "y"], "price": float("nan")} for item_id in item_ids]
+
+    def _encode(self, query: Query, where: str) -> tuple[Any, Origin, tuple[str, ...]]:
+        if query.vector is not None:
+            if query.vector.shape != (2,):
+                raise RequestError(f"{where}.vector", f"got shape {query.vector.shape}, expected (2,)")
+            if not np.isfinite(query.vector).all():
+                raise RequestError(f"{where}.vector", "got NaN or infinity, expected finite numbers")
+            return query.vector, Origin.VECTOR, ()
+        if query.item_ids:
+            missing = tuple(item_id for item_id in query.item_ids if item_id not in VECTORS)
+            known = [VECTORS[item_id] for item_id in query.item_ids if item_id in VECTORS]
+            return (np.mean(known, axis=0), Origin.ITEMS, missing) if known else ((0, 0), Origin.POPULARITY, missing)
+        if query.entity_id in ENTITIES:
+            return ENTITIES[query.entity_id], Origin.KNOWN_ENTITY, ()
+        self.features.append(query.features)
+        missing = (() if query.entity_id is None else (query.entity_id,)) + tuple(
+            item_id for item_id in query.history if item_id not in VECTORS
+        )
+        for name in query.features or {}:
+            if name not in ("taste", "number", "real", "several", "vector", "nothing"):
+                raise RequestError(f"{where}.features.{name}", "no query feature of this name")
+        taste = (query.features or {}).get("taste")
+        return (TASTES[taste], Origin.FEATURES, missing) if taste in TASTES else ((0, 0), Origin.POPULARITY, missing)
+
+
+class GatedRetriever(ExactRetriever):
+    """Answers only when the gate is open; `entered` says that a call waits at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.gate = threading.Event(), threading.Event()
+
+    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+        self.entered.set()
+        assert self.gate.wait(30)
+        return super().nearest(queries, k)
+
+
+class BrokenRetriever(ExactRetriever):
+    """Fails in a way that nobody foresaw."""
+
+    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+        raise ZeroDivisionError("secret of /srv/releases")

@@ -1,0 +1,333 @@
+"""The data report: figures by hand on small files, and a warning for each kind of leak."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from recsys import config
+from recsys.data.describe import agreement, describe_data, render
+from recsys.errors import DataError
+
+ITEMS = pa.table({"item_id": ["a", "b", "c"], "colour": ["red", "red", None]})
+
+
+@pytest.fixture
+def report_on(tmp_path):
+    """A function that writes tables and returns the report of a run over them."""
+
+    def report(interactions, items=ITEMS, users=None, entity="user", split=None, query=None, source=None, **sections):
+        tables = {"interactions": interactions, "items": items, "users": users}
+        paths = {}
+        for name, table in tables.items():
+            if isinstance(table, str):
+                paths[name] = str(tmp_path / f"{name}.csv")
+                (tmp_path / f"{name}.csv").write_text(table)
+            elif table is not None:
+                paths[name] = str(tmp_path / f"{name}.parquet")
+                pq.write_table(table, paths[name])
+        features = query or {"who": {"kind": "id"}}
+        run = {
+            "name": "small",
+            "source": {"kind": "parquet", **paths, **(source or {})},
+            "split": split or {"kind": "random", "test_rate": 0.2, "validation_rate": 0.0},
+            "query": {"entity": entity, **({} if entity == "item" else {"features": features})},
+            "item": {"features": {"colour": {"kind": "categorical"}}},
+            **sections,
+        }
+        return describe_data(config.from_tables(run))
+
+    return report
+
+
+def met(pairs, **columns):
+    users, items = zip(*pairs, strict=True)
+    return pa.table({"user_id": list(users), "item_id": list(items), **columns})
+
+
+def warnings_about(report, *words):
+    return [warning for warning in report.warnings if all(word in warning for word in words)]
+
+
+def test_counts_are_counted(report_on):
+    report = report_on(met([("u", "a"), ("u", "a"), ("u", "b"), ("v", "a")]))
+
+    assert report.interaction_count == 4
+    assert report.item_count == 3
+    assert report.query_count == 2
+    # (u, a) stands there twice.
+    assert report.distinct_pair_count == 3
+    assert report.duplicate_count == 1
+    assert sum(report.part_counts.values()) == 4
+
+
+def test_query_entities_of_both_the_table_and_the_interactions_count(report_on):
+    users = pa.table({"user_id": ["u", "silent"], "town": ["Ulm", "Ulm"]})
+
+    assert report_on(met([("u", "a"), ("new", "a")]), users=users).query_count == 3
+
+
+def test_concentration_is_the_share_of_the_most_frequent_items(report_on):
+    # Of 20 items, item 0 is met 30 times, item 1 10 times and 10 others once each: 50 in all.
+    items = pa.table({"item_id": [f"i{row}" for row in range(20)], "colour": ["red"] * 20})
+    pairs = [("u", "i0")] * 30 + [("u", "i1")] * 10 + [("v", f"i{row}") for row in range(2, 12)]
+
+    shape = report_on(met(pairs), items=items).concentration
+
+    # 1 % of 20 items rounds up to one item: 30 / 50. 10 % are two items: 40 / 50.
+    assert shape.top_1_percent_rate == pytest.approx(0.6)
+    assert shape.top_10_percent_rate == pytest.approx(0.8)
+    assert (shape.max_per_item, shape.max_per_query, shape.items_never_met) == (30, 40, 8)
+    # Ascending: 8 zeros, 10 ones (i = 9..18), 10 (i = 19), 30 (i = 20); n = 20.
+    # sum (2i - 21) over i = 9..18 is 2 * 135 - 210 = 60; 10 * 17 = 170; 30 * 19 = 570; 800 / (20 * 50) = 0.8.
+    assert shape.gini == pytest.approx(0.8)
+
+
+def test_evenly_met_items_have_a_gini_coefficient_of_zero(report_on):
+    assert report_on(met([("u", "a"), ("u", "b"), ("v", "c")])).concentration.gini == 0
+
+
+def test_ids_that_the_tables_lack_are_counted_with_examples(report_on):
+    users = pa.table({"user_id": ["u"], "town": ["Ulm"]})
+
+    report = report_on(met([("u", "a"), ("u", "x"), ("w", "x"), ("w", "y")]), users=users)
+
+    found = {each.side: each for each in report.unknown_ids}
+    assert (found["item"].id_count, found["item"].interaction_count, found["item"].interaction_rate) == (2, 3, 0.75)
+    assert found["item"].examples == ("x", "y")
+    assert (found["query"].id_count, found["query"].interaction_count) == (1, 2)
+    assert warnings_about(report, "75.0%", "item that the items lack")
+
+
+def test_an_item_to_item_run_looks_for_the_query_among_the_items(report_on):
+    pairs = pa.table({"source": ["a", "z", "b"], "item_id": ["b", "a", "b"]})
+
+    report = report_on(pairs, entity="item", source={"query_column": "source"})
+
+    assert [(each.side, each.examples) for each in report.unknown_ids] == [("query", ("z",))]
+    # Of three interactions, b leads to b.
+    assert warnings_about(report, "33.3%", "from an item to itself")
+
+
+def test_missing_values_and_cardinalities_of_each_column(report_on):
+    items = pa.table(
+        {
+            "item_id": ["a", "b", "c", "d"],
+            "colour": ["red", "red", "blue", None],
+            "price": [1.0, float("nan"), None, 2.0],
+            "tags": [["x", "y"], ["x"], [], None],
+            "vector": pa.array([[0.0, 1.0]] * 4, pa.list_(pa.float32(), 2)),
+        }
+    )
+
+    columns = {column.name: column for column in report_on(met([("u", "a"), ("v", "b")]), items=items).columns}
+
+    colour, price, tags, vector = (columns[name] for name in ("colour", "price", "tags", "vector"))
+    assert (colour.missing_count, colour.missing_rate, colour.distinct_count) == (1, 0.25, 2)
+    assert (colour.top_value, colour.top_value_rate) == ("red", pytest.approx(2 / 3))
+    assert colour.read_by == ("colour",)
+    assert (price.missing_count, price.distinct_count, price.read_by) == (2, 2, ())
+    assert (tags.missing_count, tags.distinct_count, tags.top_value) == (2, 2, "x")
+    assert vector.distinct_count is None
+
+
+def test_the_time_range_is_told_in_utc(report_on):
+    report = report_on(met([("u", "a"), ("v", "b")], at=[86_400, 0]), source={"timestamp_column": "at"})
+
+    assert report.first_time == "1970-01-01T00:00:00+00:00"
+    assert report.last_time == "1970-01-02T00:00:00+00:00"
+
+
+def test_broken_rows_are_listed_and_too_many_are_a_warning(report_on):
+    report = report_on("user_id,item_id\nu,a\n,a\nv,b\n")
+
+    assert [(each.reason, each.count) for each in report.rejected] == [("query_id missing", 1)]
+    assert report.rejected[0].examples[0].endswith("interactions.csv:3: None")
+    assert warnings_about(report, "1 broken rows are more than data.max_rejected_rate = 0.01 allows")
+
+
+def test_a_source_of_nothing_but_broken_rows_is_an_error_that_names_one(report_on):
+    with pytest.raises(DataError, match=r"no usable interaction.*query_id missing \(.*interactions\.csv:2"):
+        report_on("user_id,item_id\n,a\n")
+
+
+def test_empty_and_constant_columns_are_warned_about(report_on):
+    items = pa.table({"item_id": ["a", "b"], "colour": pa.array([None, None], pa.string()), "shop": ["one", "one"]})
+
+    report = report_on(met([("u", "a"), ("v", "b")]), items=items)
+
+    assert warnings_about(report, "'colour' has no value at all")
+    assert warnings_about(report, "'shop' has the same value everywhere")
+
+
+def test_items_without_any_feature_are_warned_about(report_on):
+    assert warnings_about(report_on(met([("u", "a")])), "1 items (33.3%)", "no value in any column")
+
+
+def test_a_feature_that_reads_a_missing_column_is_warned_about(report_on):
+    item = {"features": {"color": {"kind": "categorical"}}}
+
+    assert warnings_about(report_on(met([("u", "a")]), item=item), "item.features.color", "Did you mean 'colour'?")
+
+
+def test_a_split_that_trains_on_later_rows_than_it_tests_on_is_warned_about(report_on):
+    pairs = [(f"u{row}", "abc"[row % 3]) for row in range(200)]
+    interactions, times = met(pairs, at=list(range(200))), {"timestamp_column": "at"}
+
+    mixed = report_on(interactions, source=times)
+    in_order = report_on(interactions, source=times, split={"kind": "by_time"})
+
+    assert warnings_about(mixed, "before the latest training interaction")
+    assert not warnings_about(in_order, "before the latest training interaction")
+
+
+def test_a_split_that_needs_times_which_are_not_there_is_a_warning(report_on):
+    report = report_on(met([("u", "a")]), split={"kind": "by_time"})
+
+    assert report.part_counts == {}
+    assert warnings_about(report, "The split cannot be made", "a source with times")
+
+
+def free_run(report_on, **columns):
+    random = np.random.default_rng(0)
+    codes = random.integers(3, size=300)
+    table = {"item_id": [f"{'abc'[code]}" for code in codes]}
+    table |= {name: make(codes, random) for name, make in columns.items()}
+    features = {name: {"kind": "categorical"} for name in columns if name != "unread"}
+    return report_on(pa.table(table), entity="features", query=features, source={"query_column": ""})
+
+
+def test_a_query_column_that_determines_the_item_is_a_leak(report_on):
+    # Every code has two values of its own, so each value goes with one item only.
+    report = free_run(
+        report_on,
+        order=lambda codes, random: [f"{code * 2 + random.integers(2)}" for code in codes],
+        device=lambda codes, random: [f"{random.integers(4)}" for _ in codes],
+    )
+
+    assert warnings_about(report, "'order' determines the item", "100.0%")
+    assert not warnings_about(report, "'device'")
+
+
+def test_a_query_column_whose_values_are_all_different_is_no_evidence(report_on):
+    report = free_run(report_on, session=lambda codes, random: [f"s{row}" for row in range(len(codes))])
+
+    assert not warnings_about(report, "'session'")
+
+
+def test_a_query_column_that_equals_the_item_is_a_leak_even_when_no_feature_reads_it(report_on):
+    report = free_run(
+        report_on,
+        hour=lambda codes, random: [f"{random.integers(24)}" for _ in codes],
+        unread=lambda codes, random: ["abc"[code] for code in codes],
+    )
+
+    assert warnings_about(report, "'unread' equals the item id in 100.0%", "No feature of the run reads it")
+
+
+def test_a_user_column_that_holds_the_answer_is_a_leak(report_on):
+    users = pa.table({"user_id": [f"u{row}" for row in range(60)], "last": ["abc"[row % 3] for row in range(60)]})
+    pairs = [(f"u{row}", "abc"[row % 3]) for row in range(60)]
+
+    report = report_on(met(pairs), users=users)
+
+    assert warnings_about(report, "'last' equals the item id in 100.0%")
+
+
+def test_an_item_column_counted_from_the_interactions_is_a_leak(report_on):
+    # Item i is met i + 1 times, and its column `sold` says so; `shelf` is in another order.
+    ids = [f"i{row}" for row in range(12)]
+    items = pa.table(
+        {
+            "item_id": ids,
+            "colour": ["red"] * 12,
+            "sold": list(range(1, 13)),
+            "shelf": [5, 1, 8, 2, 11, 0, 9, 3, 7, 4, 10, 6],
+        }
+    )
+    pairs = [(f"u{time}", f"i{row}") for row in range(12) for time in range(row + 1)]
+
+    report = report_on(met(pairs), items=items)
+
+    assert warnings_about(report, "'sold' orders the items as their number of interactions does")
+    assert not warnings_about(report, "'shelf' orders")
+
+
+def test_agreement_is_the_chance_that_two_rows_with_one_value_have_one_item():
+    values = np.array([0, 0, 0, 1, 1, 2])
+    items = np.array([5, 5, 6, 7, 7, 8])
+
+    found, chance, rows = agreement(values, items)
+
+    # Value 0: two rows with item 5 find one of two others alike, the row with item 6 none: 1/2 + 1/2 + 0.
+    # Value 1: both rows find the other alike: 1 + 1. Value 2 occurs once and does not count. 3 / 5.
+    assert found == pytest.approx(3 / 5)
+    assert rows == 5
+    # Two of the 6 rows picked at random: items 5 and 7 twice each: (2 * 1 + 2 * 1) / (6 * 5).
+    assert chance == pytest.approx(4 / 30)
+
+
+def test_the_report_is_plain_json_and_prints(report_on):
+    report = report_on("user_id,item_id\nu,a\n,a\nv,x\n")
+    console = Console(file=io.StringIO(), width=140)
+
+    render(report, console)
+
+    assert json.loads(json.dumps(dataclasses.asdict(report)))["interaction_count"] == 2
+    printed = console.file.getvalue()
+    for words in ("Unknown ids", "Broken rows", "interactions.csv:3", "Gini", "warning"):
+        assert words in printed
+
+
+def test_brackets_in_the_data_are_printed_as_they_are(report_on):
+    items = pa.table({"item_id": ["a", "b"], "colour": ["[/red]", "[/red]"], "[bold]": ["x", "y"]})
+    console = Console(file=io.StringIO(), width=140)
+
+    render(report_on("user_id,item_id\nu,a\n,[/b]\nv,[/x]\n", items=items), console)
+
+    printed = console.file.getvalue()
+    assert all(text in printed for text in ("[/red]", "[bold]", "[/x]"))
+
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        (pa.nulls(2), 2),
+        (pa.array([[["x"]], [[]]]), 0),
+        (pa.array([{"x": 1}, None]), 1),
+        (pa.array([b"x", None]), 1),
+        (pa.array([True, None]), 1),
+        (pa.array([[None], ["x"]], pa.list_(pa.string())), 0),
+        (pa.array([[], None], pa.list_(pa.string())), 2),
+    ],
+)
+def test_missing_values_are_counted_in_columns_of_any_type(report_on, values, missing):
+    items = pa.table({"item_id": ["a", "b"], "colour": ["red", "blue"], "odd": values})
+
+    report = report_on(met([("u", "a"), ("v", "b")]), items=items)
+
+    assert [column.missing_count for column in report.columns if column.name == "odd"] == [missing]
+
+
+def test_the_notice_of_the_data_is_told():
+    run = config.from_tables(
+        {
+            "name": "s",
+            "source": {"kind": "synthetic", "users": 20, "items": 10, "interactions": 200, "groups": 2},
+            "query": {"features": {"segment": {"kind": "categorical"}}},
+            "item": {"features": {"category": {"kind": "categorical"}}},
+        }
+    )
+    console = Console(file=io.StringIO(), width=140)
+
+    report = describe_data(run)
+    render(report, console)
+
+    assert report.interaction_count == 200
+    assert "Synthetic" in report.notice
+    assert report.notice in console.file.getvalue()

@@ -1,0 +1,116 @@
+"""The synthetic world: what is drawn follows the probabilities that it tells."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from recsys.sources.synthetic import Synthetic
+
+SMALL = Synthetic(users=300, items=50, interactions=200_000, groups=4)
+
+
+def rows(raw):
+    met = pa.Table.from_batches(raw.interactions())
+    users = pc.index_in(met["query_id"], raw.queries["query_id"].combine_chunks()).to_numpy()
+    items = pc.index_in(met["item_id"], raw.items["item_id"].combine_chunks()).to_numpy()
+    return users, items, met["timestamp"]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return rows(SMALL.read())
+
+
+def test_true_scores_are_log_probabilities_of_each_user_s_next_item():
+    scores = SMALL.true_scores([0, 7, 299])
+
+    assert scores.shape == (3, 50)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(np.exp(scores.astype(np.float64)).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_true_scores_are_the_softmax_of_inner_products_and_popularity():
+    world = SMALL.world()
+    user = 5
+    vector = world.group_vectors[world.group_of_user[user]]
+    weights = np.exp(SMALL.sharpness * world.item_vectors @ vector + world.popularity)
+
+    np.testing.assert_allclose(np.exp(SMALL.true_scores([user])[0]), weights / weights.sum(), rtol=1e-4)
+
+
+def test_items_are_drawn_with_exactly_the_true_probabilities(drawn):
+    users, items, _ = drawn
+    groups = SMALL.world().group_of_user[users]
+
+    for group in range(SMALL.groups):
+        member = int(np.flatnonzero(SMALL.world().group_of_user == group)[0])
+        expected = np.exp(SMALL.true_scores([member])[0])
+        met = items[groups == group]
+        # A share of n draws has a standard deviation of at most sqrt(p / n); six of them leave no room for chance.
+        shares = np.bincount(met, minlength=SMALL.items) / len(met)
+        assert (np.abs(shares - expected) < 6 * np.sqrt(expected / len(met)) + 1e-6).all()
+
+
+def test_users_are_drawn_by_their_activity(drawn):
+    users, _, _ = drawn
+    expected = SMALL.world().user_probabilities
+
+    shares = np.bincount(users, minlength=SMALL.users) / len(users)
+
+    assert (np.abs(shares - expected) < 6 * np.sqrt(expected / len(users))).all()
+
+
+def test_time_runs_forward_over_the_period(drawn):
+    times = drawn[2].cast(pa.int64()).to_numpy()
+
+    assert (np.diff(times) > 0).all()
+    assert (times[-1] - times[0]) / 86_400_000_000 == pytest.approx(SMALL.days, rel=0.001)
+
+
+def test_one_seed_gives_one_world():
+    def world(seed):
+        return Synthetic(users=30, items=20, interactions=500, seed=seed).read()
+
+    first, again, other = world(3), world(3), world(4)
+
+    assert first.items.equals(again.items)
+    assert first.queries.equals(again.queries)
+    assert np.array_equal(rows(first)[1], rows(again)[1])
+    assert not np.array_equal(rows(first)[1], rows(other)[1])
+
+
+def test_item_features_tell_of_the_latent_vectors_and_noise_hides_them():
+    def mean_similarity_within_categories(noise):
+        source = Synthetic(items=500, feature_noise=noise)
+        category = np.array(source.read().items["category"].to_pylist())
+        vectors = source.world().item_vectors
+        same = category[:, None] == category[None, :]
+        np.fill_diagonal(same, False)
+        return (vectors @ vectors.T)[same].mean()
+
+    # Vectors drawn on a sphere have a mean inner product near 0; those of one category lie together.
+    assert mean_similarity_within_categories(0.0) > 0.3
+    assert abs(mean_similarity_within_categories(1.0)) < 0.05
+
+
+def test_a_user_s_segment_is_the_group_where_there_is_no_noise():
+    source = Synthetic(users=100, feature_noise=0.0)
+
+    segments = source.read().queries["segment"].to_pylist()
+
+    assert segments == [f"segment-{group}" for group in source.world().group_of_user]
+
+
+def test_one_user_and_one_item_make_a_world():
+    raw = Synthetic(users=1, items=1, interactions=3, groups=1).read()
+
+    assert pa.Table.from_batches(raw.interactions())["item_id"].to_pylist() == ["i0", "i0", "i0"]
+
+
+def test_batches_stay_small_however_many_interactions_are_drawn():
+    raw = Synthetic(users=10, items=10, interactions=50_000_000).read()
+
+    first = next(raw.interactions())
+
+    assert first.num_rows < 100_000
