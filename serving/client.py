@@ -32,7 +32,7 @@ RETRY_POLICY = {
         {
             "name": [{"service": SERVICE}],
             "retryPolicy": {
-                "maxAttempts": 4,
+                "maxAttempts": 5,
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
@@ -41,11 +41,15 @@ RETRY_POLICY = {
         }
     ]
 }
-"""At most four attempts, only where the server said UNAVAILABLE or could not be reached, all within the deadline."""
+"""At most five attempts, only where the server said UNAVAILABLE or could not be reached, all within the deadline."""
 
 OPTIONS = [
     ("grpc.service_config", json.dumps(RETRY_POLICY)),
     ("grpc.max_receive_message_length", -1),
+    # gRPC would wait a second before it looks again for a server that was not there, longer than all attempts.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 
 

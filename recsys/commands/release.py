@@ -29,7 +29,7 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
     for label, name in read_labels(releases).items():
         labels.setdefault(name, []).append(label)
     table = Table()
-    for column in ("release", "labels", "created", "items", "dim", "index", "first metric"):
+    for column in ("release", "labels", "created", "items", "dim", "index", "quality"):
         table.add_column(column, overflow="fold")
     rows = []
     for path in releases.glob(f"*/{MANIFEST}"):
@@ -40,10 +40,10 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
             rows.append(("", name, " ".join(labels.get(name, [])), f"unusable: {error}", "", "", "", ""))
             continue
         facts = release.facts
-        metric = next(iter(facts.metrics.items()), ("", 0.0))
+        name_of_metric = "nDCG@10" if "nDCG@10" in facts.metrics else next(iter(facts.metrics))
         rows.append(
             (release.manifest.created, name, " ".join(labels.get(name, [])), release.manifest.created,
-             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{metric[0]} {metric[1]:.4f}")
+             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{name_of_metric} {facts.metrics[name_of_metric]:.4f}")
         )  # fmt: skip
     for row in sorted(rows):
         table.add_row(*row[1:])

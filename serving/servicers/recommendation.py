@@ -35,7 +35,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         retriever = self._retriever(request.release_pin)
         self._check_k(request.k)
         query = convert.query(request.query, "query", self._settings)
-        with _as_only_query():
+        with _as_in_request("query"):
             (answer,) = retriever.nearest([query], request.k)
         shown = _shown(retriever, answer) if request.include_metadata else ()
         return pb.NearestItemsResponse(
@@ -54,7 +54,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         queries = [
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
-        answers = retriever.nearest(queries, request.k)
+        with _as_in_request("queries[0]"):
+            answers = retriever.nearest(queries, request.k)
         return pb.BatchNearestItemsResponse(
             results=[
                 convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
@@ -67,7 +68,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return the vector of one query."""
         retriever = self._retriever(request.release_pin)
         query = convert.query(request.query, "query", self._settings)
-        with _as_only_query():
+        with _as_in_request("query"):
             encoding = retriever.encode([query])
         (origin,) = encoding.origins
         response = pb.EncodeQueryResponse(
@@ -94,12 +95,17 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
 
 @contextmanager
-def _as_only_query() -> Iterator[None]:
-    """Name the field as it stands in a request with one query: the library counts queries."""
+def _as_in_request(first: str) -> Iterator[None]:
+    """Name the field of a mistake by its path in the request, where the library counts queries and knows no entity.
+
+    Args:
+        first: the path of the first query.
+    """
     try:
         yield
     except RequestError as error:
-        raise RequestError(error.field.replace("queries[0]", "query", 1), error.reason) from None
+        path = error.field.replace("queries[0]", first, 1).replace(".features.", ".entity.features.", 1)
+        raise RequestError(path, error.reason) from None
 
 
 def _shown(retriever: Retriever, answer: Answer) -> Sequence[dict[str, Any]]:
