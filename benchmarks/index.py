@@ -317,6 +317,8 @@ SUBJECTS: list[type[Subject]] = [
     Usearch,
 ]
 QUICK: list[type[Subject]] = [BruteForceSubject, ScannSubject, FaissIvfFlat, Hnswlib, Usearch]
+NOISE = 1.05
+"""Ratios below this one are not called a loss."""
 RIVALS = {
     BruteForceSubject.name: [FaissFlat.name],
     ScannSubject.name: [FaissIvfFlat.name, FaissIvfPq.name, FaissHnsw.name, Hnswlib.name, Usearch.name],
@@ -568,6 +570,8 @@ def _note_losses(report: Report, case: Parameters) -> None:
                 mine, theirs = values.get((ours, metric)), values.get((peer, metric))
                 if mine and theirs and better(mine, theirs) != mine:
                     factor = max(mine, theirs) / min(mine, theirs)
+                    if factor < NOISE:
+                        continue
                     report.note(
                         f"Loss ({where}): {metric} of {ours} {mine:,.4g}, {peer} {theirs:,.4g}: {factor:.2f} x."
                     )

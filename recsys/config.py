@@ -94,7 +94,8 @@ class Training:
         optimizer: the Keras optimiser's name.
         learning_rate: step size of the optimiser, > 0.
         schedule: the learning rate over the run.
-        clip_norm: upper bound of the gradients' global L2 norm; 0 turns clipping off.
+        clip_norm: upper bound of the gradients' global L2 norm, before rows of an embedding table that repeat in a
+            batch are summed; 0 turns clipping off.
         deterministic: same losses from the same seed, at some cost in speed.
         mixed_precision: `bfloat16` computes the towers' hidden layers in bfloat16; weights stay float32.
         share_tables: the query tower reads the item tower's embedding tables where a feature stands on both sides.

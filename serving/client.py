@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import time
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # The server is reached directly, even where the environment names a proxy for the web.
+    ("grpc.enable_http_proxy", 0),
 ]
 
 
@@ -214,7 +217,7 @@ def _nearest(query: Query, k: int, release_pin: str, include_metadata: bool) -> 
 
 def _batch(queries: Sequence[Query], k: int, release_pin: str, include_metadata: bool) -> pb.BatchNearestItemsRequest:
     return pb.BatchNearestItemsRequest(
-        queries=[convert.query_message(query) for query in queries],
+        queries=[convert.query_message(query, f"queries[{place}]") for place, query in enumerate(queries)],
         k=k,
         release_pin=release_pin,
         include_metadata=include_metadata,
@@ -258,7 +261,7 @@ def _served(message: pb.Release) -> ServedRelease:
     return ServedRelease(
         name=message.name,
         fingerprint=message.fingerprint,
-        created=message.create_time.ToDatetime(),
+        created=message.create_time.ToDatetime(tzinfo=datetime.UTC),
         format_version=message.format_version,
         dim=message.dim,
         item_count=message.item_count,

@@ -63,19 +63,30 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
     raise RequestError(where, "got no form, expected one of: entity, items, vector")
 
 
-def query_message(asked: Query) -> pb.Query:
-    """Return a query as a message; what makes no sense is left to the server to refuse."""
+def query_message(asked: Query, where: str = "query") -> pb.Query:
+    """Return a query as a message; what the message can carry is left to the server to refuse.
+
+    Args:
+        asked: at most one of the forms; a message has no room for two.
+        where: its path in the request, for messages.
+
+    Raises:
+        RequestError: two forms, or a feature value of a type that the wire does not carry.
+    """
+    by_entity = asked.entity_id is not None or asked.features is not None or len(asked.history) > 0
+    if by_entity + (len(asked.item_ids) > 0) + (asked.vector is not None) > 1:
+        raise RequestError(where, "got several forms, expected one of: entity or features, item ids, vector")
     message = pb.Query(excluded_ids=asked.excluded_ids)
     if asked.vector is not None:
         message.vector.float32_le = np.ascontiguousarray(asked.vector, LITTLE_ENDIAN).tobytes()
     elif asked.item_ids:
         message.items.item_ids.extend(asked.item_ids)
-    elif asked.entity_id is not None or asked.features is not None or asked.history:
+    elif by_entity:
         message.entity.SetInParent()
         message.entity.entity_id = asked.entity_id or ""
         message.entity.history.extend(asked.history)
         for name, value in (asked.features or {}).items():
-            message.entity.features[name].CopyFrom(_feature_message(name, value))
+            message.entity.features[name].CopyFrom(_feature_message(value, f"{where}.entity.features.{name}"))
     return message
 
 
@@ -163,7 +174,7 @@ def _feature(message: pb.FeatureValue) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _feature_message(name: str, value: Any) -> pb.FeatureValue:
+def _feature_message(value: Any, where: str) -> pb.FeatureValue:
     if value is None:
         return pb.FeatureValue()
     if isinstance(value, str):
@@ -179,7 +190,7 @@ def _feature_message(name: str, value: Any) -> pb.FeatureValue:
             return pb.FeatureValue(string_list=pb.StringList(values=value))
         if all(isinstance(each, (int, float, np.number)) for each in value):
             return pb.FeatureValue(float_list=pb.FloatList(values=np.asarray(value, np.float32).tolist()))
-    raise RequestError(f"query.entity.features.{name}", f"got {value!r}, expected text, a number, or a list of either")
+    raise RequestError(where, f"got {value!r}, expected text, a number, or a list of either")
 
 
 def _struct(columns: Mapping[str, Any]) -> Struct:

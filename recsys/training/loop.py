@@ -139,7 +139,7 @@ class _Loop:
                 losses.append(loss)
                 step = int(self._step.assign_add(1).numpy())
                 running.advance(examples)
-                if step % LOG_EVERY_STEPS == 0:
+                if step % LOG_EVERY_STEPS == 0 or step % looks_every == 0:
                     self._log(step, float(loss), running)
                 if self._validate and (step % looks_every == 0 or step == total):
                     validations.append(self._look(step, losses))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 
-from recsys.errors import RecsysError, ReleaseError
 from serving.interceptors.access_log import bound_request_id
 from serving.status import status_of
 
@@ -25,9 +25,9 @@ def error_mapping(logger: Any) -> Callable[[str, Callable[..., Any]], Callable[.
             try:
                 return behaviour(request, context)
             except Exception as error:
-                if not isinstance(error, RecsysError) or isinstance(error, ReleaseError):
-                    logger.error("call failed", method=method, exc_info=error)
                 status = status_of(error, bound_request_id())
+                if status.code == code_pb2.INTERNAL:
+                    logger.error("call failed", method=method, exc_info=error)
             context.abort_with_status(rpc_status.to_status(status))
 
         return call

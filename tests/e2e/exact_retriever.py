@@ -24,7 +24,7 @@ TASTES = {"east": (1.0, 0.0)}
 class ExactRetriever:
     """Exact search over four items in two dimensions: a = (1, 0), b = (0, 1), c = (0.6, 0.8), ü = (-1, 0).
 
-    The entity Zoë is (0, 1), the taste `east` is (1, 0); an unknown entity without a known taste gets the popular items.
+    The entity Zoë is (0, 1), the taste `east` is (1, 0); an unknown entity without a known taste gets popular items.
     """
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class ExactRetriever:
             scores = {item_id: float(np.dot(encoding.vectors[place], vector)) for item_id, vector in VECTORS.items()}
             if encoding.origins[place] is Origin.POPULARITY:
                 scores = SHARES
-            kept = [item_id for item_id in sorted(scores, key=lambda each: -scores[each])]
-            kept = [item_id for item_id in kept if item_id not in query.excluded_ids][:k]
+            ranked = sorted(scores, key=lambda item_id: -scores[item_id])
+            kept = [item_id for item_id in ranked if item_id not in query.excluded_ids][:k]
             values = np.array([scores[item_id] for item_id in kept], np.float32)
             answers.append(Answer(tuple(kept), values, encoding.origins[place], encoding.missing_ids[place]))
         self.answered += len(answers)
@@ -117,7 +117,11 @@ class GatedRetriever(ExactRetriever):
 
 
 class BrokenRetriever(ExactRetriever):
-    """Fails in a way that nobody foresaw."""
+    """Fails with the given error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
     def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
-        raise ZeroDivisionError("secret of /srv/releases")
+        raise self.error

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from recsys.errors import RequestError, SettingError
+from recsys.errors import DataError, MissingError, RecsysError, ReleaseError, RequestError, SettingError, ShapeError
 from recsys.types import Origin, Query
 from serving.client import AsyncClient, Client
 from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
@@ -204,7 +204,7 @@ def test_the_release_says_what_an_application_must_know_of_it(client):
     assert (release.dim, release.item_count, release.known_entity_count) == (2, 4, 1)
     assert (release.query_entity, release.query_features, release.reads_history) == ("user", ("taste",), False)
     assert (release.index, release.index_recall, dict(release.metrics)) == ("brute_force", 1.0, {"nDCG@10": 0.5})
-    assert (release.created.year, release.created.month, release.created.hour) == (2026, 1, 3)
+    assert release.created.isoformat() == "2026-01-02T03:04:05+00:00"
     assert release.notice == "made up"
 
 
@@ -310,16 +310,42 @@ def test_a_refused_request_carries_one_error_info_and_the_request_id(server):
     assert details[error_details_pb2.BadRequest].field_violations[0].field == "k"
 
 
-def test_an_unforeseen_failure_is_told_without_its_reason_and_logged_with_it():
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, DataError, ShapeError, ReleaseError], ids=lambda kind: kind.__name__
+)
+def test_a_failure_of_the_server_is_told_without_its_reason_and_logged_with_it(error):
     log = io.BytesIO()
-    with running(BrokenRetriever(), log=log) as server, Client(server.address, timeout_s=10.0) as client:
-        with pytest.raises(ServerError) as caught:
-            client.nearest_items(Query(vector=EAST), k=1)
+    retriever = BrokenRetriever(error("secret of the disk"))
+    with (
+        running(retriever, log=log) as server,
+        Client(server.address, timeout_s=10.0) as client,
+        pytest.raises(ServerError) as caught,
+    ):
+        client.nearest_items(Query(vector=EAST), k=1)
     assert "secret" not in str(caught.value)
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    explained = next(line for line in lines if line["level"] == "error")
-    assert "secret of /srv/releases" in explained["exception"]
+    (explained,) = (line for line in lines if line["level"] == "error")
+    assert "secret of the disk" in explained["exception"]
     assert explained["request_id"] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (MissingError("no such thing"), grpc.StatusCode.NOT_FOUND, MissingError),
+        (RequestError("queries[0].history", "too old"), grpc.StatusCode.INVALID_ARGUMENT, RequestError),
+    ],
+    ids=["missing", "request"],
+)
+def test_what_the_caller_can_mend_is_told_in_full_and_not_logged_as_a_failure(error, code, kind):
+    log = io.BytesIO()
+    with running(BrokenRetriever(error), log=log) as server, Client(server.address, timeout_s=10.0) as client:
+        with pytest.raises(kind) as caught:
+            client.nearest_items(Query(vector=EAST), k=1)
+        assert str(error).rpartition(": ")[2] in str(caught.value)
+        request = pb.NearestItemsRequest(query=pb.Query(entity=pb.Entity()), k=1)
+        assert refusal(lambda: stub(server).NearestItems(request))[0] is code
+    assert {json.loads(line)["level"] for line in log.getvalue().splitlines()} == {"info"}
 
 
 def test_each_call_is_one_line_of_json_with_method_code_time_request_id_and_release():
@@ -393,19 +419,23 @@ def test_stopping_says_so_refuses_new_calls_and_lets_the_running_one_end():
 
 def test_a_call_that_waited_too_long_for_a_thread_is_not_worked_on():
     retriever = GatedRetriever()
-    with running(retriever, worker_threads=1) as server, futures.ThreadPoolExecutor(1) as pool:
-        with Client(server.address, timeout_s=20.0) as patient, Client(server.address, timeout_s=0.3) as hasty:
-            # given: the only thread is busy
-            first = pool.submit(patient.nearest_items, Query(vector=EAST), k=1)
-            assert retriever.entered.wait(10)
-            # when
-            with pytest.raises(DeadlineError):
-                hasty.nearest_items(Query(vector=EAST), k=1)
-            retriever.gate.set()
-            first.result(10)
-            # then: the thread is free again, and answered the first call and this one only
-            patient.nearest_items(Query(vector=EAST), k=1)
-            assert retriever.answered == 2
+    with (
+        running(retriever, worker_threads=1) as server,
+        futures.ThreadPoolExecutor(1) as pool,
+        Client(server.address, timeout_s=20.0) as patient,
+        Client(server.address, timeout_s=0.3) as hasty,
+    ):
+        # given: the only thread is busy
+        first = pool.submit(patient.nearest_items, Query(vector=EAST), k=1)
+        assert retriever.entered.wait(10)
+        # when
+        with pytest.raises(DeadlineError):
+            hasty.nearest_items(Query(vector=EAST), k=1)
+        retriever.gate.set()
+        first.result(10)
+        # then: the thread is free again, and answered the first call and this one only
+        patient.nearest_items(Query(vector=EAST), k=1)
+        assert retriever.answered == 2
 
 
 def test_a_port_in_use_is_a_wrong_setting_and_not_shared():
@@ -483,10 +513,39 @@ def test_a_server_that_stays_unavailable_is_given_up():
 )
 def test_no_other_failure_is_tried_again(code):
     with failing(code, failures=1) as (service, client):
-        with pytest.raises((ServerError, RequestError, DeadlineError, LookupError, Exception)) as caught:
+        with pytest.raises(RecsysError):
             client.release()
-        assert not isinstance(caught.value, grpc.RpcError)
         assert service.attempts == 1
+
+
+TWO_FORMS = [
+    Query(vector=EAST, entity_id="Zoë"),
+    Query(vector=EAST, item_ids=["a"]),
+    Query(item_ids=["a"], history=["b"]),
+    Query(item_ids=["a"], features={}),
+]
+
+
+@pytest.mark.parametrize("query", TWO_FORMS, ids=range(len(TWO_FORMS)))
+def test_a_query_of_two_forms_is_refused_and_not_answered_by_one_of_them(client, query):
+    with pytest.raises(RequestError):
+        client.nearest_items(query, k=1)
+    with pytest.raises(RequestError) as caught:
+        client.batch_nearest_items([Query(vector=EAST), query], k=1)
+    assert caught.value.field == "queries[1]"
+
+
+@pytest.mark.parametrize("value", [object(), ["x", 1], {"a": 1}, b"bytes"], ids=["object", "mixed", "mapping", "bytes"])
+def test_a_feature_value_that_the_wire_does_not_carry_is_the_callers_mistake(client, value):
+    with pytest.raises(RequestError) as caught:
+        client.batch_nearest_items([Query(vector=EAST), Query(features={"taste": value})], k=1)
+    assert caught.value.field == "queries[1].entity.features.taste"
+
+
+def test_numpy_values_may_be_features(client, retriever):
+    features = {"number": np.int32(7), "real": np.float32(0.5), "vector": np.array([1, 2], np.float32)}
+    client.nearest_items(Query(features=features), k=1)
+    assert retriever.features[-1] == {"number": 7, "real": 0.5, "vector": [1, 2]}
 
 
 def test_a_call_made_before_the_server_is_up_is_answered_when_it_comes():

@@ -1,0 +1,164 @@
+"""The loop: patience, best weights, schedules, clipping, precision, TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys import config
+from recsys.config import Run
+from recsys.data.batches import TrainingBatches
+from recsys.data.prepare import Prepared, prepare
+from recsys.stack import tf
+from recsys.training.loop import compiled, fit, train_steps
+from tests.worlds import block_run
+
+
+@pytest.fixture(scope="module")
+def prepared(block_settings: Run, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(block_settings, tmp_path_factory.mktemp("prepared") / "data")
+
+
+def with_training(run: Run, **changes: object) -> Run:
+    return dataclasses.replace(run, training=dataclasses.replace(run.training, **changes))
+
+
+def batches(prepared: Prepared, run: Run) -> TrainingBatches:
+    return TrainingBatches(prepared, run, uniform_negatives=run.objective.uniform_negatives, mask_positives=True)
+
+
+def losses(prepared: Prepared, run: Run) -> list[float]:
+    made = batches(prepared, run)
+    tf.keras.utils.set_random_seed(run.seed)
+    return [float(loss) for loss in train_steps(compiled(run, prepared, made), made)]
+
+
+def test_training_lowers_the_loss(prepared, block_settings):
+    run = with_training(block_settings, epochs=15)
+    seen = losses(prepared, run)
+    assert np.mean(seen[-5:]) < np.mean(seen[:5]) - 0.3
+
+
+def test_a_metric_that_never_improves_stops_the_run_and_the_best_weights_stay(prepared, block_settings, tmp_path):
+    run = with_training(block_settings, epochs=20, patience=2)
+    said = iter([0.5, 0.9, 0.4, 0.3, 0.2])
+    at_look: list[np.ndarray] = []
+
+    def validate(model) -> float:
+        at_look.append(model.encode_items())
+        return next(said)
+
+    fitted = fit(run, prepared, tmp_path, validate)
+    assert fitted.stopped_early
+    assert [look.metric for look in fitted.validations] == [0.5, 0.9, 0.4, 0.3]
+    np.testing.assert_array_equal(fitted.model.encode_items(), at_look[1])
+
+
+def test_without_patience_the_run_goes_to_its_end(prepared, block_settings, tmp_path):
+    run = with_training(block_settings, epochs=4, patience=0)
+    fitted = fit(run, prepared, tmp_path, lambda model: 0.0)
+    assert not fitted.stopped_early
+    assert len(fitted.validations) == 4
+
+
+def test_without_validation_cases_the_last_weights_stay(prepared, block_settings, tmp_path):
+    fitted = fit(with_training(block_settings, epochs=2), prepared, tmp_path, None)
+    assert fitted.validations == ()
+    assert fitted.steps == batches(prepared, with_training(block_settings, epochs=2)).steps
+
+
+def test_the_run_can_be_watched_in_tensorboard(prepared, block_settings, tmp_path: Path):
+    fit(with_training(block_settings, epochs=2), prepared, tmp_path, lambda model: 0.5)
+    (events,) = (tmp_path / "tensorboard").glob("events.*")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    assert "validation/nDCG@10" in accumulator.Tags()["tensors"]
+    assert "training/loss" in accumulator.Tags()["tensors"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "share"),
+    [
+        ({"kind": "constant"}, 5, 1.0),
+        ({"kind": "constant", "warmup_steps": 10}, 5, 0.5),
+        ({"kind": "constant", "warmup_steps": 10}, 30, 1.0),
+        # half of a cosine from 1 to 0.2 is their mean, 0.6
+        ({"kind": "cosine", "final_rate": 0.2}, 18, 0.6),
+        # the last of 36 steps: cos(35/36 pi) = -0.9962, so 0.2 + 0.8 * (1 - 0.9962) / 2
+        ({"kind": "cosine", "final_rate": 0.2}, 35, 0.20152),
+        ({"kind": "cosine", "warmup_steps": 4}, 2, 0.5),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule, step, share, prepared, block_world):
+    training = {"epochs": 4, "batch_size": 64, "learning_rate": 0.1, "schedule": schedule}
+    run = config.from_tables(block_run(block_world, training=training))
+    made = batches(prepared, run)
+    # 600 interactions in batches of 64 are 9 steps an epoch
+    assert made.steps == 36
+    model = compiled(run, prepared, made)
+    for _ in islice(train_steps(model, made), step + 1):
+        pass
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1 * share, rel=1e-3)
+
+
+def test_clipping_bounds_the_step(prepared, block_settings):
+    def moved(**changes: object) -> float:
+        run = with_training(block_settings, optimizer="sgd", learning_rate=1.0, **changes)
+        made = batches(prepared, run)
+        tf.keras.utils.set_random_seed(1)
+        model = compiled(run, prepared, made)
+        before = [variable.numpy() for variable in model.trainable_variables]
+        next(iter(train_steps(model, made)))
+        after = [variable.numpy() for variable in model.trainable_variables]
+        return float(np.sqrt(sum(((old - new) ** 2).sum() for old, new in zip(before, after, strict=True))))
+
+    # with plain descent at rate 1 the step is the gradient; rows of a table that repeat are summed after clipping
+    assert moved(clip_norm=0.01) == pytest.approx(0.01, rel=0.1)
+    assert moved() > 0.1
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(prepared, block_settings):
+    run = with_training(block_settings, mixed_precision="bfloat16", epochs=10)
+    seen = losses(prepared, run)
+    assert np.isfinite(seen).all()
+    assert np.mean(seen[-5:]) < np.mean(seen[:5])
+
+
+@pytest.mark.parametrize("logq", ["none", "counts", "streaming"])
+def test_every_correction_trains_with_uniform_negatives_and_a_learned_temperature(logq, prepared, block_world):
+    objective = {"kind": "sampled_softmax", "logq": logq, "uniform_negatives": 16, "learned_temperature": True}
+    run = config.from_tables(block_run(block_world, objective=objective))
+    made = batches(prepared, run)
+    model = compiled(run, prepared, made)
+    start = float(model.temperature)
+    seen = [float(loss) for loss in train_steps(model, made)]
+    assert np.isfinite(seen).all()
+    assert float(model.temperature) != start
+
+
+def test_the_mixture_probability_is_the_share_of_each_item_among_the_drawn_candidates(prepared, block_world):
+    objective = {"kind": "sampled_softmax", "uniform_negatives": 64}
+    run = config.from_tables(block_run(block_world, objective=objective))
+    made = batches(prepared, run)
+    model = compiled(run, prepared, made)
+    rows = np.arange(40, dtype=np.int32)
+    log_q = model._log_q(tf.constant(rows), tf.constant(64)).numpy()
+    # half of the candidates come from the data, half uniformly from 40 items
+    p = prepared.item_counts / prepared.item_counts.sum()
+    np.testing.assert_allclose(np.exp(log_q), 0.5 * p + 0.5 / 40, rtol=1e-4)
+    drawn = np.concatenate([made.batch(step)["candidate_row"] for step in range(made.steps)])
+    seen = np.bincount(drawn, minlength=40) / len(drawn)
+    np.testing.assert_allclose(seen, np.exp(log_q), atol=0.012)
+
+
+def test_a_history_reads_the_table_of_the_item_ids(block_world, prepared):
+    run = config.from_tables(block_run(block_world))
+    model = compiled(run, prepared, batches(prepared, run))
+    # 40 item ids, 1 bucket and 'missing', 8 wide: the history reads the item ids' table, so it is there once
+    assert [tuple(variable.shape) for variable in model.trainable_variables].count((42, 8)) == 1
