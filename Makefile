@@ -56,13 +56,13 @@ lock: $(VENV)/.uv ## Write requirements/*.txt anew: pinned versions with hashes
 	done
 
 bench-train: $(VENV)/.bench ## Training speed against a plain loop, the TFRS tutorial model and LibRecommender
-	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.train $(ARGS)
 
 bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswlib and usearch
-	$(BIN)/python -m benchmarks.index
+	$(BIN)/python -m benchmarks.index $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
-	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.memory $(ARGS)
 
 clean: ## Remove what demo, tests and benchmarks leave behind (not the environment)
 	rm -rf work releases .pytest_cache .ruff_cache .hypothesis .import_linter_cache build

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,21 +66,15 @@ WORLDS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Speaker:
-    """A process that holds subjects; see `benchmarks.peers.protocol`.
-
-    Attributes:
-        subjects: what it can measure.
-    """
+    """A process that holds subjects; see `benchmarks.peers.protocol`."""
 
     process: subprocess.Popen[str]
-    subjects: Sequence[str] = ()
 
-    def listen(self) -> Speaker:
-        """Wait until the subjects are made."""
-        self.subjects = self._answer()["subjects"]
-        return self
+    def listen(self) -> list[str]:
+        """Wait until the subjects are made; return their names."""
+        return self._answer()["subjects"]
 
     def measure(self, subject: str, steps: int) -> Measured:
         """Let one subject train a block."""
@@ -153,9 +147,14 @@ def examples_of(prepared: Prepared) -> Examples:
     )
 
 
-def time_blocks(speakers: Sequence[Speaker], steps: int, rounds: int) -> Timings:
-    """Let the subjects take turns, in another order each round; the whole loop, which has a length of its own, rests."""
-    holders = {subject: speaker for speaker in speakers for subject in speaker.subjects if subject != WHOLE_LOOP}
+def time_blocks(holders: Mapping[str, Speaker], steps: int, rounds: int) -> Timings:
+    """Let the subjects take turns, in another order each round.
+
+    Args:
+        holders: the process of each subject.
+        steps: of each block.
+        rounds: blocks of each subject.
+    """
     timings = Timings(steps, {subject: [] for subject in holders})
     order = random.Random(0)
     for done in range(1, rounds + 1):
@@ -165,13 +164,6 @@ def time_blocks(speakers: Sequence[Speaker], steps: int, rounds: int) -> Timings
         speed = timings.examples_per_s(PLAIN)[-1]
         print(f"round {done}/{rounds}: {PLAIN} {speed:,.0f} examples/s; x {', '.join(told)}", flush=True)
     return timings
-
-
-def time_whole_loop(speakers: Sequence[Speaker], steps: int) -> Timings:
-    """Let the whole loop do one epoch between two equal blocks of the plain loop."""
-    holders = {subject: speaker for speaker in speakers for subject in speaker.subjects}
-    before, loop, after = (holders[name].measure(name, steps) for name in (PLAIN, WHOLE_LOOP, PLAIN))
-    return Timings(steps, {PLAIN: [before, after], WHOLE_LOOP: [loop, loop]})
 
 
 @contextmanager
@@ -241,14 +233,16 @@ def compare(world: str, steps: int, rounds: int, report: Report, peers: Mapping[
             *((interpreter, f"benchmarks.peers.{module}", str(folder)) for module, interpreter in peers.items()),
         ]
         speakers = [processes.enter_context(started(*command)) for command in commands]
-        speakers = [speaker.listen() for speaker in speakers]
+        holders = {subject: speaker for speaker in speakers for subject in speaker.listen()}
         towers = f"[{HIDDEN}, {DIM}]"
         case = {"data": world, "features": len(examples.sizes), "batch_size": BATCH_SIZE, "towers": towers}
-        timings = time_blocks(speakers, steps, rounds)
+        # The whole loop's block is an epoch, so it only meets the plain loop, in blocks of that length.
+        timings = time_blocks({name: holders[name] for name in holders if name != WHOLE_LOOP}, steps, rounds)
         timings.add_to(report, case | {"steps": steps})
         _judge(report, timings)
         epoch = len(prepared.parts["train"]) // BATCH_SIZE
-        time_whole_loop(speakers, epoch).add_to(report, case | {"steps": epoch})
+        loops = time_blocks({name: holders[name] for name in (PLAIN, WHOLE_LOOP)}, epoch, -(-rounds // 5))
+        loops.add_to(report, case | {"steps": epoch})
 
 
 def _judge(report: Report, timings: Timings) -> None:

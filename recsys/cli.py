@@ -12,6 +12,8 @@ from rich.console import Console
 from recsys import commands
 from recsys.errors import InterruptedRun, RecsysError
 
+EXTRAS = "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query"
+
 app = typer.Typer(
     name="recsys",
     help="Two-tower recommendation: train, release, index, serve, experiment.",
@@ -35,6 +37,10 @@ def main() -> None:
     except InterruptedRun as error:
         Console(stderr=True).print(str(error), style="yellow", markup=False, soft_wrap=True)
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        told = f"error: this needs the package {error.name!r}, which is not installed. Run: {EXTRAS}"
+        Console(stderr=True).print(told, style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
     except RecsysError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)

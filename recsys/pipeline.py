@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from recsys.evaluation.report import EvaluationReport
 from recsys.export import assemble
 from recsys.export.release import Facts, Release, derive, publish
 from recsys.metrics.ranking import measure, parse
-from recsys.registry import kind_of
 from recsys.retrieval import Retriever
 from recsys.training.loop import fit
 from recsys.training.model import TwoTowerModel
@@ -60,11 +58,11 @@ def train(run: Run, work: Path, releases: Path) -> Release:
     query_vectors = model.encode_queries(asking.codes)
 
     def fill(folder: Path) -> Facts:
-        certificate, settled = _index(run, item_vectors, query_vectors, folder)
-        assemble.fill(folder, settled, prepared, model, item_vectors)
-        assemble.write_golden_answers(folder, item_vectors, settled.index)
+        certificate = _index(run, item_vectors, query_vectors, folder)
+        assemble.fill(folder, run, prepared, model, item_vectors)
+        assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
-        return _facts(settled, prepared, report, certificate, item_vectors)
+        return _facts(run, prepared, report, certificate, item_vectors)
 
     release = publish(releases, fill)
     Retriever.load(release.folder).warm()
@@ -112,9 +110,9 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
             if name.startswith("index/") or name in ("run.toml", CERTIFICATE, "golden/item_rows.npy"):
                 (folder / name).unlink()
         (folder / "index").rmdir()
-        certificate, settled = _index(run, item_vectors, query_vectors, folder)
-        (folder / "run.toml").write_text(config.dumps(settled), encoding="utf-8")
-        assemble.write_golden_answers(folder, item_vectors, settled.index)
+        certificate = _index(run, item_vectors, query_vectors, folder)
+        (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
+        assemble.write_golden_answers(folder, item_vectors, run.index)
         return {"index": certificate.kind, "index_recall": certificate.recall_low}
 
     tuned = derive(release, change)
@@ -122,14 +120,14 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
     return tuned, Certificate.read(tuned.folder / CERTIFICATE)
 
 
-def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path) -> tuple[Certificate, Run]:
-    """Build and certify the index in a release folder; return the run with its settings settled."""
+def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path) -> Certificate:
+    """Build and certify the index in a release folder; what was settled stands in the index's own folder."""
     (folder / "index").mkdir()
     if len(query_vectors) == 1:  # one half chooses, the other certifies
         query_vectors = np.repeat(query_vectors, 2, axis=0)
     tuning = tune(item_vectors, query_vectors, run.index, folder / "index", seed=run.seed)
     tuning.certificate.write(folder / CERTIFICATE)
-    return tuning.certificate, replace(run, index=tuning.index)
+    return tuning.certificate
 
 
 def _validator(run: Run, validation: HeldOut) -> Callable[[TwoTowerModel], float] | None:
@@ -161,7 +159,7 @@ def _facts(
         dim=item_vectors.shape[1],
         item_count=prepared.item_count,
         query_count=0 if run.query.entity == "features" else prepared.query_count,
-        index=kind_of(run.index),
+        index=certificate.kind,
         notice=prepared.notice,
         metrics={metric: report.find(OURS, metric).value or 0.0 for metric in report.metrics},
         index_recall=certificate.recall_low,

@@ -73,7 +73,10 @@ def steps_of(run: Run, prepared: Prepared, *, constant: bool = False) -> Subject
 
 
 def loop_of(run: Run, prepared: Prepared) -> Subject:
-    """Return the second epoch of `recsys.training.loop.fit`, with its progress, logs and checkpoints."""
+    """Return the second epoch of `recsys.training.loop.fit`, with its progress, logs and checkpoints.
+
+    The first epoch, which also builds the graph, is not timed.
+    """
     run = replace(run, training=replace(run.training, epochs=2, patience=0))
 
     def subject(steps: int) -> Measured:

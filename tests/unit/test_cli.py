@@ -1,0 +1,117 @@
+"""The command line: one word a module, one message a mistake."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys import commands, registry
+
+WORDS = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+
+
+def recsys(*words: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "recsys.cli", *words],
+        capture_output=True, text=True, env=variables, cwd=folder, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_every_word():
+    done = recsys("--help")
+    assert done.returncode == 0
+    assert all(f" {word} " in done.stdout for word in WORDS)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_explains_itself(word):
+    done = recsys(word, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_choices_lists_every_kind_with_every_setting():
+    printed = recsys("choices").stdout
+    for family in registry.FAMILIES:
+        for kind in registry.names(family):
+            assert f'kind = "{kind}"' in printed
+            for setting in registry.choice(family, kind).__dataclass_fields__:
+                assert setting in printed
+
+
+def test_choices_of_one_family_shows_no_other():
+    printed = recsys("choices", "splits").stdout
+    assert "leave_last" in printed
+    assert "sampled_softmax" not in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "nowhere.toml"], "no such run file"),
+        (["choices", "spilts"], "Did you mean 'splits'?"),
+        (["release", "show", "nowhere"], "no release and no label 'stable'"),
+        (["release", "list", "nowhere"], "no such folder"),
+        (["serve", "nowhere"], "no release and no label 'stable'"),
+        (["query", "--vector", "1,x"], "--vector: got '1,x', expected numbers"),
+        (["query", "--feature", "age"], "--feature: got 'age', expected NAME=VALUE"),
+        (["query", "--target", "127.0.0.1:1", "--wait-s", "0.1", "--entity", "a"], "no server was ready within 0.1 s"),
+        (["query", "--port-file", "nowhere", "--wait-s", "0.1", "--entity", "a"], "no such file after 0.1 s"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
+    done = recsys(*words, folder=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_line_to_run(tmp_path):
+    (tmp_path / "polars.py").write_text("raise ModuleNotFoundError(\"No module named 'polars'\", name='polars')\n")
+    done = recsys("data", "describe", "complete_journey", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "this needs the package 'polars', which is not installed. Run: pip install" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def releases(block_release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "releases"
+    shutil.copytree(block_release.folder, root / block_release.name)
+    return root
+
+
+def test_a_release_is_listed_shown_verified_and_promoted(releases, block_release):
+    assert block_release.name in recsys("release", "list", str(releases)).stdout
+    shown = recsys("release", "show", str(releases)).stdout
+    assert block_release.fingerprint in shown
+    assert "nDCG@10" in shown
+    verified = recsys("release", "verify", str(releases))
+    assert "all checksums right; golden queries answered as written" in verified.stdout
+    promoted = recsys("release", "promote", str(releases / block_release.name))
+    assert "first release with the label 'stable'" in promoted.stdout
+    assert "stable" in recsys("release", "list", str(releases)).stdout
+
+
+def test_a_release_compared_with_itself_differs_in_nothing(releases, block_release):
+    done = recsys("compare", str(releases / block_release.name), str(releases / block_release.name))
+    assert done.returncode == 0, done.stderr
+    assert "0.0000" in done.stdout
+
+
+def test_a_port_that_is_taken_is_told_without_a_stack_trace(releases):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = recsys("serve", str(releases), "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "expected an address to listen on that is free" in done.stderr
+    assert "Traceback" not in done.stderr
