@@ -59,7 +59,7 @@ bench-train: $(VENV)/.bench ## Training speed against a plain loop, the TFRS tut
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
 bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswlib and usearch
-	$(BIN)/python -m benchmarks.index $(ARGS)
+	$(BIN)/python -m benchmarks.index $(if $(wildcard releases/*/manifest.json),--release releases) $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)

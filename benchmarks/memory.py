@@ -72,7 +72,8 @@ def peak_of(run: Run, folder: Path) -> tuple[int, float]:
     (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
     places = ["--work", folder / "work", "--releases", folder / "releases"]
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "recsys.cli", "train", folder / "run.toml", *places])
+    command = [sys.executable, "-m", "recsys.cli", "train", folder / "run.toml", *places]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
