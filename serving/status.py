@@ -62,6 +62,9 @@ def error_of(call: grpc.RpcError) -> RecsysError:
     if code is grpc.StatusCode.UNAVAILABLE:
         retry = details.get(error_details_pb2.RetryInfo)
         return UnavailableError(message, retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0)
+    if code is grpc.StatusCode.CANCELLED:
+        # The clients never cancel: gRPC says this where a call meets a server that is stopping.
+        return UnavailableError(f"the server closed the call ({message}).")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -40,10 +40,10 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
             rows.append(("", name, " ".join(labels.get(name, [])), f"unusable: {error}", "", "", "", ""))
             continue
         facts = release.facts
-        name_of_metric = "nDCG@10" if "nDCG@10" in facts.metrics else next(iter(facts.metrics))
+        metric = "nDCG@10" if "nDCG@10" in facts.metrics else next(iter(facts.metrics))
         rows.append(
             (release.manifest.created, name, " ".join(labels.get(name, [])), release.manifest.created,
-             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{name_of_metric} {facts.metrics[name_of_metric]:.4f}")
+             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{metric} {facts.metrics[metric]:.4f}")
         )  # fmt: skip
     for row in sorted(rows):
         table.add_row(*row[1:])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from recsys.features._lookup import LookupEncoder
 from recsys.features._vocabulary import Vocabulary, as_strings
 from recsys.registry import settings
-from recsys.types import Int32, Int64
-
-if TYPE_CHECKING:
-    from recsys.layers import FeatureLayer, Tables
+from recsys.types import Int64
 
 
 @settings()
@@ -36,40 +31,15 @@ class Categorical:
     oov_buckets: int = Field(default=1, ge=1)
     hashed: bool = False
 
-    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> CategoricalEncoder:
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> LookupEncoder:
         """Learn the vocabulary from the rows of the table, each counted once."""
         del frequency
         if self.hashed:
-            return CategoricalEncoder(self, Vocabulary((), self.oov_buckets))
+            return LookupEncoder(self, Vocabulary((), self.oov_buckets))
         strings = as_strings(values, self.column)
         ones = np.ones(len(strings), np.int64)
-        return CategoricalEncoder(self, Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets))
+        return LookupEncoder(self, Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets))
 
-    def restore(self, state: pa.Table) -> CategoricalEncoder:
+    def restore(self, state: pa.Table) -> LookupEncoder:
         """Return the encoder that `fit` made."""
-        return CategoricalEncoder(self, Vocabulary.restore(state, self.oov_buckets))
-
-
-@dataclass(frozen=True)
-class CategoricalEncoder:
-    """Codes are int32 scalars: 0 missing, then the out-of-vocabulary buckets, then the known values."""
-
-    settings: Categorical
-    vocabulary: Vocabulary
-    shape: ClassVar[tuple[int, ...]] = ()
-    dtype: ClassVar[np.dtype] = np.dtype(np.int32)
-
-    def encode(self, values: pa.Array) -> Int32:
-        """Return `[batch]`, int32."""
-        return self.vocabulary.codes(as_strings(values, self.settings.column))
-
-    def state(self) -> pa.Table:
-        """Return the known values."""
-        return self.vocabulary.state()
-
-    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
-        """Return a table look-up, `[batch] -> [batch, width]`."""
-        from recsys.layers import Lookup
-
-        table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
-        return Lookup(table, name=name)
+        return LookupEncoder(self, Vocabulary.restore(state, self.oov_buckets))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from recsys.features._vocabulary import Vocabulary, as_string_lists, as_strings, pad
+from recsys.features._lookup import BagEncoder
+from recsys.features._vocabulary import Vocabulary, as_strings
 from recsys.registry import settings
-from recsys.types import Int32, Int64
-
-if TYPE_CHECKING:
-    from recsys.layers import FeatureLayer, Tables
+from recsys.types import Int64
 
 
 @settings()
@@ -43,7 +39,7 @@ class History:
         """The name under which requests and releases carry it."""
         return "history"
 
-    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> HistoryEncoder:
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> BagEncoder:
         """Learn which items occur in at least `min_count` training interactions.
 
         Args:
@@ -51,38 +47,8 @@ class History:
             frequency: `[items]`, int64, training interactions of each item.
         """
         vocabulary = Vocabulary.fit(as_strings(values, self.column), frequency, self.min_count, self.oov_buckets)
-        return HistoryEncoder(self, vocabulary)
+        return BagEncoder(self, vocabulary, self.length)
 
-    def restore(self, state: pa.Table) -> HistoryEncoder:
+    def restore(self, state: pa.Table) -> BagEncoder:
         """Return the encoder that `fit` made."""
-        return HistoryEncoder(self, Vocabulary.restore(state, self.oov_buckets))
-
-
-@dataclass(frozen=True)
-class HistoryEncoder:
-    """Codes are `[length]`, int32, padded with -1; an empty history is one 0 ('missing')."""
-
-    settings: History
-    vocabulary: Vocabulary
-    dtype: ClassVar[np.dtype] = np.dtype(np.int32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one row's code."""
-        return (self.settings.length,)
-
-    def encode(self, values: pa.Array) -> Int32:
-        """Return `[batch, length]`, int32, from lists of item ids, newest first."""
-        lengths, strings = as_string_lists(values, self.settings.column)
-        return pad(lengths, self.vocabulary.codes(strings), self.settings.length)
-
-    def state(self) -> pa.Table:
-        """Return the known item ids."""
-        return self.vocabulary.state()
-
-    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
-        """Return a pooled table look-up, `[batch, length] -> [batch, width]`."""
-        from recsys.layers import BagLookup
-
-        table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
-        return BagLookup(table, self.settings.pooling, name=name)
+        return BagEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.length)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from recsys.features._lookup import LookupEncoder
 from recsys.features._vocabulary import Vocabulary, as_strings
 from recsys.registry import settings
-from recsys.types import Int32, Int64
-
-if TYPE_CHECKING:
-    from recsys.layers import FeatureLayer, Tables
+from recsys.types import Int64
 
 
 @settings()
@@ -36,36 +30,11 @@ class Id:
     oov_buckets: int = Field(default=1, ge=1)
     unknown_rate: float = Field(default=0.05, ge=0, lt=1)
 
-    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> IdEncoder:
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> LookupEncoder:
         """Learn which ids occur in at least `min_count` training interactions."""
         vocabulary = Vocabulary.fit(as_strings(values, self.column), frequency, self.min_count, self.oov_buckets)
-        return IdEncoder(self, vocabulary)
+        return LookupEncoder(self, vocabulary, self.unknown_rate)
 
-    def restore(self, state: pa.Table) -> IdEncoder:
+    def restore(self, state: pa.Table) -> LookupEncoder:
         """Return the encoder that `fit` made."""
-        return IdEncoder(self, Vocabulary.restore(state, self.oov_buckets))
-
-
-@dataclass(frozen=True)
-class IdEncoder:
-    """Codes are int32 scalars: 0 missing, then the out-of-vocabulary buckets, then the known ids."""
-
-    settings: Id
-    vocabulary: Vocabulary
-    shape: ClassVar[tuple[int, ...]] = ()
-    dtype: ClassVar[np.dtype] = np.dtype(np.int32)
-
-    def encode(self, values: pa.Array) -> Int32:
-        """Return `[batch]`, int32."""
-        return self.vocabulary.codes(as_strings(values, self.settings.column))
-
-    def state(self) -> pa.Table:
-        """Return the known ids."""
-        return self.vocabulary.state()
-
-    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
-        """Return a table look-up that hides some ids in training, `[batch] -> [batch, width]`."""
-        from recsys.layers import Lookup
-
-        table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
-        return Lookup(table, unknown_rate=self.settings.unknown_rate, name=name)
+        return LookupEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.unknown_rate)

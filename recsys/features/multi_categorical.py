@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from recsys.features._vocabulary import Vocabulary, as_string_lists, pad
+from recsys.features._lookup import BagEncoder
+from recsys.features._vocabulary import Vocabulary, as_string_lists
 from recsys.registry import settings
-from recsys.types import Int32, Int64
-
-if TYPE_CHECKING:
-    from recsys.layers import FeatureLayer, Tables
+from recsys.types import Int64
 
 
 @settings()
@@ -39,45 +36,16 @@ class MultiCategorical:
     oov_buckets: int = Field(default=1, ge=1)
     hashed: bool = False
 
-    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> MultiCategoricalEncoder:
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> BagEncoder:
         """Learn the vocabulary from the rows of the table, each counted once."""
         del frequency
         if self.hashed:
-            return MultiCategoricalEncoder(self, Vocabulary((), self.oov_buckets))
+            return BagEncoder(self, Vocabulary((), self.oov_buckets), self.max_values)
         _, strings = as_string_lists(values, self.column)
         ones = np.ones(len(strings), np.int64)
-        return MultiCategoricalEncoder(self, Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets))
+        vocabulary = Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets)
+        return BagEncoder(self, vocabulary, self.max_values)
 
-    def restore(self, state: pa.Table) -> MultiCategoricalEncoder:
+    def restore(self, state: pa.Table) -> BagEncoder:
         """Return the encoder that `fit` made."""
-        return MultiCategoricalEncoder(self, Vocabulary.restore(state, self.oov_buckets))
-
-
-@dataclass(frozen=True)
-class MultiCategoricalEncoder:
-    """Codes are `[max_values]`, int32, padded with -1; an empty bag is one 0 ('missing')."""
-
-    settings: MultiCategorical
-    vocabulary: Vocabulary
-    dtype: ClassVar[np.dtype] = np.dtype(np.int32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one row's code."""
-        return (self.settings.max_values,)
-
-    def encode(self, values: pa.Array) -> Int32:
-        """Return `[batch, max_values]`, int32."""
-        lengths, strings = as_string_lists(values, self.settings.column)
-        return pad(lengths, self.vocabulary.codes(strings), self.settings.max_values)
-
-    def state(self) -> pa.Table:
-        """Return the known values."""
-        return self.vocabulary.state()
-
-    def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
-        """Return a pooled table look-up, `[batch, max_values] -> [batch, width]`."""
-        from recsys.layers import BagLookup
-
-        table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
-        return BagLookup(table, self.settings.pooling, name=name)
+        return BagEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.max_values)

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationInfo
+from pydantic import Field, ValidationInfo, field_validator
 
+from recsys.registry import settings
 from recsys.types import Interactions
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -32,8 +33,21 @@ class Split(Protocol):
         """
 
 
-def leaves_training(validation_rate: float, info: ValidationInfo) -> float:
-    """Return the rate when something is left for training: the check that splits by share have in common."""
-    if validation_rate + info.data.get("test_rate", 0.0) >= 1:
-        raise ValueError("less than 1 - test_rate, so that something is left for training")
-    return validation_rate
+@settings()
+class Shares:
+    """Settings of the splits that cut by shares; something must be left for training.
+
+    Attributes:
+        test_rate: share (0..1) for testing.
+        validation_rate: share for validation.
+    """
+
+    test_rate: float = Field(default=0.1, gt=0, lt=1)
+    validation_rate: float = Field(default=0.05, ge=0, lt=1)
+
+    @field_validator("validation_rate")
+    @classmethod
+    def _leaves_training(cls, validation_rate: float, info: ValidationInfo) -> float:
+        if validation_rate + info.data.get("test_rate", 0.0) >= 1:
+            raise ValueError("less than 1 - test_rate, so that something is left for training")
+        return validation_rate

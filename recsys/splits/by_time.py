@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
 
 from recsys.errors import DataError, describe
 from recsys.registry import settings
-from recsys.splits import TEST, TRAIN, VALIDATION, Parts, leaves_training
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts, Shares
 from recsys.types import Interactions
 
 
 @settings()
-class ByTime:
+class ByTime(Shares):
     """The last part of the time is for testing, the part before it for validation.
 
     Attributes:
         test_rate: share (0..1) of the interactions, the latest ones, that is for testing.
         validation_rate: share of the interactions just before those that is for validation.
     """
-
-    test_rate: float = Field(default=0.1, gt=0, lt=1)
-    validation_rate: float = Field(default=0.05, ge=0, lt=1)
-
-    @field_validator("validation_rate")
-    @classmethod
-    def _leaves_training(cls, rate: float, info: ValidationInfo) -> float:
-        return leaves_training(rate, info)
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts cut at two instants; interactions of one instant stay together, in the later part."""

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
 
 from recsys.registry import settings
-from recsys.splits import TEST, TRAIN, VALIDATION, Parts, leaves_training
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts, Shares
 from recsys.types import Interactions
 
 
 @settings()
-class ColdItems:
+class ColdItems(Shares):
     """All interactions of an item fall into one part.
 
     Attributes:
         test_rate: share (0..1) of the items with interactions that is for testing.
         validation_rate: share of them that is for validation.
     """
-
-    test_rate: float = Field(default=0.1, gt=0, lt=1)
-    validation_rate: float = Field(default=0.05, ge=0, lt=1)
-
-    @field_validator("validation_rate")
-    @classmethod
-    def _leaves_training(cls, rate: float, info: ValidationInfo) -> float:
-        return leaves_training(rate, info)
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts drawn for each item."""

@@ -48,7 +48,7 @@ def test_a_split_by_time_refuses_data_without_times(kind):
 
 @pytest.mark.parametrize("kind", ["by_time", "random", "cold_items"])
 def test_shares_that_leave_nothing_to_train_on_are_refused(kind):
-    with pytest.raises(SettingError, match="split.validation_rate: got 0.5, expected less than 1 - test_rate"):
+    with pytest.raises(SettingError, match=r"split\.validation_rate: got 0\.5, expected less than 1 - test_rate"):
         registry.build("splits", {"kind": kind, "test_rate": 0.6, "validation_rate": 0.5}, "split")
 
 

@@ -501,6 +501,11 @@ def test_a_call_that_meets_unavailable_is_tried_again():
         assert service.attempts == 3
 
 
+def test_a_call_that_a_stopping_server_closes_is_told_as_unavailable():
+    with failing(grpc.StatusCode.CANCELLED, failures=1) as (_, client), pytest.raises(UnavailableError):
+        client.release()
+
+
 def test_a_server_that_stays_unavailable_is_given_up():
     with failing(grpc.StatusCode.UNAVAILABLE, failures=100) as (service, client):
         with pytest.raises(UnavailableError):

@@ -25,7 +25,8 @@ def other_versions(tmp_path: Path):
         for name, version in versions.items():
             folder = tmp_path / f"{name}-{version}.dist-info"
             folder.mkdir()
-            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n")
+            said = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+            (folder / "METADATA").write_text(said)
         return tmp_path
 
     return pretend

@@ -74,7 +74,7 @@ def test_a_part_of_another_release_is_refused_even_at_the_same_size(release):
 
 def test_a_missing_part_is_refused_without_reading_the_others(release):
     (release.folder / "tower" / "weights").unlink()
-    with pytest.raises(ReleaseError, match="1 missing part.*tower/weights"):
+    with pytest.raises(ReleaseError, match=r"1 missing part.*tower/weights"):
         open_release(release.folder, verify=False)
 
 
