@@ -38,6 +38,9 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     logger = make_logger(sys.stderr.buffer)
     release_folder = find(folder, name)
     server = Server(settings, logger)
+    if port_file is not None:
+        # One left by a server that was killed would name a port where nobody answers.
+        port_file.unlink(missing_ok=True)
     try:
         started = time.perf_counter()
         retriever = Retriever.load(release_folder)

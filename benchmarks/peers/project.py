@@ -6,15 +6,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 
 from benchmarks.peers.protocol import Measured, Subject, measure, serve
 from recsys import config
 from recsys.config import Run
-from recsys.data.batches import Batch, TrainingBatches
+from recsys.data.batches import TrainingBatches
 from recsys.data.prepare import Prepared, prepare
 from recsys.stack import tf
 from recsys.training.loop import compiled, fit, train_steps
@@ -51,11 +50,12 @@ class ConstantBatch:
     """The first batch again and again, in place of the input pipeline."""
 
     def __init__(self, batches: TrainingBatches) -> None:
-        self._batch = tf.nest.map_structure(tf.constant, dict(batches.batch(0)))
+        self.steps = batches.steps
+        self._batch = dict(batches.batch(0))
 
-    def dataset(self, first_step: int) -> Iterator[Batch]:
+    def dataset(self, first_step: int) -> tf.data.Dataset:
         """Return the batch, for ever."""
-        return repeat(self._batch)
+        return tf.data.Dataset.from_tensors(self._batch).repeat()
 
 
 def steps_of(run: Run, prepared: Prepared, *, constant: bool = False) -> Subject:

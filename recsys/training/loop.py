@@ -91,9 +91,10 @@ def compiled(run: Run, prepared: Prepared, batches: TrainingBatches) -> TwoTower
 
 def train_steps(model: TwoTowerModel, batches: TrainingBatches, first_step: int = 0) -> Iterator[tf.Tensor]:
     """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats."""
-    train_step = tf.function(model.train_step, autograph=False)
-    for batch in batches.dataset(first_step):
-        yield train_step(batch)["loss"]
+    iterator = iter(batches.dataset(first_step))
+    train_step = tf.function(lambda: model.train_step(next(iterator))["loss"], autograph=False)
+    for _ in range(first_step, batches.steps):
+        yield train_step()
 
 
 class _Loop:
@@ -135,9 +136,9 @@ class _Loop:
         examples = self._batches.batch_size
         with _stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
             running.start_at(first * examples)
-            for loss in () if stopped else train_steps(self._model, self._batches, first):
+            steps = () if stopped else train_steps(self._model, self._batches, first)
+            for step, loss in enumerate(steps, first + 1):
                 losses.append(loss)
-                step = int(self._step.assign_add(1).numpy())
                 running.advance(examples)
                 if step % LOG_EVERY_STEPS == 0 or step % looks_every == 0:
                     self._log(step, float(loss), running)
@@ -145,16 +146,16 @@ class _Loop:
                     validations.append(self._look(step, losses))
                     losses = []
                     running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
-                    self._latest.save(step)
+                    self._save(step)
                     self._write_validations(validations)
                     saved_at = time.monotonic()
                     if stopped := self._patience_is_over():
                         break
                 elif step == total or time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
-                    self._latest.save(step)
+                    self._save(step)
                     saved_at = time.monotonic()
                 if stop.is_set():
-                    self._latest.save(step)
+                    self._save(step)
                     raise InterruptedRun(
                         f"interrupted after step {step:,} of {total:,}; a checkpoint is in {self._folder}. "
                         "Run the same command to go on."
@@ -162,6 +163,10 @@ class _Loop:
         if self._best_weights.latest_checkpoint:
             self._best_weights.checkpoint.restore(self._best_weights.latest_checkpoint).expect_partial()
         return Fitted(self._model, tuple(validations), int(self._step.numpy()), stopped)
+
+    def _save(self, step: int) -> None:
+        self._step.assign(step)
+        self._latest.save(step)
 
     def _look(self, step: int, losses: list[tf.Tensor]) -> Validation:
         metric = self._validate(self._model)

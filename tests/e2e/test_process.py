@@ -1,0 +1,107 @@
+"""The server as a process: its signals, its port, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.export.release import Release
+from recsys.types import Query
+from serving.client import Client
+
+
+@contextmanager
+def serving(release: Release, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+    """A server process that is ready, and a client of it; `folder` gets `port` and `log`."""
+    command = [sys.executable, "-m", "serving", str(release.folder), "--port", "0", "--port-file", str(folder / "port")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with Client(f"127.0.0.1:{port_of(process, folder)}", timeout_s=60.0) as client:
+            yield process, client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
+    """Wait until the log says that the server is ready, and return what the port file says."""
+    deadline = time.monotonic() + 120
+    while not any(line["event"] == "serving" for line in lines_of(folder)):
+        assert process.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return int((folder / "port").read_text())
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "log").read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def test_sigterm_lets_running_calls_end_and_the_process_ends_well(block_release, tmp_path):
+    # given: a port file of a server that was killed, and four calls that take a while: 1,024 lists of 40 items each
+    # with their display columns
+    (tmp_path / "port").write_text("1")
+    queries = [Query(entity_id=f"user {place % 60}") for place in range(1024)]
+    with serving(block_release, tmp_path) as (process, client), futures.ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(client.batch_nearest_items, queries, 40, include_metadata=True) for _ in range(4)]
+        time.sleep(0.5)
+        # when
+        process.send_signal(signal.SIGTERM)
+        # then
+        assert [len(call.result(60)) for call in calls] == [1024] * 4
+        assert process.wait(30) == 0
+        events = [line["event"] for line in lines_of(tmp_path)]
+        assert sorted(events) == ["call"] * 4 + ["draining", "serving", "stopped"]
+        assert events[-2:] == ["call", "stopped"]
+        assert not (tmp_path / "port").exists()
+
+
+def test_an_interrupt_from_the_keyboard_is_an_orderly_end_too(block_release, tmp_path):
+    with serving(block_release, tmp_path) as (process, client):
+        assert client.release().fingerprint == block_release.fingerprint
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_port_in_use_is_one_sentence_and_exit_code_two(block_release):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_release_that_does_not_exist_is_one_sentence_and_exit_code_two(tmp_path):
+    command = [sys.executable, "-m", "serving", str(tmp_path / "nothing"), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--port", "70000"], ["--worker-threads", "0"], ["--drain-s", "-1"]], ids=" ".join)
+def test_a_setting_out_of_its_range_is_named_before_anything_is_loaded(block_release, option):
+    command = [sys.executable, "-m", "serving", str(block_release.folder), *option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert option[1] in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,105 @@
+"""Queries as messages and back; release pins; addresses."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.retrieval import Answer
+from recsys.types import Origin, Query
+from serving import convert
+from serving.runtime.current_release import matches
+from serving.settings import ServerSettings
+from serving.v1 import recommendation_service_pb2 as pb
+
+IDS = st.lists(st.text(max_size=5), max_size=4)
+FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5)
+VALUES = st.one_of(
+    st.none(),
+    st.text(max_size=5),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.lists(st.text(max_size=3), min_size=1, max_size=3),
+    FLOATS,
+)
+
+
+def there_and_back(query: Query) -> Query:
+    sent = convert.query_message(query).SerializeToString()
+    return convert.query(pb.Query.FromString(sent), "query", ServerSettings())
+
+
+@given(st.text(min_size=1, max_size=5), st.dictionaries(st.text(max_size=3), VALUES, max_size=3), IDS, IDS)
+def test_an_entity_arrives_as_it_was_asked(entity_id, features, history, excluded):
+    back = there_and_back(Query(entity_id=entity_id, features=features, history=history, excluded_ids=excluded))
+    assert (back.entity_id, back.features) == (entity_id, features)
+    assert (list(back.history), list(back.excluded_ids)) == (history, excluded)
+    assert (list(back.item_ids), back.vector) == ([], None)
+
+
+@given(FLOATS)
+def test_a_vector_arrives_bit_for_bit(numbers):
+    back = there_and_back(Query(vector=np.array(numbers, np.float32)))
+    np.testing.assert_array_equal(back.vector, np.array(numbers, np.float32))
+    assert back.vector.dtype == np.float32
+    assert (back.entity_id, back.features) == (None, None)
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=4))
+def test_items_arrive_in_their_order(item_ids):
+    assert list(there_and_back(Query(item_ids=item_ids)).item_ids) == item_ids
+
+
+def test_an_anonymous_visitor_stays_one():
+    back = there_and_back(Query(features={}))
+    assert (back.entity_id, back.features, list(back.history)) == (None, {}, [])
+
+
+def test_vectors_in_another_byte_order_or_layout_are_sent_right():
+    reversed_halves = np.arange(8, dtype=">f8")[::2][::-1]
+    assert there_and_back(Query(vector=reversed_halves)).vector.tolist() == [6, 4, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("ü", "ü"),
+        (3, 3.0),
+        (True, True),
+        (None, None),
+        (float("inf"), None),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (Decimal("1.50"), "1.50"),
+        ([1.5, float("nan"), "x"], [1.5, None, "x"]),
+        ({"a": [datetime.time(1, 2)]}, {"a": ["01:02:00"]}),
+    ],
+    ids=repr,
+)
+def test_display_columns_are_sent_as_json_has_them(value, sent):
+    answer = Answer(("a",), np.ones(1, np.float32), Origin.VECTOR, ())
+    struct = convert.ranked_items(answer, [{"column": value}]).metadata[0]
+    assert MessageToDict(struct) == {"column": sent}
+
+
+FINGERPRINT = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("pin", ["blocks-0123", FINGERPRINT, "01234567", "0123456789ABCDEF"])
+def test_a_pin_may_be_the_name_the_fingerprint_or_eight_leading_digits_of_it(pin):
+    assert matches(pin, "blocks-0123", FINGERPRINT)
+
+
+@pytest.mark.parametrize("pin", ["blocks", "0123456", "12345678", FINGERPRINT + "0"])
+def test_a_pin_that_is_shorter_or_another_does_not_match(pin):
+    assert not matches(pin, "blocks-0123", FINGERPRINT)
+
+
+def test_an_ipv6_host_stands_in_brackets():
+    assert ServerSettings(host="::1", port=7).address == "[::1]:7"
+    assert ServerSettings(host="localhost", port=7).address == "localhost:7"
