@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 
 import typer
@@ -31,7 +32,11 @@ for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda found: 
 
 
 def main() -> None:
-    """Run the command line; a deliberate error is one message and exit code 2, an interruption 130."""
+    """Run the command line; a deliberate error is one message and exit code 2, an interruption 130.
+
+    SIGTERM is an interruption, too, so that half-written files are removed; training and serving take it their own way.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except InterruptedRun as error:

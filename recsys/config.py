@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,8 @@ from recsys.registry import settings
 
 CHOICES = {"source": "sources", "split": "splits", "tower": "towers", "objective": "objectives", "index": "indexes"}
 """The sections of a run file that are a choice from a family."""
+
+FEATURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 DEFAULT_KINDS = {
     "split": {"kind": "by_time"},
@@ -193,14 +197,32 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     Raises:
         SettingError: the file is missing, not TOML, or breaks a rule; the message names key, value and rule.
     """
+    return from_tables(overridden(tables_of(path), overrides))
+
+
+def tables_of(path: str | Path) -> dict[str, Any]:
+    """Return the tables of a run file, nothing checked but that it is TOML.
+
+    Raises:
+        SettingError: the file is missing or not TOML.
+    """
     file = _find(Path(path))
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{file}: not TOML: {error}.") from None
+
+
+def overridden(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return tables with `section.key=value` strings applied, later ones winning.
+
+    Raises:
+        SettingError: a string of another form.
+    """
+    changed = copy.deepcopy(dict(tables))
     for override in overrides:
-        _override(tables, override)
-    return from_tables(tables)
+        _override(changed, override)
+    return changed
 
 
 def from_tables(tables: Mapping[str, Any]) -> Run:
@@ -211,6 +233,8 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
     """
     values: dict[str, Any] = {**DEFAULT_KINDS, **tables}
     for section, family in CHOICES.items():
+        if isinstance(values.get(section), Mapping):
+            values[section] = {**DEFAULT_KINDS.get(section, {}), **values[section]}
         if section in values:
             values[section] = registry.build(family, values[section], section)
     for side, cls in (("query", QuerySide), ("item", ItemSide)):
@@ -219,6 +243,10 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             features = section.get("features", {})
             if not isinstance(features, Mapping):
                 raise SettingError(describe(f"{side}.features", features, "one table for each feature"))
+            for name in features:
+                if not FEATURE_NAME.fullmatch(name):
+                    advice = "Choose a plain name and set column = the real one."
+                    raise SettingError(describe(f"{side}.features", name, "letters, digits, '_', '-' and '.'", advice))
             section["features"] = {
                 name: registry.build("features", table, f"{side}.features.{name}") for name, table in features.items()
             }

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare
-from recsys.errors import DataError, describe, verbatim
+from recsys.data.prepare import Prepared, prepare, version
+from recsys.errors import DataError, RecsysError, SettingError, describe, verbatim
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.baselines import baseline
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.index_quality import Certificate, tune
 from recsys.evaluation.recommenders import VectorRecommender
-from recsys.evaluation.report import EvaluationReport
+from recsys.evaluation.report import Accuracy, EvaluationReport
 from recsys.export import assemble
-from recsys.export.release import Facts, Release, derive, publish
+from recsys.export.release import Facts, Release, derive, open_release, publish
+from recsys.files import exclusive, storage, write_atomically
 from recsys.metrics.ranking import measure, parse
 from recsys.retrieval import Retriever
 from recsys.training.loop import fit
@@ -26,11 +28,15 @@ from recsys.training.model import TwoTowerModel
 from recsys.types import Float32
 
 CERTIFICATE = "index_certificate.json"
+PUBLISHED = "published"
+DATA_VERSION = "data_version"
 OURS = "two_tower"
 
 
 def train(run: Run, work: Path, releases: Path) -> Release:
     """Read, train, evaluate, index and publish a run; an interrupted call goes on where it stopped.
+
+    A run that was finished before, with the same settings and data, gives its release again.
 
     Args:
         run: the settings.
@@ -39,18 +45,35 @@ def train(run: Run, work: Path, releases: Path) -> Release:
 
     Raises:
         InterruptedRun: stopped by a signal, after a checkpoint.
+        RefusedError: another process works on this run.
+        DataError: settings or data changed since the checkpoints of this name were written.
         RecsysError: as the stages raise.
     """
+    for name in run.evaluation.metrics:
+        parse(name)
+    parse(run.training.validation_metric, "training.validation_metric")
     home = work / run.name
-    home.mkdir(parents=True, exist_ok=True)
-    _same_run(run, home)
+    for folder in (home, releases):
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(home):
+        _same_run(run, home)
+        if (finished := _published(run, home, releases)) is not None:
+            return finished
+        release = _train(run, home, releases)
+        write_atomically(home / PUBLISHED, f"{release.folder}\n")
+    return release
+
+
+def _train(run: Run, home: Path, releases: Path) -> Release:
     prepared = prepare(run, home / "prepared")
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    if len(test.cases) == 0:
+    if not test.cases.reachable.rows.size:
         advice = "Give more data or a larger test_rate."
         raise DataError(describe("split", verbatim("no test case"), "at least one", advice))
-    fitted = fit(run, prepared, home / "training", _validator(run, validation))
+    with storage(home):
+        fitted = fit(run, prepared, home / "training", _validator(run, validation))
     model = fitted.model
     item_vectors = model.encode_items()
     report = judge(run, model, item_vectors, test)
@@ -99,9 +122,12 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
 
     Args:
         release: stays as it is.
-        overrides: `index.key=value` strings on top of its run file.
+        overrides: `index.key=value` strings on top of its run file; another `index.kind` starts from its defaults.
+
+    Raises:
+        SettingError: an override of anything but the index, which is all that changes here.
     """
-    run = config.load(release.folder / "run.toml", overrides)
+    run = config.from_tables(_with_index(config.tables_of(release.folder / "run.toml"), overrides))
     item_vectors = np.load(release.folder / "item_embeddings.npy")
     query_vectors = np.load(release.folder / "golden" / "vectors.npy")
 
@@ -131,18 +157,20 @@ def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path
 
 
 def _validator(run: Run, validation: HeldOut) -> Callable[[TwoTowerModel], float] | None:
-    if len(validation.cases) == 0:
+    if not validation.cases.reachable.rows.size:
         return None
     name = run.training.validation_metric
-    rows = np.arange(len(validation.cases))
+    rows = np.flatnonzero(validation.cases.reachable.sizes > 0)
+
+    reachable = validation.cases.reachable.take(rows)
+    depth = parse(name).cutoff
 
     def validate(model: TwoTowerModel) -> float:
         recommender = VectorRecommender(
             model.encode_queries(validation.codes), model.encode_items(), validation.cases.excluded
         )
-        depth = parse(name, "training.validation_metric").cutoff
         ranked = recommender.recommend(rows, depth).item_rows
-        return float(np.mean(measure([name], ranked, validation.cases.reachable)[name]))
+        return float(np.mean(measure([name], ranked, reachable)[name]))
 
     return validate
 
@@ -161,22 +189,56 @@ def _facts(
         query_count=0 if run.query.entity == "features" else prepared.query_count,
         index=certificate.kind,
         notice=prepared.notice,
-        metrics={metric: report.find(OURS, metric).value or 0.0 for metric in report.metrics},
+        metrics={entry.metric: entry.value for entry in _measured(report)},
+        cases_digest=report.cases_digest,
         index_recall=certificate.recall_low,
     )
 
 
+def _measured(report: EvaluationReport) -> list[Accuracy]:
+    return [entry for metric in report.metrics if (entry := report.find(OURS, metric)).value is not None]
+
+
+def _with_index(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    for word in overrides:
+        if not word.startswith("index."):
+            raise SettingError(describe("--set", word, "index.key=value", "Train again to change anything else."))
+    changed = config.overridden({"index": {}}, overrides)["index"]
+    same_kind = changed.get("kind", tables["index"]["kind"]) == tables["index"]["kind"]
+    return {**tables, "index": {**tables["index"], **changed} if same_kind else changed}
+
+
 def _same_run(run: Run, home: Path) -> None:
-    """Refuse to go on with the checkpoints of other settings: what would come out would be neither run."""
-    path, now = home / "run.toml", config.dumps(run)
-    if not path.exists():
-        path.write_text(now, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != now:
-        changed = _changed(config.plain_tables(config.load(path)), config.plain_tables(run))
-        raise DataError(
-            f"{home}: holds an unfinished or finished run of this name with other settings ({', '.join(changed)}). "
-            "Give the new run another name (--set name=...), another --work folder, or add --restart to begin anew."
-        )
+    """Refuse to go on with the checkpoints of other weights-to-be: what would come out would be neither run."""
+    path, data = home / "run.toml", home / DATA_VERSION
+    now = version(run)
+    if path.exists():
+        changed = _changed(_deciding(config.tables_of(path)), _deciding(config.plain_tables(run)))
+        if not changed and data.exists() and data.read_text(encoding="utf-8") != now:
+            changed = ["the files that source reads"]
+        if changed:
+            raise DataError(
+                f"{home}: holds a run of this name that differs in {', '.join(changed)}. Add --restart to begin anew, "
+                "or give this run another name (--set name=...) or another --work folder."
+            )
+    write_atomically(path, config.dumps(run))
+    write_atomically(data, now)
+
+
+def _deciding(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide the weights: what is judged, shown and indexed may change after training."""
+    kept = {name: table for name, table in tables.items() if name not in ("evaluation", "index")}
+    return {**kept, "item": tables["item"]["features"]}
+
+
+def _published(run: Run, home: Path, releases: Path) -> Release | None:
+    """Return the release that this run has written before, if it is whole, of these very settings, and still there."""
+    try:
+        folder = Path((home / PUBLISHED).read_text(encoding="utf-8").strip())
+        same = (folder / "run.toml").read_text(encoding="utf-8") == config.dumps(run)
+        return open_release(folder) if same and folder.parent == releases.resolve() else None
+    except (OSError, RecsysError):
+        return None
 
 
 def _changed(before: dict[str, object], after: dict[str, object], prefix: str = "") -> list[str]:

@@ -25,7 +25,13 @@ settings = functools.partial(
     pydantic.dataclasses.dataclass,
     frozen=True,
     kw_only=True,
-    config=ConfigDict(extra="forbid", validate_default=True, arbitrary_types_allowed=True, protected_namespaces=()),
+    config=ConfigDict(
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        protected_namespaces=(),
+    ),
 )
 """Decorator: a frozen dataclass whose fields are typed, checked settings; unknown ones are refused."""
 
@@ -65,7 +71,7 @@ def build(family: str, table: Mapping[str, Any], where: str) -> Any:
     Raises:
         SettingError: no or unknown kind, unknown setting, or a value out of its range.
     """
-    if not isinstance(table, Mapping) or "kind" not in table:
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         advice = f"Known kinds: {', '.join(names(family))}."
         raise SettingError(describe(where, table, "a table with a 'kind'", advice))
     values = {key: value for key, value in table.items() if key != "kind"}

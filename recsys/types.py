@@ -35,6 +35,10 @@ TIMESTAMP = "timestamp"
 WEIGHT = "weight"
 """Columns that every source gives under the same names."""
 
+HISTORY = "history"
+TRAINING_COUNT = "training_count"
+"""Columns that a release adds to its query entities and items."""
+
 NO_ROW = -1
 """The row that stands for 'no item here': padding of short histories and of short result lists."""
 

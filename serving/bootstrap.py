@@ -8,7 +8,9 @@ import threading
 import time
 from pathlib import Path
 
-from recsys.export.release import find, write_atomically
+from recsys.errors import SettingError, describe
+from recsys.export.release import find
+from recsys.files import write_atomically
 from recsys.retrieval import Retriever
 from serving.logs import make_logger
 from serving.server import Server
@@ -37,6 +39,8 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         signal.signal(number, lambda *_: stopping.set())
     logger = make_logger(sys.stderr.buffer)
     release_folder = find(folder, name)
+    if port_file is not None and not port_file.parent.is_dir():
+        raise SettingError(describe("--port-file", str(port_file), "a file in an existing folder"))
     server = Server(settings, logger)
     if port_file is not None:
         # One left by a server that was killed would name a port where nobody answers.

@@ -15,6 +15,7 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from recsys.errors import RequestError
 from recsys.types import Origin, Query
 from serving import convert
 from serving.answers import EncodedQuery, Ranking, ReleaseName, ServedRelease
@@ -27,6 +28,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
 ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
 POLL_S = 0.1
+HEALTH_S = 1.0
+MOST_PLACES = 2**31 - 1
 TIMEOUT_S = 1.0
 RETRY_POLICY = {
     "methodConfig": [
@@ -34,8 +37,8 @@ RETRY_POLICY = {
             "name": [{"service": SERVICE}],
             "retryPolicy": {
                 "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.4s",
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
@@ -102,7 +105,9 @@ class Client:
     def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
         try:
-            answer = self._health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=self._timeout_s)
+            answer = self._health.Check(
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=min(self._timeout_s, HEALTH_S)
+            )
         except grpc.RpcError:
             return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -177,7 +182,9 @@ class AsyncClient:
     async def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
         try:
-            answer = await self._health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=self._timeout_s)
+            answer = await self._health.Check(
+                health_pb2.HealthCheckRequest(service=SERVICE), timeout=min(self._timeout_s, HEALTH_S)
+            )
         except grpc.RpcError:
             return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -211,17 +218,23 @@ class AsyncClient:
 
 def _nearest(query: Query, k: int, release_pin: str, include_metadata: bool) -> pb.NearestItemsRequest:
     return pb.NearestItemsRequest(
-        query=convert.query_message(query), k=k, release_pin=release_pin, include_metadata=include_metadata
+        query=convert.query_message(query), k=_places(k), release_pin=release_pin, include_metadata=include_metadata
     )
 
 
 def _batch(queries: Sequence[Query], k: int, release_pin: str, include_metadata: bool) -> pb.BatchNearestItemsRequest:
     return pb.BatchNearestItemsRequest(
         queries=[convert.query_message(query, f"queries[{place}]") for place, query in enumerate(queries)],
-        k=k,
+        k=_places(k),
         release_pin=release_pin,
         include_metadata=include_metadata,
     )
+
+
+def _places(k: int) -> int:
+    if not isinstance(k, int) or not -MOST_PLACES <= k <= MOST_PLACES:
+        raise RequestError("k", f"got {k!r}, expected a whole number of places")
+    return k
 
 
 def _encode(query: Query, release_pin: str) -> pb.EncodeQueryRequest:

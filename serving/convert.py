@@ -76,15 +76,16 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
     by_entity = asked.entity_id is not None or asked.features is not None or len(asked.history) > 0
     if by_entity + (len(asked.item_ids) > 0) + (asked.vector is not None) > 1:
         raise RequestError(where, "got several forms, expected one of: entity or features, item ids, vector")
-    message = pb.Query(excluded_ids=asked.excluded_ids)
+    message = pb.Query(excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"))
     if asked.vector is not None:
-        message.vector.float32_le = np.ascontiguousarray(asked.vector, LITTLE_ENDIAN).tobytes()
+        message.vector.float32_le = _numbers(asked.vector, f"{where}.vector").tobytes()
     elif asked.item_ids:
-        message.items.item_ids.extend(asked.item_ids)
+        message.items.item_ids.extend(_id_texts(asked.item_ids, f"{where}.items.item_ids"))
     elif by_entity:
         message.entity.SetInParent()
-        message.entity.entity_id = asked.entity_id or ""
-        message.entity.history.extend(asked.history)
+        if asked.entity_id is not None:
+            message.entity.entity_id = _id_text(asked.entity_id, f"{where}.entity.entity_id")
+        message.entity.history.extend(_id_texts(asked.history, f"{where}.entity.history"))
         for name, value in (asked.features or {}).items():
             message.entity.features[name].CopyFrom(_feature_message(value, f"{where}.entity.features.{name}"))
     return message
@@ -157,6 +158,39 @@ def _ids(ids: Sequence[str], where: str, settings: ServerSettings) -> tuple[str,
     return tuple(ids)
 
 
+def _id_texts(ids: Sequence[str], where: str) -> list[str]:
+    if isinstance(ids, str):
+        raise RequestError(where, f"got the text {ids!r}, expected a list of ids")
+    return [_id_text(each, f"{where}[{place}]") for place, each in enumerate(ids)]
+
+
+def _id_text(value: object, where: str) -> str:
+    """Return an id as text; whole numbers count as their spelling, as they do in training data."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not _is_utf8(value):
+        raise RequestError(where, f"got {value!r}, expected an id as UTF-8 text")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _numbers(vector: Float32, where: str) -> np.ndarray:
+    try:
+        numbers = np.ascontiguousarray(vector, LITTLE_ENDIAN)
+    except (ValueError, TypeError):
+        raise RequestError(where, f"got {vector!r}, expected numbers") from None
+    if np.ndim(vector) != 1:
+        raise RequestError(where, f"got shape {np.shape(vector)}, expected one dimension")
+    return numbers
+
+
 def _features(entity: pb.Entity, where: str, settings: ServerSettings) -> dict[str, Any]:
     size = sum(len(name) + value.ByteSize() for name, value in entity.features.items())
     if size > settings.max_feature_bytes:
@@ -181,7 +215,7 @@ def _feature_message(value: Any, where: str) -> pb.FeatureValue:
         return pb.FeatureValue(string_value=value)
     if isinstance(value, (bool, np.bool_)):
         return pb.FeatureValue(string_value=str(bool(value)).lower())
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, (int, np.integer)) and -(2**63) <= value < 2**63:
         return pb.FeatureValue(int64_value=int(value))
     if isinstance(value, (float, np.floating)):
         return pb.FeatureValue(double_value=float(value))

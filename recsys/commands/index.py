@@ -21,7 +21,7 @@ def _words() -> None:
 def tune(
     folder: ReleaseFolder,
     target_recall: Annotated[float | None, typer.Option(min=0, max=1, help="Recall@k to certify.")] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Places of that recall.")] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Places of that recall.")] = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
 ) -> None:
     """Tune the index of a release on its own query vectors; publishes a new release that shares all other parts."""

@@ -106,11 +106,14 @@ def _feature(text: str) -> tuple[str, Any]:
 
 
 def _port(file: Path, wait_s: float) -> int:
-    from recsys.errors import MissingError
+    from recsys.errors import MissingError, SettingError, describe
 
     deadline = time.monotonic() + wait_s
     while not file.is_file():
         if time.monotonic() > deadline:
             raise MissingError(f"{file}: no such file after {wait_s:g} s. Is the server running with --port-file?")
         time.sleep(0.1)
-    return int(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8", errors="replace").strip()
+    if not text.isdigit():
+        raise SettingError(describe("--port-file", text, f"a port number in {file}"))
+    return int(text)

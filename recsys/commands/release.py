@@ -21,7 +21,7 @@ app = typer.Typer(help="List, show, verify and promote releases.", no_args_is_he
 def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path("releases")) -> None:
     """List the releases of a folder with their labels, oldest first."""
     from recsys.errors import MissingError, ReleaseError
-    from recsys.export.release import MANIFEST, open_release, read_labels
+    from recsys.export.release import open_release, published, read_labels
 
     if not releases.is_dir():
         raise MissingError(f"{releases}: no such folder. Write a release with `recsys train`.")
@@ -32,7 +32,7 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
     for column in ("release", "labels", "created", "items", "dim", "index", "quality"):
         table.add_column(column, overflow="fold")
     rows = []
-    for path in releases.glob(f"*/{MANIFEST}"):
+    for path in published(releases):
         name = path.parent.name
         try:
             release = open_release(path.parent, verify=False)

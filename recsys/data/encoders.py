@@ -124,7 +124,8 @@ def _fit(feature: Any, name: str, side: str, table: pa.Table, frequency: Int64) 
     column = raw_column(feature, name, side)
     if column not in table.column_names:
         raise DataError(f"{side}.features.{name}: {unknown('column', column, table.column_names)}")
-    return _naming(side, name, feature.fit, table[column], frequency)
+    settled = registry.parse(type(feature), {**registry.plain(feature), "column": column}, name)
+    return _naming(side, name, settled.fit, table[column], frequency)
 
 
 def _naming(side: str, name: str, work: Callable[..., T], *arguments: Any) -> T:

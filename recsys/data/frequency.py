@@ -48,7 +48,8 @@ class StreamingFrequency(tf.Module):
         rate: weight of the newest gap, 0..1 (the paper's alpha).
         hashes: how many hash functions (the paper's m); 1 with `slots >= items` has no collisions at all.
         slots: length of the arrays of each hash; 0 means one for each item.
-        start_gap: steps between appearances that is assumed before anything is known.
+        start_gap: steps between appearances that are assumed before anything is known, >= 1; the mean gap of the
+            catalogue, `items / batch size`, is the natural choice (the paper's simulation uses 100).
     """
 
     def __init__(self, items: int, *, rate: float, hashes: int, slots: int, start_gap: float) -> None:

@@ -20,13 +20,15 @@ from recsys.config import Run
 from recsys.data import encoders
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.features import Encoder
+from recsys.files import save_array, stamp, storage
 from recsys.progress import task
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.splits import TEST, TRAIN, VALIDATION
-from recsys.types import Int32, Int64, Interactions, RowSets
+from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, RowSets
 
 Codes = Mapping[str, np.ndarray]
 EXAMPLES = 1000
+CONTENTS = "contents.json"
 PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
@@ -99,26 +101,38 @@ class Prepared:
 
 
 def prepare(run: Run, folder: Path) -> Prepared:
-    """Read the source of a run, or what an earlier call for the same settings left in the folder.
+    """Read the source of a run, or what an earlier call for the same settings and files left in the folder.
 
     Args:
         run: the run; its source, data, query, item, split and seed decide the result.
-        folder: where the arrays go; made, and replaced when it belongs to other settings.
+        folder: where the arrays go; made, and made again when it belongs to other settings or data, or is damaged.
 
     Raises:
-        DataError: no usable interactions, a missing column, or more broken rows than `data.max_rejected_rate`.
+        DataError: no usable interactions, a missing or reserved column, or more broken rows than
+            `data.max_rejected_rate`.
+        StorageError: the folder cannot be written.
     """
-    digest = _digest(run)
-    if (folder / "digest").is_file() and (folder / "digest").read_text() == digest:
-        return _load(folder)
-    prepared = _read(run)
-    _save(prepared, folder, digest)
+    digest = version(run)
+    if not _is_whole(folder, digest):
+        prepared = _read(run)
+        with storage(folder.parent):
+            _save(prepared, folder, digest)
     return _load(folder)
+
+
+def version(run: Run) -> str:
+    """Return a digest of everything that decides what `prepare` returns: settings, and the files' sizes and times."""
+    tables = config.plain_tables(run)
+    deciding = {name: tables[name] for name in ("source", "data", "query", "split", "seed")}
+    deciding["item"] = tables["item"]["features"]
+    settled = json.dumps(deciding, sort_keys=True) + stamp(run.source.paths())
+    return hashlib.sha256(settled.encode()).hexdigest()
 
 
 def _read(run: Run) -> Prepared:
     raw = run.source.read()
     items = raw.items
+    _check_columns(run, raw)
     interactions, queries = _interactions(run, raw)
     if len(interactions) == 0:
         raise DataError(
@@ -153,6 +167,18 @@ def _read(run: Run) -> Prepared:
     )
 
 
+def _check_columns(run: Run, raw: RawData) -> None:
+    """Refuse columns that the release would give a second meaning, and metadata that the items lack."""
+    tables = (("items", raw.items, TRAINING_COUNT), ("users", raw.queries, HISTORY))
+    for name, table, reserved in tables:
+        if table is not None and reserved in table.column_names:
+            advice = "Rename the column."
+            raise DataError(describe(f"source.{name}", reserved, "no such column: a release has its own", advice))
+    for column in run.item.metadata:
+        if column not in raw.items.column_names:
+            raise DataError(f"item.metadata: {unknown('column', column, raw.items.column_names)}")
+
+
 def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
     item_ids = raw.items[ITEM_ID].combine_chunks()
     free = run.query.entity == "features"
@@ -171,7 +197,7 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
             kept = item_row.is_valid()
             if run.query.entity == "item":
                 kept = pc.and_(kept, pc.is_in(batch[QUERY_ID], value_set=item_ids))
-            if missing := batch.num_rows - pc.sum(kept).as_py():
+            if missing := batch.num_rows - pc.sum(kept, min_count=0).as_py():
                 strange = batch.filter(pc.invert(kept)).slice(0, raw.rejects.kept_examples).to_pylist()
                 raw.rejects.add_all("unknown id", missing, (f"interaction {row}" for row in strange))
                 batch, item_row = batch.filter(kept), item_row.filter(kept)
@@ -231,10 +257,18 @@ def _all_queries(queries: pa.Table | None, ids: list[str]) -> pa.Table:
     return pa.concat_tables([queries, extra], promote_options="default")
 
 
-def _digest(run: Run) -> str:
-    tables = config.plain_tables(run)
-    deciding = {name: tables[name] for name in ("source", "data", "query", "item", "split", "seed")}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+def _is_whole(folder: Path, digest: str) -> bool:
+    """Tell whether the folder holds every file of these settings and data, at its full size."""
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        return contents["digest"] == digest and contents["sizes"] == _sizes(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CONTENTS)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _save(prepared: Prepared, folder: Path, digest: str) -> None:
@@ -246,16 +280,17 @@ def _save(prepared: Prepared, folder: Path, digest: str) -> None:
     for part, interactions in prepared.parts.items():
         for name, values in vars(interactions).items():
             if values is not None:
-                np.save(building / f"{part}.{name}.npy", values)
+                save_array(building / f"{part}.{name}.npy", values)
     for side, fitted, codes in (
         ("item", prepared.item_encoders, prepared.item_codes),
         ("query", prepared.query_encoders, prepared.query_codes),
     ):
         encoders.save(fitted, building / side)
         for name, values in codes.items():
-            np.save(building / side / f"{name}.npy", values)
+            save_array(building / side / f"{name}.npy", values)
     (building / "notice").write_text(prepared.notice, encoding="utf-8")
-    (building / "digest").write_text(digest)
+    contents = {"digest": digest, "sizes": _sizes(building)}
+    (building / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(building, folder)
 

@@ -13,7 +13,7 @@ from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
 from recsys.data.prepare import Codes, Prepared
 from recsys.evaluation.cases import EvaluationCases
-from recsys.types import ITEM_ID, QUERY_ID, Int32, RowSets
+from recsys.types import ITEM_ID, QUERY_ID, Int32, Interactions, RowSets
 
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
@@ -25,7 +25,7 @@ class HeldOut:
     Attributes:
         cases: the questions.
         query_rows: `[cases]`, int32, who asks.
-        codes: the query side's codes as they stood at the cut, `[cases, *shape]` each.
+        codes: the query side's codes as they stood before its first held-out interaction, `[cases, *shape]` each.
         interactions: how often every query entity met each item before the cut, `[queries, items]`, float32.
         histories: the same for the cases, `[cases, items]`.
     """
@@ -61,8 +61,18 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
         excluded=_excluded(run, known.take(rows), rows),
     )
-    codes = QueryCodes(prepared, Past(before, prepared.query_count), seed=run.seed).now(rows)
+    past = Past(_until_asked(before, prepared.parts[part], prepared.query_count), prepared.query_count)
+    codes = QueryCodes(prepared, past, seed=run.seed).now(rows)
     return HeldOut(cases, rows, codes, interactions, interactions[rows])
+
+
+def _until_asked(before: Interactions, asked: Interactions, queries: int) -> Interactions:
+    """Return the interactions before each query entity's first held-out one: splits by chance do not cut in time."""
+    if before.timestamp is None:
+        return before
+    first = np.full(queries, np.iinfo(np.int64).max)
+    np.minimum.at(first, asked.query_row, asked.timestamp)
+    return before.take(before.timestamp < first[before.query_row])
 
 
 def _ids(run: Run, prepared: Prepared, rows: Int32) -> pa.Array:

@@ -16,11 +16,11 @@ from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
 from recsys.export.saved_model import save_tower
+from recsys.files import save_array
 from recsys.training.model import TwoTowerModel
-from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32
+from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32
 
 GOLDEN_K = 10
-TRAINING_COUNT = "training_count"
 
 
 def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
@@ -52,23 +52,23 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     save_tower(model.item_tower, prepared.item_encoders, folder / "item_tower")
     encoders.save(prepared.query_encoders, folder / "encoders" / "query")
     encoders.save(prepared.item_encoders, folder / "encoders" / "item")
-    np.save(folder / "item_embeddings.npy", item_vectors)
+    save_array(folder / "item_embeddings.npy", item_vectors)
     rows = np.arange(prepared.item_count, dtype=np.int32)
-    np.save(folder / "log_q.npy", model.frequency.log_probability(rows).numpy())
+    save_array(folder / "log_q.npy", model.frequency.log_probability(rows).numpy())
     pq.write_table(_items(run, prepared), folder / "items.parquet", compression="zstd")
     if run.query.entity != "features":
         pq.write_table(_queries(run, prepared), folder / "queries.parquet", compression="zstd")
     queries, codes = golden_queries(run, prepared)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")
-    np.save(folder / "golden" / "vectors.npy", model.encode_queries(codes))
+    save_array(folder / "golden" / "vectors.npy", model.encode_queries(codes))
 
 
 def write_golden_answers(folder: Path, item_vectors: Float32, index: Any) -> None:
     """Write what the index in a folder answers to the golden vectors there; done again whenever the index changes."""
     vectors = np.load(folder / "golden" / "vectors.npy")
     found = index.load(folder / "index", item_vectors).search(vectors, GOLDEN_K)
-    np.save(folder / "golden" / "item_rows.npy", found.item_rows)
+    save_array(folder / "golden" / "item_rows.npy", found.item_rows)
 
 
 def query_columns(run: Run) -> tuple[tuple[str, ...], bool]:
@@ -107,4 +107,4 @@ def _queries(run: Run, prepared: Prepared) -> pa.Table:
     kept = past != NO_ROW
     ids = prepared.items[ITEM_ID].combine_chunks().take(pa.array(past[kept]))
     offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-    return table.append_column("history", pa.ListArray.from_arrays(pa.array(offsets), ids))
+    return table.append_column(HISTORY, pa.ListArray.from_arrays(pa.array(offsets), ids))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import errno
 import hashlib
 import json
 import os
@@ -15,7 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import MissingError, RefusedError, ReleaseError, StorageError, describe, unknown
+from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError, describe, unknown
+from recsys.files import storage, write_atomically
 from recsys.stack import EXPECTED, installed
 
 FORMAT_VERSION = 1
@@ -52,6 +52,7 @@ class Facts:
         index: kind of its index.
         notice: what must be said wherever its data is named.
         metrics: test metrics over all cases, by name in ir-measures spelling.
+        cases_digest: SHA-256 of the test cases; metrics over other cases do not compare strictly.
         index_recall: lower confidence bound of the index's recall, 0..1.
     """
 
@@ -65,6 +66,7 @@ class Facts:
     index: str
     notice: str
     metrics: Mapping[str, float]
+    cases_digest: str
     index_recall: float
 
 
@@ -130,7 +132,7 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
         MissingError: there is no release at that place.
         ReleaseError: a part is missing, foreign or damaged, or the format is another; says which and what to do.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingError(describe(str(folder), "no manifest.json", "a release folder", _known_beside(folder)))
@@ -151,8 +153,9 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
     try:
         parts = {name: Part(**part) for name, part in table["parts"].items()}
         facts = Facts(**{**table["facts"], "query_columns": tuple(table["facts"]["query_columns"])})
+        datetime.datetime.fromisoformat(table["created"])
         manifest = Manifest(**{**table, "facts": facts, "parts": parts})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ReleaseError(f"{path}: not a manifest of format {FORMAT_VERSION} ({error}).") from None
     _check(folder, manifest, verify=verify)
     return Release(folder, manifest)
@@ -206,10 +209,10 @@ def find(root: str | Path, name: str = "") -> Path:
     Raises:
         MissingError: nothing, or more than one thing, fits.
     """
-    root = Path(root)
+    root = Path(root).resolve()
     if (root / MANIFEST).is_file() and not name:
         return root
-    known = {folder.name: folder for folder in sorted(root.glob("*")) if (folder / MANIFEST).is_file()}
+    known = {path.parent.name: path.parent for path in published(root)}
     labels = read_labels(root)
     wanted = name or ("stable" if "stable" in labels else "")
     if not wanted and len(known) == 1:
@@ -229,10 +232,24 @@ def find(root: str | Path, name: str = "") -> Path:
     raise MissingError(f"{root}: {unknown('release', wanted, [*known, *labels])}")
 
 
+def published(root: Path) -> list[Path]:
+    """Return the manifests of the releases in a folder, by name; one that is still being written is none."""
+    return sorted(path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+
+
 def read_labels(root: Path) -> dict[str, str]:
-    """Return the release that each label names, by label."""
+    """Return the release that each label names, by label.
+
+    Raises:
+        ReleaseError: the file of labels is broken.
+    """
     path = root / LABELS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError):
+        raise ReleaseError(
+            f"{path}: not a table of labels. Remove it and promote again; promotions.jsonl has them."
+        ) from None
 
 
 def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, force: bool) -> str:
@@ -252,16 +269,22 @@ def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, 
 
     Raises:
         RefusedError: the metric or the recall bound falls by more than the margin, or cannot be compared.
+        SettingError: the release has no such metric.
     """
-    root = release.folder.parent
+    root, metrics = release.folder.parent, release.facts.metrics
+    if metric not in metrics:
+        raise SettingError(f"--metric: {unknown('metric of the release', metric, metrics)}")
     labels = read_labels(root)
     objections: list[str] = []
     said = f"{release.name} is the first release with the label {label!r}"
     if label in labels and labels[label] != release.name:
-        current = open_release(root / labels[label], verify=False)
-        said = f"{release.name} against {current.name}"
-        objections, compared = _objections(release.facts, current.facts, metric, max_drop_rate)
-        said += f": {compared}"
+        try:
+            current = open_release(root / labels[label], verify=False)
+        except (MissingError, ReleaseError) as error:
+            objections, compared = [f"{labels[label]}, which has the label, cannot be read: {error}"], ""
+        else:
+            objections, compared = _objections(release.facts, current.facts, metric, max_drop_rate)
+        said = f"{release.name} against {labels[label]}: {compared}"
     if objections and not force:
         raise RefusedError(
             f"promotion of {release.name} to {label!r} refused: {'; '.join(objections)}. "
@@ -276,25 +299,10 @@ def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, 
         "max_drop_rate": max_drop_rate,
         "metric": metric,
     }
-    with _storage(root), open(root / "promotions.jsonl", "a", encoding="utf-8") as file:
+    with storage(root), open(root / "promotions.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     write_atomically(root / LABELS, json.dumps({**labels, label: release.name}, indent=1) + "\n")
     return said
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it.
-
-    Raises:
-        StorageError: writing failed; the old file, if any, stands as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _storage(path.parent):
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _objections(new: Facts, old: Facts, metric: str, max_drop_rate: float) -> tuple[list[str], str]:
@@ -308,16 +316,19 @@ def _objections(new: Facts, old: Facts, metric: str, max_drop_rate: float) -> tu
             objections.append(f"{what} is not known for both releases")
             continue
         compared.append(f"{what} {before:.4f} -> {now:.4f}")
-        if now < before * (1 - max_drop_rate):
+        if not now >= before * (1 - max_drop_rate):
             objections.append(f"{what} falls from {before:.4f} to {now:.4f}, more than {max_drop_rate:.1%}")
+    if new.cases_digest != old.cases_digest:
+        compared.append("judged on different test cases")
     return objections, ", ".join(compared)
 
 
 @contextmanager
 def _building(root: Path) -> Iterator[Path]:
-    with _storage(root):
+    with storage(root):
         root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=root))
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=f"{BUILDING}{os.getpid()}-", dir=root))
         folder.chmod(0o755)
         try:
             yield folder
@@ -325,17 +336,12 @@ def _building(root: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _storage(where: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StorageError(
-                f"{where}: cannot write ({error.strerror}). Nothing half-written was left. Make room or choose another "
-                "folder, then run the same command again."
-            ) from error
-        raise
+def _sweep(root: Path) -> None:
+    """Remove what processes that no longer run left half-written."""
+    for folder in root.glob(f"{BUILDING}*"):
+        owner = folder.name.removeprefix(BUILDING).partition("-")[0]
+        if not owner.isdigit() or not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
@@ -364,7 +370,9 @@ def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
 
 
 def _check(folder: Path, manifest: Manifest, *, verify: bool) -> None:
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    # Files that desktops and network file systems strew about begin with a dot, and nothing reads them.
+    present = {path.as_posix() for path in files if not path.name.startswith(".")} - {MANIFEST}
     again = "Take another release, or write it again with `recsys train`."
     if missing := sorted(manifest.parts.keys() - present):
         raise ReleaseError(f"{folder}: {len(missing)} missing part(s): {', '.join(missing[:5])}. {again}")

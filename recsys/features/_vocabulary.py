@@ -14,6 +14,7 @@ from recsys.types import Int32, Int64
 
 MISSING = 0
 PADDING = -1
+MOST_EXACT = 2.0**53
 
 
 def bucket(text: str, buckets: int) -> int:
@@ -109,7 +110,7 @@ def as_strings(values: pa.Array | pa.ChunkedArray, where: str) -> pa.Array:
         advice = "Use kind 'multi_categorical' for lists of values, 'embedding' for vectors."
         raise DataError(describe(where, verbatim(str(array.type)), "one value in each row", advice))
     if pa.types.is_floating(array.type):
-        whole = pc.equal(pc.round(array), array)
+        whole = pc.and_(pc.equal(pc.round(array), array), pc.less(pc.abs(array), MOST_EXACT))
         if pc.all(whole, min_count=0).as_py():
             array = array.cast(pa.int64(), safe=False)
     return array.cast(pa.string())

@@ -10,7 +10,7 @@ from pydantic import Field
 from recsys.features._lookup import BagEncoder
 from recsys.features._vocabulary import Vocabulary, as_strings
 from recsys.registry import settings
-from recsys.types import Int64
+from recsys.types import HISTORY, Int64
 
 
 @settings()
@@ -37,7 +37,7 @@ class History:
     @property
     def column(self) -> str:
         """The name under which requests and releases carry it."""
-        return "history"
+        return HISTORY
 
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> BagEncoder:
         """Learn which items occur in at least `min_count` training interactions.

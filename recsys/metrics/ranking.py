@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import ir_measures
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,6 +67,8 @@ def parse(name: str, where: str = "evaluation.metrics") -> Metric:
     Raises:
         SettingError: unknown, without a cutoff, or with options that implicit relevance has no use for.
     """
+    import ir_measures
+
     known = ", ".join(f"{measure_name}@k" for measure_name in _FORMULAS)
     try:
         parsed = ir_measures.parse_measure(name)

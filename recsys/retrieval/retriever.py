@@ -19,7 +19,7 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
-from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32, Int64, Origin, Query
+from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32, Int64, Origin, Query
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
@@ -222,7 +222,7 @@ class Retriever:
 
     @cached_property
     def _popular(self) -> tuple[Int64, Float32]:
-        counts = self._items["training_count"].to_numpy()
+        counts = self._items[TRAINING_COUNT].to_numpy()
         order = np.argsort(-counts, kind="stable")
         return order, (counts[order] / max(int(counts.sum()), 1)).astype(np.float32)
 
@@ -279,16 +279,16 @@ class Retriever:
         return np.concatenate([encoder.encode(pa.array([value])) for value in values])
 
     def _value(self, query: Query, column: str) -> Any:
-        if column == "history":
+        if column == HISTORY:
             return list(reversed(query.history))
         if column == QUERY_ID:
             return query.entity_id
         return (query.features or {}).get(column)
 
     def _check_features(self, query: Query, where: str) -> None:
+        known = self._columns - {HISTORY, QUERY_ID}
         for name in query.features or {}:
-            if name not in self._columns:
-                known = self._columns - {"history", QUERY_ID}
+            if name not in known:
                 raise RequestError(f"{where}.features.{name}", unknown("query feature", name, known))
 
     def _says_something(self, query: Query) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -109,6 +110,9 @@ class RawData:
 
 class Source(Protocol):
     """The contract of the family."""
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders that are read; where one changes, the data is other data."""
 
     def read(self) -> RawData:
         """Return the data; heavy parts are streamed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -48,6 +49,10 @@ class CompleteJourney:
     excluded_departments: tuple[str, ...] = ()
     max_pairs_per_basket: int = Field(default=50, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return nothing: the package is one version, and the settings decide the rest."""
+        return ()
 
     def read(self) -> RawData:
         """Return the data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -21,6 +22,10 @@ class EnrichedMovielens:
     gender, age, occupation and zip code. Read from the folder `ml-1m` in `RECSYS_DATA_DIR`. For the official archives,
     with ratings and times, see `movielens`.
     """
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders that are read."""
+        return (_benchmark_data.folder("ml-1m"),)
 
     def read(self) -> RawData:
         """Return the data.

@@ -101,6 +101,10 @@ class Movielens:
     cache_dir: str = ""
     checksum: str = Field(default="", pattern=r"^((sha256:[0-9a-f]{64})|(md5:[0-9a-f]{32}))?$")
 
+    def paths(self) -> tuple[Path, ...]:
+        """Return the local archive; a download is one of a known checksum."""
+        return (Path(self.path),) if self.path else ()
+
     def read(self) -> RawData:
         """Return the data.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -56,6 +57,10 @@ class Parquet:
         if self.users and not self.query_column:
             raise ValueError("no users where query_column is empty: each interaction carries its own features")
         return self
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders that are read."""
+        return tuple(Path(path) for path in (self.interactions, self.items, self.users) if path)
 
     def read(self) -> RawData:
         """Return the data; the interactions are read piece by piece in each pass.

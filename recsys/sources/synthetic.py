@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,10 @@ class Synthetic:
     feature_noise: float = Field(default=0.1, ge=0, le=1)
     days: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return nothing: the settings decide everything."""
+        return ()
 
     def read(self) -> RawData:
         """Return the data; the interactions are drawn batch by batch, the same ones in each pass."""

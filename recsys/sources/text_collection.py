@@ -39,6 +39,10 @@ class TextCollection:
     collection: Literal["scifact", "nfcorpus", "vaswani", "cranfield"]
     split: str = Field(default="all", min_length=1)
 
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders that are read."""
+        return (_benchmark_data.folder(self.collection),)
+
     def read(self) -> RawData:
         """Return the data.
 

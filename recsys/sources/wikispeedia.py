@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -19,6 +20,10 @@ class Wikispeedia:
 
     Read from the folder `wikispeedia` in `RECSYS_DATA_DIR`. For `query.entity = "item"`; there are no times.
     """
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders that are read."""
+        return (_benchmark_data.folder("wikispeedia"),)
 
     def read(self) -> RawData:
         """Return the data.

@@ -17,7 +17,7 @@ import numpy as np
 from recsys.config import Run, Schedule
 from recsys.data.batches import TrainingBatches
 from recsys.data.prepare import Prepared
-from recsys.errors import InterruptedRun
+from recsys.errors import DataError, InterruptedRun, SettingError
 from recsys.progress import task
 from recsys.stack import tf
 from recsys.training.model import TwoTowerModel
@@ -72,7 +72,8 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
-        DataError: there is nothing to train on.
+        DataError: there is nothing to train on, or the checkpoint is damaged.
+        SettingError: training diverged.
     """
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -125,9 +126,7 @@ class _Loop:
         self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
     def run_to_end(self) -> Fitted:
-        self._latest.restore_or_initialize()
-        first = int(self._step.numpy())
-        validations = self._earlier_validations(first)
+        first, validations = self._restore()
         looks_every = self._batches.steps_per_epoch * self._run.training.validate_every_epochs
         total = self._batches.steps
         losses: list[tf.Tensor] = []
@@ -143,19 +142,20 @@ class _Loop:
                 if step % LOG_EVERY_STEPS == 0 or step % looks_every == 0:
                     self._log(step, float(loss), running)
                 if self._validate and (step % looks_every == 0 or step == total):
+                    self._check(step, float(loss))
                     validations.append(self._look(step, losses))
                     losses = []
                     running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
-                    self._save(step)
+                    self._save(step, float(loss))
                     self._write_validations(validations)
                     saved_at = time.monotonic()
                     if stopped := self._patience_is_over():
                         break
                 elif step == total or time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
-                    self._save(step)
+                    self._save(step, float(loss))
                     saved_at = time.monotonic()
                 if stop.is_set():
-                    self._save(step)
+                    self._save(step, float(loss))
                     raise InterruptedRun(
                         f"interrupted after step {step:,} of {total:,}; a checkpoint is in {self._folder}. "
                         "Run the same command to go on."
@@ -164,7 +164,28 @@ class _Loop:
             self._best_weights.checkpoint.restore(self._best_weights.latest_checkpoint).expect_partial()
         return Fitted(self._model, tuple(validations), int(self._step.numpy()), stopped)
 
-    def _save(self, step: int) -> None:
+    def _restore(self) -> tuple[int, list[Validation]]:
+        """Return the step and the looks of the newest checkpoint, or of a fresh start."""
+        try:
+            self._latest.restore_or_initialize()
+            first = int(self._step.numpy())
+            return first, self._earlier_validations(first)
+        except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(
+                f"{self._folder}: the checkpoint cannot be read ({reason}). Begin anew: --restart."
+            ) from None
+
+    def _check(self, step: int, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise SettingError(
+                f"training.learning_rate: got {self._run.training.learning_rate:g}, with which training diverged by "
+                f"step {step:,} (loss {loss}). Lower it, set training.clip_norm, or raise objective.temperature."
+            )
+
+    def _save(self, step: int, loss: float) -> None:
+        """Write a checkpoint, unless the weights are lost."""
+        self._check(step, loss)
         self._step.assign(step)
         self._latest.save(step)
 

@@ -37,7 +37,7 @@ class TwoTowerModel(tfrs.Model):
         self.item_tower = _tower(run, "item", prepared.item_encoders, tables)
         self._item_codes = {name: tf.constant(np.asarray(codes)) for name, codes in prepared.item_codes.items()}
         self._item_count = prepared.item_count
-        self.frequency = self._frequency(prepared)
+        self.frequency = self._frequency(prepared, run.training.batch_size)
         self.log_temperature = tf.Variable(
             math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
         )
@@ -124,7 +124,7 @@ class TwoTowerModel(tfrs.Model):
         total = highest + tf.math.log(tf.exp(from_batch - highest) + tf.exp(from_uniform - highest))
         return total - tf.math.log(tf.cast(batch_size + negatives, tf.float32))
 
-    def _frequency(self, prepared: Prepared) -> CountedFrequency | StreamingFrequency:
+    def _frequency(self, prepared: Prepared, batch_size: int) -> CountedFrequency | StreamingFrequency:
         counts = prepared.item_counts
         if self._objective.logq != "streaming":
             return CountedFrequency(counts)
@@ -133,7 +133,7 @@ class TwoTowerModel(tfrs.Model):
             rate=self._objective.streaming_rate,
             hashes=self._objective.streaming_hashes,
             slots=self._objective.streaming_slots,
-            start_gap=100.0,
+            start_gap=max(prepared.item_count / batch_size, 1.0),
         )
 
 

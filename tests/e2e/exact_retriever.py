@@ -39,6 +39,7 @@ class ExactRetriever:
             index="brute_force",
             notice="made up",
             metrics={"nDCG@10": 0.5},
+            cases_digest="",
             index_recall=1.0,
         )
         manifest = Manifest(

@@ -67,7 +67,7 @@ def test_a_finished_run_does_not_train_again(block_settings, block_release):
 def test_other_settings_under_the_same_name_are_refused_and_named(block_settings, block_release):
     changed = dataclasses.replace(block_settings, seed=99)
     folder = block_release.folder.parents[1]
-    with pytest.raises(DataError, match=r"other settings \(seed\).*--restart"):
+    with pytest.raises(DataError, match=r"differs in seed\. Add --restart"):
         pipeline.train(changed, folder / "work", folder / "releases")
 
 
@@ -180,7 +180,7 @@ def test_one_item_trains_and_is_the_answer(tmp_path):
 def test_too_little_data_is_refused_with_a_reason(pairs, told, tmp_path):
     with pytest.raises(DataError, match=told):
         trained(world_of(tmp_path, pairs, ["i0", "i1"]), tmp_path)
-    assert not (tmp_path / "releases").exists()
+    assert list((tmp_path / "releases").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -202,3 +202,95 @@ def test_the_manifest_is_json_that_other_tools_can_read(block_release):
     manifest = json.loads((block_release.folder / "manifest.json").read_text())
     assert manifest["fingerprint"] == block_release.fingerprint
     assert set(manifest["versions"]) >= {"tensorflow", "scann"}
+
+
+def test_data_that_changed_is_not_mixed_with_old_checkpoints(block_world, tmp_path):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(block_world, data)
+    run = config.from_tables(block_run(data))
+    first = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    assert pipeline.train(run, tmp_path / "work", tmp_path / "releases") == first
+    met = pq.read_table(data / "interactions.parquet")
+    pq.write_table(met.slice(0, 500), data / "interactions.parquet")
+    with pytest.raises(DataError, match="differs in the files that source reads"):
+        pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+
+
+def test_what_is_judged_and_indexed_may_change_without_training_again(block_settings, block_release):
+    folder = block_release.folder.parents[1]
+    judged = dataclasses.replace(
+        block_settings, evaluation=dataclasses.replace(block_settings.evaluation, metrics=("R@5",))
+    )
+    again = pipeline.train(judged, folder / "work", folder / "rejudged")
+    assert set(again.facts.metrics) == {"R@5"}
+    np.testing.assert_array_equal(
+        np.load(again.folder / "item_embeddings.npy"), np.load(block_release.folder / "item_embeddings.npy")
+    )
+    pipeline.train(block_settings, folder / "work", folder / "releases")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"evaluation": {"metrics": ["nDCG@10", "foo@5"]}}, "evaluation.metrics: got 'foo@5'"),
+        ({"training": {"validation_metric": "bar@1"}}, "training.validation_metric: got 'bar@1'"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_told_before_training(changes, told, block_world, tmp_path):
+    with pytest.raises(RecsysError, match=told):
+        trained(block_run(block_world, **changes), tmp_path)
+    assert not (tmp_path / "work").exists()
+
+
+def test_metadata_that_does_not_exist_is_told_before_training(block_world, tmp_path):
+    tables = block_run(block_world)
+    tables["item"] = {**tables["item"], "metadata": ["titel"]}
+    with pytest.raises(DataError, match=r"item\.metadata: no column named 'titel'. Did you mean 'title'\?"):
+        trained(tables, tmp_path)
+    assert not (tmp_path / "work/blocks/training").exists()
+
+
+def test_training_that_diverges_names_the_setting(block_world, tmp_path):
+    training = {"epochs": 3, "batch_size": 64, "learning_rate": 1e30, "optimizer": "sgd"}
+    with pytest.raises(RecsysError, match=r"training\.learning_rate: got 1e\+30, with which training diverged"):
+        trained(block_run(block_world, training=training), tmp_path)
+
+
+def test_damaged_prepared_data_is_made_again(block_settings, tmp_path):
+    from recsys.data.prepare import prepare
+
+    whole = prepare(block_settings, tmp_path / "prepared")
+    before = np.array(whole.parts["train"].timestamp)
+    (tmp_path / "prepared" / "train.timestamp.npy").unlink()
+    (tmp_path / "prepared" / "items.arrow").write_bytes(b"")
+    again = prepare(block_settings, tmp_path / "prepared")
+    np.testing.assert_array_equal(again.parts["train"].timestamp, before)
+
+
+def test_a_damaged_checkpoint_is_told_with_the_way_out(block_world, tmp_path):
+    run = config.from_tables(block_run(block_world))
+    pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    (tmp_path / "work/blocks/published").unlink()
+    for data in (tmp_path / "work/blocks/training/checkpoints").glob("*.data-*"):
+        data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"the checkpoint cannot be read.*--restart"):
+        pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+
+
+def test_index_tune_changes_nothing_but_the_index(block_release):
+    with pytest.raises(RecsysError, match=r"--set: got 'training\.epochs=99', expected index\.key=value"):
+        pipeline.tune_release(block_release, ["training.epochs=99"])
+
+
+@pytest.mark.parametrize(("table", "column"), [("items", "training_count"), ("users", "history")])
+def test_a_column_with_a_name_that_the_release_needs_is_told_before_training(table, column, block_world, tmp_path):
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(block_world, data)
+    rows = pq.read_table(data / f"{table}.parquet")
+    pq.write_table(rows.append_column(column, pa.array(["x"] * rows.num_rows)), data / f"{table}.parquet")
+    with pytest.raises(DataError, match=f"source.{table}: got '{column}', expected no such column"):
+        trained(block_run(data), tmp_path)

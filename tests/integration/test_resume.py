@@ -65,7 +65,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(number, code
     process.send_signal(number)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == code, output
-    assert not (tmp_path / "releases").exists()
+    assert list((tmp_path / "releases").iterdir()) == []
 
     again = start(run_file, tmp_path)
     output = again.communicate(timeout=240)[0]

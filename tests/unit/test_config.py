@@ -87,7 +87,29 @@ def test_every_mistake_of_a_section_is_told_at_once(block_world):
 
 
 def test_a_choice_without_a_kind_lists_the_kinds(block_world):
-    assert "Known kinds: by_time, cold_items, leave_last, random" in broken(block_world, split={})
+    assert "Known kinds: complete_journey, enriched_movielens" in broken(block_world, source={})
+
+
+def test_a_section_without_a_kind_has_the_default_one(block_world):
+    run = config.from_tables(block_run(block_world, objective={"temperature": 0.2}))
+    assert run.objective.temperature == 0.2
+
+
+def test_a_kind_that_is_no_text_is_refused(block_world):
+    assert broken(block_world, split={"kind": 3}).startswith("split: got {'kind': 3}, expected a table with a 'kind'.")
+
+
+def test_a_feature_s_name_is_plain_and_its_column_may_be_anything(block_world):
+    items = {"features": {"genre of it": {"kind": "categorical"}}}
+    told = broken(block_world, item=items)
+    assert told.startswith("item.features: got 'genre of it', expected letters")
+    assert "set column" in told
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_setting_is_a_finite_number(value, run_file):
+    with pytest.raises(SettingError, match=r"training\.learning_rate: got"):
+        config.load(run_file, [f"training.learning_rate={value}"])
 
 
 def test_an_item_cannot_have_a_history(block_world):

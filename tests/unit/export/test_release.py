@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.errors import MissingError, RefusedError, ReleaseError, StorageError
+from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError, StorageError
 from recsys.export.release import Facts, derive, find, open_release, promote, publish, read_labels
 
 FACTS = Facts(
@@ -26,6 +26,7 @@ FACTS = Facts(
     index="brute_force",
     notice="",
     metrics={"nDCG@10": 0.5},
+    cases_digest="",
     index_recall=0.96,
 )
 
@@ -189,7 +190,7 @@ def worse(release, **facts):
     [
         ({"metrics": {"nDCG@10": 0.48}}, "nDCG@10 falls from 0.5000 to 0.4800, more than 2.0%"),
         ({"index_recall": 0.90}, "index recall bound falls from 0.9600 to 0.9000"),
-        ({"metrics": {"AP@10": 0.9}}, "nDCG@10 is not known for both releases"),
+        ({"metrics": {"nDCG@10": float("nan")}}, "nDCG@10 falls from 0.5000 to nan"),
     ],
 )
 def test_a_worse_release_is_not_promoted_unless_forced_which_is_recorded(release, facts, told):
@@ -205,6 +206,46 @@ def test_a_worse_release_is_not_promoted_unless_forced_which_is_recorded(release
     last = json.loads((root / "promotions.jsonl").read_text().splitlines()[-1])
     assert last["before"] == release.name
     assert told.split(",")[0] in last["forced_over"][0]
+
+
+def test_a_metric_that_the_release_does_not_have_is_refused_even_for_the_first_release(release):
+    with pytest.raises(SettingError, match=r"no metric of the release named 'nDCG@5'\. Did you mean 'nDCG@10'\?"):
+        promote(release, "stable", metric="nDCG@5", max_drop_rate=0.02, force=False)
+
+
+def test_a_label_on_a_release_that_is_gone_can_be_forced_over(release):
+    promote(release, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    candidate = worse(release, item_count=4)
+    shutil.rmtree(release.folder)
+    with pytest.raises(RefusedError, match="cannot be read"):
+        promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=True)
+    assert read_labels(candidate.folder.parent) == {"stable": candidate.name}
+
+
+def test_broken_labels_are_named(release):
+    (release.folder.parent / "labels.json").write_text("{")
+    with pytest.raises(ReleaseError, match=r"labels\.json: not a table of labels"):
+        read_labels(release.folder.parent)
+
+
+def test_a_release_opened_from_within_itself_is_the_same(release, monkeypatch):
+    monkeypatch.chdir(release.folder)
+    assert open_release(".") == release
+    promote(open_release("."), "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
+    assert read_labels(release.folder.parent) == {"stable": release.name}
+    open_release(release.folder)
+
+
+def test_what_a_dead_process_left_half_written_is_no_release_and_is_swept(release):
+    root = release.folder.parent
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = root / f".building-{dead.pid}-abc"
+    shutil.copytree(release.folder, left)
+    assert find(root) == release.folder
+    publish(root, lambda folder: replace(fill(folder), item_count=9))
+    assert not left.exists()
 
 
 def test_a_release_that_falls_within_the_margin_is_promoted(release):

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.errors import RequestError
 from recsys.retrieval import Answer
 from recsys.types import Origin, Query
 from serving import convert
@@ -103,3 +104,30 @@ def test_a_pin_that_is_shorter_or_another_does_not_match(pin):
 def test_an_ipv6_host_stands_in_brackets():
     assert ServerSettings(host="::1", port=7).address == "[::1]:7"
     assert ServerSettings(host="localhost", port=7).address == "localhost:7"
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (Query(history="b3"), "query.entity.history"),
+        (Query(item_ids="b3"), "query.items.item_ids"),
+        (Query(vector=np.ones(2, np.float32), excluded_ids="b3"), "query.excluded_ids"),
+        (Query(entity_id=b"raw"), "query.entity.entity_id"),
+        (Query(entity_id="\ud800"), "query.entity.entity_id"),
+        (Query(item_ids=["a", None]), "query.items.item_ids[1]"),
+        (Query(vector=np.ones((2, 2), np.float32)), "query.vector"),
+        (Query(vector=["a", "b"]), "query.vector"),
+        (Query(features={"age": 2**70}), "query.entity.features.age"),
+        (Query(features={"age": object()}), "query.entity.features.age"),
+    ],
+)
+def test_what_the_wire_cannot_carry_is_refused_by_field_before_it_is_sent(asked, field):
+    with pytest.raises(RequestError) as caught:
+        convert.query_message(asked)
+    assert caught.value.field == field
+
+
+def test_whole_numbers_are_ids_by_their_spelling_as_in_training_data():
+    assert convert.query_message(Query(entity_id=7, history=[3, "x"])) == convert.query_message(
+        Query(entity_id="7", history=["3", "x"])
+    )

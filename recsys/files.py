@@ -1,0 +1,104 @@
+"""Write whole files or none: temporary names, checked sizes, one error for a full disk, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from recsys.errors import RefusedError, StorageError
+
+UNWRITABLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, None}
+)
+"""Numbers of OSErrors that mean 'cannot write here'; NumPy raises one without a number when a disk is full."""
+UNWRITABLE_IN_TENSORFLOW = frozenset({"ResourceExhaustedError", "PermissionDeniedError", "OutOfRangeError"})
+
+
+@contextmanager
+def storage(where: Path) -> Iterator[None]:
+    """Turn every way in which writing fails within the block into one error.
+
+    Args:
+        where: the folder that is written to, for the message.
+
+    Raises:
+        StorageError: the disk is full, or the place may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError) or error.errno not in UNWRITABLE:
+            raise
+        raise StorageError(_told(where, error.strerror or str(error))) from error
+    except Exception as error:
+        if type(error).__name__ not in UNWRITABLE_IN_TENSORFLOW:
+            raise
+        raise StorageError(_told(where, str(error).partition("\n")[0])) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it.
+
+    Raises:
+        StorageError: writing failed; the old file, if any, stands as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with storage(path.parent):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as `.npy`, and look whether all of it arrived: NumPy does not.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    np.save(path, array, allow_pickle=False)
+    if path.stat().st_size < array.nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process while the block runs.
+
+    Raises:
+        RefusedError: another process holds it.
+    """
+    with open(folder / ".lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"{folder}: another process works on this run. Wait for it, or give this run another name or --work."
+            ) from None
+        yield
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Return a digest of the names, sizes and times of change of files and of all files below folders."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted([path, *path.rglob("*")] if path.is_dir() else [path]):
+            if file.is_file():
+                status = file.stat()
+                digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _told(where: Path, reason: str) -> str:
+    return (
+        f"{where}: cannot write ({reason}). Nothing half-written was left. Make room or choose another folder, then "
+        "run the same command again."
+    )
