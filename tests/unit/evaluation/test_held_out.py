@@ -61,7 +61,7 @@ def test_a_split_by_time_keeps_all_of_the_past(tmp_path):
     prepared = prepare(run, tmp_path / "prepared")
     test = held_out(run, prepared, "test")
     for place in range(len(test.cases)):
-        # day 19 is asked for; of the 19 days before it, newest first, the 18 that were trained on have codes of their own
+        # day 19 is asked for; of the 19 days before it, newest first, 18 were trained on
         codes = test.codes["recent"][place]
         assert (codes >= 0).sum() == DAYS - 1
         assert days_of_codes(prepared, codes) == list(range(DAYS - 3, -1, -1))
