@@ -289,7 +289,7 @@ def main(
             peers["librecommender"] = librecommender_python()
         except subprocess.CalledProcessError as error:
             report.note(f"LibRecommender was left out: it could not be installed: {error.stderr.strip()[-500:]}")
-    world, steps, rounds = ("synthetic", 5, runs or 2) if quick else ("complete_journey", 50, runs or 15)
+    world, steps, rounds = ("synthetic", 5, runs or 2) if quick else ("complete_journey", 100, runs or 15)
     compare(world, steps, rounds, report, peers)
     print(report.write(results).read_text(encoding="utf-8"))
 

@@ -5,6 +5,8 @@ Heavy imports stand inside the functions, so that `recsys --help` answers at onc
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,3 +17,8 @@ Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALU
 ReleaseFolder = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release, or a folder of releases.")]
 Releases = Annotated[Path, typer.Option("--releases", metavar="FOLDER", help="Where releases are written.")]
 Work = Annotated[Path, typer.Option("--work", metavar="FOLDER", help="Where prepared data and checkpoints lie.")]
+
+
+def program() -> str:
+    """Return how the reader can call this program again: `recsys`, or its path where that is not on the search path."""
+    return "recsys" if shutil.which("recsys") else sys.argv[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from recsys.commands import Overrides, Releases, Work
+from recsys.commands import Overrides, Releases, Work, program
 
 if TYPE_CHECKING:
     from recsys.export.release import Release
@@ -49,9 +49,9 @@ def command(
         f"release:     {release.folder}",
         f"checkpoints: {work / run.name} (tensorboard --logdir {work / run.name / 'training' / 'tensorboard'})",
         f"server log:  {work / run.name / 'server.log'}",
-        f"next:        recsys serve {release.folder}",
-        "             recsys query --entity 900 -k 10           (in another terminal)",
-        "             recsys data describe complete_journey",
+        f"next:        {program()} serve {release.folder}",
+        f"             {program()} query --entity 900 -k 10           (in another terminal)",
+        f"             {program()} data describe complete_journey",
         "your own:    README.md, 'Your own data'",
     ):
         console.print(said, soft_wrap=True, highlight=False)

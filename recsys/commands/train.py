@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from recsys.commands import Overrides, Releases, RunFile, Work
+from recsys.commands import Overrides, Releases, RunFile, Work, program
 
 
 def command(
@@ -35,4 +35,4 @@ def command(
     console.print(
         f"watch the losses: tensorboard --logdir {work / run.name / 'training' / 'tensorboard'}", soft_wrap=True
     )
-    console.print(f"serve it: recsys serve {release.folder}", soft_wrap=True)
+    console.print(f"serve it: {program()} serve {release.folder}", soft_wrap=True)
