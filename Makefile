@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint proto lock bench-train bench-index bench-memory clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,9 +36,6 @@ demo: $(VENV)/.demo ## Train on real data, serve over gRPC, ask, print tables (8
 
 test: $(VENV)/.dev ## The whole default test suite
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/.dev ## The tests that take minutes each
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.dev ## Style, formatting and the import contract
 	$(BIN)/ruff check .

@@ -43,7 +43,8 @@ class TrainingBatches:
         prepared: the data.
         run: gives batch size, epochs and seed.
         uniform_negatives: items drawn uniformly, with replacement, beside each batch's own.
-        mask_positives: mark the query's other training items among the candidates.
+        mask_positives: mark the query's other training items among the candidates; repeats of the example's own item
+            are marked in any case.
 
     Raises:
         DataError: fewer than two training interactions.

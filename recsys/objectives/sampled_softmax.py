@@ -24,7 +24,8 @@ class SampledSoftmax:
             estimator, or `none` for plain softmax.
         uniform_negatives: items drawn uniformly from the catalogue as further candidates of every query (mixed
             negative sampling).
-        mask_positives: take the query's other known positives, and repeats of its own item, out of the candidates.
+        mask_positives: take the query's other known positives out of the candidates; repeats of its own item never
+            count as negatives.
         streaming_rate: weight (0..1) of the newest gap in the streaming estimator.
         streaming_hashes: hash functions of the streaming estimator.
         streaming_slots: slots of each hash; 0 means one for each item, without collisions.
