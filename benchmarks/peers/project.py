@@ -42,6 +42,7 @@ def subjects(folder: Path, *, deterministic: bool) -> dict[str, Subject]:
         "recsys, constant batch": steps_of(run, prepared, constant=True),
         "recsys, like for like": steps_of(plain, prepared),
         "recsys, like for like, constant batch": steps_of(plain, prepared, constant=True),
+        "recsys, pipeline alone": pipeline_of(run, prepared),
         "recsys, whole loop": loop_of(run, prepared),
     }
 
@@ -67,6 +68,19 @@ def steps_of(run: Run, prepared: Prepared, *, constant: bool = False) -> Subject
 
     def subject(steps: int) -> Measured:
         return measure(lambda: deque(islice(losses, steps), maxlen=1)[0])
+
+    subject(WARM_UP_STEPS)
+    return subject
+
+
+def pipeline_of(run: Run, prepared: Prepared) -> Subject:
+    """Return the input pipeline without training: the speed that it could feed."""
+    run = replace(run, training=replace(run.training, epochs=MANY_EPOCHS))
+    batches = TrainingBatches(prepared, run, uniform_negatives=0, mask_positives=run.objective.mask_positives)
+    data = iter(batches.dataset())
+
+    def subject(steps: int) -> Measured:
+        return measure(lambda: deque(islice(data, steps), maxlen=0), lambda _: None)
 
     subject(WARM_UP_STEPS)
     return subject

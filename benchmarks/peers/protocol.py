@@ -31,19 +31,19 @@ class Measured:
     Attributes:
         seconds: wall time.
         cpu_seconds: processor time of the whole process, all threads.
-        loss: of the last batch, per example, in nats.
+        loss: of the last batch, per example, in nats; None where nothing is trained.
     """
 
     seconds: float
     cpu_seconds: float
-    loss: float
+    loss: float | None
 
 
 Subject = Callable[[int], Measured]
 """Trains so many steps and tells how long they took; what it makes ready before is not timed."""
 
 
-def measure(train: Callable[[], T], loss: Callable[[T], float] = float) -> Measured:
+def measure(train: Callable[[], T], loss: Callable[[T], float | None] = float) -> Measured:
     """Time a block of steps.
 
     Args:

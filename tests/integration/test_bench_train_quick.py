@@ -19,6 +19,7 @@ OURS = {
     "recsys, like for like, constant batch",
     "recsys, deterministic",
 }
+PIPELINE = "recsys, pipeline alone"
 
 
 def quick(benchmark: str, results: Path) -> dict[str, Any]:
@@ -38,13 +39,15 @@ def test_the_short_training_benchmark_times_every_subject_on_the_same_seven_feat
 
     blocks = [row for row in content["rows"] if row["case"]["steps"] == 5]
     values = {(row["subject"], row["metric"]): row for row in blocks}
-    assert {row["subject"] for row in blocks} == PEERS | OURS
+    assert {row["subject"] for row in blocks} == PEERS | OURS | {PIPELINE}
     assert {row["case"]["features"] for row in blocks} == {7}
-    for subject in PEERS | OURS:
+    assert (PIPELINE, "last_loss_nats") not in values
+    for subject in PEERS | OURS | {PIPELINE}:
         speed = values[subject, "examples_per_s"]
         assert 0 < speed["low"] <= speed["value"] <= speed["high"] < math.inf
         assert speed["runs"] == 2
         assert values[subject, "cpu_ms_per_step"]["value"] > 0
+    for subject in PEERS | OURS:
         # Guessing among a batch of 1,024 costs ln 1024 = 6.9 nats; a broken loss is far from it or not finite.
         assert 0 < values[subject, "last_loss_nats"]["value"] < 20
     assert values["plain TensorFlow loop", "ratio_to_plain"]["value"] == 1
