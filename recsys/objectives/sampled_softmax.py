@@ -73,7 +73,7 @@ class SampledSoftmax:
             temperature: scalar, float32, > 0.
 
         Returns:
-            Scalar, float32, in nats, >= 0.
+            Scalar, float32, in nats, >= 0 up to rounding (about 1e-6).
 
         Raises:
             ShapeError: queries and candidates differ in dim, or there are fewer candidates than queries.
@@ -82,8 +82,11 @@ class SampledSoftmax:
         if candidates.shape[1] != dim or (candidates.shape[0] or batch or 0) < (batch or 0):
             shapes = (tuple(queries.shape), tuple(candidates.shape))
             raise ShapeError(describe("sampled_softmax", shapes, "[batch, dim] and [candidates >= batch, dim]"))
-        logits = tf.matmul(queries, candidates, transpose_b=True) / temperature - log_q  # Eq. 4, 5
-        logits = tf.where(known_positive, MASKED, logits)
-        positive = tf.linalg.diag_part(logits)
+        # Eq. 4, 5. A pass over [batch, candidates] costs as much as a small layer: what can be done on vectors is done
+        # there, and the mask is added, so that it needs no pass of its own in the gradient.
+        scaled, own = queries / temperature, tf.shape(queries)[0]
+        taken_out = MASKED * tf.cast(known_positive, tf.float32)
+        logits = tf.matmul(scaled, candidates, transpose_b=True) + (taken_out - log_q)
+        positive = tf.reduce_sum(scaled * candidates[:own], axis=1) - log_q[:own]
         losses = tf.reduce_logsumexp(logits, axis=1) - positive  # Eq. 6
         return tf.reduce_sum(weight * losses) / tf.reduce_sum(weight)
