@@ -84,6 +84,11 @@ class Interactions:
             None if self.weight is None else self.weight[places],
         )
 
+    def in_order(self) -> Interactions:
+        """Return the same interactions sorted by query row, then time; equal ones stay as they stood."""
+        keys = (self.query_row,) if self.timestamp is None else (self.timestamp, self.query_row)
+        return self.take(np.lexsort(keys))
+
 
 @dataclass(frozen=True)
 class RowSets:

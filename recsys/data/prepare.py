@@ -95,9 +95,7 @@ class Prepared:
             None if getattr(chosen[0], name) is None else np.concatenate([getattr(part, name) for part in chosen])
             for name in ("query_row", "item_row", "timestamp", "weight")
         ]
-        joined = Interactions(*columns)
-        keys = (joined.query_row,) if joined.timestamp is None else (joined.timestamp, joined.query_row)
-        return joined.take(np.lexsort(keys))
+        return Interactions(*columns).in_order()
 
 
 def prepare(run: Run, folder: Path) -> Prepared:
@@ -219,14 +217,7 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
     if free:
         arrays["query_row"] = np.arange(len(arrays["item_row"]), dtype=np.int32)
         return Interactions(**arrays), pa.Table.from_batches(contexts)
-    interactions = Interactions(**arrays)
-    time_first = (
-        (interactions.query_row,)
-        if interactions.timestamp is None
-        else (interactions.timestamp, interactions.query_row)
-    )
-    interactions = interactions.take(np.lexsort(time_first))
-    return interactions, _all_queries(raw.queries, list(rows_of))
+    return Interactions(**arrays).in_order(), _all_queries(raw.queries, list(rows_of))
 
 
 def _rows(ids: pa.Array, rows_of: dict[str, int]) -> Int32:

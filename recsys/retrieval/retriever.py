@@ -92,7 +92,6 @@ class Retriever:
                 name: encoder.encode(known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
             }
-        self._columns = {self._column(name) for name in self._encoders}
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = True) -> Retriever:
@@ -286,7 +285,7 @@ class Retriever:
         return (query.features or {}).get(column)
 
     def _check_features(self, query: Query, where: str) -> None:
-        known = self._columns - {HISTORY, QUERY_ID}
+        known = self.release.facts.query_columns
         for name in query.features or {}:
             if name not in known:
                 raise RequestError(f"{where}.features.{name}", unknown("query feature", name, known))
@@ -294,8 +293,7 @@ class Retriever:
     def _says_something(self, query: Query) -> bool:
         if any(value is not None for value in (query.features or {}).values()):
             return True
-        reads_history = any(encoders.is_history(encoder) for encoder in self._encoders.values())
-        return reads_history and any(item_id in self._row_of_item for item_id in query.history)
+        return self.release.facts.reads_history and any(item_id in self._row_of_item for item_id in query.history)
 
     def _column(self, name: str) -> str:
         return encoders.raw_column(self._encoders[name].settings, name, "query")
