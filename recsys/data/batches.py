@@ -113,12 +113,11 @@ class QueryCodes:
     Args:
         prepared: the data.
         past: the interactions that histories are drawn from.
-        seed: draws histories where the source has no times.
     """
 
-    def __init__(self, prepared: Prepared, past: Past, *, seed: int = 0) -> None:
+    def __init__(self, prepared: Prepared, past: Past) -> None:
         self._codes: Codes = prepared.query_codes
-        self._past, self._seed = past, seed
+        self._past = past
         self._histories = {
             name: (encoder.shape[0], encoder.vocabulary.codes(prepared.items["item_id"].combine_chunks()))
             for name, encoder in prepared.query_encoders.items()
@@ -149,7 +148,7 @@ class QueryCodes:
 
     def items_now(self, query_row: Int32, length: int) -> Int32:
         """Return the last items of query entities, newest first, `[batch, length]`, padded with -1."""
-        return self._past.until_end(query_row, length, np.random.default_rng([self._seed, 5]))
+        return self._past.until_end(query_row, length)
 
     def _columns(self, query_row: Int32) -> dict[str, np.ndarray]:
         return {name: codes[query_row] for name, codes in self._codes.items()}

@@ -42,27 +42,30 @@ class Past:
         if self._timed:
             return self._last(starts, self._instant_starts[places], length)
         ends = self._starts[self._query_row[places] + 1]
-        drawn = self._drawn(starts, ends, length, random)
+        offset = random.integers(0, np.maximum(ends - starts, 1))
+        drawn = self._window(starts, ends, length, offset)
         drawn[drawn == self._rows[places][:, None]] = NO_ROW
         return _packed(drawn)
 
-    def until_end(self, query_rows: NDArray[np.integer], length: int, random: np.random.Generator) -> Int32:
-        """Return the last items of each query entity, newest first, `[batch, length]`, padded with -1."""
+    def until_end(self, query_rows: NDArray[np.integer], length: int) -> Int32:
+        """Return the last items of each query entity, newest first, `[batch, length]`, padded with -1.
+
+        Without times, always the same ones of an entity's items, whoever else is asked for.
+        """
         starts, ends = self._starts[query_rows], self._starts[np.asarray(query_rows) + 1]
         if self._timed:
             return self._last(starts, ends, length)
-        return _packed(self._drawn(starts, ends, length, random))
+        return self._window(starts, ends, length, np.zeros(len(starts), np.int64))
 
     def _last(self, starts: Int64, ends: Int64, length: int) -> Int32:
         places = ends[:, None] - 1 - np.arange(length)
         return np.where(places >= starts[:, None], self._rows[np.maximum(places, 0)], NO_ROW).astype(np.int32)
 
-    def _drawn(self, starts: Int64, ends: Int64, length: int, random: np.random.Generator) -> Int32:
-        """Return up to `length` interactions of each entity: a window somewhere in its shuffled interactions."""
+    def _window(self, starts: Int64, ends: Int64, length: int, offset: Int64) -> Int32:
+        """Return up to `length` of each entity's shuffled interactions, from its offset on and around."""
         sizes = (ends - starts)[:, None]
-        offset = random.integers(0, np.maximum(sizes, 1))
         steps = np.arange(length)
-        places = starts[:, None] + (offset + steps) % np.maximum(sizes, 1)
+        places = starts[:, None] + (offset[:, None] + steps) % np.maximum(sizes, 1)
         inside = steps < sizes
         return np.where(inside, self._shuffled[np.minimum(places, len(self._shuffled) - 1)], NO_ROW).astype(np.int32)
 

@@ -62,7 +62,7 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         excluded=_excluded(run, known.take(rows), rows),
     )
     past = Past(_until_asked(before, prepared.parts[part], prepared.query_count), prepared.query_count)
-    codes = QueryCodes(prepared, past, seed=run.seed).now(rows)
+    codes = QueryCodes(prepared, past).now(rows)
     return HeldOut(cases, rows, codes, interactions, interactions[rows])
 
 

@@ -34,7 +34,7 @@ def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
         return prepared.queries, {name: codes[rows] for name, codes in prepared.query_codes.items()}
     count = min(EXAMPLES, prepared.query_count)
     rows = np.unique(np.linspace(0, prepared.query_count - 1, count).astype(np.int32))
-    return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), _codes_now(run, prepared).now(rows)
+    return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), _codes_now(prepared).now(rows)
 
 
 def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_vectors: Float32) -> None:
@@ -83,9 +83,9 @@ def query_columns(run: Run) -> tuple[tuple[str, ...], bool]:
     return columns, any(encoders.is_history_feature(feature) for feature in features.values())
 
 
-def _codes_now(run: Run, prepared: Prepared) -> QueryCodes:
+def _codes_now(prepared: Prepared) -> QueryCodes:
     everything = prepared.until("train", "validation", "test")
-    return QueryCodes(prepared, Past(everything, prepared.query_count), seed=run.seed)
+    return QueryCodes(prepared, Past(everything, prepared.query_count))
 
 
 def _items(run: Run, prepared: Prepared) -> pa.Table:
@@ -103,7 +103,7 @@ def _queries(run: Run, prepared: Prepared) -> pa.Table:
     if prepared.history_length == 0:
         return table
     rows = np.arange(prepared.query_count, dtype=np.int32)
-    past = _codes_now(run, prepared).items_now(rows, prepared.history_length)
+    past = _codes_now(prepared).items_now(rows, prepared.history_length)
     kept = past != NO_ROW
     ids = prepared.items[ITEM_ID].combine_chunks().take(pa.array(past[kept]))
     offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)

@@ -23,12 +23,12 @@ def test_an_example_sees_only_strictly_earlier_items_newest_first():
 
 def test_at_the_end_everything_counts_and_a_query_without_interactions_has_no_history():
     met = Interactions(rows(0, 0, 2), rows(5, 6, 7), np.array([1, 2, 3]))
-    assert Past(met, 3).until_end(rows(0, 1, 2), 2, RANDOM).tolist() == [[6, 5], [-1, -1], [7, -1]]
+    assert Past(met, 3).until_end(rows(0, 1, 2), 2).tolist() == [[6, 5], [-1, -1], [7, -1]]
 
 
 def test_only_the_newest_items_fit():
     met = Interactions(rows(0, 0, 0), rows(5, 6, 7), np.array([1, 2, 3]))
-    assert Past(met, 1).until_end(rows(0), 2, RANDOM).tolist() == [[7, 6]]
+    assert Past(met, 1).until_end(rows(0), 2).tolist() == [[7, 6]]
 
 
 def test_without_times_the_history_is_the_other_items_and_never_the_example_s_own():
@@ -43,5 +43,13 @@ def test_without_times_the_history_is_the_other_items_and_never_the_example_s_ow
 def test_without_times_a_long_history_is_drawn_from_all_of_the_items():
     met = Interactions(np.zeros(50, np.int32), np.arange(50, dtype=np.int32))
     past = Past(met, 1)
-    seen = {item for _ in range(60) for item in past.until_end(rows(0), 5, RANDOM)[0]}
+    seen = {item for _ in range(60) for item in past.before(np.array([0]), 5, RANDOM)[0]}
     assert len(seen) > 40
+
+
+def test_without_times_the_history_at_the_end_does_not_depend_on_who_else_is_asked_for():
+    met = Interactions(np.repeat(np.arange(20, dtype=np.int32), 50), np.tile(np.arange(50, dtype=np.int32), 20))
+    past = Past(met, 20)
+    together = past.until_end(np.arange(20), 5)
+    assert (together >= 0).all()
+    np.testing.assert_array_equal(past.until_end(np.arange(0, 20, 3), 5), together[::3])
