@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import Field, field_validator
 
 from recsys import registry
-from recsys.errors import SettingError, describe, unknown
+from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.registry import settings
 
 CHOICES = {"source": "sources", "split": "splits", "tower": "towers", "objective": "objectives", "index": "indexes"}
@@ -35,9 +35,12 @@ class Data:
 
     Attributes:
         max_rejected_rate: the largest share of broken rows (0..1) that is counted and passed over; more is an error.
+        training_rate: share (0..1) of the training interactions that is kept, drawn with the run's seed; what is held
+            out stays as it is. For learning curves.
     """
 
     max_rejected_rate: float = Field(default=0.01, ge=0, le=1)
+    training_rate: float = Field(default=1.0, gt=0, le=1)
 
 
 @settings()
@@ -60,10 +63,12 @@ class ItemSide:
     Attributes:
         features: the item tower's inputs by name.
         metadata: columns of the items that travel in the release for display; empty means all.
+        augmentations: choices from `recsys.augmentations`, applied in training to the items of the main task.
     """
 
     features: dict[str, Any]
     metadata: tuple[str, ...] = ()
+    augmentations: tuple[Any, ...] = ()
 
     @field_validator("features")
     @classmethod
@@ -75,17 +80,47 @@ class ItemSide:
 
 @settings()
 class Schedule:
-    """The learning rate over the steps of a run.
+    """A setting, such as the learning rate, over the steps of a run.
 
     Attributes:
-        kind: `constant`, or `cosine` decay to `final_rate` times the learning rate at the last step.
+        kind: `constant`, or `cosine` decay to `final_rate` times the setting at the last step.
         warmup_steps: steps of linear growth from 0 before that.
-        final_rate: share (0..1) of the learning rate that a cosine ends with.
+        final_rate: share (0..1) of the setting that a cosine ends with.
     """
 
     kind: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final_rate: float = Field(default=0.0, ge=0, le=1)
+
+
+@settings()
+class SelfSupervision:
+    """The second task, on the items themselves: two views of one item must lie close together.
+
+    Reference:
+        Yao et al. 2021, arXiv:2007.12865v4, Section 3.3.
+
+    Attributes:
+        objective: a choice from `recsys.objectives` that reads views; its `weight` is the paper's alpha.
+        augmentations: choices from `recsys.augmentations`, applied in order; none makes both views the plain item.
+        rows: where a batch's items come from: drawn uniformly from the `catalogue`, each once at most, or those of the
+            `training_batch`, which are drawn by popularity.
+        side: the towers that get the task; on the query side the rows are query entities.
+        batch_size: items in one step; 0 means `training.batch_size`. A smaller catalogue is taken whole.
+        schedule: the weight over the run, as a share of `objective.weight`.
+    """
+
+    objective: Any
+    augmentations: tuple[Any, ...] = ()
+    rows: Literal["catalogue", "training_batch"] = "catalogue"
+    side: Literal["item", "query", "both"] = "item"
+    batch_size: int = Field(default=0, ge=0)
+    schedule: Schedule = Field(default_factory=Schedule)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that get the task."""
+        return ("item", "query") if self.side == "both" else (self.side,)
 
 
 @settings()
@@ -142,7 +177,7 @@ class Evaluation:
     metrics: tuple[str, ...] = ("nDCG@10", "AP@10", "R@10", "R@50", "RR@10", "Success@10")
     exclude_seen: bool = False
     max_cases: int = Field(default=0, ge=0)
-    baselines: tuple[Literal["popularity", "item_knn", "als"], ...] = ("popularity", "item_knn")
+    baselines: tuple[Literal["popularity", "item_knn", "als", "ease"], ...] = ("popularity", "item_knn")
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=100)
 
@@ -161,6 +196,7 @@ class Run:
         split: a choice from `recsys.splits`.
         tower: a choice from `recsys.towers`, for both sides.
         objective: a choice from `recsys.objectives`, the main task.
+        self_supervision: the second task; without the section there is none.
         training: the loop.
         evaluation: the judgement.
         index: a choice from `recsys.indexes`.
@@ -175,6 +211,7 @@ class Run:
     split: Any
     tower: Any
     objective: Any
+    self_supervision: SelfSupervision | None = None
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     index: Any
@@ -250,12 +287,22 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             section["features"] = {
                 name: registry.build("features", table, f"{side}.features.{name}") for name, table in features.items()
             }
+            if "augmentations" in section:
+                section["augmentations"] = _augmentations(section["augmentations"], side)
             values[side] = registry.parse(cls, section, side)
+    if isinstance(values.get("self_supervision"), Mapping):
+        values["self_supervision"] = _self_supervision(values["self_supervision"])
     for section, cls in (("data", Data), ("training", Training), ("evaluation", Evaluation)):
         if isinstance(values.get(section), Mapping):
             values[section] = registry.parse(cls, values[section], section)
     run = registry.parse(Run, values, "")
     _check_sides(run)
+    _check_objective("objective", run.objective, "pairs")
+    _check_masks("item.augmentations", run.item.augmentations, run.item.features)
+    if (second := run.self_supervision) is not None:
+        for side in second.sides:
+            features = run.item.features if side == "item" else run.query_features
+            _check_masks(f"self_supervision.augmentations on the {side} side", second.augmentations, features)
     return run
 
 
@@ -272,6 +319,10 @@ def plain_tables(run: Run) -> dict[str, Any]:
     for side in ("query", "item"):
         features = getattr(run, side).features
         tables[side]["features"] = {name: registry.table_of(feature) for name, feature in features.items()}
+    tables["item"]["augmentations"] = [registry.table_of(stage) for stage in run.item.augmentations]
+    if (second := run.self_supervision) is not None:
+        tables["self_supervision"]["objective"] = registry.table_of(second.objective)
+        tables["self_supervision"]["augmentations"] = [registry.table_of(stage) for stage in second.augmentations]
     return tables
 
 
@@ -308,6 +359,43 @@ def _override(tables: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise SettingError(describe("--set", override, f"a table at {part!r}"))
     table[path[-1]] = value
+
+
+def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:
+    where = "self_supervision"
+    section = {"objective": {"kind": "contrastive"}, **table}
+    section["objective"] = registry.build("objectives", section["objective"], f"{where}.objective")
+    section["augmentations"] = _augmentations(section.get("augmentations", ()), where)
+    second = registry.parse(SelfSupervision, section, where)
+    _check_objective(f"{where}.objective", second.objective, "views")
+    return second
+
+
+def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:
+    where = f"{where}.augmentations"
+    if not isinstance(tables, Sequence) or isinstance(tables, str):
+        raise SettingError(describe(where, tables, "a list of tables, each with a 'kind'"))
+    stages = tuple(registry.build("augmentations", table, where) for table in tables)
+    masking = [registry.kind_of(stage) for stage in stages if stage.masks]
+    if len(masking) > 1:
+        raise SettingError(describe(where, masking, "at most one that masks features", "Two could hide everything."))
+    return stages
+
+
+def _check_objective(where: str, objective: Any, reads: str) -> None:
+    if objective.reads != reads:
+        kinds = [kind for kind in registry.names("objectives") if registry.choice("objectives", kind).reads == reads]
+        raise SettingError(describe(f"{where}.kind", registry.kind_of(objective), f"one of {', '.join(kinds)}"))
+
+
+def _check_masks(where: str, stages: Sequence[Any], features: Mapping[str, Any]) -> None:
+    """Refuse to mask where one of two complementary views would show nothing of the content."""
+    content = [name for name, feature in features.items() if registry.kind_of(feature) != "id"]
+    for stage in stages:
+        if stage.masks and len(content) < 2:
+            found = verbatim(f"{registry.kind_of(stage)} over {len(content)} features besides the id")
+            advice = "Add features, or use 'value_dropout' or 'embedding_dropout'."
+            raise SettingError(describe(where, found, "at least 2 to split between the views", advice))
 
 
 def _check_sides(run: Run) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from recsys.stack import tf
+
+if TYPE_CHECKING:
+    from recsys.augmentations import Views
 
 
 class Tables:
@@ -103,12 +109,48 @@ class BagLookup(FeatureLayer):
     def call(self, codes: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return `[batch, width]` from `[batch, values]`, int32, -1 where there is no value."""
         del seed
-        kept = tf.cast(codes >= 0, tf.float32)
-        total = tf.einsum("bvw,bv->bw", self._table(tf.maximum(codes, 0)), kept)
+        places = tf.where(codes >= 0)
+        batch = tf.shape(codes)[0]
+        total = _bag_sums(self._table.vectors, tf.gather_nd(codes, places), tf.cast(places[:, 0], tf.int32), batch)
+        total = tf.ensure_shape(total, [None, self.width])
         if self._pooling == "sum":
             return total
-        count = tf.maximum(tf.reduce_sum(kept, axis=1, keepdims=True), 1.0)
+        count = tf.maximum(tf.reduce_sum(tf.cast(codes >= 0, tf.float32), axis=1, keepdims=True), 1.0)
         return total / (count if self._pooling == "mean" else tf.sqrt(count))
+
+
+LARGEST_DENSE_GRADIENT = 2**22
+"""Numbers in a table from which on the gradient of a bag names the rows that it touches.
+
+Below, one pass over the whole table is quicker than sorting the values of a batch: 30,000 rows of 64 took 10 ms a step
+against 13, 300,000 rows 63 ms against 20 (1,024 bags of 50, Adagrad, 2 cores).
+"""
+
+
+def _bag_sums(table: tf.Variable, codes: tf.Tensor, bag: tf.Tensor, bags: tf.Tensor) -> tf.Tensor:
+    """Return the sum of each bag's vectors, `[bags, width]`, without a copy of every vector.
+
+    Args:
+        table: `[rows, width]`, float32.
+        codes: `[values]`, int32, rows of the table.
+        bag: `[values]`, int32, ascending: the bag that each value is in.
+        bags: how many bags, scalar, int32.
+    """
+    if table.shape.num_elements() <= LARGEST_DENSE_GRADIENT:
+        return tf.sparse.segment_sum(table, codes, bag, num_segments=bags)
+
+    @tf.custom_gradient
+    def summed(vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.IndexedSlices]]:
+        def gradient(upstream: tf.Tensor) -> tf.IndexedSlices:
+            rows = tf.shape(vectors)[0]
+            slices, met = tf.raw_ops.SparseSegmentSumGradV2(
+                grad=upstream, indices=codes, segment_ids=bag, dense_output_dim0=rows
+            )
+            return tf.IndexedSlices(slices, met, tf.shape(vectors))
+
+        return tf.sparse.segment_sum(vectors, codes, bag, num_segments=bags), gradient
+
+    return summed(tf.convert_to_tensor(table))
 
 
 class Dense(FeatureLayer):
@@ -138,6 +180,7 @@ class Perceptron(tf.keras.layers.Layer):
         activation: of the hidden layers.
         dropout_rate: share of each hidden layer's values that is dropped in training.
         policy: Keras dtype policy of the hidden layers; the output is float32 in any case.
+        augmented: whether views will be asked for; each field then gets a trained vector that stands for 'masked'.
     """
 
     def __init__(
@@ -149,6 +192,7 @@ class Perceptron(tf.keras.layers.Layer):
         dropout_rate: float,
         *,
         policy: str,
+        augmented: bool,
         name: str,
     ) -> None:
         super().__init__(name=name)
@@ -160,6 +204,10 @@ class Perceptron(tf.keras.layers.Layer):
             for place, width in enumerate(hidden)
         ]
         self._output = tf.keras.layers.Dense(dim, dtype="float32", name="output")
+        self._defaults = {
+            feature: self.add_weight(name=f"masked_{feature}", shape=(layer.width,), initializer="zeros")
+            for feature, layer in (features.items() if augmented else ())
+        }
 
     def call(self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return `[batch, dim]`, float32, unit length.
@@ -171,7 +219,32 @@ class Perceptron(tf.keras.layers.Layer):
         vectors = []
         for place, (name, feature) in enumerate(self.features.items()):
             vectors.append(feature(codes[name], seed=None if seed is None else seed + [0, place]))
-        hidden = tf.concat(vectors, axis=1)
+        return self._top(tf.concat(vectors, axis=1), seed)
+
+    def encode_views(self, views: Views, seed: tf.Tensor) -> tf.Tensor:
+        """Return every view of a batch in training, `[views, batch, dim]`, float32, unit length.
+
+        A feature whose codes the views share is looked up once. No value of a masked feature reaches the output.
+
+        Args:
+            views: what is masked and dropped; features in the order of this tower's.
+            seed: `[2]`, int32.
+        """
+        inputs: list[list[tf.Tensor]] = [[] for _ in range(views.count)]
+        for place, (name, feature) in enumerate(self.features.items()):
+            found = [
+                feature(codes, seed=seed + [0, place + 1000 * view]) for view, codes in enumerate(views.codes[name])
+            ]
+            for view, columns in enumerate(inputs):
+                vectors = found[view if len(found) > 1 else 0]
+                if views.dropout_rate > 0:
+                    drawn = seed + [0, 500 + place + 1000 * view]
+                    vectors = tf.nn.experimental.stateless_dropout(vectors, views.dropout_rate, seed=drawn)
+                columns.append(tf.where(views.masked[view, :, place, None], self._defaults[name], vectors))
+        stacked = tf.concat([tf.concat(columns, axis=1) for columns in inputs], axis=0)
+        return tf.reshape(self._top(stacked, seed), [views.count, -1, self.dim])
+
+    def _top(self, hidden: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         for place, layer in enumerate(self._hidden):
             hidden = layer(hidden)
             if seed is not None and self._dropout_rate > 0:

@@ -18,7 +18,8 @@ SECTIONS = {
     "splits": "[split]",
     "features": "[item.features.<name>], [query.features.<name>]",
     "towers": "[tower]",
-    "objectives": "[objective]",
+    "augmentations": "[[self_supervision.augmentations]], [[item.augmentations]]",
+    "objectives": "[objective], [self_supervision.objective]",
     "indexes": "[index]",
 }
 STAGES = {
@@ -26,6 +27,8 @@ STAGES = {
     "data": config.Data,
     "query": config.QuerySide,
     "item": config.ItemSide,
+    "self_supervision": config.SelfSupervision,
+    "self_supervision.schedule": config.Schedule,
     "training": config.Training,
     "training.schedule": config.Schedule,
     "evaluation": config.Evaluation,

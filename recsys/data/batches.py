@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypedDict
 
 import numpy as np
 import scipy.sparse as sparse
@@ -88,13 +88,7 @@ class TrainingBatches:
 
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches from a step to the end of the run, made ahead on another thread."""
-
-        def generate() -> Iterator[Batch]:
-            for step in range(first_step, self.steps):
-                yield self.batch(step)
-
-        signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), dict(self.batch(0)))
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+        return _dataset(self.batch, range(first_step, self.steps))
 
     def _known_positive(self, query_row: Int32, candidate_row: Int32) -> Bool:
         """Return which candidates are other positives of each query; the same item met again is one of them."""
@@ -105,6 +99,52 @@ class TrainingBatches:
             known = self._positives[distinct][:, candidate_row].toarray()[place]
         np.fill_diagonal(known, False)
         return known
+
+
+class ViewBatch(TypedDict):
+    """What the second task takes in one step.
+
+    Attributes:
+        row: by side, `item` or `query`: distinct rows, drawn uniformly, `[rows]`, int32.
+        query: codes of the query side's rows, `[rows, *shape]` each; empty where that side has no second task.
+    """
+
+    row: dict[str, Int32]
+    query: dict[str, np.ndarray]
+
+
+class ViewBatches:
+    """The batches of the second task, drawn from the catalogue beside those of the main task.
+
+    Reference:
+        Yao et al. 2021, arXiv:2007.12865v4, Section 3.3: items uniform over the corpus.
+
+    Args:
+        prepared: the data.
+        run: gives sides, batch size and seed; it has a second task whose rows come from the catalogue.
+    """
+
+    def __init__(self, prepared: Prepared, run: Run) -> None:
+        size = run.self_supervision.batch_size or run.training.batch_size
+        of_side = {"item": prepared.item_count, "query": prepared.query_count}
+        self._sizes = {side: (of_side[side], min(size, of_side[side])) for side in run.self_supervision.sides}
+        self._seed = run.seed
+        self._query = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count))
+
+    def batch(self, step: int) -> ViewBatch:
+        """Return the batch of a step: rows without replacement, anew in each step."""
+        random = np.random.default_rng([self._seed, 5, step])
+        row = {
+            side: np.sort(random.choice(rows, size, replace=False, shuffle=False)).astype(np.int32)
+            for side, (rows, size) in self._sizes.items()
+        }
+        return ViewBatch(row=row, query=self._query.now(row["query"]) if "query" in row else {})
+
+    def beside(self, batches: TrainingBatches, first_step: int = 0) -> tf.data.Dataset:
+        """Return the batches of both tasks from a step to the end of the run; these stand under `views`."""
+        views = _dataset(self.batch, range(first_step, batches.steps))
+        both = tf.data.Dataset.zip(batches.dataset(first_step), views)
+        return both.map(lambda batch, views: {**batch, "views": views})
 
 
 class QueryCodes:
@@ -152,6 +192,17 @@ class QueryCodes:
 
     def _columns(self, query_row: Int32) -> dict[str, np.ndarray]:
         return {name: codes[query_row] for name, codes in self._codes.items()}
+
+
+def _dataset(make: Callable[[int], Mapping[str, Any]], steps: range) -> tf.data.Dataset:
+    """Return the batches of some steps, made ahead on another thread."""
+
+    def generate() -> Iterator[Mapping[str, Any]]:
+        for step in steps:
+            yield make(step)
+
+    signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), dict(make(0)))
+    return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
 
 
 def membership(sets: RowSets, items: int) -> sparse.csr_array:

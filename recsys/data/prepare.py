@@ -123,6 +123,7 @@ def version(run: Run) -> str:
     tables = config.plain_tables(run)
     deciding = {name: tables[name] for name in ("source", "data", "query", "split", "seed")}
     deciding["item"] = tables["item"]["features"]
+    deciding["share_tables"] = run.training.share_tables
     settled = json.dumps(deciding, sort_keys=True) + stamp(run.source.paths())
     return hashlib.sha256(settled.encode()).hexdigest()
 
@@ -138,6 +139,7 @@ def _read(run: Run) -> Prepared:
         )
     assigned = run.split.assign(interactions, run.seed)
     parts = {name: interactions.take(assigned == part) for part, name in PART_NAMES.items()}
+    parts["train"] = _thinned(parts["train"], run)
     if len(parts["train"]) < 2:
         raise DataError(
             describe(
@@ -148,10 +150,13 @@ def _read(run: Run) -> Prepared:
             )
         )
     item_frequency = np.bincount(parts["train"].item_row, minlength=items.num_rows)
-    item_encoders = encoders.fit_items(run, items, item_frequency)
     if run.query.entity == "item":
         queries = items.rename_columns([QUERY_ID if name == ITEM_ID else name for name in items.column_names])
     query_frequency = np.bincount(parts["train"].query_row, minlength=queries.num_rows)
+    if run.query.entity == "item" and run.training.share_tables:
+        # One table serves both sides, so an id that was met on either has a vector of its own.
+        item_frequency = query_frequency = item_frequency + query_frequency
+    item_encoders = encoders.fit_items(run, items, item_frequency)
     query_encoders = encoders.fit_queries(run, queries, query_frequency, items, item_frequency)
     return Prepared(
         items=items,
@@ -163,6 +168,15 @@ def _read(run: Run) -> Prepared:
         query_codes=encoders.encode(query_encoders, queries, "query"),
         notice=raw.notice,
     )
+
+
+def _thinned(train: Interactions, run: Run) -> Interactions:
+    """Return the share of the training interactions that the run keeps."""
+    if run.data.training_rate == 1:
+        return train
+    kept = round(run.data.training_rate * len(train))
+    places = np.random.default_rng([run.seed, 7]).choice(len(train), kept, replace=False, shuffle=False)
+    return train.take(np.sort(places))
 
 
 def _check_columns(run: Run, raw: RawData) -> None:

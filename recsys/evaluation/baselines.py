@@ -13,12 +13,18 @@ import threadpoolctl
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import ItemItemRecommender
 from pydantic import Field
+from scipy.linalg import lapack
 from scipy.sparse import csr_matrix, diags_array
 
-from recsys.errors import SettingError, unknown
+from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.evaluation.recommenders import Recommender, ScoreRecommender, VectorRecommender
 from recsys.registry import settings
 from recsys.types import Float32, Int64, RowSets
+
+EASE_ITEMS = 30_000
+"""Items that `Ease` takes on: their dense matrix, 7 GB in float64, is inverted in minutes; time grows with the cube."""
+EASE_BLOCK = 1024
+"""Rows of that matrix that are counted at once."""
 
 
 class Baseline(Protocol):
@@ -75,7 +81,7 @@ class ItemKnn:
 
     def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
         """Find the neighbours of every item; see `Baseline.fit`."""
-        met = csr_matrix((np.ones(interactions.nnz), interactions.indices, interactions.indptr), interactions.shape)
+        met = _met(interactions)
         lengths = np.sqrt(np.maximum(_item_counts(met) + self.shrinkage, 1))
         model = ItemItemRecommender(K=self.neighbours + 1)
         model.fit(csr_matrix(met @ diags_array(1 / lengths)), show_progress=False)
@@ -134,7 +140,70 @@ class Als:
         )
 
 
-BASELINES: dict[str, type[Baseline]] = {"popularity": Popularity, "item_knn": ItemKnn, "als": Als}
+@settings()
+class Ease:
+    """A linear model that rebuilds each history from its other items, in closed form.
+
+    `scores = history B`, `B(i, j) = -P(i, j) / P(j, j)`, `B(j, j) = 0`
+
+    `P = (X^T X + regularization_weight * identity)^-1`, X and the history 0 or 1: met or not
+
+    Items that the history says nothing about have the score 0; they stand by popularity, so that a case without a
+    history gets the most popular items.
+
+    Reference:
+        Steck 2019, Embarrassingly Shallow Autoencoders for Sparse Data, arXiv:1905.03375, Eq. 8.
+
+    Attributes:
+        regularization_weight: weight of the squared length of B; it is added to each item's count of query entities,
+            so that more data wants more of it: 200 to 1,000 in the paper.
+    """
+
+    regularization_weight: float = Field(default=250.0, gt=0)
+
+    def fit(self, interactions: csr_matrix, histories: csr_matrix, excluded: RowSets | None = None) -> Recommender:
+        """Invert the items' co-occurrences; see `Baseline.fit`.
+
+        Raises:
+            SettingError: the catalogue is too large for a dense matrix of items by items, or the regularisation so
+                small that the matrix has no inverse.
+        """
+        items = interactions.shape[1]
+        if items > EASE_ITEMS:
+            advice = "Leave it out, or take 'als': ease inverts a dense matrix of items by items."
+            got = verbatim(f"'ease' for {items:,} items")
+            raise SettingError(describe("evaluation.baselines", got, f"at most {EASE_ITEMS:,} items", advice))
+        weights = self._weights(_met(interactions))
+        known = _met(histories)
+        # Far below every score that is not 0, so that it only orders equals.
+        background = np.float32(1e-30) * _popularity_background(interactions)
+
+        def score(case_rows: Int64) -> Float32:
+            scores = known[case_rows] @ weights
+            return np.where(scores == 0, background, scores)
+
+        return ScoreRecommender(score, items, excluded)
+
+    def _weights(self, met: csr_matrix) -> Float32:
+        """Return B, `[items, items]`; in place where possible, for it is the largest array of all."""
+        matrix = _together(met)
+        matrix.flat[:: len(matrix) + 1] += self.regularization_weight
+        # Symmetric, so that its transpose, which LAPACK can overwrite, is the same matrix.
+        factor, broken = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
+        if broken:
+            advice = "Some items were always met together; take a larger weight."
+            got = self.regularization_weight
+            raise SettingError(describe("regularization_weight", got, "enough for the matrix to be inverted", advice))
+        inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        weights = inverse.T.astype(np.float32)
+        del matrix, factor, inverse
+        weights += np.triu(weights, 1).T
+        weights /= -weights.diagonal().copy()
+        np.fill_diagonal(weights, 0)
+        return weights
+
+
+BASELINES: dict[str, type[Baseline]] = {"popularity": Popularity, "item_knn": ItemKnn, "als": Als, "ease": Ease}
 """The baselines by the name that a run file's `evaluation.baselines` gives them."""
 
 
@@ -151,6 +220,23 @@ def baseline(name: str) -> Baseline:
 
 def _item_counts(interactions: csr_matrix) -> np.ndarray:
     return np.asarray(interactions.sum(axis=0, dtype=np.float64)).ravel()
+
+
+def _met(interactions: csr_matrix) -> csr_matrix:
+    """Return 1, float32, where an item was met, however often."""
+    met = interactions.astype(np.float32)
+    met.data[:] = 1
+    return met
+
+
+def _together(met: csr_matrix) -> np.ndarray:
+    """Return how many query entities met each pair of items, `[items, items]`, float64."""
+    items = met.shape[1]
+    by_item = met.T.tocsr()
+    together = np.empty((items, items))
+    for start in range(0, items, EASE_BLOCK):
+        together[start : start + EASE_BLOCK] = (by_item[start : start + EASE_BLOCK] @ met).toarray()
+    return together
 
 
 def _popularity_background(interactions: csr_matrix) -> Float32:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from recsys.errors import ShapeError, describe
+from recsys.objectives import MASKED
 from recsys.registry import settings
 from recsys.stack import tf
-
-MASKED = -1e9
 
 
 @settings()
@@ -31,6 +30,8 @@ class SampledSoftmax:
         streaming_slots: slots of each hash; 0 means one for each item, without collisions.
         weight: factor of this objective in the sum of objectives, unitless.
     """
+
+    reads: ClassVar[str] = "pairs"
 
     temperature: float = Field(default=0.07, gt=0)
     learned_temperature: bool = False

@@ -22,11 +22,16 @@ class Tower(Protocol):
 
     dim: int
 
-    def build(self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str) -> tf.keras.layers.Layer:
+    def build(
+        self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str, augmented: bool = False
+    ) -> tf.keras.layers.Layer:
         """Return a Keras layer `(codes, seed=None) -> [batch, dim]`, float32, unit length.
+
+        Where `augmented`, it also has `encode_views(views, seed) -> [views, batch, dim]` over the same weights.
 
         Args:
             features: one layer for each feature; the tower's input is a dictionary of codes by the same names.
             name: `query_tower` or `item_tower`.
             mixed_precision: `none`, or `bfloat16` for the hidden layers.
+            augmented: whether training will ask for views; without, the tower has no variable for them.
         """

@@ -34,11 +34,20 @@ class Mlp:
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
 
-    def build(self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str) -> tf.keras.layers.Layer:
+    def build(
+        self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str, augmented: bool = False
+    ) -> tf.keras.layers.Layer:
         """Return the tower as one Keras layer."""
         from recsys.layers import Perceptron
 
         policy = "mixed_bfloat16" if mixed_precision == "bfloat16" else "float32"
         return Perceptron(
-            dict(features), self.hidden, self.dim, self.activation, self.dropout_rate, policy=policy, name=name
+            dict(features),
+            self.hidden,
+            self.dim,
+            self.activation,
+            self.dropout_rate,
+            policy=policy,
+            augmented=augmented,
+            name=name,
         )

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.config import Run, Schedule
-from recsys.data.batches import TrainingBatches
+from recsys.config import Run
+from recsys.data.batches import TrainingBatches, ViewBatches
 from recsys.data.prepare import Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
 from recsys.progress import task
 from recsys.stack import tf
-from recsys.training.model import TwoTowerModel
+from recsys.training.model import TwoTowerModel, scheduled
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50
@@ -83,16 +83,25 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
 
 def compiled(run: Run, prepared: Prepared, batches: TrainingBatches) -> TwoTowerModel:
     """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
-    model = TwoTowerModel(prepared, run)
+    model = TwoTowerModel(prepared, run, batches.steps)
     model.compile(optimizer=_optimizer(run, batches.steps))
     model(tf.nest.map_structure(tf.constant, dict(batches.batch(0))))
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def train_steps(model: TwoTowerModel, batches: TrainingBatches, first_step: int = 0) -> Iterator[tf.Tensor]:
-    """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats."""
-    iterator = iter(batches.dataset(first_step))
+def train_steps(
+    model: TwoTowerModel, batches: TrainingBatches, first_step: int = 0, views: ViewBatches | None = None
+) -> Iterator[tf.Tensor]:
+    """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats.
+
+    Args:
+        model: compiled.
+        batches: of the main task.
+        first_step: where to begin.
+        views: of the second task, where its rows come from the catalogue.
+    """
+    iterator = iter(batches.dataset(first_step) if views is None else views.beside(batches, first_step))
     train_step = tf.function(lambda: model.train_step(next(iterator))["loss"], autograph=False)
     for _ in range(first_step, batches.steps):
         yield train_step()
@@ -107,6 +116,8 @@ class _Loop:
         self._batches = TrainingBatches(
             prepared, run, uniform_negatives=objective.uniform_negatives, mask_positives=objective.mask_positives
         )
+        second = run.self_supervision
+        self._views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
         self._model = compiled(run, prepared, self._batches)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False, name="best_metric")
@@ -135,7 +146,7 @@ class _Loop:
         examples = self._batches.batch_size
         with _stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
             running.start_at(first * examples)
-            steps = () if stopped else train_steps(self._model, self._batches, first)
+            steps = () if stopped else train_steps(self._model, self._batches, first, self._views)
             for step, loss in enumerate(steps, first + 1):
                 losses.append(loss)
                 running.advance(examples)
@@ -206,6 +217,9 @@ class _Loop:
         tf.summary.scalar("training/loss", loss, step)
         tf.summary.scalar("training/learning_rate", rate, step)
         tf.summary.scalar("training/temperature", self._model.temperature, step)
+        if self._run.self_supervision is not None:
+            tf.summary.scalar("training/view_loss", self._model.view_loss, step)
+            tf.summary.scalar("training/view_weight", self._model.view_weight(step - 1), step)
         tf.summary.scalar("training/examples_per_second", running.rate, step)
 
     def _patience_is_over(self) -> bool:
@@ -229,24 +243,9 @@ class _Loop:
 
 def _optimizer(run: Run, steps: int) -> tf.keras.optimizers.Optimizer:
     training = run.training
-    rate = _schedule(training.learning_rate, training.schedule, steps)
+    rate = scheduled(training.learning_rate, training.schedule, steps)
     clip = {"global_clipnorm": training.clip_norm} if training.clip_norm > 0 else {}
     return getattr(tf.keras.optimizers, OPTIMIZERS[training.optimizer])(learning_rate=rate, **clip)
-
-
-def _schedule(learning_rate: float, schedule: Schedule, steps: int) -> object:
-    warmup = schedule.warmup_steps
-    if schedule.kind == "cosine":
-        return tf.keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else learning_rate,
-            decay_steps=max(steps - warmup, 1),
-            alpha=schedule.final_rate,
-            warmup_target=learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    if warmup:
-        return tf.keras.optimizers.schedules.PolynomialDecay(0.0, warmup, learning_rate, power=1.0)
-    return learning_rate
 
 
 @contextmanager

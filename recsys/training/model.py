@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from recsys.config import Run
+from recsys.augmentations import Fields
+from recsys.config import Run, Schedule
 from recsys.data import encoders
 from recsys.data.batches import Batch
 from recsys.data.frequency import CountedFrequency, StreamingFrequency
@@ -15,6 +17,7 @@ from recsys.data.prepare import Prepared
 from recsys.features import Encoder
 from recsys.layers import FeatureLayer, Tables
 from recsys.stack import tf, tfrs
+from recsys.training.self_supervision import ViewTask, augmented, fields_of
 from recsys.types import Float32, Int32
 
 ENCODE_BATCH = 4096
@@ -23,20 +26,36 @@ ENCODE_BATCH = 4096
 class TwoTowerModel(tfrs.Model):
     """A query tower and an item tower, trained so that a query's inner product with its own item is large.
 
+    Where the run has a second task, the sum of both is minimised, over the same towers.
+
+    Reference:
+        Yao et al. 2021, arXiv:2007.12865v4, Eq. 5, for the sum of the two tasks.
+
     Args:
         prepared: the data; gives encoders, catalogue codes and item counts.
-        run: gives towers, objective and sharing of tables.
+        run: gives towers, objectives and sharing of tables.
+        steps: of the whole run, for the schedule of the second task's weight.
     """
 
-    def __init__(self, prepared: Prepared, run: Run) -> None:
+    def __init__(self, prepared: Prepared, run: Run, steps: int) -> None:
         super().__init__(name="two_tower_model")
         self._objective = run.objective
+        self._second = run.self_supervision
+        self._item_augmentations = run.item.augmentations
         self._seed = run.seed
         tables = Tables()
         self.query_tower = _tower(run, "query", prepared.query_encoders, tables)
         self.item_tower = _tower(run, "item", prepared.item_encoders, tables)
         self._item_codes = {name: tf.constant(np.asarray(codes)) for name, codes in prepared.item_codes.items()}
         self._item_count = prepared.item_count
+        fields = _fields(prepared)
+        self._item_fields = fields["item"]
+        self._view_tasks: dict[str, ViewTask] = {}
+        if self._second is not None:
+            codes = {"item": prepared.item_codes, "query": prepared.query_codes}
+            self._view_tasks = {side: ViewTask(self._second, fields[side], codes[side]) for side in self._second.sides}
+            self._view_weight = scheduled(self._second.objective.weight, self._second.schedule, steps)
+            self.view_loss = tf.Variable(0.0, trainable=False, name="view_loss")
         self.frequency = self._frequency(prepared, run.training.batch_size)
         self.log_temperature = tf.Variable(
             math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
@@ -51,15 +70,18 @@ class TwoTowerModel(tfrs.Model):
         """Return the vectors of a batch's queries and candidates, as they are in training."""
         seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(batch["step"], tf.int32) * 1000])
         queries = self.query_tower(batch["query"], seed=seed)
-        candidates = self.item_tower(self.codes_of(batch["candidate_row"]), seed=seed + [0, 500])
-        return queries, candidates
+        codes, seed = self.codes_of(batch["candidate_row"]), seed + [0, 500]
+        if not self._item_augmentations:
+            return queries, self.item_tower(codes, seed=seed)
+        views = augmented(self._item_augmentations, self._item_fields, codes, 1, seed)
+        return queries, self.item_tower.encode_views(views, seed)[0]
 
     def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
         """Return the objective over one batch, scalar, float32."""
         queries, candidates = self(batch)
         if training:
             self.frequency.update(batch["candidate_row"][: tf.shape(queries)[0]], batch["step"])
-        return self._objective.weight * self._objective.loss(
+        loss = self._objective.weight * self._objective.loss(
             queries,
             candidates,
             self._log_q(batch["candidate_row"], tf.shape(queries)[0]),
@@ -67,6 +89,28 @@ class TwoTowerModel(tfrs.Model):
             batch["weight"],
             self.temperature,
         )
+        if self._second is None:
+            return loss
+        view_loss = tf.add_n([self._view_loss(side, batch) for side in self._second.sides])
+        if training:
+            self.view_loss.assign(view_loss)
+        return loss + self.view_weight(batch["step"]) * view_loss  # Yao et al. 2021, Eq. 5
+
+    def view_weight(self, step: tf.Tensor) -> tf.Tensor:
+        """Return the weight of the second task at a step, scalar, float32, >= 0."""
+        scheduled_weight = self._view_weight
+        return scheduled_weight(step) if callable(scheduled_weight) else tf.constant(scheduled_weight)
+
+    def _view_loss(self, side: str, batch: Batch) -> tf.Tensor:
+        """Return the second task of one side, scalar, float32, without its weight."""
+        if self._second.rows == "training_batch":
+            row = batch["candidate_row"][: tf.shape(batch["weight"])[0]]
+        else:
+            row = batch["views"]["row"][side]
+        seed = tf.stack([tf.cast(self._seed, tf.int32) + 1, tf.cast(batch["step"], tf.int32) * 10_000])
+        if side == "item":
+            return self._view_tasks[side].loss(self.item_tower, self.codes_of(row), row, seed)
+        return self._view_tasks[side].loss(self.query_tower, batch["views"]["query"], row, seed + [0, 5000])
 
     def codes_of(self, item_row: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the codes of catalogue rows, `[n, *shape]` each."""
@@ -137,9 +181,44 @@ class TwoTowerModel(tfrs.Model):
         )
 
 
+def scheduled(value: float, schedule: Schedule, steps: int) -> Any:
+    """Return a setting over a run of so many steps: the value itself, or a function of the step.
+
+    Args:
+        value: the setting at its highest.
+        schedule: how it rises and falls.
+        steps: of the whole run.
+    """
+    warmup = schedule.warmup_steps
+    if schedule.kind == "cosine":
+        return tf.keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else value,
+            decay_steps=max(steps - warmup, 1),
+            alpha=schedule.final_rate,
+            warmup_target=value if warmup else None,
+            warmup_steps=warmup,
+        )
+    if warmup:
+        return tf.keras.optimizers.schedules.PolynomialDecay(0.0, warmup, value, power=1.0)
+    return value
+
+
+def _fields(prepared: Prepared) -> dict[str, Fields]:
+    """Return what augmentations know of the features of each side."""
+    train = prepared.parts["train"]
+    query_counts = np.bincount(train.query_row, minlength=prepared.query_count).astype(np.int64)
+    return {
+        "item": fields_of(prepared.item_encoders, prepared.item_codes, prepared.item_counts),
+        "query": fields_of(prepared.query_encoders, prepared.query_codes, query_counts),
+    }
+
+
 def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -> tf.keras.layers.Layer:
     layers: dict[str, FeatureLayer] = {
         name: encoder.build(f"{side}_{name}", encoders.table_key(run, side, name), tables)
         for name, encoder in fitted.items()
     }
-    return run.tower.build(layers, name=f"{side}_tower", mixed_precision=run.training.mixed_precision)
+    second = run.self_supervision
+    augmented = (side == "item" and bool(run.item.augmentations)) or (second is not None and side in second.sides)
+    precision = run.training.mixed_precision
+    return run.tower.build(layers, name=f"{side}_tower", mixed_precision=precision, augmented=augmented)

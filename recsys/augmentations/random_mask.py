@@ -1,0 +1,47 @@
+"""Random feature masking (RFM): what one view hides at random, the other shows."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from recsys.augmentations import Fields, Views
+from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of
+from recsys.registry import settings
+from recsys.stack import tf
+
+
+@settings()
+class RandomMask:
+    """The features are split at random into two sides; each view shows one.
+
+    Reference:
+        Yao et al. 2021, arXiv:2007.12865v4, Section 3.2, RFM.
+    Differs:
+        the paper leaves the size of the sides open.
+
+    Attributes:
+        mask_rate: share (0..1) of the features that the first view hides; both sides keep one at least.
+        item_id: features of kind `id` are `drawn` to a side at random, or `masked` in both views.
+        per: one split for each `batch`, or for each `item` of it.
+    """
+
+    masks: ClassVar[bool] = True
+
+    mask_rate: float = Field(default=0.5, gt=0, lt=1)
+    item_id: Literal["drawn", "masked"] = "drawn"
+    per: Per = "batch"
+
+    def augment(self, views: Views, fields: Fields, seed: tf.Tensor) -> Views:
+        """Hide a drawn subset in the first view, its complement in the second."""
+        names, rows = fields.content, rows_of(views, self.per)
+        size = min(max(round(self.mask_rate * len(names)), 1), len(names) - 1)
+        first = draw_subset(fields, names, size, rows, seed)
+        second = ~first
+        if self.item_id == "drawn":
+            ids = draw_coin(fields, fields.ids, 0.5, rows, seed + [0, 1])
+            first, second = first | ids, second & ~ids
+        else:
+            first = first | tf.constant(among(fields, fields.ids))
+        return hide(views, tf.stack([first, second]), disjoint=True)
