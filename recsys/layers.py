@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from recsys.stack import tf
 
 if TYPE_CHECKING:
-    from recsys.augmentations import Views
+    from recsys.views import Views
 
 
 class Tables:

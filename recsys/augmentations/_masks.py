@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.augmentations import Fields, Views
 from recsys.stack import tf
 from recsys.types import Bool
+from recsys.views import Fields, Views
 
 Per = Literal["batch", "item"]
 """Whether a mask is drawn for the batch as a whole or for each of its items."""

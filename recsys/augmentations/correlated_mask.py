@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from recsys.augmentations import Fields, Views
 from recsys.augmentations._masks import Per, among, draw_coin, hide, rows_of
 from recsys.registry import settings
 from recsys.stack import tf
 from recsys.types import Bool
+from recsys.views import Fields, Views
 
 
 @settings()
@@ -33,8 +33,8 @@ class CorrelatedMask:
         dependence: what orders the partners: `mutual_information` in nats, which grows with the number of values, or
             `normalised`, twice that over the sum of both entropies.
         weighted_by: the population over which it is measured: `items`, each once, or `interactions`.
-        item_id: features of kind `id` are `drawn` to a side at random, `ranked` like any other feature, as in the paper,
-            or `masked` in both views.
+        item_id: features of kind `id` are `drawn` to a side at random, `ranked` like any other feature, as in the
+            paper, or `masked` in both views.
         per: one seed feature for each `batch`, as in the paper, or for each `item` of it.
     """
 

@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.augmentations import Fields, Views
 from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of
 from recsys.registry import settings
 from recsys.stack import tf
+from recsys.views import Fields, Views
 
 
 @settings()

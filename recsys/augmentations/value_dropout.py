@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from recsys.augmentations import Fields, Views
 from recsys.registry import settings
 from recsys.stack import tf
+from recsys.views import Fields, Views
 
 
 @settings()

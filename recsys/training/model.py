@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from recsys.augmentations import Fields
 from recsys.config import Run, Schedule
 from recsys.data import encoders
 from recsys.data.batches import Batch
@@ -19,6 +18,7 @@ from recsys.layers import FeatureLayer, Tables
 from recsys.stack import tf, tfrs
 from recsys.training.self_supervision import ViewTask, augmented, fields_of
 from recsys.types import Float32, Int32
+from recsys.views import Fields
 
 ENCODE_BATCH = 4096
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import registry
-from recsys.augmentations import Fields, Views
 from recsys.config import SelfSupervision
 from recsys.data.dependence import measure_dependence
 from recsys.data.prepare import Codes
 from recsys.features import Encoder
 from recsys.stack import tf
 from recsys.types import Int64
+from recsys.views import Fields, Views
 
 
 class ViewTask:
