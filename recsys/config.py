@@ -183,6 +183,47 @@ class Evaluation:
 
 
 @settings()
+class AblationPlan:
+    """What `recsys ablate` compares: rows (the paper's and your own), cases and effort.
+
+    Attributes:
+        subjects: rows to compare, by name; none means the paper's and all variants. The baseline is always among them.
+        variants: rows of your own, by name: tables with `like`, the row that they start from, `settings`, values by
+            path, and `search`, the values to try by path; without it they search what that row searches.
+        training_rates: shares (0..1) of the training interactions that are kept, one comparison each.
+        logq: corrections of the main task, as in `objective.logq`, one comparison each.
+        seeds: of the trainings of each row; split and test cases have the run's own seed.
+        metrics: columns, in ir-measures spelling.
+        tuning_metric: what settings are chosen by, on validation cases.
+        tuning_seed: of the trainings while tuning, and of the draw of combinations.
+        baseline_search: values to try for the baseline, by path such as `training.learning_rate`.
+        baseline_trials: combinations of them that are tried, at most.
+        trials: combinations of a row's own settings that are tried, at most; the same for every row.
+        resamples: bootstrap resamples of the intervals.
+    """
+
+    subjects: tuple[str, ...] = ()
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    training_rates: tuple[float, ...] = (1.0,)
+    logq: tuple[Literal["counts", "streaming", "none"], ...] = ("counts",)
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    metrics: tuple[str, ...] = ("AP@10", "AP@50", "R@10", "R@50")
+    tuning_metric: str = "AP@50"
+    tuning_seed: int = Field(default=0, ge=0)
+    baseline_search: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    baseline_trials: int = Field(default=12, ge=1)
+    trials: int = Field(default=8, ge=1)
+    resamples: int = Field(default=1000, ge=100)
+
+    @field_validator("training_rates", "logq", "seeds", "metrics")
+    @classmethod
+    def _some_and_distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values or len(set(values)) < len(values):
+            raise ValueError("at least one value, and none twice")
+        return values
+
+
+@settings()
 class Run:
     """One run: what is read, what is trained, how it is judged and what it is served from.
 
@@ -200,6 +241,7 @@ class Run:
         training: the loop.
         evaluation: the judgement.
         index: a choice from `recsys.indexes`.
+        ablation: what `recsys ablate` compares; nothing else reads it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -215,6 +257,7 @@ class Run:
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     index: Any
+    ablation: AblationPlan = Field(default_factory=AblationPlan)
 
     @property
     def query_features(self) -> dict[str, Any]:
@@ -222,6 +265,10 @@ class Run:
         if self.query.entity == "item" and not self.query.features:
             return self.item.features
         return self.query.features
+
+
+STAGES = {"data": Data, "training": Training, "evaluation": Evaluation, "ablation": AblationPlan}
+"""The sections of a run file that are no choice, and the class of each."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
@@ -292,7 +339,7 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             values[side] = registry.parse(cls, section, side)
     if isinstance(values.get("self_supervision"), Mapping):
         values["self_supervision"] = _self_supervision(values["self_supervision"])
-    for section, cls in (("data", Data), ("training", Training), ("evaluation", Evaluation)):
+    for section, cls in STAGES.items():
         if isinstance(values.get(section), Mapping):
             values[section] = registry.parse(cls, values[section], section)
     run = registry.parse(Run, values, "")
@@ -368,6 +415,10 @@ def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:
     section["augmentations"] = _augmentations(section.get("augmentations", ()), where)
     second = registry.parse(SelfSupervision, section, where)
     _check_objective(f"{where}.objective", second.objective, "views")
+    if second.rows == "training_batch" and second.side != "item":
+        rule = f"'catalogue' where side is {second.side!r}"
+        advice = "A training batch may hold a query entity more than once, each time with another history."
+        raise SettingError(describe(f"{where}.rows", second.rows, rule, advice))
     return second
 
 

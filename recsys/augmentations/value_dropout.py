@@ -40,7 +40,7 @@ class ValueDropout:
             kept_by = views.codes[name]
             if len(kept_by) == 1 and not views.disjoint:
                 kept_by *= views.count
-            kept_by = tuple(self._drop(bag, seed + [view, place]) for view, bag in enumerate(kept_by))
+            kept_by = tuple(self._drop(bag, seed + [0, place + 1000 * view]) for view, bag in enumerate(kept_by))
             codes[name] = kept_by
             emptied.append(tf.stack([tf.reduce_all(bag < 0, axis=1) for bag in kept_by]))
         rows = tf.shape(codes[fields.names[0]][0])[0]

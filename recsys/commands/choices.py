@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recsys import config, registry
@@ -32,6 +33,7 @@ STAGES = {
     "training": config.Training,
     "training.schedule": config.Schedule,
     "evaluation": config.Evaluation,
+    "ablation": config.AblationPlan,
 }
 
 
@@ -45,31 +47,33 @@ def command(
     for name in registry.FAMILIES:
         if family in ("", name):
             for kind in registry.names(name):
-                _show(console, f'{SECTIONS[name]} kind = "{kind}"', registry.choice(name, kind))
+                _show(console, f'{SECTIONS[name]} kind = "{kind}"', registry.choice(name, kind), name)
     for name, cls in STAGES.items():
         if family in ("", name):
-            _show(console, "top of the run file" if name == "run" else f"[{name}]", cls)
+            _show(console, "top of the run file" if name == "run" else f"[{name}]", cls, name)
 
 
-def _show(console: Console, title: str, cls: type) -> None:
+def _show(console: Console, title: str, cls: type, section: str) -> None:
     document = inspect.getdoc(cls) or ""
-    table = Table(title=title, caption=document.split("\n\n")[0], title_justify="left", caption_justify="left")
+    caption = escape(document.split("\n\n")[0])
+    console.print(escape(title), style="table.title", highlight=False, soft_wrap=True)
+    table = Table(caption=caption, caption_justify="left")
     for column in ("setting", "default", "meaning"):
         table.add_column(column, overflow="fold")
     meanings = _meanings(document)
     for field in dataclasses.fields(cls):
-        table.add_row(field.name, _default(field), meanings.get(field.name, ""))
+        table.add_row(field.name, escape(_default(field, section)), escape(meanings.get(field.name, "")))
     console.print(table)
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _default(field: dataclasses.Field[Any], section: str) -> str:
     default = field.default
     if hasattr(default, "get_default"):
         default = default.get_default(call_default_factory=True)
     if default is dataclasses.MISSING or repr(default) == "PydanticUndefined":
         return "required"
     if dataclasses.is_dataclass(default):
-        return f"see [{field.name}]"
+        return f"see [{field.name}]" if section == "run" else f"see [{section}.{field.name}]"
     return repr(default).lower() if isinstance(default, bool) else repr(default)
 
 

@@ -53,7 +53,7 @@ class Contrastive:
         Raises:
             ShapeError: the two views differ in shape.
         """
-        if view.shape[1:] != other_view.shape[1:]:
+        if not view.shape.is_compatible_with(other_view.shape):
             shapes = (tuple(view.shape), tuple(other_view.shape))
             raise ShapeError(describe("contrastive", shapes, "two views of one shape, [batch, dim]"))
         taken_out = MASKED * tf.cast(not_negative, tf.float32)

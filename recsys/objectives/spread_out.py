@@ -50,7 +50,7 @@ class SpreadOut:
         Raises:
             ShapeError: the two differ in shape.
         """
-        if view.shape[1:] != other_view.shape[1:]:
+        if not view.shape.is_compatible_with(other_view.shape):
             shapes = (tuple(view.shape), tuple(other_view.shape))
             raise ShapeError(describe("spread_out", shapes, "two views of one shape, [batch, dim]"))
         scores = tf.matmul(view, other_view, transpose_b=True)

@@ -31,7 +31,7 @@ class ViewTask:
     def __init__(self, second: SelfSupervision, fields: Fields, codes: Codes) -> None:
         self._objective, self._augmentations, self._fields = second.objective, second.augmentations, fields
         removes = getattr(second.objective, "false_negatives", "keep") == "remove"
-        self._content = tf.constant(_content(fields, codes)) if removes else None
+        self._content = tf.constant(_content(fields, codes)) if removes and codes else None
 
     def loss(
         self, tower: tf.keras.layers.Layer, codes: Mapping[str, tf.Tensor], row: tf.Tensor, seed: tf.Tensor
@@ -113,6 +113,7 @@ def _content(fields: Fields, codes: Codes) -> Int64:
         if name not in codes:
             content[:, place] = random.integers(-(2**62), 2**62, rows)
             continue
-        flat = np.ascontiguousarray(codes[name]).view(np.int32).reshape(rows, -1).astype(np.int64)
+        ordered = np.sort(codes[name], axis=1) if name in fields.bags else np.ascontiguousarray(codes[name])
+        flat = ordered.view(np.int32).reshape(rows, -1).astype(np.int64)
         content[:, place] = (flat + 2) @ random.integers(-(2**62), 2**62, flat.shape[1])
     return content

@@ -1,0 +1,160 @@
+"""Tune, train and judge the rows of an ablation, in three rounds that can be interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recsys import config
+from recsys.ablation.cells import Case, Cell, Cells, asked
+from recsys.ablation.rows import BASELINE, combinations, laid_over, put, subjects_of
+from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
+from recsys.config import Run
+from recsys.data.prepare import prepare, version
+from recsys.errors import DataError, describe, verbatim
+from recsys.evaluation.held_out import HeldOut, held_out
+from recsys.files import exclusive, storage
+from recsys.metrics.ranking import measure, parse
+from recsys.types import Int32
+
+
+def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
+    """Tune and measure every row of `run.ablation`; an interrupted call goes on where it stopped.
+
+    Args:
+        run: the run; its own second task, if any, is left out, and `ablation` says what is compared.
+        home: holds prepared data and cells; made if needed.
+        jobs: worker processes; 0 means one for each core. Each trains on its share of the cores.
+
+    Raises:
+        InterruptedRun: stopped by a signal; finished cells are kept.
+        RefusedError: another process works on this run.
+        SettingError: an unknown row, or a searched setting that does not exist.
+        DataError: no test or validation case, or a worker was killed.
+        RecsysError: as the stages raise.
+    """
+    for metric in run.ablation.metrics:
+        parse(metric, "ablation.metrics")
+    with storage(home):
+        home.mkdir(parents=True, exist_ok=True)
+    with exclusive(home):
+        return _Rounds(run, home, jobs or len(os.sched_getaffinity(0))).run_to_end()
+
+
+class _Rounds:
+    def __init__(self, run: Run, home: Path, jobs: int) -> None:
+        self._run, self._plan = run, run.ablation
+        self._subjects = subjects_of(run.ablation)
+        self._cells = Cells(home, jobs)
+        self._cases = [Case(rate, logq) for rate in self._plan.training_rates for logq in self._plan.logq]
+        self._base = _baseline_tables(run)
+        self._parts: dict[tuple[float, str], HeldOut] = {}
+        self._notice = ""
+        self._seconds: dict[str, float] = {}
+
+    def run_to_end(self) -> Ablation:
+        for name in self._subjects:  # a wrong path in a search is told before anything is trained
+            self._trials(self._cases[0], name, {})
+        for training_rate in self._plan.training_rates:
+            self._prepare(training_rate)
+        frozen, tuned_baseline = self._tune([BASELINE], {case: {} for case in self._cases}, "tune the baseline")
+        baseline = {case: chosen[BASELINE] for case, chosen in frozen.items()}
+        rows = [name for name in self._subjects if name != BASELINE]
+        chosen, tuned_rows = self._tune(rows, baseline, "tune the rows")
+        for case in self._cases:
+            chosen[case] = {BASELINE: baseline[case], **chosen[case]}
+        grid = [
+            self._cell(case, name, baseline[case], {} if name == BASELINE else chosen[case][name], seed, "test")
+            for case in self._cases
+            for name in self._subjects
+            for seed in self._plan.seeds
+        ]
+        self._seconds["train the rows"] = self._cells.train(grid, "train the rows")
+        return Ablation(
+            name=self._run.name,
+            notice=self._notice,
+            metrics=tuple(self._plan.metrics),
+            chosen=chosen,
+            trials=(*tuned_baseline, *tuned_rows),
+            measured=tuple(entry for case in self._cases for entry in self._measure(case, grid)),
+            seconds=self._seconds,
+        )
+
+    def _prepare(self, training_rate: float) -> None:
+        case = Case(training_rate, self._plan.logq[0])
+        run = config.from_tables(self._cell(case, BASELINE, {}, {}, 0, "test").tables)
+        prepared = prepare(run, self._cells.data_folder(training_rate))
+        self._cells.add_data(training_rate, version(run))
+        self._notice = prepared.notice
+        for part in ("validation", "test"):
+            held = held_out(run, prepared, part, run.evaluation.max_cases)
+            if not held.cases.reachable.rows.size:
+                got = verbatim(f"no {part} case")
+                advice = f"Give more data or a larger {part}_rate: settings are chosen on validation data."
+                raise DataError(describe("split", got, "at least one", advice))
+            self._parts[training_rate, part] = held
+
+    def _cell(
+        self,
+        case: Case,
+        subject: str,
+        frozen: Mapping[str, Any],
+        chosen: Mapping[str, Any],
+        seed: int,
+        part: str,
+    ) -> Cell:
+        tables = laid_over(self._base, self._subjects[subject].settings)
+        settled = {**frozen, **chosen, "data.training_rate": case.training_rate, "objective.logq": case.logq}
+        for path, value in settled.items():
+            put(tables, path, value)
+        # Written back with every default, so that a cell is known by what it is, not by how it was said.
+        return Cell(case, subject, chosen, seed, part, config.plain_tables(config.from_tables(tables)))
+
+    def _tune(
+        self, subjects: Sequence[str], frozen: Mapping[Case, Mapping[str, Any]], description: str
+    ) -> tuple[dict[Case, dict[str, Mapping[str, Any]]], list[Trial]]:
+        """Return the settings with the best validation metric, by case and row, and all looks."""
+        rows = itertools.product(self._cases, subjects)
+        cells = [cell for case, name in rows for cell in self._trials(case, name, frozen[case])]
+        self._seconds[description] = self._cells.train(cells, description)
+        trials = [Trial(cell.case, cell.subject, cell.chosen, self._mean(cell)) for cell in cells]
+        best: dict[Case, dict[str, Mapping[str, Any]]] = {case: {} for case in self._cases}
+        for case, name in itertools.product(self._cases, subjects):
+            of_row = [trial for trial in trials if (trial.case, trial.subject) == (case, name)]
+            best[case][name] = max(of_row, key=lambda trial: trial.values[self._plan.tuning_metric]).chosen
+        return best, trials
+
+    def _trials(self, case: Case, name: str, frozen: Mapping[str, Any]) -> list[Cell]:
+        """Return the cells that tune a row."""
+        plan = self._plan
+        trials = plan.baseline_trials if name == BASELINE else plan.trials
+        search = plan.baseline_search if name == BASELINE else self._subjects[name].search
+        return [
+            self._cell(case, name, frozen, chosen, plan.tuning_seed, "validation")
+            for chosen in combinations(search, trials, plan.tuning_seed)
+        ]
+
+    def _mean(self, cell: Cell) -> dict[str, float]:
+        _, reachable = asked(self._parts[cell.case.training_rate, cell.part])
+        names = dict.fromkeys((*self._plan.metrics, self._plan.tuning_metric))
+        values = measure(names, self._cells.ranked(cell), reachable)
+        return {name: float(of_cases.mean()) for name, of_cases in values.items()}
+
+    def _measure(self, case: Case, grid: Sequence[Cell]) -> list[Measured]:
+        ranked: dict[str, list[Int32]] = {name: [] for name in self._subjects}
+        for cell in grid:
+            if cell.case == case:
+                ranked[cell.subject].append(self._cells.ranked(cell))
+        test, plan = self._parts[case.training_rate, "test"], self._plan
+        return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed))
+
+
+def _baseline_tables(run: Run) -> dict[str, Any]:
+    """Return the run without a second task, trained to the end of its epochs."""
+    tables = config.plain_tables(run)
+    tables.pop("self_supervision", None)
+    tables["item"]["augmentations"] = []
+    return tables

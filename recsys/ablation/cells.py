@@ -1,0 +1,196 @@
+"""One training of an ablation, kept on disk under a name that follows from its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys import config
+from recsys.data.prepare import prepare
+from recsys.errors import DataError, InterruptedRun
+from recsys.evaluation.held_out import HeldOut, held_out
+from recsys.evaluation.recommenders import VectorRecommender
+from recsys.files import save_array, storage, write_atomically
+from recsys.metrics.ranking import parse
+from recsys.progress import Task, task
+from recsys.stack import tf
+from recsys.training.loop import fit
+from recsys.types import Int32, Int64, RowSets
+
+CELLS_PER_WORKER = 24
+"""Cells after which a worker is replaced: TensorFlow keeps some memory of every model that it has met."""
+DONE = "done.json"
+RANKED = "item_rows.npy"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all rows of one comparison share.
+
+    Attributes:
+        training_rate: share (0..1) of the training interactions that is kept.
+        logq: the main task's correction, as in `objective.logq`.
+    """
+
+    training_rate: float
+    logq: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its rankings.
+
+    Attributes:
+        case: the comparison.
+        subject: the row.
+        chosen: values of the searched settings, by path.
+        seed: of the training; the split has the run's own.
+        part: the cases ranked: `validation` or `test`.
+        tables: the whole run.
+    """
+
+    case: Case
+    subject: str
+    chosen: Mapping[str, Any]
+    seed: int
+    part: str
+    tables: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def depth(self) -> int:
+        """Places that are ranked for each case: as many as any metric asks for."""
+        plan = self.tables["ablation"]
+        return max(parse(name).cutoff for name in (*plan["metrics"], plan["tuning_metric"]))
+
+
+class Cells:
+    """All cells of an ablation, done and to do.
+
+    Args:
+        home: the folder that holds them.
+        jobs: worker processes.
+    """
+
+    def __init__(self, home: Path, jobs: int) -> None:
+        self._home, self._jobs = home, jobs
+        self._versions: dict[float, str] = {}
+
+    def add_data(self, training_rate: float, data_version: str) -> None:
+        """Say which data the cells of a training rate stand on."""
+        self._versions[training_rate] = data_version
+
+    def data_folder(self, training_rate: float) -> Path:
+        """Return where the prepared data of a training rate lies."""
+        return self._home / f"prepared-{training_rate:g}"
+
+    def train(self, cells: Sequence[Cell], description: str) -> float:
+        """Train the cells that are not done yet, in worker processes; return the seconds that all of them took.
+
+        Raises:
+            InterruptedRun: stopped by a signal.
+            DataError: a worker was killed.
+        """
+        folders = {self.folder(cell): cell for cell in cells}
+        waiting = {folder: cell for folder, cell in folders.items() if not (folder / DONE).exists()}
+        with task(description, len(folders), "trainings") as running:
+            running.start_at(len(folders) - len(waiting))
+            if waiting:
+                self._in_workers(waiting, running)
+        return sum(json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"] for folder in folders)
+
+    def ranked(self, cell: Cell) -> Int32:
+        """Return what a cell ranked for each case that has a reachable item, `[cases, depth]`."""
+        return np.load(self.folder(cell) / RANKED, mmap_mode="r")
+
+    def folder(self, cell: Cell) -> Path:
+        """Return where a cell's files are: a name for people, and a digest of all that decides them."""
+        deciding = {name: table for name, table in cell.tables.items() if name not in ("ablation", "index", "name")}
+        version = self._versions[cell.case.training_rate]
+        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, version], sort_keys=True)
+        digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
+        case = f"{cell.case.training_rate:g}-{cell.case.logq}"
+        return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"
+
+    def _in_workers(self, waiting: Mapping[Path, Cell], running: Task) -> None:
+        threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
+        pool = ProcessPoolExecutor(
+            min(self._jobs, len(waiting)),
+            multiprocessing.get_context("spawn"),
+            _start_worker,
+            (threads, os.getpid()),
+            max_tasks_per_child=CELLS_PER_WORKER,
+        )
+        try:
+            jobs = [
+                pool.submit(_work, cell, folder, self.data_folder(cell.case.training_rate))
+                for folder, cell in waiting.items()
+            ]
+            for job in as_completed(jobs):
+                running.advance(1, job.result())
+        except BrokenProcessPool:
+            raise DataError(
+                f"{self._home}: a worker process was killed, perhaps for want of memory. Finished cells are kept: run "
+                "the same command again, with fewer --jobs."
+            ) from None
+        except (KeyboardInterrupt, InterruptedRun):
+            raise InterruptedRun(
+                f"interrupted; finished cells are kept in {self._home}. Run the same command to go on."
+            ) from None
+        finally:
+            # Workers take SIGTERM as an interruption: they write a checkpoint of their cell and end.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+
+
+def asked(part: HeldOut) -> tuple[Int64, RowSets]:
+    """Return the cases of a part that have a reachable item, and those items."""
+    rows = np.flatnonzero(part.cases.reachable.sizes > 0)
+    return rows, part.cases.reachable.take(rows)
+
+
+def _start_worker(threads: int, parent: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+    def end_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _work(cell: Cell, folder: Path, data: Path) -> str:
+    """Train one cell and write its rankings; return what progress says of it."""
+    tf.keras.backend.clear_session()
+    run = config.from_tables(cell.tables)
+    prepared = prepare(run, data)
+    part = held_out(run, prepared, cell.part, run.evaluation.max_cases)
+    started = time.monotonic()
+    with storage(folder):
+        model = fit(dataclasses.replace(run, seed=cell.seed), prepared, folder / "training", None).model
+    rows, _ = asked(part)
+    recommender = VectorRecommender(model.encode_queries(part.codes), model.encode_items(), part.cases.excluded)
+    with storage(folder):
+        save_array(folder / RANKED, recommender.recommend(rows, cell.depth).item_rows)
+    settled = {"subject": cell.subject, "chosen": dict(cell.chosen), "seed": cell.seed, "part": cell.part}
+    seconds = time.monotonic() - started
+    write_atomically(folder / DONE, json.dumps({**settled, "seconds": seconds}, indent=1) + "\n")
+    for checkpoints in ("checkpoints", "best"):
+        shutil.rmtree(folder / "training" / checkpoints, ignore_errors=True)
+    return f"{cell.subject} {seconds:.0f} s"

@@ -1,0 +1,211 @@
+"""The numbers of an ablation: means over seeds and cases, gains over the baseline, paired intervals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.ablation.cells import Case, asked
+from recsys.ablation.rows import BASELINE
+from recsys.evaluation.held_out import HeldOut
+from recsys.evaluation.slices import ALL, item_slices
+from recsys.metrics.ranking import measure
+from recsys.types import Bool, Int32, RowSets
+
+Float64 = NDArray[np.float64]
+
+SLICES = (ALL, "head", "tail", "cold")
+DECILES = tuple(f"decile {number}" for number in range(1, 11))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One look at the validation cases while tuning.
+
+    Attributes:
+        case: the comparison.
+        subject: the row.
+        chosen: values of the searched settings, by path.
+        values: by metric, mean over the validation cases.
+    """
+
+    case: Case
+    subject: str
+    chosen: Mapping[str, Any]
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number of the table.
+
+    Attributes:
+        case: the comparison.
+        slice: `all`, `head`, `tail`, `cold` or `decile 1` (the most popular tenth of the catalogue) to `decile 10`.
+        subject: the row.
+        metric: in ir-measures spelling.
+        cases: test cases with a relevant item in the slice.
+        seeds: trainings behind the number.
+        value: mean over seeds and cases, 0..1.
+        low: lower bound of its 95 % interval.
+        high: upper bound.
+        gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0.
+        gain_low: lower bound of its paired 95 % interval.
+        gain_high: upper bound.
+    """
+
+    case: Case
+    slice: str
+    subject: str
+    metric: str
+    cases: int
+    seeds: int
+    value: float
+    low: float
+    high: float
+    gain_rate: float
+    gain_low: float
+    gain_high: float
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What an ablation found.
+
+    Attributes:
+        name: the run's.
+        notice: what must be said wherever the data is named.
+        metrics: in ir-measures spelling.
+        chosen: the settings that tuning chose, by case and row; the baseline's hold for every row of the case.
+        trials: every look at the validation cases.
+        measured: the table.
+        seconds: of all trainings, tuning and table apart, by round.
+    """
+
+    name: str
+    notice: str
+    metrics: tuple[str, ...]
+    chosen: Mapping[Case, Mapping[str, Mapping[str, Any]]]
+    trials: tuple[Trial, ...]
+    measured: tuple[Measured, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def cases(self) -> list[Case]:
+        """The comparisons, in order."""
+        return list(self.chosen)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The rows, in order."""
+        return list(dict.fromkeys(entry.subject for entry in self.measured))
+
+    def find(self, case: Case, slice: str, subject: str, metric: str) -> Measured | None:
+        """Return one number of the table; None where the slice has no case."""
+        return self._by_key.get((case, slice, subject, metric))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Case, str, str, str], Measured]:
+        return {(entry.case, entry.slice, entry.subject, entry.metric): entry for entry in self.measured}
+
+
+def measure_case(
+    case: Case,
+    test: HeldOut,
+    ranked: Mapping[str, Sequence[Int32]],
+    metrics: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> Iterator[Measured]:
+    """Yield the numbers of one comparison.
+
+    Args:
+        case: the comparison.
+        test: its test cases.
+        ranked: by row, for each seed: item rows, `[cases, depth]`, of the cases with a reachable item.
+        metrics: in ir-measures spelling.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+    """
+    _, reachable = asked(test)
+    for name, members in _slices(test).items():
+        kept = members[reachable.rows]
+        relevant = RowSets.from_pairs(reachable.owners[kept], reachable.rows[kept], len(reachable))
+        places = np.flatnonzero(relevant.sizes > 0)
+        if not len(places):
+            continue
+        relevant = relevant.take(places)
+        values = {subject: _values(of_seeds, places, relevant, metrics) for subject, of_seeds in ranked.items()}
+        seeds = values[BASELINE].shape[1]
+        draws = _Draws(seeds, len(places), resamples, seed)
+        means = {subject: draws.means(of_subject) for subject, of_subject in values.items()}
+        for subject, (place, metric) in itertools.product(ranked, enumerate(metrics)):
+            of_subject, of_baseline = values[subject][place], values[BASELINE][place]
+            yield Measured(
+                case,
+                name,
+                subject,
+                metric,
+                len(places),
+                seeds,
+                float(of_subject.mean()),
+                *_bounds(means[subject][:, place]),
+                *_gain(of_subject, of_baseline, means[subject][:, place], means[BASELINE][:, place]),
+            )
+
+
+def _values(ranked: Sequence[Int32], places: NDArray[np.integer], relevant: RowSets, metrics: Sequence[str]) -> Float64:
+    """Return every metric, `[metrics, seeds, cases]`."""
+    measured = [measure(metrics, of_seed[places], relevant) for of_seed in ranked]
+    return np.stack([np.stack([of_seed[metric] for of_seed in measured]) for metric in metrics])
+
+
+class _Draws:
+    """Bootstrap draws of seeds and of cases, the same for every row, so that differences are paired.
+
+    Reference:
+        Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2): both ways of a crossed design are drawn
+        with replacement, independently.
+    """
+
+    def __init__(self, seeds: int, cases: int, resamples: int, seed: int) -> None:
+        random = np.random.default_rng([seed, 8])
+        self._of_seeds = random.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+        self._of_cases = np.empty((resamples, cases), np.float32)
+        for row in range(resamples):
+            drawn = random.integers(0, cases, cases)
+            self._of_cases[row] = np.bincount(drawn, minlength=cases) / cases
+
+    def means(self, values: Float64) -> Float64:
+        """Return the resampled means, `[resamples, metrics]`, of values `[metrics, seeds, cases]`."""
+        by_seed = np.einsum("rc,msc->rms", self._of_cases, values.astype(np.float32), optimize=True)
+        return np.einsum("rms,rs->rm", by_seed, self._of_seeds)
+
+
+def _bounds(means: Float64) -> tuple[float, float]:
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _gain(values: Float64, baseline: Float64, means: Float64, of_baseline: Float64) -> tuple[float, float, float]:
+    """Return the relative gain with its paired interval; NaN where the baseline measures nothing."""
+    if baseline.mean() == 0 or (of_baseline <= 0).any():
+        return float("nan"), float("nan"), float("nan")
+    return float(values.mean() / baseline.mean() - 1), *_bounds(means / of_baseline - 1)
+
+
+def _slices(test: HeldOut) -> dict[str, Bool]:
+    """Return the items of each slice: those of the table, and tenths of the catalogue by training count."""
+    counts = test.cases.item_counts
+    parts = {ALL: np.ones(len(counts), bool), **item_slices(counts)}
+    found = {name: parts[name] for name in SLICES}
+    order = np.lexsort((np.arange(len(counts)), -counts))
+    for name, rows in zip(DECILES, np.array_split(order, len(DECILES)), strict=True):
+        found[name] = np.isin(np.arange(len(counts)), rows)
+    return found
