@@ -8,7 +8,6 @@ does hits all alike; ratios are taken between blocks of one round.
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -23,8 +22,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.peers import environment
 from benchmarks.peers.examples import Examples
-from benchmarks.peers.librecommender import REQUIREMENTS
 from benchmarks.peers.protocol import BATCH_SIZE, DIM, HIDDEN, TEMPERATURE, WIDTH, Measured
 from benchmarks.report import RESULTS, Report
 from recsys import config, registry
@@ -32,8 +31,6 @@ from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
 from recsys.features import Encoder
 
-ROOT = Path(__file__).parents[1]
-PEERS = ROOT / ".cache" / "peers"
 PLAIN, OURS = "plain TensorFlow loop", "recsys"
 LIKE_FOR_LIKE, CONSTANT = "recsys, like for like", "recsys, constant batch"
 PIPELINE, WHOLE_LOOP = "recsys, pipeline alone", "recsys, whole loop"
@@ -167,11 +164,10 @@ def time_blocks(holders: Mapping[str, Speaker], steps: int, rounds: int) -> Timi
 @contextmanager
 def started(python: Path, module: str, *arguments: str) -> Iterator[Speaker]:
     """Start a process that holds subjects; end it with the block."""
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
     process = subprocess.Popen(
         [python, "-m", module, *arguments],
-        cwd=ROOT,
-        env=environment,
+        cwd=environment.ROOT,
+        env=environment.variables(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -182,24 +178,6 @@ def started(python: Path, module: str, *arguments: str) -> Iterator[Speaker]:
         process.stdin.close()
         if process.wait() != 0:
             print(f"{module} ended with code {process.returncode}", file=sys.stderr)
-
-
-def librecommender_python() -> Path:
-    """Return the interpreter of LibRecommender's environment, made on first use.
-
-    Raises:
-        subprocess.CalledProcessError: it cannot be installed; what pip said is in `stderr`.
-    """
-    home = PEERS / "librecommender"
-    python, stamp = home / "bin" / "python", home / "requirements"
-    wanted = "\n".join(REQUIREMENTS)
-    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
-        print(f"LibRecommender: installing into {home.relative_to(ROOT)} (some minutes, 6 GB)", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True, capture_output=True, text=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        stamp.write_text(wanted, encoding="utf-8")
-    return python
 
 
 def compare(world: str, steps: int, rounds: int, report: Report, peers: Mapping[str, Path]) -> None:
@@ -286,7 +264,7 @@ def main(
         report.note("LibRecommender was left out: the short form installs nothing.")
     else:
         try:
-            peers["librecommender"] = librecommender_python()
+            peers["librecommender"] = environment.librecommender_python()
         except subprocess.CalledProcessError as error:
             report.note(f"LibRecommender was left out: it could not be installed: {error.stderr.strip()[-500:]}")
     world, steps, rounds = ("synthetic", 5, runs or 2) if quick else ("complete_journey", 100, runs or 15)

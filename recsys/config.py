@@ -208,7 +208,7 @@ class AblationPlan:
     logq: tuple[Literal["counts", "streaming", "none"], ...] = ("counts",)
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     metrics: tuple[str, ...] = ("AP@10", "AP@50", "R@10", "R@50")
-    tuning_metric: str = "AP@50"
+    tuning_metric: str = "R@50"
     tuning_seed: int = Field(default=0, ge=0)
     baseline_search: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     baseline_trials: int = Field(default=12, ge=1)

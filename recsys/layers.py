@@ -137,7 +137,10 @@ def _bag_sums(table: tf.Variable, codes: tf.Tensor, bag: tf.Tensor, bags: tf.Ten
         bags: how many bags, scalar, int32.
     """
     if table.shape.num_elements() <= LARGEST_DENSE_GRADIENT:
-        return tf.sparse.segment_sum(table, codes, bag, num_segments=bags)
+        # Of no value at all TensorFlow 2.20 gives as gradient whatever the memory held. One bag more, which is cut off
+        # again, sees to it that there is a value.
+        codes, bag = tf.concat([codes, [0]], axis=0), tf.concat([bag, [bags]], axis=0)
+        return tf.sparse.segment_sum(table, codes, bag, num_segments=bags + 1)[:-1]
 
     @tf.custom_gradient
     def summed(vectors: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.IndexedSlices]]:

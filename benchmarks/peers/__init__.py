@@ -1,1 +1,1 @@
-"""What the training benchmark times, each in a process of its own: this project, and its peers at equal sizes."""
+"""Peers in processes of their own: what the training benchmark times at equal sizes, and who ranks on our split."""

@@ -15,17 +15,6 @@ import numpy as np
 from benchmarks.peers.examples import Examples
 from benchmarks.peers.protocol import BATCH_SIZE, DIM, HIDDEN, TEMPERATURE, WIDTH, Measured, Subject, measure, serve
 
-REQUIREMENTS = (
-    "LibRecommender==1.5.2",
-    "tensorflow==2.20.*",
-    "tf-keras==2.20.*",
-    "numpy==1.26.4",
-    "pandas==2.3.3",
-    "scikit-learn",
-    "torch==1.13.1",
-)
-"""LibRecommender is compiled against NumPy 1 and needs Keras 2; of torch it uses the data loader only."""
-
 WARM_UP_STEPS = 5
 
 

@@ -13,7 +13,6 @@ from recsys.ablation.cells import Case, Cell, Cells, asked
 from recsys.ablation.rows import BASELINE, combinations, laid_over, put, subjects_of
 from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
 from recsys.config import Run
-from recsys.data.prepare import prepare, version
 from recsys.errors import DataError, describe, verbatim
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
@@ -85,9 +84,8 @@ class _Rounds:
 
     def _prepare(self, training_rate: float) -> None:
         case = Case(training_rate, self._plan.logq[0])
-        run = config.from_tables(self._cell(case, BASELINE, {}, {}, 0, "test").tables)
-        prepared = prepare(run, self._cells.data_folder(training_rate))
-        self._cells.add_data(training_rate, version(run))
+        run = self._cell(case, BASELINE, {}, {}, 0, "test").run
+        prepared = self._cells.prepared(run)
         self._notice = prepared.notice
         for part in ("validation", "test"):
             held = held_out(run, prepared, part, run.evaluation.max_cases)
@@ -110,7 +108,7 @@ class _Rounds:
         settled = {**frozen, **chosen, "data.training_rate": case.training_rate, "objective.logq": case.logq}
         for path, value in settled.items():
             put(tables, path, value)
-        # Written back with every default, so that a cell is known by what it is, not by how it was said.
+        # With every default written out, so that a cell is known by what it is, not by how it was said.
         return Cell(case, subject, chosen, seed, part, config.plain_tables(config.from_tables(tables)))
 
     def _tune(

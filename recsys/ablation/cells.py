@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recsys import config
-from recsys.data.prepare import prepare
+from recsys.config import Run
+from recsys.data.prepare import Prepared, prepare, version
 from recsys.errors import DataError, InterruptedRun
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.recommenders import VectorRecommender
@@ -70,11 +72,16 @@ class Cell:
     part: str
     tables: Mapping[str, Any] = field(repr=False)
 
+    @cached_property
+    def run(self) -> Run:
+        """The run that is trained, with the seed of its split."""
+        return config.from_tables(self.tables)
+
     @property
     def depth(self) -> int:
         """Places that are ranked for each case: as many as any metric asks for."""
-        plan = self.tables["ablation"]
-        return max(parse(name).cutoff for name in (*plan["metrics"], plan["tuning_metric"]))
+        plan = self.run.ablation
+        return max(parse(name).cutoff for name in (*plan.metrics, plan.tuning_metric))
 
 
 class Cells:
@@ -87,15 +94,10 @@ class Cells:
 
     def __init__(self, home: Path, jobs: int) -> None:
         self._home, self._jobs = home, jobs
-        self._versions: dict[float, str] = {}
 
-    def add_data(self, training_rate: float, data_version: str) -> None:
-        """Say which data the cells of a training rate stand on."""
-        self._versions[training_rate] = data_version
-
-    def data_folder(self, training_rate: float) -> Path:
-        """Return where the prepared data of a training rate lies."""
-        return self._home / f"prepared-{training_rate:g}"
+    def prepared(self, run: Run) -> Prepared:
+        """Return the data of a run; runs that read the same share it."""
+        return prepare(run, self._data_folder(version(run)))
 
     def train(self, cells: Sequence[Cell], description: str) -> float:
         """Train the cells that are not done yet, in worker processes; return the seconds that all of them took.
@@ -106,6 +108,8 @@ class Cells:
         """
         folders = {self.folder(cell): cell for cell in cells}
         waiting = {folder: cell for folder, cell in folders.items() if not (folder / DONE).exists()}
+        for run in {version(cell.run): cell.run for cell in waiting.values()}.values():
+            self.prepared(run)
         with task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
             if waiting:
@@ -119,11 +123,13 @@ class Cells:
     def folder(self, cell: Cell) -> Path:
         """Return where a cell's files are: a name for people, and a digest of all that decides them."""
         deciding = {name: table for name, table in cell.tables.items() if name not in ("ablation", "index", "name")}
-        version = self._versions[cell.case.training_rate]
-        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, version], sort_keys=True)
+        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, version(cell.run)], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
         case = f"{cell.case.training_rate:g}-{cell.case.logq}"
         return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"
+
+    def _data_folder(self, data_version: str) -> Path:
+        return self._home / "prepared" / data_version[:16]
 
     def _in_workers(self, waiting: Mapping[Path, Cell], running: Task) -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
@@ -136,7 +142,7 @@ class Cells:
         )
         try:
             jobs = [
-                pool.submit(_work, cell, folder, self.data_folder(cell.case.training_rate))
+                pool.submit(_work, cell, folder, self._data_folder(version(cell.run)))
                 for folder, cell in waiting.items()
             ]
             for job in as_completed(jobs):
@@ -178,8 +184,7 @@ def _start_worker(threads: int, parent: int) -> None:
 def _work(cell: Cell, folder: Path, data: Path) -> str:
     """Train one cell and write its rankings; return what progress says of it."""
     tf.keras.backend.clear_session()
-    run = config.from_tables(cell.tables)
-    prepared = prepare(run, data)
+    run, prepared = cell.run, prepare(cell.run, data)
     part = held_out(run, prepared, cell.part, run.evaluation.max_cases)
     started = time.monotonic()
     with storage(folder):

@@ -13,6 +13,7 @@ from recsys import config
 from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.batches import QueryCodes
+from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
 from recsys.export.saved_model import save_tower
@@ -55,6 +56,7 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     save_array(folder / "item_embeddings.npy", item_vectors)
     rows = np.arange(prepared.item_count, dtype=np.int32)
     save_array(folder / "log_q.npy", model.frequency.log_probability(rows).numpy())
+    measure_dependence(prepared.item_encoders, prepared.item_codes).save(folder / "dependence.arrow")
     pq.write_table(_items(run, prepared), folder / "items.parquet", compression="zstd")
     if run.query.entity != "features":
         pq.write_table(_queries(run, prepared), folder / "queries.parquet", compression="zstd")

@@ -22,16 +22,32 @@ OBJECTIVE = {"kind": "sampled_softmax", "logq": "streaming", "learned_temperatur
 TOWER = {"kind": "mlp", "hidden": [16], "dim": 8, "dropout_rate": 0.2}
 
 
-@pytest.fixture(scope="module")
-def run_file(block_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("run") / "long.toml"
-    path.write_text(tomli_w.dumps(block_run(block_world, training=LONG, objective=OBJECTIVE, tower=TOWER)))
+SECOND_TASK = {
+    "augmentations": [{"kind": "correlated_mask"}, {"kind": "value_dropout"}],
+    "side": "both",
+    "batch_size": 16,
+    "schedule": {"kind": "cosine", "warmup_steps": 50},
+}
+
+
+def write_run_file(folder: Path, block_world: Path, **changes: object) -> Path:
+    path = folder / "long.toml"
+    path.write_text(tomli_w.dumps(block_run(block_world, objective=OBJECTIVE, tower=TOWER, **changes)))
     return path
 
 
 @pytest.fixture(scope="module")
+def run_file(block_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run_file(tmp_path_factory.mktemp("run"), block_world, training=LONG)
+
+
+@pytest.fixture(scope="module")
 def uninterrupted(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+    return trained(run_file, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def trained(run_file: Path, folder: Path) -> np.ndarray:
+    """Train to the end, or go on to it, and return the item vectors."""
     finished = start(run_file, folder)
     output = finished.communicate(timeout=240)[0]
     assert finished.returncode == 0, output
@@ -67,7 +83,17 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(number, code
     assert process.returncode == code, output
     assert list((tmp_path / "releases").iterdir()) == []
 
-    again = start(run_file, tmp_path)
-    output = again.communicate(timeout=240)[0]
-    assert again.returncode == 0, output
-    np.testing.assert_array_equal(item_vectors(tmp_path), uninterrupted)
+    np.testing.assert_array_equal(trained(run_file, tmp_path), uninterrupted)
+
+
+def test_a_killed_run_with_a_second_task_ends_with_the_weights_of_an_uninterrupted_one(block_world, tmp_path):
+    training = LONG | {"epochs": 30, "validate_every_epochs": 10}
+    run_file = write_run_file(tmp_path, block_world, training=training, self_supervision=SECOND_TASK)
+    killed = tmp_path / "killed"
+    process = start(run_file, killed)
+    wait_for_checkpoint(killed, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert list((killed / "releases").iterdir()) == []
+
+    np.testing.assert_array_equal(trained(run_file, killed), trained(run_file, tmp_path / "uninterrupted"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pkgutil
 import shutil
@@ -37,13 +38,37 @@ def test_every_word_explains_itself(word):
     assert "Usage" in done.stdout
 
 
-def test_choices_lists_every_kind_with_every_setting():
-    printed = recsys("choices").stdout
+@pytest.fixture(scope="module")
+def choices() -> str:
+    return recsys("choices").stdout
+
+
+def test_choices_lists_every_kind_with_every_setting(choices):
     for family in registry.FAMILIES:
         for kind in registry.names(family):
-            assert f'kind = "{kind}"' in printed
-            for setting in registry.choice(family, kind).__dataclass_fields__:
-                assert setting in printed
+            assert f'kind = "{kind}"' in choices
+            for setting in dataclasses.fields(registry.choice(family, kind)):
+                assert setting.name in choices
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '[source] kind = "enriched_movielens"',
+        '[[self_supervision.augmentations]], [[item.augmentations]] kind = "random_mask"',
+        '[objective], [self_supervision.objective] kind = "contrastive"',
+        "see [self_supervision.schedule]",
+        "see [training.schedule]",
+        "see [training]",
+    ],
+)
+def test_choices_says_in_which_section_each_thing_stands(told, choices):
+    assert told in choices
+
+
+@pytest.mark.parametrize("word", ["masks", "reads"])
+def test_what_the_program_alone_asks_of_a_choice_is_no_setting(word, choices):
+    assert f"│ {word} " not in choices
 
 
 def test_choices_of_one_family_shows_no_other():

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from recsys import config
+from recsys import config, registry
 from recsys.errors import SettingError
 from tests.worlds import block_run
 
@@ -129,6 +129,133 @@ def test_a_query_side_without_features_is_refused(block_world):
 def test_an_item_to_item_run_uses_the_items_features_on_both_sides(block_world):
     run = config.from_tables(block_run(block_world, query={"entity": "item"}))
     assert run.query_features == run.item.features
+
+
+MASK = {"kind": "correlated_mask"}
+
+
+def second_task(block_world, **section):
+    return config.from_tables(block_run(block_world, self_supervision=section)).self_supervision
+
+
+def test_without_the_section_there_is_no_second_task(block_world, run_file):
+    assert config.load(run_file).self_supervision is None
+    assert "self_supervision" not in tomllib.loads(config.dumps(config.load(run_file)))
+
+
+def test_an_empty_section_is_the_contrastive_task_on_plain_items_of_the_catalogue(block_world):
+    second = second_task(block_world)
+    assert registry.kind_of(second.objective) == "contrastive"
+    assert second.augmentations == ()
+    assert second.rows == "catalogue"
+    assert second.sides == ("item",)
+
+
+def test_a_resolved_file_with_a_second_task_reads_back_as_the_same_run(block_world, tmp_path):
+    section = {
+        "objective": {"kind": "contrastive", "temperature": 0.1, "symmetric": True, "false_negatives": "remove"},
+        "augmentations": [MASK | {"item_id": "ranked"}, {"kind": "value_dropout", "rate": 0.2}],
+        "side": "both",
+        "batch_size": 32,
+        "schedule": {"kind": "cosine", "warmup_steps": 3},
+    }
+    tables = block_run(block_world, self_supervision=section)
+    tables["item"] = tables["item"] | {"augmentations": [{"kind": "embedding_dropout", "rate": 0.4}]}
+    run = config.from_tables(tables)
+    assert run.self_supervision.augmentations[0].item_id == "ranked"
+    assert run.item.augmentations[0].rate == 0.4
+    path = tmp_path / "resolved.toml"
+    path.write_text(config.dumps(run))
+    assert config.load(path) == run
+
+
+def test_an_unknown_augmentation_names_the_nearest_known_one(block_world):
+    told = broken(block_world, self_supervision={"augmentations": [{"kind": "random_masc"}]})
+    assert "Did you mean 'random_mask'?" in told
+
+
+def test_an_augmentation_s_setting_out_of_range_names_its_place(block_world):
+    told = broken(block_world, self_supervision={"augmentations": [{"kind": "value_dropout", "rate": 1.0}]})
+    assert told.startswith("self_supervision.augmentations.rate: got 1.0, expected less than 1.")
+
+
+@pytest.mark.parametrize("value", ["correlated_mask", {"kind": "correlated_mask"}, 3])
+def test_augmentations_are_a_list(value, block_world):
+    told = broken(block_world, self_supervision={"augmentations": value})
+    assert told.startswith("self_supervision.augmentations: got ")
+    assert "expected a list of tables, each with a 'kind'." in told
+
+
+@pytest.mark.parametrize("section", ["self_supervision", "item"])
+def test_two_augmentations_that_mask_could_hide_everything_and_are_refused(section, block_world):
+    stages = {"augmentations": [MASK, {"kind": "value_dropout"}, {"kind": "random_mask"}]}
+    tables = block_run(block_world)
+    told = broken(block_world, **{section: tables.get(section, {}) | stages})
+    assert told.startswith(
+        f"{section}.augmentations: got ['correlated_mask', 'random_mask'], expected at most one that masks features."
+    )
+
+
+@pytest.mark.parametrize("kind", ["correlated_mask", "random_mask", "independent_random_mask"])
+def test_a_mask_needs_two_features_besides_the_id(kind, block_world):
+    features = {"id": {"kind": "id"}, "taste": {"kind": "categorical"}}
+    stages = {"augmentations": [{"kind": kind}]}
+    told = broken(block_world, item={"features": features}, self_supervision=stages)
+    rule = f"got {kind} over 1 features besides the id, expected at least 2"
+    assert told.startswith(f"self_supervision.augmentations on the item side: {rule}")
+    assert broken(block_world, item={"features": features} | stages).startswith(f"item.augmentations: {rule}")
+
+
+def test_a_mask_needs_two_features_on_the_side_that_it_is_for(block_world):
+    query = {"features": {"who": {"kind": "id"}, "recent": {"kind": "history"}}}
+    told = broken(block_world, query=query, self_supervision={"augmentations": [MASK], "side": "both"})
+    assert told.startswith("self_supervision.augmentations on the query side: got correlated_mask over 1 features")
+    section = {"augmentations": [MASK], "side": "item"}
+    run = config.from_tables(block_run(block_world, query=query, self_supervision=section))
+    assert run.self_supervision.sides == ("item",)
+
+
+def test_dropout_needs_no_second_feature(block_world):
+    features = {"id": {"kind": "id"}, "taste": {"kind": "categorical"}}
+    stages = {"augmentations": [{"kind": "value_dropout"}, {"kind": "embedding_dropout"}]}
+    run = config.from_tables(block_run(block_world, item={"features": features}, self_supervision=stages))
+    assert len(run.self_supervision.augmentations) == 2
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "spread_out"])
+def test_an_objective_over_views_cannot_be_the_main_task(kind, block_world):
+    told = broken(block_world, objective={"kind": kind})
+    assert told == f"objective.kind: got '{kind}', expected one of sampled_softmax."
+
+
+def test_an_objective_over_pairs_cannot_be_the_second_task(block_world):
+    told = broken(block_world, self_supervision={"objective": {"kind": "sampled_softmax"}})
+    rule = "got 'sampled_softmax', expected one of contrastive, spread_out."
+    assert told == f"self_supervision.objective.kind: {rule}"
+
+
+@pytest.mark.parametrize("side", ["query", "both"])
+def test_the_query_side_has_no_rows_in_the_training_batch(side, block_world):
+    told = broken(block_world, self_supervision={"rows": "training_batch", "side": side})
+    rule = f"got 'training_batch', expected 'catalogue' where side is '{side}'."
+    assert told.startswith(f"self_supervision.rows: {rule}")
+    assert second_task(block_world, rows="training_batch").sides == ("item",)
+
+
+def test_the_weight_of_the_second_task_is_above_zero(block_world):
+    told = broken(block_world, self_supervision={"objective": {"kind": "contrastive", "weight": 0.0}})
+    assert told == "self_supervision.objective.weight: got 0.0, expected greater than 0."
+
+
+def test_an_unknown_key_of_the_second_task_names_the_nearest_known_one(block_world):
+    assert "self_supervision: no setting named 'sides'. Did you mean 'side'?" in broken(
+        block_world, self_supervision={"sides": "item"}
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.1])
+def test_a_training_rate_is_a_share_above_zero(rate, block_world):
+    assert broken(block_world, data={"training_rate": rate}).startswith(f"data.training_rate: got {rate}, expected ")
 
 
 def test_a_missing_file_names_the_shipped_ones(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from recsys.errors import SettingError
-from recsys.evaluation.baselines import Als, ItemKnn, Popularity, baseline
+from recsys.evaluation.baselines import Als, Ease, ItemKnn, Popularity, baseline
 from recsys.metrics import measure
 from recsys.types import RowSets
 
@@ -43,6 +43,13 @@ def block_world(blocks=4, queries=30, items=12, met=5, seed=0):
 def hit_rate(recommender, relevant):
     ranked = recommender.recommend(np.arange(len(relevant)), 10).item_rows
     return measure(["Success@10"], ranked, relevant)["Success@10"].mean()
+
+
+def all_scores(recommender, cases, items):
+    best = recommender.recommend(np.arange(cases), items)
+    scores = np.empty((cases, items), np.float32)
+    np.put_along_axis(scores, best.item_rows, best.scores, axis=1)
+    return scores
 
 
 def test_popularity_shows_everyone_the_most_met_items_but_the_excluded_ones():
@@ -90,14 +97,14 @@ def test_item_knn_keeps_only_the_nearest_neighbours():
     assert (best.scores[0] > 0).sum() == 2
 
 
-@pytest.mark.parametrize("settings", [ItemKnn(), Als(dim=4)])
+@pytest.mark.parametrize("settings", [ItemKnn(), Als(dim=4), Ease()])
 def test_a_case_without_a_history_gets_the_most_popular_items(settings):
     matrix = csr_matrix(TOY)
     recommender = settings.fit(matrix, csr_matrix((1, 5), dtype=np.float32))
     assert recommender.recommend(np.array([0]), 5).item_rows.tolist() == [[1, 2, 0, 3, 4]]
 
 
-@pytest.mark.parametrize("settings", [ItemKnn(), Als(dim=4)])
+@pytest.mark.parametrize("settings", [ItemKnn(), Als(dim=4), Ease()])
 def test_on_a_world_of_blocks_it_finds_the_missing_item_where_popularity_does_not(settings):
     # Given 4 blocks of 12 items: who knows the block finds the missing item among 12 - 5 = 7 others, so always within
     # 10 places; popularity shows the same 10 of 48 to all, hitting about one case in five.
@@ -124,6 +131,58 @@ def test_als_learns_the_same_from_the_same_seed_without_a_warning():
         first, again = (Als(dim=4, seed=3).fit(interactions, interactions) for _ in range(2))
     cases = np.arange(120)
     assert np.array_equal(first.recommend(cases, 5).item_rows, again.recommend(cases, 5).item_rows)
+
+
+def test_ease_scores_a_history_by_hand():
+    # Item 0 was met twice, item 1 once, together once. With a weight of 1: [[2 + 1, 1], [1, 1 + 1]], determinant 5,
+    # inverse P = [[2, -1], [-1, 3]] / 5. Item 1 after item 0: 1 / 3; item 0 after item 1: 1 / 2.
+    interactions = csr_matrix(np.array([[1, 1], [1, 0]], np.float32))
+    histories = csr_matrix(np.eye(2, dtype=np.float32))
+    best = Ease(regularization_weight=1).fit(interactions, histories).recommend(np.array([0, 1]), 1)
+    assert best.item_rows.tolist() == [[1], [0]]
+    assert best.scores.ravel() == pytest.approx([1 / 3, 1 / 2], rel=1e-6)
+
+
+@pytest.mark.parametrize("items", [5, 1100])
+def test_ease_predicts_each_item_from_the_others_alone_as_ridge_regression_does(items):
+    # Given histories of one item each, the scores are the matrix itself.
+    met = TOY if items == 5 else np.random.default_rng(0).integers(0, 2, (40, items)).astype(np.float32)
+    weights = all_scores(Ease(regularization_weight=3).fit(csr_matrix(met), csr_matrix(np.eye(items))), items, items)
+
+    for item in (0, items // 2, items - 1):
+        others = np.delete(np.arange(items), item)
+        matrix = met[:, others].T @ met[:, others] + 3 * np.eye(items - 1)
+        expected = np.linalg.solve(matrix, met[:, others].T @ met[:, item])
+        np.testing.assert_allclose(weights[others, item], expected, atol=1e-6)
+        assert weights[item, item] == pytest.approx(0, abs=1e-20)
+
+
+def test_ease_counts_a_repeated_interaction_once():
+    matrix = csr_matrix(TOY)
+    scores = [all_scores(Ease().fit(counts, counts), 5, 5) for counts in (matrix, matrix * 7)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-20)
+
+
+def test_ease_shows_the_most_popular_items_after_a_history_of_which_training_knows_nothing():
+    # Item 4 was never met; the others 2, 3, 3 and 1 times.
+    met = TOY.copy()
+    met[:, 4], met[4, 3] = 0, 0
+    histories = csr_matrix(np.array([[0, 0, 0, 0, 1]], np.float32))
+    best = Ease().fit(csr_matrix(met), histories).recommend(np.array([0]), 5)
+    assert best.item_rows.tolist() == [[1, 2, 0, 3, 4]]
+
+
+def test_ease_refuses_a_catalogue_that_is_too_large_for_a_dense_matrix():
+    interactions = csr_matrix((2, 30_001), dtype=np.float32)
+    with pytest.raises(SettingError, match=r"evaluation\.baselines: got 'ease' for 30,001 items, expected at most"):
+        Ease().fit(interactions, interactions)
+
+
+def test_ease_refuses_a_weight_that_leaves_the_matrix_without_an_inverse():
+    # The two items were met together only: [[1, 1], [1, 1]].
+    interactions = csr_matrix(np.array([[1, 1]], np.float32))
+    with pytest.raises(SettingError, match="regularization_weight"):
+        Ease(regularization_weight=1e-300).fit(interactions, interactions)
 
 
 def test_a_baseline_that_does_not_exist_is_refused_with_the_nearest_name():

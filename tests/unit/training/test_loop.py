@@ -73,13 +73,34 @@ def test_without_validation_cases_the_last_weights_stay(prepared, block_settings
 
 def test_the_run_can_be_watched_in_tensorboard(prepared, block_settings, tmp_path: Path):
     fit(with_training(block_settings, epochs=2), prepared, tmp_path, lambda model: 0.5)
-    (events,) = (tmp_path / "tensorboard").glob("events.*")
+    written = scalars(tmp_path)
+    assert written.keys() >= {"validation/nDCG@10", "training/loss"}
+    assert not any("view" in name for name in written)
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Return what a run wrote for TensorBoard, by name and step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    (events,) = (folder / "tensorboard").glob("events.*")
     accumulator = EventAccumulator(str(events))
     accumulator.Reload()
-    assert "validation/nDCG@10" in accumulator.Tags()["tensors"]
-    assert "training/loss" in accumulator.Tags()["tensors"]
+    return {
+        name: {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in accumulator.Tensors(name)}
+        for name in accumulator.Tags()["tensors"]
+    }
+
+
+def test_the_second_task_can_be_watched_in_tensorboard(prepared, block_world, tmp_path: Path):
+    section = {"objective": {"kind": "contrastive", "weight": 0.5}, "schedule": {"warmup_steps": 10}}
+    training = {"epochs": 1, "batch_size": 64, "deterministic": True}
+    run = config.from_tables(block_run(block_world, training=training, self_supervision=section))
+    fitted = fit(run, prepared, tmp_path, lambda model: 0.5)
+    written = scalars(tmp_path)
+    # the ninth and last step has number 8: 0.8 of the weight
+    assert written["training/view_weight"] == {9: pytest.approx(0.5 * 0.8)}
+    assert written["training/view_loss"] == {9: pytest.approx(float(fitted.model.view_loss))}
+    assert float(fitted.model.view_loss) > 0
 
 
 @pytest.mark.parametrize(
