@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-train: $(VENV)/.bench ## Training speed against a plain loop, the TFRS tut
 
 bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswlib and usearch
 	$(BIN)/python -m benchmarks.index $(if $(wildcard releases/*/manifest.json),--release releases) $(ARGS)
+
+bench-ssl: $(VENV)/.bench ## Self-supervised item towers on public data (RECSYS_DATA_DIR); hours, resumes by itself
+	$(BIN)/python -m benchmarks.ssl $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)

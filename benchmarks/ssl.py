@@ -6,10 +6,13 @@ Everything is kept below the work folder, so that an interrupted benchmark goes 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import random
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,27 +23,51 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.peers import ranking
 from benchmarks.report import RESULTS, Report
-from recsys import config
+from recsys import config, registry
 from recsys.ablation import show
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import asked
-from recsys.ablation.rows import BASELINE
+from recsys.ablation.rows import BASELINE, SUBJECTS, laid_over
 from recsys.ablation.tables import SLICES, Ablation
 from recsys.commands.ablate import QUICK
 from recsys.config import Run
+from recsys.data.batches import TrainingBatches, ViewBatches
 from recsys.data.prepare import Prepared, prepare
-from recsys.evaluation.baselines import baseline
+from recsys.errors import SettingError
+from recsys.evaluation.baselines import Als, Baseline, Ease, ItemKnn, Popularity
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, VectorRecommender
+from recsys.features import Encoder
 from recsys.metrics.ranking import measure, parse
+from recsys.training.loop import compiled, train_steps
 from recsys.types import Int32
 
 DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "scipy", "implicit")
 WORK = Path("work") / "bench-ssl"
 
-LIBRECOMMENDER = {"librecommender": None, "librecommender_cfm": "cfm"}
-"""LibRecommender's TwoTower by the name that the table shows, and how it masks features."""
+Peer = Baseline | ranking.RankingSettings
+CLASSIC: dict[str, tuple[Peer, ...]] = {
+    "popularity": (Popularity(),),
+    "item_knn": tuple(ItemKnn(neighbours=count) for count in (20, 50, 100)),
+    "als": tuple(
+        Als(dim=dim, confidence_weight=confidence, regularization_weight=regularization)
+        for dim, confidence, regularization in ((64, 1, 1), (64, 10, 100), (128, 10, 100), (128, 30, 100))
+    ),
+    "ease": tuple(Ease(regularization_weight=weight) for weight in (60, 250, 750)),
+}
+
+
+def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
+    """Return LibRecommender's TwoTower without and with its own masking, at several numbers of epochs."""
+    epochs = settings.pop("epochs")
+    return {
+        name: tuple(ranking.RankingSettings(ssl_pattern=pattern, epochs=tried, **settings) for tried in epochs)
+        for name, pattern in (("librecommender", None), ("librecommender_cfm", "cfm"))
+    }
+
+
+STEP_COST_BAR = 2.2
 PATHS = {
     "rates": "training.learning_rate",
     "epochs": "training.epochs",
@@ -57,14 +84,15 @@ class Plan:
         run: a run file that comes with the package.
         overrides: for the whole data set.
         by_rate: further overrides for each share of the training interactions.
-        peers: recommenders of other kinds that are measured on the same cases, at the largest share.
+        peers: recommenders of other kinds that are measured on the same cases, at the largest share: what is tried of
+            each on validation cases.
         bars: the relative gains of the paper's Wikipedia table that CFM must reach, by training rate and metric.
     """
 
     run: str
     overrides: tuple[str, ...]
     by_rate: Mapping[float, tuple[str, ...]]
-    peers: tuple[str, ...]
+    peers: Mapping[str, Sequence[Peer]]
     bars: Mapping[float, Mapping[str, float]]
 
 
@@ -79,13 +107,16 @@ PLANS: dict[str, Plan] = {
         ('ablation.logq=["none", "counts"]',),
         {
             1.0: (
-                _search(rates=[0.05, 0.1], epochs=[5, 10], temperatures=[0.07, 0.1], dims=[64, 128]),
+                _search(rates=[0.1, 0.2], epochs=[6, 12], temperatures=[0.07, 0.1], dims=[64, 128]),
                 "ablation.trials=4",
                 "ablation.baseline_trials=8",
             ),
-            0.1: (_search(rates=[0.05, 0.1], epochs=[15, 30], temperatures=[0.07, 0.1], dims=[64, 128]),),
+            0.1: (
+                _search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15], dims=[64, 128]),
+                "ablation.baseline_trials=16",
+            ),
         },
-        ("popularity", "item_knn", "als", "ease", "librecommender", "librecommender_cfm"),
+        CLASSIC | _librecommender(epochs=(5, 10, 20), temperature=0.07),
         {1.0: {"AP@10": 0.07, "R@50": 0.04}, 0.1: {"AP@10": 0.21, "R@50": 0.18}},
     ),
     "ml-1m": Plan(
@@ -95,7 +126,7 @@ PLANS: dict[str, Plan] = {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.07, 0.1], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.07, 0.1], dims=[64]),),
         },
-        ("popularity", "item_knn", "als", "ease", "librecommender", "librecommender_cfm"),
+        CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
         {},
     ),
     "complete_journey": Plan(
@@ -105,7 +136,7 @@ PLANS: dict[str, Plan] = {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.05, 0.07], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.05, 0.07], dims=[64]),),
         },
-        ("popularity", "item_knn"),
+        CLASSIC,
         {},
     ),
 }
@@ -155,60 +186,92 @@ def judge(report: Report, found: Ablation, bars: Mapping[str, float]) -> None:
             report.note(f"Bar {word}: {show.titled(case)}, cfm in {metric}: {gain}, wanted {bar:+.0%} and above zero.")
 
 
-def add_peers(report: Report, run: Run, names: Sequence[str], folder: Path) -> None:
-    """Measure other recommenders on the test cases of a run, trained on the same interactions."""
-    prepared = prepare(run, folder / "prepared")
+def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], folder: Path) -> None:
+    """Measure other recommenders on a run's test cases: tuned on its validation cases, trained on the same data."""
+    prepared = prepare(run, folder / "prepared-for-peers")
+    validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    rows, reachable = asked(test)
     case = {"fraction": run.data.training_rate, "logq": True, "slice": "all"}
-    metrics = run.ablation.metrics
-    depth = max(parse(name).cutoff for name in metrics)
-    for name, recommender in _peers(names, run, prepared, test, folder, report):
-        values = measure(metrics, recommender.recommend(rows, depth).item_rows, reachable)
-        interval = bootstrap_means(np.column_stack(list(values.values())), confidence=0.95, resamples=1000, seed=0)
-        for place, (metric, of_cases) in enumerate(values.items()):
-            report.add_interval(case, name, metric, of_cases.mean(), interval.low[place], interval.high[place], 1)
-
-
-def _peers(
-    names: Sequence[str], run: Run, prepared: Prepared, test: HeldOut, folder: Path, report: Report
-) -> Iterator[tuple[str, Recommender]]:
-    train = prepared.parts["train"]
-    met = csr_matrix(
-        (np.ones(len(train), np.float32), (train.query_row, train.item_row)),
-        (prepared.query_count, prepared.item_count),
-    )
-    for name in names:
-        if name not in LIBRECOMMENDER:
-            yield name, baseline(name).fit(met, met[test.query_rows], test.cases.excluded)
-            continue
-        settings = ranking.RankingSettings(
-            dim=run.tower.dim,
-            hidden=run.tower.hidden,
-            temperature=run.objective.temperature,
-            ssl_pattern=LIBRECOMMENDER[name],
-            seed=run.seed,
-        )
+    metric = run.ablation.tuning_metric
+    for name, tried in peers.items():
         try:
-            query_vectors, item_vectors = ranking.librecommender_vectors(
-                folder / name,
-                train,
-                _integer_codes(prepared.item_codes, prepared),
-                {} if run.query.entity == "item" else _integer_codes(prepared.query_codes, prepared),
-                settings,
-                item_count=prepared.item_count,
-                query_count=prepared.query_count,
-            )
-        except subprocess.CalledProcessError as error:
-            report.note(f"{name} was left out: {(error.stderr or '').strip()[-500:]}")
+            fitted = [_fit(peer, run, prepared, folder / f"{name}-{place}") for place, peer in enumerate(tried)]
+        except (subprocess.CalledProcessError, SettingError) as error:
+            reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
+            report.note(f"{name} was left out: {reason}")
             continue
-        yield name, VectorRecommender(query_vectors[test.query_rows], item_vectors, test.cases.excluded)
+        looks = [_values(make, validation, [metric])[metric].mean() for make in fitted]
+        best = int(np.argmax(looks))
+        values = _values(fitted[best], test, run.ablation.metrics)
+        interval = bootstrap_means(np.column_stack(list(values.values())), confidence=0.95, resamples=1000, seed=0)
+        for place, (column, of_cases) in enumerate(values.items()):
+            report.add_interval(case, name, column, of_cases.mean(), interval.low[place], interval.high[place], 1)
+        report.note(f"{name}: {tried[best]}, the best of {len(tried)} on validation cases; one seed.")
 
 
-def _integer_codes(codes: Mapping[str, np.ndarray], prepared: Prepared) -> dict[str, Int32]:
-    """Return the codes of categorical features; ids go to the peer as rows."""
-    ids = {name for name, array in codes.items() if array.ndim == 1 and len(np.unique(array)) > 0.8 * len(array)}
-    return {name: np.asarray(array) for name, array in codes.items() if array.dtype == np.int32 and name not in ids}
+def _values(make: Callable[[HeldOut], Recommender], part: HeldOut, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    rows, reachable = asked(part)
+    depth = max(parse(name).cutoff for name in metrics)
+    return measure(metrics, make(part).recommend(rows, depth).item_rows, reachable)
+
+
+def _fit(peer: Peer, run: Run, prepared: Prepared, folder: Path) -> Callable[[HeldOut], Recommender]:
+    """Train a peer on the training part; return what makes it a recommender for the cases of a part."""
+    train = prepared.parts["train"]
+    if isinstance(peer, ranking.RankingSettings):
+        settings = dataclasses.replace(peer, dim=run.tower.dim, hidden=run.tower.hidden, seed=run.seed)
+        query_vectors, item_vectors = ranking.librecommender_vectors(
+            folder,
+            train,
+            _integer_codes(prepared.item_encoders, prepared.item_codes),
+            _integer_codes(prepared.query_encoders, prepared.query_codes),
+            settings,
+            item_count=prepared.item_count,
+            query_count=prepared.query_count,
+        )
+        return lambda part: VectorRecommender(query_vectors[part.query_rows], item_vectors, part.cases.excluded)
+    pairs = (np.ones(len(train), np.float32), (train.query_row, train.item_row))
+    met = csr_matrix(pairs, (prepared.query_count, prepared.item_count))
+    return lambda part: peer.fit(met, met[part.query_rows], part.cases.excluded)
+
+
+def _integer_codes(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray]) -> dict[str, Int32]:
+    """Return the codes of categorical features and bags; ids go to the peer as rows, a history has no codes."""
+    return {
+        name: np.asarray(array)
+        for name, array in codes.items()
+        if array.dtype == np.int32 and registry.kind_of(encoders[name].settings) != "id"
+    }
+
+
+def add_step_cost(report: Report, run: Run, folder: Path, steps: int = 20, rounds: int = 15) -> None:
+    """Time blocks of training steps of each row in turn, in a random order; ratios are taken within a round."""
+    prepared = prepare(run, folder / "prepared-for-peers")
+    tables = config.plain_tables(run)
+    blocks: dict[str, Iterator[object]] = {}
+    for name, subject in SUBJECTS.items():
+        row = config.from_tables(laid_over(tables, subject.settings))
+        batches = TrainingBatches(prepared, row, uniform_negatives=0, mask_positives=row.objective.mask_positives)
+        views = ViewBatches(prepared, row) if row.self_supervision is not None else None
+        # More steps than a run of this file has: only their speed is asked for.
+        batches.steps = steps * (rounds + 1)
+        blocks[name] = train_steps(compiled(row, prepared, batches), batches, views=views)
+    seconds: dict[str, list[float]] = {name: [] for name in blocks}
+    order = random.Random(0)
+    for _ in range(rounds + 1):
+        for name in order.sample(sorted(blocks), len(blocks)):
+            started = time.perf_counter()
+            loss = [next(blocks[name]) for _ in range(steps)][-1]
+            float(loss)
+            seconds[name].append(time.perf_counter() - started)
+    case = {"steps": steps, "batch_size": run.training.batch_size}
+    for name, of_rounds in seconds.items():
+        ratios = [mine / plain for mine, plain in zip(of_rounds[1:], seconds[BASELINE][1:], strict=True)]
+        report.add(case, name, "step_ms", [1000 * each / steps for each in of_rounds[1:]])
+        report.add(case, name, "step_cost_ratio", ratios)
+    worst = max(row.value for row in report.rows if row.case == case and row.metric == "step_cost_ratio")
+    word = "met" if worst < STEP_COST_BAR else "MISSED"
+    report.note(f"Bar {word}: the dearest row's step costs {worst:.2f} times a plain step, wanted < {STEP_COST_BAR}.")
 
 
 def compare(report: Report, found: Ablation, plan: Plan) -> None:
@@ -240,8 +303,10 @@ def bench(data: str, quick: bool, jobs: int, work: Path, results: Path) -> None:
         add_ablation(report, found)
         judge(report, found, plan.bars.get(rate, {}))
         if place == 0:
-            add_peers(report, run, [peer for peer in plan.peers if not (quick and peer in LIBRECOMMENDER)], home)
+            peers = {name: tried[:1] for name, tried in CLASSIC.items()} if quick else plan.peers
+            add_peers(report, run, peers, home)
             compare(report, found, plan)
+            add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
         results.mkdir(parents=True, exist_ok=True)
         for drawing in show.plot(found, results, f"{name}-{rate:g}"):
             report.note(f"Plot: [{drawing.name}]({drawing.name}).")

@@ -13,6 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 T = TypeVar("T")
 LINE_EVERY_S = 10.0
+_hidden = False
+
+
+def hide() -> None:
+    """Show nothing from here on in this process: for workers, whose parent shows how far all of them are."""
+    global _hidden
+    _hidden = True
 
 
 class Task:
@@ -46,13 +53,13 @@ class Task:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._id, advance=count, rate=f"{self._rate(now):,.4g} {self._unit}/s", note=self._note)
-        elif now - self._printed >= LINE_EVERY_S:
+        elif not _hidden and now - self._printed >= LINE_EVERY_S:
             self._printed = now
             self._line(now)
 
     def finish(self) -> None:
         """Print the closing line of a log."""
-        if self._bar is None:
+        if self._bar is None and not _hidden:
             self._line(time.monotonic(), closing=True)
 
     @property
@@ -88,7 +95,7 @@ def task(description: str, total: int | None = None, unit: str = "steps") -> Ite
         unit: what is counted, plural.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if _hidden or not console.is_terminal:
         running = Task(description, total, unit, None)
         yield running
         running.finish()

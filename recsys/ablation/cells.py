@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys import config
+from recsys import config, progress
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare, version
 from recsys.errors import DataError, InterruptedRun
@@ -28,7 +28,6 @@ from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.files import save_array, storage, write_atomically
 from recsys.metrics.ranking import parse
-from recsys.progress import Task, task
 from recsys.stack import tf
 from recsys.training.loop import fit
 from recsys.types import Int32, Int64, RowSets
@@ -110,7 +109,7 @@ class Cells:
         waiting = {folder: cell for folder, cell in folders.items() if not (folder / DONE).exists()}
         for run in {version(cell.run): cell.run for cell in waiting.values()}.values():
             self.prepared(run)
-        with task(description, len(folders), "trainings") as running:
+        with progress.task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
             if waiting:
                 self._in_workers(waiting, running)
@@ -131,7 +130,7 @@ class Cells:
     def _data_folder(self, data_version: str) -> Path:
         return self._home / "prepared" / data_version[:16]
 
-    def _in_workers(self, waiting: Mapping[Path, Cell], running: Task) -> None:
+    def _in_workers(self, waiting: Mapping[Path, Cell], running: progress.Task) -> None:
         threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
         pool = ProcessPoolExecutor(
             min(self._jobs, len(waiting)),
@@ -170,6 +169,8 @@ def asked(part: HeldOut) -> tuple[Int64, RowSets]:
 
 
 def _start_worker(threads: int, parent: int) -> None:
+    progress.hide()
+    tf.get_logger().setLevel("ERROR")  # each cell is another model; TensorFlow takes them for one that changes shape
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 

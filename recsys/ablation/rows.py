@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsys.config import AblationPlan
-from recsys.errors import SettingError, describe, unknown
+from recsys.errors import SettingError, describe, unknown, verbatim
 
 BASELINE = "baseline"
 
@@ -82,7 +82,10 @@ def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) 
         raise SettingError(describe(where, name, "a name that no row of the paper has"))
     if extra := table.keys() - {"like", "settings", "search"}:
         raise SettingError(f"{where}: {unknown('setting', sorted(extra)[0], ('like', 'settings', 'search'))}")
-    like = table.get("like", BASELINE)
+    for key in ("settings", "search"):
+        if not isinstance(table.get(key, {}), Mapping):
+            raise SettingError(describe(f"{where}.{key}", table[key], "a table of values by path"))
+    like = str(table.get("like", BASELINE))
     if like not in known:
         raise SettingError(f"{where}.like: {unknown('row', like, known)}")
     settings = copy.deepcopy(dict(known[like].settings))
@@ -92,7 +95,15 @@ def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) 
 
 
 def combinations(search: Mapping[str, Sequence[Any]], trials: int, seed: int) -> list[dict[str, Any]]:
-    """Return all combinations of the values, or so many of them drawn at random; one empty one without a search."""
+    """Return all combinations of the values, or so many of them drawn at random; one empty one without a search.
+
+    Raises:
+        SettingError: there is nothing to try at a path.
+    """
+    for path, values in search.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            advice = "Write the whole path in quotes."
+            raise SettingError(describe(f"search for {path}", values, "a list of values, at least one", advice))
     everything = [dict(zip(search, values, strict=True)) for values in itertools.product(*search.values())]
     if len(everything) <= trials:
         return everything
@@ -110,9 +121,27 @@ def laid_over(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 
 def put(tables: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a path such as `item.augmentations.0.rate`; what is on the way must exist."""
+    """Set the value at a path such as `item.augmentations.0.rate`; tables on the way are made, entries of lists not.
+
+    Raises:
+        SettingError: the path names no entry of a list, or goes on below a plain value.
+    """
     *parents, last = path.split(".")
     place: Any = tables
     for part in parents:
-        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-    place[int(last) if isinstance(place, list) else last] = value
+        key = _key(place, part, path)
+        place = place[key] if isinstance(place, list) else place.setdefault(key, {})
+    place[_key(place, last, path)] = value
+
+
+def _key(place: Any, part: str, path: str) -> str | int:
+    """Return what one part of a path is called in the table or list that it leads into."""
+    if isinstance(place, dict):
+        return part
+    if not isinstance(place, list):
+        got = verbatim(f"{part!r} below the value {place!r}")
+        raise SettingError(describe(path, got, "a setting's path", "Take away what stands behind the setting."))
+    if not part.isdecimal() or int(part) >= len(place):
+        entries = "the list is empty" if not place else f"a number from 0 to {len(place) - 1}"
+        raise SettingError(describe(path, part, f"the place of an entry of the list: {entries}"))
+    return int(part)

@@ -197,7 +197,7 @@ def _cell(entry: Measured | None) -> str:
 
 def _gain(entry: Measured) -> str:
     if entry.gain_rate != entry.gain_rate:
-        return "the baseline finds nothing"
+        return "the baseline finds too little"
     star = " *" if entry.gain_low > 0 or entry.gain_high < 0 else ""
     return f"{entry.gain_rate:+.1%} [{entry.gain_low:+.1%}, {entry.gain_high:+.1%}]{star}"
 

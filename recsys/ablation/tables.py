@@ -55,7 +55,7 @@ class Measured:
         value: mean over seeds and cases, 0..1.
         low: lower bound of its 95 % interval.
         high: upper bound.
-        gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0.
+        gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0, be it in one resample.
         gain_low: lower bound of its paired 95 % interval.
         gain_high: upper bound.
     """
@@ -194,7 +194,7 @@ def _bounds(means: Float64) -> tuple[float, float]:
 
 
 def _gain(values: Float64, baseline: Float64, means: Float64, of_baseline: Float64) -> tuple[float, float, float]:
-    """Return the relative gain with its paired interval; NaN where the baseline measures nothing."""
+    """Return the relative gain with its paired interval; NaN where the baseline measures 0, be it in one resample."""
     if baseline.mean() == 0 or (of_baseline <= 0).any():
         return float("nan"), float("nan"), float("nan")
     return float(values.mean() / baseline.mean() - 1), *_bounds(means / of_baseline - 1)

@@ -1,0 +1,273 @@
+"""The numbers of an ablation on hand-made rankings: means, slices, and intervals that are paired."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import csr_matrix
+
+from recsys.ablation.cells import Case
+from recsys.ablation.tables import DECILES, Measured, measure_case
+from recsys.evaluation.cases import EvaluationCases
+from recsys.evaluation.held_out import HeldOut
+from recsys.evaluation.intervals import bootstrap_means
+from recsys.types import NO_ROW, RowSets
+
+CASE = Case(1.0, "none")
+Ranked = Mapping[str, Sequence[Sequence[Sequence[int]]]]
+
+
+def sets(rows: Sequence[Sequence[int]]) -> RowSets:
+    owners = [owner for owner, of_owner in enumerate(rows) for _ in of_owner]
+    return RowSets.from_pairs(np.array(owners, int), np.array([row for of in rows for row in of], int), len(rows))
+
+
+def held_out(
+    relevant: Sequence[Sequence[int]], counts: Sequence[int], excluded: Sequence[Sequence[int]] | None = None
+) -> HeldOut:
+    """Return test cases with these relevant items, over a catalogue with these training counts."""
+    cases = EvaluationCases(
+        case_ids=pa.array([f"case {place}" for place in range(len(relevant))]),
+        relevant=sets(relevant),
+        item_ids=pa.array([f"item {row}" for row in range(len(counts))]),
+        item_counts=np.array(counts, np.int64),
+        activity=np.ones(len(relevant), np.int64),
+        excluded=None if excluded is None else sets(excluded),
+    )
+    nothing = csr_matrix((len(relevant), len(counts)), dtype=np.float32)
+    return HeldOut(cases, np.arange(len(relevant), dtype=np.int32), {}, nothing, nothing)
+
+
+def measured(
+    test: HeldOut, ranked: Ranked, metrics: Sequence[str], resamples: int = 200, seed: int = 0
+) -> dict[tuple[str, str, str], Measured]:
+    """Return the numbers by slice, row and metric; each row's rankings stand by seed, case and place."""
+    arrays = {name: [np.array(of_seed, np.int32) for of_seed in of_row] for name, of_row in ranked.items()}
+    found = measure_case(CASE, test, arrays, metrics, resamples, seed)
+    return {(entry.slice, entry.subject, entry.metric): entry for entry in found}
+
+
+def at_ranks(ranks: Sequence[Sequence[int]], depth: int = 10) -> np.ndarray:
+    """Return rankings that show the one relevant item, row 0, at these ranks by seed and case, counted from 1."""
+    places = np.array(ranks)[..., None] == np.arange(1, depth + 1)
+    return np.where(places, 0, np.arange(1, depth + 1)).astype(np.int32)
+
+
+def reciprocal(ranks: Mapping[str, Sequence[Sequence[int]]], resamples: int = 2000, seed: int = 0) -> dict:
+    """Measure RR@10 of rows whose one relevant item stands at these ranks, by seed and case; return it by row."""
+    cases = len(next(iter(ranks.values()))[0])
+    ranked = {name: at_ranks(of_row) for name, of_row in ranks.items()}
+    found = measured(held_out([[0]] * cases, [1] * 11), ranked, ["RR@10"], resamples, seed)
+    return {subject: entry for (slice, subject, _), entry in found.items() if slice == "all"}
+
+
+# The values
+
+
+def test_a_number_is_the_mean_over_seeds_and_cases():
+    test = held_out([[0], [1, 2]], counts=[5] * 6)
+    ranked = {
+        "baseline": [[[0, 3], [1, 4]], [[3, 0], [4, 1]]],
+        "cfm": [[[0, 3], [1, 2]], [[0, 3], [2, 4]]],
+    }
+    found = measured(test, ranked, ["R@1", "R@2", "AP@2"])
+    # baseline: seed 1 finds 1 of 1 and 1 of 2, both at once; seed 2 the same, both at the second place.
+    # R@1 = (1 + 1/2 + 0 + 0) / 4, R@2 = (1 + 1/2 + 1 + 1/2) / 4, AP@2 = (1 + 1/2 + 1/2 + 1/4) / 4
+    assert found["all", "baseline", "R@1"].value == pytest.approx(0.375)
+    assert found["all", "baseline", "R@2"].value == pytest.approx(0.75)
+    assert found["all", "baseline", "AP@2"].value == pytest.approx(0.5625)
+    # cfm: R@1 = (1 + 1/2 + 1 + 1/2) / 4, R@2 = (1 + 1 + 1 + 1/2) / 4, AP@2 = (1 + 1 + 1 + 1/2) / 4
+    assert found["all", "cfm", "R@1"].value == pytest.approx(0.75)
+    assert found["all", "cfm", "R@2"].value == pytest.approx(0.875)
+    assert found["all", "cfm", "AP@2"].value == pytest.approx(0.875)
+    # Gains of the means, not means of the gains: 0.875 / 0.75 - 1, 0.875 / 0.5625 - 1
+    assert found["all", "cfm", "R@2"].gain_rate == pytest.approx(1 / 6)
+    assert found["all", "cfm", "AP@2"].gain_rate == pytest.approx(5 / 9)
+    assert (found["all", "cfm", "R@1"].cases, found["all", "cfm", "R@1"].seeds) == (2, 2)
+    assert found["all", "cfm", "R@1"].case == CASE
+
+
+def test_a_case_whose_items_may_all_not_be_shown_is_not_asked():
+    # Three cases, the second without a reachable item: rankings have two rows, those of the first and the third.
+    test = held_out([[0], [1], [2, 3]], counts=[5] * 6, excluded=[[5], [1], [3]])
+    found = measured(test, {"baseline": [[[0, 4], [4, 2]]]}, ["R@1", "R@2"])
+    assert found["all", "baseline", "R@1"].cases == 2
+    # R@1 = (1 + 0) / 2; at two places the third case finds its only reachable item, row 2.
+    assert found["all", "baseline", "R@1"].value == 0.5
+    assert found["all", "baseline", "R@2"].value == 1.0
+
+
+def test_places_without_an_item_find_nothing():
+    found = measured(held_out([[0]], counts=[1] * 3), {"baseline": [[[1, NO_ROW, NO_ROW]]]}, ["R@3", "AP@3"])
+    assert (found["all", "baseline", "R@3"].value, found["all", "baseline", "AP@3"].value) == (0.0, 0.0)
+
+
+# The slices
+
+
+def test_a_slice_counts_only_its_own_items_and_the_cases_that_have_some():
+    # 20 items: head is the first 20 / 10 = 2 by count; 10 are trained on, so tail is the last (10 - 2) / 2 = 4 of them:
+    # rows 6 to 9; cold are the ten without a count.
+    counts = [100, 90, 50, 40, 30, 20, 9, 8, 7, 6] + [0] * 10
+    test = held_out([[0, 9], [1, 15], [2, 9, 8]], counts)
+    found = measured(test, {"baseline": [[[9, 0, 3], [15, 3, 4], [2, 8, 3]]]}, ["R@1", "R@3"])
+
+    def told(slice: str) -> tuple[int, float, float]:
+        entry = found[slice, "baseline", "R@1"]
+        return entry.cases, entry.value, found[slice, "baseline", "R@3"].value
+
+    # all: R@1 = (1/2 + 1/2 + 1/3) / 3; R@3 = (2/2 + 1/2 + 2/3) / 3
+    assert told("all") == pytest.approx((3, 4 / 9, 13 / 18))
+    # head: cases 1 and 2, items 0 and 1: found at the second place, and not at all.
+    assert told("head") == (2, 0.0, 0.5)
+    # tail: cases 1 and 3, items 9, and 9 and 8: R@1 = (1 + 0) / 2; R@3 = (1 + 1/2) / 2
+    assert told("tail") == (2, 0.5, 0.75)
+    # cold: case 2, item 15.
+    assert told("cold") == (1, 1.0, 1.0)
+
+
+def test_a_slice_without_a_case_has_no_number():
+    found = measured(held_out([[0]], counts=[3, 2, 1]), {"baseline": [[[0, 1]]]}, ["R@1"])
+    assert {slice for slice, _, _ in found} == {"all", "head", "decile 1"}
+
+
+@pytest.mark.parametrize("items", [20, 23])
+def test_tenths_of_the_catalogue_hold_every_item_once_the_most_popular_first(items):
+    # Each case has one relevant item, the p-th most popular one at rank p: a tenth's sum of reciprocal ranks tells
+    # which items it holds.
+    by_popularity = np.random.default_rng(0).permutation(items)
+    counts = np.zeros(items, int)
+    counts[by_popularity] = np.arange(items, 0, -1)
+    ranked = np.full((1, items, items), NO_ROW)
+    ranked[0, by_popularity, np.arange(items)] = by_popularity
+    found = measured(held_out([[row] for row in range(items)], counts), {"baseline": ranked}, [f"RR@{items}"], 1)
+    tenths = [found[name, "baseline", f"RR@{items}"] for name in DECILES]
+    # The first items % 10 tenths hold one item more than the others.
+    sizes = [items // 10 + (tenth < items % 10) for tenth in range(10)]
+    assert [entry.cases for entry in tenths] == sizes
+    ranks = np.split(1 / np.arange(1, items + 1), np.cumsum(sizes)[:-1])
+    assert [entry.value * entry.cases for entry in tenths] == pytest.approx([of_tenth.sum() for of_tenth in ranks])
+
+
+def test_items_of_equal_count_are_in_tenths_by_their_row():
+    # 20 items of one count: tenth t holds rows 2t and 2t + 1. Only the item in row 19 is found.
+    found = measured(
+        held_out([[row] for row in range(20)], [4] * 20), {"baseline": [[[19]] * 20]}, ["R@1"], resamples=1
+    )
+    assert [found[name, "baseline", "R@1"].value for name in DECILES] == [0.0] * 9 + [0.5]
+
+
+# The intervals
+
+
+def test_a_row_equal_to_the_baseline_gains_exactly_nothing():
+    ranks = np.random.default_rng(0).integers(1, 11, (3, 50))
+    entry = reciprocal({"baseline": ranks, "same": ranks})["same"]
+    assert (entry.gain_rate, entry.gain_low, entry.gain_high) == (0.0, 0.0, 0.0)
+    assert entry.low < entry.value < entry.high
+
+
+def test_the_baseline_gains_nothing_over_itself():
+    ranks = np.random.default_rng(0).integers(1, 11, (2, 30))
+    entry = reciprocal({"baseline": ranks})["baseline"]
+    assert (entry.gain_rate, entry.gain_low, entry.gain_high) == (0.0, 0.0, 0.0)
+
+
+def test_a_row_that_is_better_in_every_case_and_seed_gains_for_sure():
+    ranks = np.random.default_rng(1).integers(2, 11, (3, 40))
+    better = reciprocal({"baseline": ranks, "better": ranks - 1})["better"]
+    # Each reciprocal rank grows by a factor of rank / (rank - 1), from 10 / 9 to 2 / 1.
+    assert 1 / 9 <= better.gain_low < better.gain_rate < better.gain_high <= 1.0
+    worse = reciprocal({"baseline": ranks - 1, "worse": ranks})["worse"]
+    assert -0.5 <= worse.gain_low < worse.gain_rate < worse.gain_high <= -0.1
+
+
+def test_the_interval_of_a_gain_is_paired():
+    # Given a row that differs from the baseline by one rank, below the fifth: nearly all that varies is common to both.
+    ranks = np.random.default_rng(2).integers(1, 11, (5, 300))
+    found = reciprocal({"baseline": ranks, "row": np.where(ranks > 5, ranks - 1, ranks)})
+    row, baseline = found["row"], found["baseline"]
+    unpaired_low, unpaired_high = row.low / baseline.high - 1, row.high / baseline.low - 1
+    assert unpaired_low < 0 < row.gain_low < row.gain_rate < row.gain_high < unpaired_high
+    assert row.gain_high - row.gain_low < (unpaired_high - unpaired_low) / 5
+
+
+def test_an_interval_says_how_far_another_seed_would_move_the_number():
+    # Two seeds, one of which finds everything first and one at rank 2: with probability 1/4 each, both draws are of
+    # the same seed, so that the means are 1, 0.75 and 0.5 however cases are drawn.
+    entry = reciprocal({"baseline": [[1] * 20, [2] * 20]})["baseline"]
+    assert (entry.value, entry.low, entry.high) == pytest.approx((0.75, 0.5, 1.0))
+
+
+def test_an_interval_says_how_far_other_cases_would_move_the_number():
+    # 100 cases, half of them 1 and half 0.5, alike in every seed: the standard error is 0.25 / sqrt(100) = 0.025.
+    entry = reciprocal({"baseline": [[1, 2] * 50] * 3}, resamples=4000)["baseline"]
+    assert (entry.low, entry.high) == pytest.approx((0.75 - 1.96 * 0.025, 0.75 + 1.96 * 0.025), abs=0.005)
+
+
+def test_a_baseline_that_finds_nothing_has_no_relative_gain():
+    test = held_out([[0], [0]], counts=[1] * 4)
+    found = measured(test, {"baseline": [[[1], [2]]], "cfm": [[[0], [0]]]}, ["R@1"])
+    entry = found["all", "cfm", "R@1"]
+    assert (entry.value, entry.low, entry.high) == (1.0, 1.0, 1.0)
+    assert np.isnan([entry.gain_rate, entry.gain_low, entry.gain_high]).all()
+
+
+def test_a_baseline_that_finds_nothing_in_some_draws_has_no_relative_gain_either():
+    # Of four draws of two cases, one holds the case twice in which the baseline finds nothing.
+    test = held_out([[0], [0]], counts=[1] * 4)
+    found = measured(test, {"baseline": [[[0], [2]]], "cfm": [[[0], [0]]]}, ["R@1"])
+    assert found["all", "baseline", "R@1"].value == 0.5
+    assert np.isnan(found["all", "cfm", "R@1"].gain_rate)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_bounds():
+    ranks = {"baseline": np.random.default_rng(0).integers(1, 11, (2, 30)), "row": [[1, 2, 3] * 10] * 2}
+    first, again, other = (reciprocal(ranks, 200, seed)["row"] for seed in (1, 1, 2))
+    assert first == again
+    assert (first.low, first.gain_low) != (other.low, other.gain_low)
+    assert (first.value, first.gain_rate) == (other.value, other.gain_rate)
+
+
+def test_a_row_s_numbers_do_not_depend_on_which_other_rows_are_compared():
+    random = np.random.default_rng(0)
+    ranks = {name: random.integers(1, 11, (2, 30)) for name in ("baseline", "a", "b")}
+    assert reciprocal(ranks)["b"] == reciprocal({name: ranks[name] for name in ("baseline", "b")})["b"]
+
+
+def test_bounds_agree_with_all_draws_of_seeds_and_cases_that_there_are():
+    ranks = {"baseline": [[1, 4, 2, 10], [2, 3, 1, 5]], "row": [[1, 2, 2, 7], [1, 5, 1, 3]]}
+    found = reciprocal(ranks, resamples=20_000)
+    # Two seeds of two and four cases of four, with replacement: 2^2 * 4^4 = 1,024 equally likely draws.
+    values = {name: 1 / np.array(of_row, float) for name, of_row in ranks.items()}
+    means, gains = [], []
+    for seeds in itertools.product(range(2), repeat=2):
+        for cases in itertools.product(range(4), repeat=4):
+            mean = {name: np.mean([of[seed, case] for seed in seeds for case in cases]) for name, of in values.items()}
+            means.append(mean["row"])
+            gains.append(mean["row"] / mean["baseline"] - 1)
+
+    def agrees(low: float, high: float, everything: list[float]) -> None:
+        # A share of 2.5 % that 20,000 draws estimate has a standard error of sqrt(0.025 * 0.975 / 20,000) = 0.0011;
+        # four of them, and rounding to float32.
+        draws = np.array(everything)
+        assert (draws < low - 1e-6).mean() <= 0.025 + 0.0044
+        assert (draws <= low + 1e-6).mean() >= 0.025 - 0.0044
+        assert (draws > high + 1e-6).mean() <= 0.025 + 0.0044
+        assert (draws >= high - 1e-6).mean() >= 0.025 - 0.0044
+
+    agrees(found["row"].low, found["row"].high, means)
+    agrees(found["row"].gain_low, found["row"].gain_high, gains)
+
+
+def test_with_one_seed_bounds_agree_with_a_bootstrap_over_cases():
+    ranks = np.random.default_rng(3).integers(1, 11, (1, 400))
+    entry = reciprocal({"baseline": ranks}, resamples=4000)["baseline"]
+    theirs = bootstrap_means(1 / ranks.T.astype(float), confidence=0.95, resamples=4000, seed=9)
+    # The standard error of the mean is about 0.27 / sqrt(400) = 0.013; two bootstraps differ by a small part of it.
+    assert entry.low == pytest.approx(theirs.low[0], abs=0.002)
+    assert entry.high == pytest.approx(theirs.high[0], abs=0.002)
