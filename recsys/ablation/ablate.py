@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from recsys import config
 from recsys.ablation.cells import Case, Cell, Cells, asked
 from recsys.ablation.rows import BASELINE, combinations, laid_over, put, subjects_of
 from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
-from recsys.config import Run
+from recsys.config import AblationPlan, Run
 from recsys.errors import DataError, describe, verbatim
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
@@ -35,8 +36,7 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
         DataError: no test or validation case, or a worker was killed.
         RecsysError: as the stages raise.
     """
-    for metric in run.ablation.metrics:
-        parse(metric, "ablation.metrics")
+    run = dataclasses.replace(run, ablation=_with_plain_metrics(run.ablation))
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
     with exclusive(home):
@@ -91,7 +91,9 @@ class _Rounds:
             held = held_out(run, prepared, part, run.evaluation.max_cases)
             if not held.cases.reachable.rows.size:
                 got = verbatim(f"no {part} case")
-                advice = f"Give more data or a larger {part}_rate: settings are chosen on validation data."
+                advice = f"Give more data or a larger split.{part}_rate or {part}_count."
+                if part == "validation":
+                    advice += " Settings are chosen on validation cases."
                 raise DataError(describe("split", got, "at least one", advice))
             self._parts[training_rate, part] = held
 
@@ -148,6 +150,13 @@ class _Rounds:
                 ranked[cell.subject].append(self._cells.ranked(cell))
         test, plan = self._parts[case.training_rate, "test"], self._plan
         return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed))
+
+
+def _with_plain_metrics(plan: AblationPlan) -> AblationPlan:
+    """Return the plan with every metric under its name in `ir-measures` spelling, not under an alias."""
+    metrics = dict.fromkeys(parse(name, "ablation.metrics").name for name in plan.metrics)
+    tuning_metric = parse(plan.tuning_metric, "ablation.tuning_metric").name
+    return dataclasses.replace(plan, metrics=tuple(metrics), tuning_metric=tuning_metric)
 
 
 def _baseline_tables(run: Run) -> dict[str, Any]:

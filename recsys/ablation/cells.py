@@ -36,6 +36,8 @@ CELLS_PER_WORKER = 24
 """Cells after which a worker is replaced: TensorFlow keeps some memory of every model that it has met."""
 DONE = "done.json"
 RANKED = "item_rows.npy"
+_stopped = threading.Event()
+"""Set in a worker whose training a signal ended: the pool has handed it further cells already."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,17 @@ def _start_worker(threads: int, parent: int) -> None:
 
 
 def _work(cell: Cell, folder: Path, data: Path) -> str:
-    """Train one cell and write its rankings; return what progress says of it."""
+    """Train one cell and write its rankings; return what progress says of it. After an interruption, begin no other."""
+    if _stopped.is_set():
+        raise InterruptedRun(f"not begun: {folder}")
+    try:
+        return _trained(cell, folder, data)
+    except InterruptedRun:
+        _stopped.set()
+        raise
+
+
+def _trained(cell: Cell, folder: Path, data: Path) -> str:
     tf.keras.backend.clear_session()
     run, prepared = cell.run, prepare(cell.run, data)
     part = held_out(run, prepared, cell.part, run.evaluation.max_cases)

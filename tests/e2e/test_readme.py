@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys import config, registry
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
@@ -53,3 +55,12 @@ def test_a_reader_is_recommended_books_of_their_genre(printed):
 def test_the_data_report_counts_what_was_written(printed):
     # 300 readers met 30 books each
     assert "9,000" in printed
+
+
+def test_the_second_task_of_the_readme_fits_its_run_file(tmp_path):
+    (tmp_path / "run.toml").write_text(block("run.toml") + block("self_supervision.toml"), encoding="utf-8")
+    run = config.load(tmp_path / "run.toml")
+    assert [registry.kind_of(stage) for stage in run.self_supervision.augmentations] == [
+        "correlated_mask",
+        "value_dropout",
+    ]

@@ -45,7 +45,9 @@ class Training:
     """A model at its start with its batches."""
 
     def __init__(self, run: Run, prepared: Prepared) -> None:
-        self.batches = TrainingBatches(prepared, run, uniform_negatives=0, mask_positives=True)
+        self.batches = TrainingBatches(
+            prepared, run, uniform_negatives=run.objective.uniform_negatives, mask_positives=True
+        )
         second = run.self_supervision
         self.views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
         # as `fit` does for a deterministic run
@@ -151,16 +153,23 @@ def test_the_loss_is_the_sum_of_both_tasks_at_the_weight_of_the_step(
     assert float(second.model.view_weight(step)) == pytest.approx(share * 0.7, rel=1e-5)
 
 
-def test_without_augmentations_the_second_task_compares_the_plain_items(block_world, tmp_path):
+@pytest.mark.parametrize("rows", ["catalogue", "training_batch"])
+def test_without_augmentations_the_second_task_compares_the_plain_items_of_its_rows(rows, block_world, tmp_path):
     features = block_run(block_world)["item"]["features"] | {"id": {"kind": "id", "width": 8, "unknown_rate": 0.0}}
-    section = {"objective": {"kind": "contrastive", "temperature": 0.5}, "batch_size": 40}
-    run = run_of(block_world, section, item={"features": features})
+    section = {"objective": {"kind": "contrastive", "temperature": 0.5}, "batch_size": 16, "rows": rows}
+    main = {"kind": "sampled_softmax", "uniform_negatives": 20}
+    run = run_of(block_world, section, item={"features": features}, objective=main)
     second = Training(run, prepare(run, tmp_path))
-    second.model.compute_loss(second.batch(3), training=True)
-    # the batch is the whole catalogue; a row's positive is the item itself, with cosine 1
-    vectors = second.model.encode_items().astype(np.float64)
-    expected = np.mean(np.log(np.exp(vectors @ vectors.T / 0.5).sum(axis=1)) - 1 / 0.5)
-    assert float(second.model.view_loss) == pytest.approx(expected, rel=1e-4)
+    batch = second.batch(3)
+    second.model.compute_loss(batch, training=True)
+    # the first 64 candidates are the positives of the batch, some of them more than once
+    taken = batch["views"]["row"]["item"] if rows == "catalogue" else batch["candidate_row"][:64]
+    vectors = second.model.encode_items().astype(np.float64)[taken]
+    shares = np.exp(vectors @ vectors.T / 0.5)
+    shares[(taken[:, None] == taken) & ~np.eye(len(taken), dtype=bool)] = 0
+    assert float(second.model.view_loss) == pytest.approx(
+        -np.log(np.diag(shares) / shares.sum(axis=1)).mean(), rel=1e-4
+    )
 
 
 def test_both_sides_add_their_losses(prepared, block_world):
