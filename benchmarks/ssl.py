@@ -101,10 +101,13 @@ def _search(**values: Sequence[object]) -> str:
     return f"ablation.baseline_search={{{entries}}}"
 
 
+VARIANTS = 'ablation.variants={cfm_both = {like = "cfm", settings = {"self_supervision.side" = "both"}}}'
+"""Rows of our own beside the paper's: the second task on the query tower, too, which has the same right to it."""
+
 PLANS: dict[str, Plan] = {
     "wikispeedia": Plan(
         "wikispeedia",
-        ('ablation.logq=["none", "counts"]',),
+        ('ablation.logq=["none", "counts"]', VARIANTS),
         {
             1.0: (
                 _search(rates=[0.1, 0.2], epochs=[6, 12], temperatures=[0.07, 0.1, 0.15], dims=[64, 128]),
@@ -121,7 +124,7 @@ PLANS: dict[str, Plan] = {
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        ("ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (VARIANTS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
         {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.07, 0.1], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.07, 0.1], dims=[64]),),
@@ -131,7 +134,7 @@ PLANS: dict[str, Plan] = {
     ),
     "complete_journey": Plan(
         "basket_companions",
-        ("ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (VARIANTS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
         {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.05, 0.07], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.05, 0.07], dims=[64]),),
