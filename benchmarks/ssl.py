@@ -110,12 +110,12 @@ PLANS: dict[str, Plan] = {
         ('ablation.logq=["none", "counts"]', VARIANTS),
         {
             1.0: (
-                _search(rates=[0.1, 0.2], epochs=[6, 12], temperatures=[0.07, 0.1, 0.15], dims=[64, 128]),
+                _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
                 "ablation.trials=4",
                 "ablation.baseline_trials=8",
             ),
             0.1: (
-                _search(rates=[0.1, 0.2], epochs=[20, 40, 80], temperatures=[0.1, 0.15, 0.2], dims=[64, 128]),
+                _search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
                 "ablation.baseline_trials=16",
             ),
         },

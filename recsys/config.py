@@ -106,7 +106,7 @@ class SelfSupervision:
         rows: where a batch's items come from: drawn uniformly from the `catalogue`, each once at most, or those of the
             `training_batch`, which are drawn by popularity.
         side: the towers that get the task; on the query side the rows are query entities.
-        batch_size: items in one step; 0 means `training.batch_size`. A smaller catalogue is taken whole.
+        batch_size: items in one step, at least 2; 0 means `training.batch_size`. A smaller catalogue is taken whole.
         schedule: the weight over the run, as a share of `objective.weight`.
     """
 
@@ -116,6 +116,13 @@ class SelfSupervision:
     side: Literal["item", "query", "both"] = "item"
     batch_size: int = Field(default=0, ge=0)
     schedule: Schedule = Field(default_factory=Schedule)
+
+    @field_validator("batch_size")
+    @classmethod
+    def _something_to_tell_apart(cls, batch_size: int) -> int:
+        if batch_size == 1:
+            raise ValueError("0, or at least 2: one item alone has nothing to be told from")
+        return batch_size
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -410,8 +417,10 @@ def _override(tables: dict[str, Any], override: str) -> None:
 
 def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:
     where = "self_supervision"
-    section = {"objective": {"kind": "contrastive"}, **table}
-    section["objective"] = registry.build("objectives", section["objective"], f"{where}.objective")
+    objective = table.get("objective", {})
+    if isinstance(objective, Mapping):
+        objective = {"kind": "contrastive", **objective}
+    section = {**table, "objective": registry.build("objectives", objective, f"{where}.objective")}
     section["augmentations"] = _augmentations(section.get("augmentations", ()), where)
     second = registry.parse(SelfSupervision, section, where)
     _check_objective(f"{where}.objective", second.objective, "views")

@@ -33,11 +33,11 @@ from recsys.training.loop import fit
 from recsys.types import Int32, Int64, RowSets
 
 CELLS_PER_WORKER = 24
-"""Cells after which a worker is replaced: TensorFlow keeps some memory of every model that it has met."""
+"""Cells after which workers are replaced: TensorFlow keeps some memory of every model that it has met."""
 DONE = "done.json"
 RANKED = "item_rows.npy"
-_stopped = threading.Event()
-"""Set in a worker whose training a signal ended: the pool has handed it further cells already."""
+GRACE_S = 60.0
+"""Time in which a worker that is told to end may finish its step and write a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,10 @@ class Cells:
             self.prepared(run)
         with progress.task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
-            if waiting:
-                self._in_workers(waiting, running)
+            # A pool's own `max_tasks_per_child` stops for ever once each worker has done its share (CPython 115634).
+            for start in range(0, len(waiting), CELLS_PER_WORKER * self._jobs):
+                at_once = list(waiting.items())[start : start + CELLS_PER_WORKER * self._jobs]
+                self._in_workers(dict(at_once), running)
         return sum(json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"] for folder in folders)
 
     def ranked(self, cell: Cell) -> Int32:
@@ -139,7 +141,6 @@ class Cells:
             multiprocessing.get_context("spawn"),
             _start_worker,
             (threads, os.getpid()),
-            max_tasks_per_child=CELLS_PER_WORKER,
         )
         try:
             jobs = [
@@ -158,10 +159,8 @@ class Cells:
                 f"interrupted; finished cells are kept in {self._home}. Run the same command to go on."
             ) from None
         finally:
-            # Workers take SIGTERM as an interruption: they write a checkpoint of their cell and end.
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+            _end(multiprocessing.active_children())
 
 
 def asked(part: HeldOut) -> tuple[Int64, RowSets]:
@@ -184,15 +183,23 @@ def _start_worker(threads: int, parent: int) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
+def _end(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """End workers: they take SIGTERM as an interruption, and write a checkpoint of their cell first."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + GRACE_S
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
+        worker.kill()
+
+
 def _work(cell: Cell, folder: Path, data: Path) -> str:
-    """Train one cell and write its rankings; return what progress says of it. After an interruption, begin no other."""
-    if _stopped.is_set():
-        raise InterruptedRun(f"not begun: {folder}")
+    """Train one cell and write its rankings; return what progress says of it."""
     try:
         return _trained(cell, folder, data)
     except InterruptedRun:
-        _stopped.set()
-        raise
+        # Not back to the pool: it has handed out further cells, and a worker that ended may hold its lock.
+        os._exit(1)
 
 
 def _trained(cell: Cell, folder: Path, data: Path) -> str:

@@ -125,19 +125,19 @@ class ViewBatches:
     """
 
     def __init__(self, prepared: Prepared, run: Run) -> None:
-        size = run.self_supervision.batch_size or run.training.batch_size
-        of_side = {"item": prepared.item_count, "query": prepared.query_count}
-        self._sizes = {side: (of_side[side], min(size, of_side[side])) for side in run.self_supervision.sides}
+        self._size = run.self_supervision.batch_size or run.training.batch_size
+        of_side = {"item": np.arange(prepared.item_count, dtype=np.int32), "query": _query_rows(run, prepared)}
+        self._rows = {side: of_side[side] for side in run.self_supervision.sides}
         self._seed = run.seed
         self._query = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count))
 
     def batch(self, step: int) -> ViewBatch:
         """Return the batch of a step: rows without replacement, anew in each step."""
         random = np.random.default_rng([self._seed, 5, step])
-        row = {
-            side: np.sort(random.choice(rows, size, replace=False, shuffle=False)).astype(np.int32)
-            for side, (rows, size) in self._sizes.items()
-        }
+        row = {}
+        for side, rows in self._rows.items():
+            places = random.choice(len(rows), min(self._size, len(rows)), replace=False, shuffle=False)
+            row[side] = rows[np.sort(places)]
         return ViewBatch(row=row, query=self._query.now(row["query"]) if "query" in row else {})
 
     def beside(self, batches: TrainingBatches, first_step: int = 0) -> tf.data.Dataset:
@@ -145,6 +145,13 @@ class ViewBatches:
         views = _dataset(self.batch, range(first_step, batches.steps))
         both = tf.data.Dataset.zip(batches.dataset(first_step), views)
         return both.map(lambda batch, views: {**batch, "views": views})
+
+
+def _query_rows(run: Run, prepared: Prepared) -> Int32:
+    """Return the query rows that the second task may draw: where each interaction is one, those of training only."""
+    if run.query.entity == "features":
+        return np.asarray(prepared.parts["train"].query_row)
+    return np.arange(prepared.query_count, dtype=np.int32)
 
 
 class QueryCodes:

@@ -52,6 +52,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.timeout(900)  # three trainings, each a process of its own
 @pytest.mark.parametrize(
     ("number", "code", "changes"),
     [(signal.SIGKILL, -signal.SIGKILL, {"self_supervision": SECOND_TASK}), (signal.SIGINT, 130, {})],

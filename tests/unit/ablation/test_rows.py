@@ -64,11 +64,10 @@ def test_the_baseline_is_the_run_as_it_stands():
 
 
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if name != "baseline"])
-def test_every_row_has_eight_combinations_so_that_all_are_tuned_with_equal_effort(name):
+def test_every_row_tries_eight_combinations_so_that_all_are_tuned_with_equal_effort(name):
     tried = combinations(SUBJECTS[name].search, AblationPlan().trials, seed=0)
     assert len(tried) == 8
     assert len({tuple(chosen.items()) for chosen in tried}) == 8
-    assert len(combinations(SUBJECTS[name].search, 10_000, seed=0)) == 8
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

@@ -172,6 +172,24 @@ def test_without_augmentations_the_second_task_compares_the_plain_items_of_its_r
     )
 
 
+@pytest.mark.parametrize("side", ["item", "query"])
+def test_views_are_drawn_anew_in_each_step_and_by_each_seed_and_in_one_step_always_alike(side, prepared, block_world):
+    section = {"augmentations": [{"kind": "random_mask", "per": "item"}], "side": side}
+    one, other = (Training(run_of(block_world, section, seed=seed), prepared) for seed in (3, 4))
+    other.model.set_weights(one.model.get_weights())
+    # the same rows in every step and by every seed: all that there are
+    batch = one.batch(0)
+
+    def view_loss(training: Training, step: int) -> float:
+        training.model.compute_loss(batch | {"step": np.int32(step)}, training=True)
+        return float(training.model.view_loss)
+
+    first = view_loss(one, 0)
+    assert view_loss(one, 0) == first
+    assert abs(view_loss(one, 1) - first) > 1e-3
+    assert abs(view_loss(other, 0) - first) > 1e-3
+
+
 def test_both_sides_add_their_losses(prepared, block_world):
     def view_loss(side: str) -> float:
         training = Training(run_of(block_world, {"augmentations": [{"kind": "random_mask"}], "side": side}), prepared)
@@ -297,9 +315,8 @@ def codes_of(rows, names="atv") -> dict[str, tf.Tensor]:
 
 def view_loss(tower, rows, false_negatives="remove", stages=(), seed=SEED, known="atv") -> float:
     objective = Contrastive(temperature=0.5, false_negatives=false_negatives)
-    task = ViewTask(
-        SelfSupervision(objective=objective, augmentations=stages), FIELDS, {name: CODES[name] for name in known}
-    )
+    second = SelfSupervision(objective=objective, augmentations=stages)
+    task = ViewTask(second, FIELDS, {name: CODES[name] for name in known})
     return float(task.loss(tower, codes_of(rows), tf.constant(rows), seed))
 
 

@@ -1,0 +1,210 @@
+"""`make bench-ssl` in its short form on real data; without them, its eight rows and its report on synthetic data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+
+from benchmarks.report import Report
+from benchmarks.ssl import CLASSIC, PLANS, add_ablation, add_peers, compare, judge, run_of
+from recsys import config
+from recsys.ablation.ablate import ablate
+from recsys.ablation.cells import Case
+from recsys.ablation.rows import combinations, laid_over, put, subjects_of
+from recsys.ablation.tables import Ablation, Measured
+from recsys.commands.ablate import QUICK
+
+ROOT = Path(__file__).parents[2]
+AT_MOST_S = 1500
+"""Ends a test that hangs; on two quiet cores it takes three minutes."""
+SHAPE = {"benchmark", "command", "commit", "date", "machine", "versions", "rows", "notes"}
+EIGHT = ("baseline", "fd", "so", "rfm", "rfm_no_compl", "cfm", "cfm_no_dropout", "no_masking")
+METRICS = ("AP@10", "AP@50", "R@10", "R@50")
+PEERS = {"popularity", "item_knn", "als", "ease"}
+real_data = pytest.mark.skipif(not os.environ.get("RECSYS_DATA_DIR"), reason="RECSYS_DATA_DIR is not set")
+
+Values = Mapping[tuple[Any, ...], Mapping[str, Any]]
+
+
+def checked(content: Mapping[str, Any]) -> Values:
+    """Return the rows that a report of an ablation must have, by what they measure, after a look at each of them."""
+    assert set(content) == SHAPE
+    assert all(content[name] for name in SHAPE)
+    rows = {}
+    for row in content["rows"]:
+        assert row["low"] - 1e-6 <= row["value"] <= row["high"] + 1e-6
+        assert math.isfinite(row["low"])
+        assert math.isfinite(row["high"])
+        rows[tuple(row["case"].values()), row["subject"], row["metric"]] = row
+    assert len(rows) == len(content["rows"])
+    return rows
+
+
+def check_table(values: Values, case: tuple[Any, ...]) -> None:
+    """Look for the paper's eight rows with all metrics in one case: fraction, logq and slice."""
+    for subject, metric in itertools.product(EIGHT, METRICS):
+        row = values[case, subject, metric]
+        assert row["low"] + 1e-6 >= 0
+        assert row["high"] <= 1 + 1e-6
+        assert row["runs"] >= 1
+        if case[-1] == "all" and subject != "baseline":
+            assert values[case, subject, f"{metric}_gain_rate"]["low"] >= -1
+
+
+@real_data
+@pytest.mark.timeout(AT_MOST_S + 100)
+def test_the_short_form_on_wikispeedia_measures_every_row_in_every_case_and_peers_beside_them(tmp_path):
+    results = tmp_path / "results"
+    words = ["wikispeedia", "--quick", "--work", str(tmp_path / "work"), "--results", str(results)]
+    command = [sys.executable, "-m", "benchmarks.ssl", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=AT_MOST_S)
+    assert done.returncode == 0, done.stderr
+
+    text = (results / "ssl-wikispeedia-quick.json").read_text()
+    assert str(tmp_path) not in text
+    assert (results / "ssl-wikispeedia-quick.md").read_text() in done.stdout
+    content = json.loads(text)
+    values = checked(content)
+    assert content["benchmark"] == "ssl-wikispeedia-quick"
+    assert content["command"].startswith("python -m benchmarks.ssl wikispeedia --quick")
+    for case in itertools.product((1.0, 0.1), (True, False), ("all", "head", "tail", "cold")):
+        check_table(values, case)
+    for peer, metric in itertools.product(PEERS, METRICS):
+        assert 0 < values[(1.0, True, "all"), peer, metric]["value"] < 1
+    costs = {subject: row["value"] for (_, subject, metric), row in values.items() if metric == "step_cost_ratio"}
+    assert costs.keys() >= set(EIGHT)
+    assert costs["baseline"] == 1
+    for rate, part in itertools.product(("1", "0.1"), ("weight", "dropout", "popularity")):
+        drawing = f"ssl-wikispeedia-quick-{rate}-{part}.png"
+        assert (results / drawing).read_bytes().startswith(b"\x89PNG")
+        assert f"Plot: [{drawing}]({drawing})." in content["notes"]
+    # Two bars of the paper with plain softmax at either share, logQ on top at the smaller one, and the cost of a step.
+    assert sum(note.startswith("Bar ") for note in content["notes"]) == 2 + 2 + 1 + 1
+
+
+@pytest.mark.parametrize("data", PLANS)
+def test_every_row_and_every_combination_of_a_plan_makes_a_run(data):
+    for rate in PLANS[data].by_rate:
+        run = run_of(PLANS[data], rate, quick=False)
+        plan = run.ablation
+        subjects = subjects_of(plan)
+        assert set(subjects) >= set(EIGHT)
+        assert plan.training_rates == (rate,)
+        tried_of_baseline = combinations(plan.baseline_search, plan.baseline_trials, plan.tuning_seed)
+        for subject in subjects.values():
+            tried_of_row = combinations(subject.search, plan.trials, plan.tuning_seed)
+            for frozen, chosen in itertools.product(tried_of_baseline[:1], tried_of_row):
+                tables = laid_over(config.plain_tables(run), subject.settings)
+                for path, value in {**frozen, **chosen}.items():
+                    put(tables, path, value)
+                config.from_tables(tables)
+        for chosen in tried_of_baseline:
+            tables = config.plain_tables(run)
+            for path, value in chosen.items():
+                put(tables, path, value)
+            assert config.from_tables(tables).training.epochs >= 1
+
+
+OVERRIDES = ("ablation.seeds=[1]", "training.deterministic=true")
+
+
+@pytest.fixture(scope="module")
+def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tables = {
+        "name": "small",
+        "seed": 2,
+        "source": {"kind": "synthetic", "users": 60, "items": 60, "interactions": 900, "groups": 3},
+        "query": {"features": {"segment": {"kind": "categorical", "width": 4}}},
+        "item": {
+            "features": {
+                "item": {"kind": "id", "column": "item_id", "width": 4},
+                "category": {"kind": "categorical", "width": 4},
+                "tags": {"kind": "multi_categorical", "width": 4, "max_values": 3},
+            }
+        },
+        "split": {"kind": "by_time", "test_rate": 0.2, "validation_rate": 0.1},
+        "tower": {"kind": "mlp", "hidden": [8], "dim": 4},
+        "training": {"batch_size": 64},
+    }
+    path = tmp_path_factory.mktemp("run") / "small.toml"
+    path.write_text(tomli_w.dumps(tables))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rehearsal(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `recsys ablate --quick` on synthetic data with all of the paper's rows."""
+    work = tmp_path_factory.mktemp("work")
+    words = [word for override in OVERRIDES for word in ("--set", override)]
+    command = [sys.executable, "-m", "recsys.cli", "ablate", str(run_file), "--quick", *words, "--work", str(work)]
+    done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, timeout=AT_MOST_S)
+    assert done.returncode == 0, done.stderr
+    assert "Synthetic: " in done.stdout
+    return work / "small" / "ablation-quick"
+
+
+@pytest.mark.timeout(AT_MOST_S + 100)
+def test_a_rehearsal_trains_all_of_the_paper_s_rows_and_no_two_of_them_alike(rehearsal):
+    found = json.loads((rehearsal / "ablation.json").read_text())
+    assert tuple(dict.fromkeys(entry["subject"] for entry in found["measured"])) == EIGHT
+    # One seed: all rows begin with the same weights and read the same batches.
+    ranked = {path.parent.name: np.load(path) for path in rehearsal.glob("cells/*/*-test-*/item_rows.npy")}
+    assert {name.partition("-")[0] for name in ranked} == set(EIGHT)
+    for one, other in itertools.combinations(ranked.values(), 2):
+        assert not np.array_equal(one, other)
+
+
+@pytest.mark.timeout(AT_MOST_S + 100)
+def test_an_ablation_becomes_a_report_with_peers_on_the_same_cases(run_file, rehearsal, tmp_path):
+    run = config.load(run_file, [*QUICK, *OVERRIDES])
+    found = ablate(run, rehearsal)
+    report = Report("ssl-small")
+    add_ablation(report, found)
+    add_peers(report, run, {name: tried[:1] for name, tried in CLASSIC.items()}, tmp_path)
+    compare(report, found, PLANS["wikispeedia"])
+    report.write(tmp_path)
+
+    content = json.loads((tmp_path / "ssl-small.json").read_text())
+    values = checked(content)
+    check_table(values, (1.0, True, "all"))
+    for entry in found.measured:
+        if entry.slice in ("all", "head", "tail"):
+            row = values[(1.0, True, entry.slice), entry.subject, entry.metric]
+            assert (row["value"], row["low"], row["high"], row["runs"]) == (entry.value, entry.low, entry.high, 1)
+    assert {subject for _, subject, _ in values} == {*EIGHT, *PEERS}
+    best = max(values[(1.0, True, "all"), peer, "R@50"]["value"] for peer in PEERS)
+    ours = max(values[(1.0, True, "all"), name, "R@50"]["value"] for name in EIGHT)
+    (told,) = (note for note in content["notes"] if note.startswith("R@50: our best two-tower"))
+    assert f"{best:.4f}" in told
+    assert f"{ours:.4f}" in told
+    assert ("leads" in told) == (ours > best)
+    assert sum("(chosen on validation cases)" in note for note in content["notes"]) == len(EIGHT)
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"),
+    [
+        ((0.08, 0.01, 0.2), "Bar met"),
+        ((0.08, -0.01, 0.2), "Bar MISSED"),
+        ((0.06, 0.05, 0.2), "Bar MISSED"),
+    ],
+)
+def test_a_bar_is_met_by_a_gain_that_reaches_it_and_whose_interval_excludes_zero(gain, told):
+    case = Case(1.0, "none")
+    measured = (Measured(case, "all", "cfm", "AP@10", 100, 5, 0.5, 0.4, 0.6, *gain),)
+    found = Ablation("small", "", ("AP@10",), {case: {}}, (), measured, {})
+    report = Report("ssl-small")
+    judge(report, found, {"AP@10": 0.07})
+    (note,) = report.notes
+    assert note.startswith(f"{told}: 100% of the training data, plain softmax, cfm in AP@10: {gain[0]:+.1%} ")
