@@ -294,18 +294,21 @@ def compare(report: Report, found: Ablation, plan: Plan) -> None:
         )
 
 
-def bench(data: str, quick: bool, jobs: int, work: Path, results: Path) -> None:
-    """Run one data set to its end and write its results."""
+def bench(data: str, fractions: Sequence[float], quick: bool, jobs: int, work: Path, results: Path) -> None:
+    """Run some shares of one data set, none meaning all, to their end and write the results."""
     plan = PLANS[data]
     name = f"ssl-{data}-quick" if quick else f"ssl-{data}"
     report = Report(name, DISTRIBUTIONS)
-    for place, rate in enumerate(plan.by_rate):
+    for rate in plan.by_rate:
+        if fractions and rate not in fractions:
+            report.note(f"{rate:.0%} of the training data: not run.")
+            continue
         run = run_of(plan, rate, quick)
         home = work / name / f"{rate:g}"
         found = ablate(run, home, jobs)
         add_ablation(report, found)
         judge(report, found, plan.bars.get(rate, {}))
-        if place == 0:
+        if rate == max(plan.by_rate):
             peers = {name: tried[:1] for name, tried in CLASSIC.items()} if quick else plan.peers
             add_peers(report, run, peers, home)
             compare(report, found, plan)
@@ -319,6 +322,7 @@ def bench(data: str, quick: bool, jobs: int, work: Path, results: Path) -> None:
 
 def main(
     data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(PLANS)}; none means all.")] = [],  # noqa: B006
+    fractions: Annotated[list[float], typer.Option("--fraction", help="Only this share of the training data.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
     jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one for each core.")] = 0,
     work: Annotated[Path, typer.Option(help="Where cells are kept for resuming.")] = WORK,
@@ -328,7 +332,7 @@ def main(
     for name in data or PLANS:
         if name not in PLANS:
             raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(PLANS)}")
-        bench(name, quick, jobs, work, results)
+        bench(name, fractions, quick, jobs, work, results)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from tests.worlds import block_run
 def test_the_release_holds_everything_that_serving_needs(block_release):
     parts = {name.split("/")[0] for name in block_release.manifest.parts}
     assert parts == {
-        "encoders", "evaluation.json", "evaluation_cases.parquet", "golden", "index", "index_certificate.json",
-        "item_embeddings.npy", "item_tower", "items.parquet", "log_q.npy", "queries.parquet", "query_tower", "run.toml",
+        "dependence.arrow", "encoders", "evaluation.json", "evaluation_cases.parquet", "golden", "index",
+        "index_certificate.json", "item_embeddings.npy", "item_tower", "items.parquet", "log_q.npy", "queries.parquet",
+        "query_tower", "run.toml",
     }  # fmt: skip
 
 
