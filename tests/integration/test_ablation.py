@@ -22,6 +22,7 @@ import tomli_w
 from recsys import config
 from recsys.ablation import show
 from recsys.ablation.ablate import ablate
+from recsys.ablation.rows import SUBJECTS
 from recsys.errors import DataError, RefusedError, SettingError
 from tests.worlds import USERS, block_run
 
@@ -129,7 +130,7 @@ def test_it_writes_every_number_with_its_interval_as_json(found):
     assert [trial["subject"] for trial in found["trials"]] == ["baseline", "cfm"]
     assert [chosen["subject"] for chosen in found["chosen"]] == ["baseline", "cfm"]
     assert found["chosen"][0]["settings"] == {}
-    assert found["chosen"][1]["settings"].keys() == {WEIGHT, "self_supervision.augmentations.1.rate"}
+    assert found["chosen"][1]["settings"].keys() == SUBJECTS["cfm"].search.keys() > {WEIGHT}
     assert all(seconds > 0 for seconds in found["seconds"].values())
 
 
@@ -186,7 +187,7 @@ def rankings(folder: Path) -> dict[str, np.ndarray]:
     return {path.parent.name: np.load(path) for path in folder.glob("cells/*/*/item_rows.npy")}
 
 
-def test_an_ablation_that_is_interrupted_and_then_killed_ends_with_the_same_result(run_file, finished, found, tmp_path):
+def test_an_ablation_that_is_killed_and_then_interrupted_ends_with_the_same_result(run_file, finished, found, tmp_path):
     run = config.load(run_file)
     # Given everything is tuned, and none of the four trainings for the table is done.
     home = tmp_path / "blocks" / "ablation"
@@ -194,29 +195,27 @@ def test_an_ablation_that_is_interrupted_and_then_killed_ends_with_the_same_resu
     for cell in home.glob("cells/*/*-test-*"):
         shutil.rmtree(cell)
     (home / "ablation.json").unlink()
+    tuned = len(trained(home))
 
-    # The first of the four trains when SIGINT comes: its checkpoint stays, and no worker begins another training,
-    # though the pool handed out three or four. One may have ended before the signal came through.
+    # One is done and others train when SIGKILL comes: the workers notice that they are alone.
     with started(run_file, tmp_path) as process:
-        wait_until(lambda: checkpoints(home), process)
+        wait_until(lambda: len(trained(home)) > tuned, process)
         with pytest.raises(RefusedError, match="another process works on this run"):
             ablate(run, home)
+        workers = children(process.pid)
+        process.kill()
+    assert len(workers) >= 2
+    wait_until(lambda: not alive(workers))
+    assert tuned < len(trained(home)) < tuned + 4
+
+    # The last one trains and the other worker has nothing to do when SIGINT comes: both end, one after a checkpoint.
+    with started(run_file, tmp_path) as process:
+        wait_until(lambda: len(trained(home)) == tuned + 3 and checkpoints(home), process)
         workers = children(process.pid)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=AT_MOST_S)[0]
     assert process.returncode == 130, output
     assert "Run the same command to go on." in output
-    assert len(list(home.glob("cells/*/*-test-*/done.json"))) <= 1
-    assert checkpoints(home)
-    wait_until(lambda: not alive(workers))
-
-    # One more is done and others train when SIGKILL comes: the workers notice that they are alone.
-    before = len(trained(home))
-    with started(run_file, tmp_path) as process:
-        wait_until(lambda: len(trained(home)) > before, process)
-        workers = children(process.pid)
-        process.kill()
-    assert len(workers) >= 2
     wait_until(lambda: not alive(workers))
     assert not (home / "ablation.json").exists()
 

@@ -58,7 +58,8 @@ def check_table(values: Values, case: tuple[Any, ...]) -> None:
         assert row["low"] + 1e-6 >= 0
         assert row["high"] <= 1 + 1e-6
         assert row["runs"] >= 1
-        if case[-1] == "all" and subject != "baseline":
+        # A single epoch over a tenth of the links can leave a baseline that finds nothing, over which nothing gains.
+        if (case[0], case[-1]) == (1.0, "all") and subject != "baseline":
             assert values[case, subject, f"{metric}_gain_rate"]["low"] >= -1
 
 
@@ -116,7 +117,8 @@ def test_every_row_and_every_combination_of_a_plan_makes_a_run(data):
             assert config.from_tables(tables).training.epochs >= 1
 
 
-OVERRIDES = ("ablation.seeds=[1]", "training.deterministic=true")
+OVERRIDES = ("ablation.seeds=[1]", "ablation.trials=4", "training.deterministic=true")
+"""Seven rows with four combinations each are more trainings than one worker gets before it is replaced, 24."""
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def rehearsal(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("work")
     words = [word for override in OVERRIDES for word in ("--set", override)]
     command = [sys.executable, "-m", "recsys.cli", "ablate", str(run_file), "--quick", *words, "--work", str(work)]
-    done = subprocess.run([*command, "--jobs", "2"], capture_output=True, text=True, timeout=AT_MOST_S)
+    done = subprocess.run([*command, "--jobs", "1"], capture_output=True, text=True, timeout=AT_MOST_S)
     assert done.returncode == 0, done.stderr
     assert "Synthetic: " in done.stdout
     return work / "small" / "ablation-quick"
@@ -161,6 +163,7 @@ def test_a_rehearsal_trains_all_of_the_paper_s_rows_and_no_two_of_them_alike(reh
     # One seed: all rows begin with the same weights and read the same batches.
     ranked = {path.parent.name: np.load(path) for path in rehearsal.glob("cells/*/*-test-*/item_rows.npy")}
     assert {name.partition("-")[0] for name in ranked} == set(EIGHT)
+    assert len(found["trials"]) == 1 + 7 * 4
     for one, other in itertools.combinations(ranked.values(), 2):
         assert not np.array_equal(one, other)
 
