@@ -35,10 +35,37 @@ def draw_subset(fields: Fields, names: Sequence[str], size: int, rows: tf.Tensor
     return tf.argsort(order, axis=1) < size
 
 
+def subset_size(mask_rate: float, names: Sequence[str]) -> int:
+    """Return how many of the named features a view hides: the share, but at least one, and one stays."""
+    return min(max(round(mask_rate * len(names)), 1), len(names) - 1)
+
+
 def draw_coin(fields: Fields, names: Iterable[str], rate: float, rows: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return all of the named features with probability `rate`, else none of them, `[rows, features]`, bool."""
     heads = tf.random.stateless_uniform(tf.stack([rows, 1]), seed) < rate
     return heads & tf.constant(among(fields, names))
+
+
+def hide_complements(
+    views: Views, fields: Fields, first: tf.Tensor, item_id: str, rows: tf.Tensor, seed: tf.Tensor
+) -> Views:
+    """Return the views with a mask in the first and its complement in the second.
+
+    Args:
+        views: the views.
+        fields: the features.
+        first: `[rows, features]`, bool.
+        item_id: `drawn` puts the ids on a side at random, `masked` hides them in both views; else the mask decides.
+        rows: how many masks there are, scalar, int32.
+        seed: `[2]`, int32, of the mask; the ids' side has one beside it.
+    """
+    second = ~first
+    if item_id == "drawn":
+        ids = draw_coin(fields, fields.ids, 0.5, rows, seed + [0, 1])
+        first, second = first | ids, second & ~ids
+    elif item_id == "masked":
+        first = first | tf.constant(among(fields, fields.ids))
+    return hide(views, tf.stack([first, second]), disjoint=True)
 
 
 def hide(views: Views, masked: tf.Tensor, *, disjoint: bool) -> Views:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from recsys.augmentations._masks import Per, among, draw_coin, hide, rows_of
+from recsys.augmentations._masks import Per, among, hide_complements, rows_of
 from recsys.registry import settings
 from recsys.stack import tf
 from recsys.types import Bool
@@ -63,10 +63,4 @@ class CorrelatedMask:
         patterns, rows = self.patterns(fields), rows_of(views, self.per)
         drawn = tf.random.stateless_uniform([rows], seed, 0, len(patterns), tf.int32)
         first = tf.gather(tf.constant(patterns), drawn)
-        second = ~first
-        if self.item_id == "drawn":
-            ids = draw_coin(fields, fields.ids, 0.5, rows, seed + [0, 1])
-            first, second = first | ids, second & ~ids
-        elif self.item_id == "masked":
-            first = first | tf.constant(among(fields, fields.ids))
-        return hide(views, tf.stack([first, second]), disjoint=True)
+        return hide_complements(views, fields, first, self.item_id, rows, seed)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of
+from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of, subset_size
 from recsys.registry import settings
 from recsys.stack import tf
 from recsys.views import Fields, Views
@@ -36,7 +36,7 @@ class IndependentRandomMask:
     def augment(self, views: Views, fields: Fields, seed: tf.Tensor) -> Views:
         """Hide a drawn subset in each view."""
         names, rows = fields.content, rows_of(views, self.per)
-        size = min(max(round(self.mask_rate * len(names)), 1), len(names) - 1)
+        size = subset_size(self.mask_rate, names)
         masks = []
         for view in range(views.count):
             masked = draw_subset(fields, names, size, rows, seed + [0, 2 * view])

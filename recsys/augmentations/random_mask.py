@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of
+from recsys.augmentations._masks import Per, draw_subset, hide_complements, rows_of, subset_size
 from recsys.registry import settings
 from recsys.stack import tf
 from recsys.views import Fields, Views
@@ -36,12 +36,5 @@ class RandomMask:
     def augment(self, views: Views, fields: Fields, seed: tf.Tensor) -> Views:
         """Hide a drawn subset in the first view, its complement in the second."""
         names, rows = fields.content, rows_of(views, self.per)
-        size = min(max(round(self.mask_rate * len(names)), 1), len(names) - 1)
-        first = draw_subset(fields, names, size, rows, seed)
-        second = ~first
-        if self.item_id == "drawn":
-            ids = draw_coin(fields, fields.ids, 0.5, rows, seed + [0, 1])
-            first, second = first | ids, second & ~ids
-        else:
-            first = first | tf.constant(among(fields, fields.ids))
-        return hide(views, tf.stack([first, second]), disjoint=True)
+        first = draw_subset(fields, names, subset_size(self.mask_rate, names), rows, seed)
+        return hide_complements(views, fields, first, self.item_id, rows, seed)
