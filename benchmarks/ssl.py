@@ -101,21 +101,35 @@ def _search(**values: Sequence[object]) -> str:
     return f"ablation.baseline_search={{{entries}}}"
 
 
-VARIANTS = 'ablation.variants={cfm_both = {like = "cfm", settings = {"self_supervision.side" = "both"}}}'
-"""Rows of our own beside the paper's: the second task on the query tower, too, which has the same right to it."""
+BOTH = 'cfm_both = {like = "cfm", settings = {"self_supervision.side" = "both"}}'
+"""A row of our own beside the paper's: the second task on the query tower, too, which has the same right to it."""
+
+CHOICES = (
+    'cfm_id_ranked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "ranked"}}',
+    'cfm_id_masked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "masked"}}',
+    'cfm_training_batch = {like = "cfm", settings = {"self_supervision.rows" = "training_batch"}}',
+)
+"""The other ways of choices that CFM leaves open: what becomes of the item's id, and where the items come from."""
+
+
+def _variants(*rows: str) -> str:
+    return f"ablation.variants={{{', '.join(rows)}}}"
+
 
 PLANS: dict[str, Plan] = {
     "wikispeedia": Plan(
         "wikispeedia",
-        ('ablation.logq=["none", "counts"]', VARIANTS),
+        ('ablation.logq=["none", "counts"]',),
         {
             1.0: (
                 _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
+                _variants(BOTH),
                 "ablation.trials=4",
                 "ablation.baseline_trials=8",
             ),
             0.1: (
                 _search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
+                _variants(BOTH, *CHOICES),
                 "ablation.baseline_trials=16",
             ),
         },
@@ -124,7 +138,7 @@ PLANS: dict[str, Plan] = {
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (VARIANTS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (_variants(BOTH), "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
         {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.07, 0.1], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.07, 0.1], dims=[64]),),
@@ -134,7 +148,7 @@ PLANS: dict[str, Plan] = {
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (VARIANTS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (_variants(BOTH), "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
         {
             1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.05, 0.07], dims=[64]),),
             0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.05, 0.07], dims=[64]),),

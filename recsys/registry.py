@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from recsys.errors import SettingError, describe, unknown, verbatim
 
-FAMILIES = ("sources", "splits", "features", "towers", "augmentations", "objectives", "indexes")
+FAMILIES = ("sources", "splits", "features", "towers", "augmentations", "objectives", "indexes", "reformulators")
 
 settings = functools.partial(
     pydantic.dataclasses.dataclass,

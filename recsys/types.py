@@ -177,3 +177,90 @@ class Query:
     item_ids: Sequence[str] = ()
     vector: Float32 | None = None
     excluded_ids: Sequence[str] = ()
+
+
+class FeedbackKind(enum.IntEnum):
+    """How an item came to be feedback."""
+
+    PSEUDO = 0
+    """It stands at the top of the first search: taken as relevant without anybody's word."""
+    LIKED = 1
+    """Somebody said yes."""
+    DISLIKED = 2
+    """Somebody said no."""
+    CLICKED = 3
+    """It was shown and chosen."""
+    SKIPPED = 4
+    """It was shown and passed over."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it speaks for the item."""
+        return self in (FeedbackKind.PSEUDO, FeedbackKind.LIKED, FeedbackKind.CLICKED)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Items that say what the askers of a batch want or do not want; more important ones first.
+
+    Attributes:
+        vectors: `[batch, k, dim]`, float32, item vectors; zeros where there is no item.
+        kinds: `[batch, k]`, int32, values of `FeedbackKind`.
+        ranks: `[batch, k]`, int32, place in the list that was shown or searched, 0 = best; `NO_ROW` where unknown.
+        scores: `[batch, k]`, float32, inner products with the query's vector.
+        present: `[batch, k]`, bool, where there is an item; in each row all true ones come first.
+    """
+
+    vectors: Float32
+    kinds: Int32
+    ranks: Int32
+    scores: Float32
+    present: Bool
+
+    @property
+    def counts(self) -> Int64:
+        """How many items each query has, `[batch]`, int64."""
+        return self.present.sum(axis=1)
+
+    @property
+    def positive(self) -> Bool:
+        """Where an item speaks for itself, `[batch, k]`."""
+        return self.present & _POSITIVE[self.kinds]
+
+    def first(self, depth: int | Int64) -> Feedback:
+        """Return only the first items of each query: the same depth for all, or `[batch]`."""
+        deep = np.broadcast_to(np.asarray(depth), (len(self.present),))[:, None]
+        present = self.present & (np.arange(self.present.shape[1]) < deep)
+        return Feedback(self.vectors * present[..., None], self.kinds, self.ranks, self.scores, present)
+
+
+_POSITIVE = np.array([kind.positive for kind in FeedbackKind])
+
+
+@dataclass(frozen=True)
+class Reformulated:
+    """Query vectors moved by feedback.
+
+    Attributes:
+        vectors: `[batch, dim]`, float32, of unit length; a query without feedback comes back as it is.
+        item_weights: `[batch, k]`, float32, unitless: how much each item's vector was added to the query's vector of
+            unit length, before the sum was brought to unit length; 0 where there is no item.
+    """
+
+    vectors: Float32
+    item_weights: Float32
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One item of feedback, by its id.
+
+    Attributes:
+        item_id: as the catalogue calls it.
+        kind: what was said of it.
+        position: place in the list that was shown, 0 = best; None where unknown.
+    """
+
+    item_id: str
+    kind: FeedbackKind
+    position: int | None = None

@@ -1,8 +1,8 @@
-"""Answer a query from a release: encode it, search the index, name the items; the code that serves and is evaluated."""
+"""Answer a query from a release: encode it, search, move it by feedback; the code that serves and is evaluated."""
 
 from __future__ import annotations
 
-from recsys.retrieval.retriever import Answer, Encoding, Retriever
+from recsys.retrieval.retriever import Answer, Encoding, Explanation, ReformulatedAnswer, Retriever
 from recsys.types import Origin
 
-__all__ = ["Answer", "Encoding", "Origin", "Retriever"]
+__all__ = ["Answer", "Encoding", "Explanation", "Origin", "ReformulatedAnswer", "Retriever"]

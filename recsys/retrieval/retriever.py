@@ -19,7 +19,22 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
-from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32, Int64, Origin, Query
+from recsys.retrieval.reformulation import Reformulators, feedback_of
+from recsys.types import (
+    HISTORY,
+    ITEM_ID,
+    NO_ROW,
+    QUERY_ID,
+    TRAINING_COUNT,
+    Feedback,
+    FeedbackKind,
+    Float32,
+    Int64,
+    Mention,
+    Neighbours,
+    Origin,
+    Query,
+)
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
@@ -58,6 +73,49 @@ class Answer:
     missing_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why a reformulated query answers as it does.
+
+    Attributes:
+        item_ids: the feedback that was used, in its order.
+        item_weights: `[len(item_ids)]`, float32, unitless: how much each item's vector was added to the query's, which
+            counts 1; negative ones were moved away from.
+        entered_ids: items of the answer that the original query's answer of k items does not have, best first.
+        left_ids: items of the original query's answer of k items that are not in this one, best first.
+    """
+
+    item_ids: tuple[str, ...]
+    item_weights: Float32
+    entered_ids: tuple[str, ...]
+    left_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReformulatedAnswer:
+    """The neighbours of a query that feedback moved.
+
+    Attributes:
+        answer: as for `nearest`; its `missing_ids` are those of the query.
+        vector: `[dim]`, float32, what was searched with; None where the origin is `POPULARITY`, which nothing moves.
+        reformulator: the name of what moved it.
+        drift: 1 - cosine of original and moved query, 0..2, whether the guard let it pass or not.
+        confidence: that the move does not hurt, 0..1; 1 where the guard has no opinion.
+        fell_back: the guard kept the original query.
+        missing_ids: feedback that the release does not know.
+        explanation: None unless asked for.
+    """
+
+    answer: Answer
+    vector: Float32 | None
+    reformulator: str
+    drift: float
+    confidence: float
+    fell_back: bool
+    missing_ids: tuple[str, ...]
+    explanation: Explanation | None
+
+
 class Retriever:
     """Encode queries and find their nearest items with one release. Safe for calls from several threads.
 
@@ -81,6 +139,7 @@ class Retriever:
         if len(self._vectors) != len(self._item_ids):
             raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
         self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
+        self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
         self._query_tower = load_tower(folder / "query_tower")
         self._row_of_query: dict[str, int] = {}
@@ -208,6 +267,75 @@ class Retriever:
                 answers[place] = self._answer(rows[:deep], shares[:deep], k, banned[place], encoding, place)
         return [answer for answer in answers if answer is not None]
 
+    @property
+    def reformulators(self) -> tuple[str, ...]:
+        """Names that `reformulate` knows, sorted."""
+        return self._reformulators.names
+
+    @property
+    def default_reformulator(self) -> str:
+        """The name of the one that answers where none is named."""
+        return self._reformulators.default
+
+    def reformulate(
+        self,
+        query: Query,
+        k: int,
+        *,
+        mentions: Sequence[Mention] = (),
+        pseudo_k: int = 0,
+        reformulator: str = "",
+        guarded: bool = True,
+        explained: bool = False,
+    ) -> ReformulatedAnswer:
+        """Return the k nearest items of a query after feedback has moved it.
+
+        Items that the query names are left out as in `nearest`; items of the feedback are not, unless the query
+        excludes them. An item that is mentioned twice counts once, as it was mentioned last.
+
+        Args:
+            query: one of the four forms.
+            k: places, >= 1.
+            mentions: what somebody said of items, more important ones first.
+            pseudo_k: that many first results of the original query are taken as relevant, after the mentions.
+            reformulator: its name; empty means the release's default.
+            guarded: let the reformulator's guard keep the original query.
+            explained: also say what the feedback did; costs a search of k items.
+
+        Raises:
+            RequestError: as `nearest`, an unknown reformulator, or pseudo_k < 0.
+        """
+        if k < 1:
+            raise RequestError("k", f"got {k}, expected >= 1")
+        if pseudo_k < 0:
+            raise RequestError("pseudo_k", f"got {pseudo_k}, expected >= 0")
+        named = self._reformulators.get(reformulator)
+        encoding = self.encode([query])
+        last = {mention.item_id: mention for mention in mentions}
+        unknown_ids = tuple(item_id for item_id in last if item_id not in self._row_of_item)
+        if encoding.origins[0] is Origin.POPULARITY:
+            (answer,) = self.nearest([query], k)
+            nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
+            return ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing)
+        banned = self._banned(query)
+        known = [mention for mention in last.values() if mention.item_id in self._row_of_item]
+        first = self._search(encoding.vectors, max(pseudo_k, k if explained else 0), banned)
+        rows, feedback = self._feedback(encoding.vectors, known, first.item_rows[0, :pseudo_k])
+        move = named.move(encoding.vectors, feedback, guarded=guarded)
+        found = self._search(move.vectors, k, banned)
+        answer = self._answer(found.item_rows[0], found.scores[0], k, set(), encoding, 0)
+        told = self._explained(rows, move.item_weights[0], first.item_rows[0, :k], answer) if explained else None
+        return ReformulatedAnswer(
+            answer=answer,
+            vector=move.vectors[0],
+            reformulator=named.name,
+            drift=float(move.drift[0]),
+            confidence=float(move.confidence[0]),
+            fell_back=bool(move.fell_back[0]),
+            missing_ids=unknown_ids,
+            explanation=told,
+        )
+
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the display columns of items; an empty dictionary for an unknown id."""
         known = [item_id for item_id in item_ids if item_id in self._row_of_item]
@@ -237,6 +365,47 @@ class Retriever:
             np.ascontiguousarray(scores),
             encoding.origins[place],
             encoding.missing_ids[place],
+        )
+
+    def _search(self, vectors: Float32, k: int, banned: set[int]) -> Neighbours:
+        """Return the k best items of one query without the banned ones; none for k = 0."""
+        if k == 0:
+            return Neighbours(np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32))
+        found = self._searcher.search(vectors, min(k + len(banned), len(self._item_ids)))
+        kept = found.item_rows[0] != NO_ROW
+        if banned:
+            kept &= ~np.isin(found.item_rows[0], list(banned))
+        return Neighbours(found.item_rows[:, kept][:, :k], found.scores[:, kept][:, :k])
+
+    def _feedback(
+        self, vectors: Float32, mentions: Sequence[Mention], pseudo_rows: np.ndarray
+    ) -> tuple[list[int], Feedback]:
+        """Return what was mentioned and then what was found, each item once, as rows and as feedback."""
+        mentioned = [self._row_of_item[mention.item_id] for mention in mentions]
+        pseudo = [row for row in pseudo_rows.tolist() if row not in set(mentioned)]
+        rank_of = {row: rank for rank, row in enumerate(pseudo_rows.tolist())}
+        kinds = [mention.kind for mention in mentions] + [FeedbackKind.PSEUDO] * len(pseudo)
+        ranks = [
+            rank_of.get(row, NO_ROW) if mention.position is None else mention.position
+            for row, mention in zip(mentioned, mentions, strict=True)
+        ]
+        rows = mentioned + pseudo
+        feedback = feedback_of(
+            vectors,
+            self._vectors,
+            np.array([rows], np.int64).reshape(1, -1),
+            kinds=np.array([kinds], np.int32).reshape(1, -1),
+            ranks=np.array([ranks + [rank_of[row] for row in pseudo]], np.int32).reshape(1, -1),
+        )
+        return rows, feedback
+
+    def _explained(self, rows: list[int], weights: Float32, first_rows: np.ndarray, answer: Answer) -> Explanation:
+        before = tuple(self._item_ids[first_rows])
+        return Explanation(
+            item_ids=tuple(self._item_ids[rows]),
+            item_weights=weights,
+            entered_ids=tuple(item_id for item_id in answer.item_ids if item_id not in set(before)),
+            left_ids=tuple(item_id for item_id in before if item_id not in set(answer.item_ids)),
         )
 
     def _banned(self, query: Query) -> set[int]:

@@ -1,0 +1,90 @@
+"""Reformulators move a query vector by feedback; one file is one `[reformulation.reformulator] kind`.
+
+A choice has one verb, `reformulate`, in NumPy, because it answers single calls of a server. One that is trained is
+`learned`: `initial` gives its weights before training, and `direction` is its arithmetic, written once for NumPy and
+for `tf.experimental.numpy`. To add one, write `reformulators/<kind>.py`; the contract tests check that nothing moves
+without feedback, that results have unit length, and that both array libraries agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from recsys.types import Feedback, Float32, Reformulated
+
+Weights = Mapping[str, Any]
+"""What training gives a learned reformulator, arrays by name; empty for the others."""
+
+NO_WEIGHTS: Weights = {}
+
+
+class Reformulator(Protocol):
+    """The contract of the family."""
+
+    learned: ClassVar[bool]
+
+    def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
+        """Return where the queries move.
+
+        Args:
+            queries: `[batch, dim]`, float32, finite, not all zero.
+            feedback: of the same batch and dim; any number of items a query.
+            weights: of a learned one, as `initial` names them.
+        """
+
+
+class LearnedReformulator(Reformulator, Protocol):
+    """What a trained one has besides."""
+
+    def initial(self, dim: int, seed: int) -> Weights:
+        """Return the weights before training, float32.
+
+        Args:
+            dim: length of the vectors.
+            seed: of the random ones among them.
+        """
+
+    def direction(
+        self, xp: Any, queries: Any, feedback: Feedback, weights: Weights, drop: Callable[[Any], Any] = lambda x: x
+    ) -> tuple[Any, Any | None]:
+        """Return by how much each item's vector is added to the query's, and what is added besides.
+
+        Args:
+            xp: `numpy` or `tf.experimental.numpy`; the other arguments hold its arrays.
+            queries: `[batch, dim]`, float32, unit length.
+            feedback: of the same batch and dim.
+            weights: as `initial`.
+            drop: what training does to hidden values, dropout; nothing at inference.
+
+        Returns:
+            `[batch, k]`, float32, where absent items may have anything, and `[batch, dim]` or None.
+        """
+
+
+def unit(vectors: Float32) -> Float32:
+    """Return vectors scaled to unit length along the last axis; zeros stay zeros."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
+
+
+def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: Float32 | None = None) -> Reformulated:
+    """Return `unit(unit(q) + sum_i w_i v_i + further)`; a query without feedback exactly as it came.
+
+    A sum that cancels out points nowhere, and leaves the query as it came, too.
+
+    Args:
+        queries: `[batch, dim]`, float32.
+        feedback: whose vectors are added.
+        item_weights: `[batch, k]`, float32; not looked at where there is no item.
+        further: `[batch, dim]`, float32, added, too; None for nothing.
+    """
+    item_weights = np.where(feedback.present, item_weights, np.float32(0))
+    total = unit(queries) + (item_weights[:, None, :] @ feedback.vectors)[:, 0]
+    if further is not None:
+        total = total + further
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    still = ~feedback.present.any(axis=1, keepdims=True) | (length < 1e-6)
+    vectors = np.where(still, queries, total / np.maximum(length, np.float32(1e-12)))
+    return Reformulated(vectors.astype(np.float32), item_weights.astype(np.float32))

@@ -1,0 +1,208 @@
+"""The reformulators of a release: what they move a query to, how far, and whether their guards let it pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys import registry
+from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
+from recsys.files import save_array, write_atomically
+from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights
+from recsys.retrieval.guard import Guard, signals
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Neighbours
+
+FOLDER = "reformulators"
+SETTINGS = "settings.json"
+DEFAULT = "default.json"
+UNTRAINED = ("identity", "average", "rocchio")
+"""Kinds that every release can use under their own names, with their default settings."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a batch of queries was moved to.
+
+    Attributes:
+        vectors: `[batch, dim]`, float32: moved, or the original where the guard fell back.
+        item_weights: `[batch, k]`, float32; see `Reformulated`.
+        drift: `[batch]`, float32, 1 - cosine of original and moved query, whether it was let pass or not.
+        confidence: `[batch]`, float32, 0..1; 1 where the guard has none.
+        fell_back: `[batch]`, bool, where the guard kept the original.
+    """
+
+    vectors: Float32
+    item_weights: Float32
+    drift: Float32
+    confidence: Float32
+    fell_back: Bool
+
+
+@dataclass(frozen=True)
+class NamedReformulator:
+    """A reformulator with all that it needs.
+
+    Attributes:
+        name: under which requests ask for it.
+        choice: from `recsys.reformulators`.
+        weights: of a learned one.
+        guard: which moves pass; by default all.
+        facts: how it was trained and judged, plain values for JSON.
+    """
+
+    name: str
+    choice: Reformulator
+    weights: Weights = field(default_factory=lambda: NO_WEIGHTS)
+    guard: Guard = field(default_factory=Guard)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def move(self, queries: Float32, feedback: Feedback, *, guarded: bool = True) -> Move:
+        """Return the moved queries.
+
+        Args:
+            queries: `[batch, dim]`, float32, finite, not all zero.
+            feedback: of the same batch and dim.
+            guarded: keep the original where the guard does not let a move pass.
+        """
+        moved = self.choice.reformulate(queries, feedback, self.weights)
+        of_moves = signals(queries, feedback, moved.vectors)
+        fell_back = ~self.guard.accepts(of_moves) if guarded else np.zeros(len(queries), bool)
+        vectors = np.where(fell_back[:, None], queries, moved.vectors)
+        return Move(vectors, moved.item_weights, of_moves[:, 0], self.guard.confidence(of_moves), fell_back)
+
+    def save(self, home: Path, *, default: bool) -> None:
+        """Write it into a release folder; one of this name that is there is replaced.
+
+        Args:
+            home: the release's folder.
+            default: whether requests that name none get it from now on.
+        """
+        folder = home / FOLDER / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()  # a derived release holds hard links, which must not be written into
+        table = {
+            "reformulator": registry.table_of(self.choice),
+            "guard": registry.plain(self.guard),
+            "weights": sorted(self.weights),
+            "facts": dict(self.facts),
+        }
+        for place, name in enumerate(sorted(self.weights)):
+            save_array(folder / f"{place}.npy", self.weights[name])
+        write_atomically(folder / SETTINGS, json.dumps(table, indent=1) + "\n")
+        if default:
+            (home / FOLDER / DEFAULT).unlink(missing_ok=True)
+            write_atomically(home / FOLDER / DEFAULT, json.dumps(self.name) + "\n")
+
+
+class Reformulators:
+    """What a release can reformulate with, by name.
+
+    Args:
+        named: those that it holds; the untrained kinds come besides unless one of them has the name.
+        default: what a request gets that names none.
+    """
+
+    def __init__(self, named: Iterable[NamedReformulator] = (), default: str = "rocchio") -> None:
+        untrained = (NamedReformulator(kind, registry.build(FOLDER, {"kind": kind}, kind)) for kind in UNTRAINED)
+        self._named = {one.name: one for one in (*untrained, *named)}
+        self.default = default
+
+    @classmethod
+    def load(cls, home: Path) -> Reformulators:
+        """Open those of a release folder; one without any has the untrained kinds.
+
+        Raises:
+            ReleaseError: a part is missing or broken.
+        """
+        folder = home / FOLDER
+        if not folder.is_dir():
+            return cls()
+        try:
+            named = [_load(path.parent) for path in sorted(folder.glob(f"*/{SETTINGS}"))]
+            default = folder / DEFAULT
+            return cls(named, json.loads(default.read_text(encoding="utf-8"))) if default.exists() else cls(named)
+        except (OSError, ValueError, KeyError, TypeError, SettingError) as error:
+            raise ReleaseError(f"{folder}: not reformulators that this version wrote ({error}).") from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted(self._named))
+
+    def get(self, name: str = "") -> NamedReformulator:
+        """Return the one of a name; empty means the default.
+
+        Raises:
+            RequestError: there is none of this name.
+        """
+        name = name or self.default
+        if name not in self._named:
+            raise RequestError("reformulator", unknown("reformulator in this release", name, self._named))
+        return self._named[name]
+
+
+def feedback_of(
+    queries: Float32,
+    item_vectors: Float32,
+    item_rows: np.ndarray,
+    *,
+    kinds: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
+) -> Feedback:
+    """Return item rows as feedback on queries.
+
+    Args:
+        queries: `[batch, dim]`, float32.
+        item_vectors: `[items, dim]`, float32; may be a memory map.
+        item_rows: `[batch, k]`, integers, `NO_ROW` after the last of each query.
+        kinds: `[batch, k]`, values of `FeedbackKind`; None means pseudo feedback.
+        ranks: `[batch, k]`, `NO_ROW` where unknown; None means 0, 1, ... in order.
+    """
+    present = item_rows != NO_ROW
+    vectors = np.asarray(item_vectors[np.maximum(item_rows, 0)], np.float32) * present[..., None]
+    scores = np.einsum("bd,bkd->bk", queries, vectors)
+    if kinds is None:
+        kinds = np.full(item_rows.shape, FeedbackKind.PSEUDO, np.int32)
+    if ranks is None:
+        ranks = np.broadcast_to(np.arange(item_rows.shape[1], dtype=np.int32), item_rows.shape)
+    return Feedback(vectors, kinds, ranks, scores.astype(np.float32), present)
+
+
+def pseudo_feedback(queries: Float32, item_vectors: Float32, first: Neighbours, depth: int) -> Feedback:
+    """Return the first results of a search as feedback.
+
+    Args:
+        queries: `[batch, dim]`, float32, that the search was made with.
+        item_vectors: `[items, dim]`, float32.
+        first: what it found.
+        depth: how many of its items count, at most.
+    """
+    return feedback_of(queries, item_vectors, first.item_rows[:, :depth])
+
+
+def _load(folder: Path) -> NamedReformulator:
+    table = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return NamedReformulator(
+        name=folder.name,
+        choice=registry.build(FOLDER, table["reformulator"], f"{folder.name}.reformulator"),
+        weights={name: np.load(folder / f"{place}.npy") for place, name in enumerate(table["weights"])},
+        guard=registry.parse(Guard, table["guard"], f"{folder.name}.guard"),
+        facts=table["facts"],
+    )
+
+
+def check_name(name: str) -> str:
+    """Return the name of a reformulator if it can be one: it becomes a folder's name and stands in requests.
+
+    Raises:
+        SettingError: anything but letters, digits, `_` and `-`, or more than 64 of them.
+    """
+    if not 0 < len(name) <= 64 or not all(letter.isascii() and (letter.isalnum() or letter in "_-") for letter in name):
+        raise SettingError(describe("--name", name, "1 to 64 letters, digits, '_' and '-'"))
+    return name
