@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys import registry
 from recsys.errors import SettingError, describe, unknown, verbatim
@@ -128,6 +128,61 @@ class SelfSupervision:
     def sides(self) -> tuple[str, ...]:
         """The sides that get the task."""
         return ("item", "query") if self.side == "both" else (self.side,)
+
+
+@settings()
+class Reformulation:
+    """How a reformulator learns from the first results of many queries; `recsys reformulate train` reads it.
+
+    In a step each query is revised several times, each time with another number of items of feedback.
+
+    Attributes:
+        reformulator: a choice from `recsys.reformulators` that is learned.
+        objective: a choice from `recsys.objectives` that reads revisions.
+        feedback_k: the largest number of items, K; the pool of numbers is 0..K.
+        revisions: distinct numbers of items that a query is revised with in one step; 1 leaves nothing to compare.
+        nested: fewer items are the first of the more; otherwise each revision draws its own.
+        order: `shuffled` draws a random part of the first K results in random order, as in the paper; `ranked` takes
+            the first ones, as at serving time.
+        answers: what becomes of relevant items among the feedback: `keep` them, `drop` them, or `mask` them, which
+            keeps them as feedback but no longer asks for them.
+        explicit_rate: share (0..1) of a step's queries whose feedback is some of their relevant items, as liked, and
+            some wrong first results, as disliked, in place of pseudo feedback; those are no longer asked for.
+        noise_rate: share (0..1) of the feedback that random items take the place of.
+        epochs: passes over the queries.
+        batch_size: queries in one step.
+        learning_rate: of Adam, with cosine decay to 0.
+        exact_items: the largest catalogue that every revision is compared with; above, with all relevant items and
+            first results of the batch and a uniform sample.
+        sampled_items: size of that sample.
+        validation_rate: share (0..1) of the queries that are kept from training: they choose the epoch and the guard.
+        validation_metric: what the best epoch is chosen by, in ir-measures spelling: its mean over depths 1..K.
+        patience: epochs without a better metric before training stops; 0 turns this off.
+    """
+
+    reformulator: Any
+    objective: Any
+    feedback_k: int = Field(default=10, ge=1)
+    revisions: int = Field(default=2, ge=1)
+    nested: bool = True
+    order: Literal["shuffled", "ranked"] = "shuffled"
+    answers: Literal["keep", "drop", "mask"] = "keep"
+    explicit_rate: float = Field(default=0.0, ge=0, le=1)
+    noise_rate: float = Field(default=0.0, ge=0, le=1)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=0.001, gt=0)
+    exact_items: int = Field(default=20_000, ge=1)
+    sampled_items: int = Field(default=4_096, ge=1)
+    validation_rate: float = Field(default=0.1, gt=0, lt=1)
+    validation_metric: str = "nDCG@10"
+    patience: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_counts(self) -> Reformulation:
+        if self.revisions > self.feedback_k + 1:
+            raise ValueError(f"at most feedback_k + 1 = {self.feedback_k + 1} revisions, one for each number of items")
+        return self
 
 
 @settings()
@@ -249,6 +304,7 @@ class Run:
         evaluation: the judgement.
         index: a choice from `recsys.indexes`.
         ablation: what `recsys ablate` compares; nothing else reads it.
+        reformulation: how `recsys reformulate train` trains; nothing else reads it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -265,6 +321,7 @@ class Run:
     evaluation: Evaluation = Field(default_factory=Evaluation)
     index: Any
     ablation: AblationPlan = Field(default_factory=AblationPlan)
+    reformulation: Reformulation
 
     @property
     def query_features(self) -> dict[str, Any]:
@@ -346,6 +403,7 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             values[side] = registry.parse(cls, section, side)
     if isinstance(values.get("self_supervision"), Mapping):
         values["self_supervision"] = _self_supervision(values["self_supervision"])
+    values["reformulation"] = _reformulation(values.get("reformulation", {}))
     for section, cls in STAGES.items():
         if isinstance(values.get(section), Mapping):
             values[section] = registry.parse(cls, values[section], section)
@@ -377,6 +435,8 @@ def plain_tables(run: Run) -> dict[str, Any]:
     if (second := run.self_supervision) is not None:
         tables["self_supervision"]["objective"] = registry.table_of(second.objective)
         tables["self_supervision"]["augmentations"] = [registry.table_of(stage) for stage in second.augmentations]
+    for name in ("reformulator", "objective"):
+        tables["reformulation"][name] = registry.table_of(getattr(run.reformulation, name))
     return tables
 
 
@@ -429,6 +489,28 @@ def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:
         advice = "A training batch may hold a query entity more than once, each time with another history."
         raise SettingError(describe(f"{where}.rows", second.rows, rule, advice))
     return second
+
+
+def _reformulation(table: Any) -> Reformulation:
+    where = "reformulation"
+    if not isinstance(table, Mapping):
+        raise SettingError(describe(where, table, "a table"))
+    section = dict(table)
+    for name, family, kind in (
+        ("reformulator", "reformulators", "attention"),
+        ("objective", "objectives", "comparative"),
+    ):
+        choice = section.get(name, {})
+        choice = {"kind": kind, **choice} if isinstance(choice, Mapping) else choice
+        section[name] = registry.build(family, choice, f"{where}.{name}")
+    parsed = registry.parse(Reformulation, section, where)
+    _check_objective(f"{where}.objective", parsed.objective, "revisions")
+    if not parsed.reformulator.learned:
+        kinds = registry.names("reformulators")
+        learned = ", ".join(kind for kind in kinds if registry.choice("reformulators", kind).learned)
+        got = registry.kind_of(parsed.reformulator)
+        raise SettingError(describe(f"{where}.reformulator.kind", got, f"one that is learned: {learned}"))
+    return parsed
 
 
 def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:

@@ -43,8 +43,8 @@ def storage(where: Path) -> Iterator[None]:
         raise StorageError(_told(where, str(error).partition("\n")[0])) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, then rename it; text as UTF-8.
 
     Raises:
         StorageError: writing failed; the old file, if any, stands as it was.
@@ -52,7 +52,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with storage(path.parent):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -227,7 +227,11 @@ def _same_run(run: Run, home: Path) -> None:
 
 def _deciding(tables: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide the weights: what is judged, shown and indexed may change after training."""
-    kept = {name: table for name, table in tables.items() if name not in ("evaluation", "index", "ablation")}
+    kept = {
+        name: table
+        for name, table in tables.items()
+        if name not in ("evaluation", "index", "ablation", "reformulation")
+    }
     return {**kept, "item": tables["item"]["features"]}
 
 

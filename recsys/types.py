@@ -126,6 +126,11 @@ class RowSets:
         return RowSets(offsets, self.rows[places])
 
     @staticmethod
+    def empty(count: int) -> RowSets:
+        """Return `count` owners without any rows."""
+        return RowSets(np.zeros(count + 1, np.int64), np.zeros(0, np.int32))
+
+    @staticmethod
     def from_pairs(owners: NDArray[np.integer], rows: NDArray[np.integer], count: int) -> RowSets:
         """Return the distinct rows of each owner, ascending.
 
@@ -135,7 +140,7 @@ class RowSets:
             count: the number of owners n.
         """
         if len(rows) == 0:
-            return RowSets(np.zeros(count + 1, np.int64), np.zeros(0, np.int32))
+            return RowSets.empty(count)
         stride = int(rows.max()) + 1
         keys = np.unique(owners.astype(np.int64) * stride + rows)
         owner_of, row_of = np.divmod(keys, stride)

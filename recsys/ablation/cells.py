@@ -36,6 +36,8 @@ CELLS_PER_WORKER = 24
 """Cells after which workers are replaced: TensorFlow keeps some memory of every model that it has met."""
 DONE = "done.json"
 RANKED = "item_rows.npy"
+UNTRAINED = ("ablation", "index", "name", "reformulation")
+"""Sections of a run that have no say in a cell's training and rankings."""
 GRACE_S = 60.0
 """Time in which a worker that is told to end may finish its step and write a checkpoint."""
 
@@ -125,7 +127,7 @@ class Cells:
 
     def folder(self, cell: Cell) -> Path:
         """Return where a cell's files are: a name for people, and a digest of all that decides them."""
-        deciding = {name: table for name, table in cell.tables.items() if name not in ("ablation", "index", "name")}
+        deciding = {name: table for name, table in cell.tables.items() if name not in UNTRAINED}
         settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, version(cell.run)], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
         case = f"{cell.case.training_rate:g}-{cell.case.logq}"

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recsys import plots
 from recsys.ablation.cells import Case
 from recsys.ablation.rows import BASELINE
 from recsys.ablation.tables import DECILES, SLICES, Ablation, Measured, Trial
@@ -179,14 +180,8 @@ def _draw_popularity(ablation: Ablation) -> Any:
 
 
 def _axes(rows: int, columns: int) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InstallationError(
-            "plots need matplotlib, which is not installed. Run: pip install 'twintower-recsys[explore]'"
-        ) from None
-    figure = Figure(figsize=(4.5 * columns, 3.5 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    drawing = plots.figure(4.5 * columns, 3.5 * rows)
+    return drawing, drawing.subplots(rows, columns, squeeze=False)
 
 
 def _cell(entry: Measured | None) -> str:

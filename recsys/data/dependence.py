@@ -19,8 +19,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from recsys import registry
-from recsys.errors import InstallationError, ShapeError, describe
+from recsys import plots, registry
+from recsys.errors import ShapeError, describe
 from recsys.features import Encoder
 from recsys.files import storage
 from recsys.progress import track
@@ -185,18 +185,9 @@ def plot(dependence: Dependence, path: Path) -> None:
         InstallationError: matplotlib is not installed.
         StorageError: writing failed; the old file, if any, stands as it was.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise InstallationError(
-            f"{path}: a plot needs the package {error.name!r}, which is not installed. "
-            "Run: pip install 'twintower-recsys[explore]'"
-        ) from error
     count = len(dependence.names)
     side = 2.5 + 0.6 * count
-    figure = Figure(figsize=(2 * side, side), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.figure(2 * side, side)
     information = dependence.mutual_information
     for axes, title, values, most in zip(
         figure.subplots(1, 2),

@@ -12,13 +12,14 @@ import numpy as np
 
 from recsys import registry
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
-from recsys.files import save_array, write_atomically
+from recsys.files import write_atomically
 from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights
 from recsys.retrieval.guard import Guard, signals
 from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Neighbours
 
 FOLDER = "reformulators"
 SETTINGS = "settings.json"
+WEIGHTS = "weights.npz"
 DEFAULT = "default.json"
 UNTRAINED = ("identity", "average", "rocchio")
 """Kinds that every release can use under their own names, with their default settings."""
@@ -89,11 +90,9 @@ class NamedReformulator:
         table = {
             "reformulator": registry.table_of(self.choice),
             "guard": registry.plain(self.guard),
-            "weights": sorted(self.weights),
             "facts": dict(self.facts),
         }
-        for place, name in enumerate(sorted(self.weights)):
-            save_array(folder / f"{place}.npy", self.weights[name])
+        np.savez(folder / WEIGHTS, **self.weights)
         write_atomically(folder / SETTINGS, json.dumps(table, indent=1) + "\n")
         if default:
             (home / FOLDER / DEFAULT).unlink(missing_ok=True)
@@ -191,7 +190,7 @@ def _load(folder: Path) -> NamedReformulator:
     return NamedReformulator(
         name=folder.name,
         choice=registry.build(FOLDER, table["reformulator"], f"{folder.name}.reformulator"),
-        weights={name: np.load(folder / f"{place}.npy") for place, name in enumerate(table["weights"])},
+        weights=dict(np.load(folder / WEIGHTS, allow_pickle=False)),
         guard=registry.parse(Guard, table["guard"], f"{folder.name}.guard"),
         facts=table["facts"],
     )

@@ -19,21 +19,24 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
-from recsys.retrieval.reformulation import Reformulators, feedback_of
+from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
 from recsys.types import (
     HISTORY,
     ITEM_ID,
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
+    Bool,
     Feedback,
     FeedbackKind,
     Float32,
+    Int32,
     Int64,
     Mention,
     Neighbours,
     Origin,
     Query,
+    RowSets,
 )
 
 GOLDEN_TOLERANCE = 1e-4
@@ -277,6 +280,36 @@ class Retriever:
         """The name of the one that answers where none is named."""
         return self._reformulators.default
 
+    def reformulator(self, name: str = "") -> NamedReformulator:
+        """Return the reformulator of a name; empty means the default.
+
+        Raises:
+            RequestError: there is none of this name.
+        """
+        return self._reformulators.get(name)
+
+    def search_without(self, vectors: Float32, k: int, excluded: RowSets) -> Neighbours:
+        """Return the k items with the largest inner products that each query may show; `NO_ROW` where there are fewer.
+
+        Args:
+            vectors: `[batch, dim]`, float32, finite.
+            k: places, >= 1.
+            excluded: item rows that may not be shown, one set a query.
+        """
+        deepest = min(k + int(excluded.sizes.max(initial=0)), len(self._item_ids))
+        found = self._searcher.search(vectors, deepest)
+        kept = (found.item_rows != NO_ROW) & ~_in_sets(found.item_rows, excluded, len(self._item_ids))
+        # What is kept moves to the front, in its order; the rest becomes padding.
+        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+        kept = np.take_along_axis(kept, order, axis=1)
+        rows = np.where(kept, np.take_along_axis(found.item_rows, order, axis=1), NO_ROW)
+        scores = np.where(kept, np.take_along_axis(found.scores, order, axis=1), -np.inf)
+        missing = ((0, 0), (0, k - rows.shape[1]))
+        return Neighbours(
+            np.pad(rows, missing, constant_values=NO_ROW).astype(np.int32),
+            np.pad(scores, missing, constant_values=-np.inf).astype(np.float32),
+        )
+
     def reformulate(
         self,
         query: Query,
@@ -471,6 +504,12 @@ class Retriever:
         if self._entity == "features":
             return [Query(features=row) for row in asked.to_pylist()]
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
+
+
+def _in_sets(rows: Int32, sets: RowSets, items: int) -> Bool:
+    """Return which rows of a matrix are in the set of their line."""
+    lines = np.arange(len(rows), dtype=np.int64)[:, None] * items
+    return np.isin(lines + rows, sets.owners * items + sets.rows)
 
 
 def _check_form(query: Query, where: str) -> None:

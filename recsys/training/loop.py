@@ -144,7 +144,7 @@ class _Loop:
         saved_at = time.monotonic()
         stopped = self._patience_is_over()
         examples = self._batches.batch_size
-        with _stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
+        with stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
             running.start_at(first * examples)
             steps = () if stopped else train_steps(self._model, self._batches, first, self._views)
             for step, loss in enumerate(steps, first + 1):
@@ -249,7 +249,7 @@ def _optimizer(run: Run, steps: int) -> tf.keras.optimizers.Optimizer:
 
 
 @contextmanager
-def _stop_request() -> Iterator[threading.Event]:
+def stop_request() -> Iterator[threading.Event]:
     """Turn SIGINT and SIGTERM into an event while the block runs; elsewhere than in the main thread, do nothing."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

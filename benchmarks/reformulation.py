@@ -1,0 +1,470 @@
+"""Reformulators on text and on recommendations: what feedback gives at each depth, whom it hurts, what mends it.
+
+Everything that is trained is kept below the work folder, so that an interrupted benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+
+from benchmarks.report import RESULTS, Report
+from recsys import config, pipeline, plots, reformulation
+from recsys.data.mined import Mined
+from recsys.errors import DataError, MissingError
+from recsys.evaluation.intervals import bootstrap_means
+from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
+from recsys.reformulators.average import Average
+from recsys.reformulators.identity import Identity
+from recsys.reformulators.rocchio import Rocchio
+from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
+from recsys.sources.text_collection import TextCollection
+from recsys.types import ITEM_ID, QUERY_ID, Feedback, Float32, RowSets
+
+DISTRIBUTIONS = ("tensorflow", "numpy", "scipy")
+WORK = Path("work") / "bench-reformulation"
+METRICS = ("nDCG@10", "AP@100", "R@100")
+MAIN = METRICS[0]
+DEPTHS = (1, 2, 3, 4, 5, 10)
+NOISE = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+NOISE_DEPTH = 5
+FIRST_K = 20
+FOLDS = 5
+AS_GOOD = -0.005
+"""How far a lower 95 % bound of a gain may lie below zero for 'as good as the original query'."""
+
+UNTRAINED = {"identity": Identity(), "average": Average(), "rocchio": Rocchio()}
+LOL = "attention_lol"
+LEARNED: Mapping[str, tuple[str, ...]] = {
+    "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
+    # As many revisions are trained on, one a query in each of twice the epochs, or two without comparing them.
+    "attention": ("revisions=1", "epochs={twice}"),
+    "attention_parallel": ("objective.weight=0",),
+    LOL: (),
+}
+ATTEMPTS: Mapping[str, tuple[str, ...]] = {
+    "lol_stop_gradient": ("objective.stop_gradient=true",),
+    "lol_margin": ("objective.margin=0.05",),
+    "lol_independent": ("nested=false",),
+    "lol_ranked": ("order='ranked'",),
+    "lol_weight_3": ("objective.weight=3",),
+    "lol_three_revisions": ("revisions=3",),
+    "lol_hardest": ("objective.positives='hardest'",),
+    "lol_drop": ("answers='drop'",),
+    "lol_mask": ("answers='mask'",),
+    "lol_noise": ("noise_rate=0.2",),
+    "lol_k5": ("feedback_k=5",),
+}
+"""What was tried besides, on the first text collection; each differs from `attention_lol` in one thing."""
+
+TEXT = ("epochs=30", "batch_size=128", "learning_rate=0.0005", "patience=8", "objective.temperature=0.1")
+RECOMMENDATION = ("epochs=10", "learning_rate=0.0005", "patience=4", "objective.temperature=0.1")
+QUICK = ("epochs=1", "patience=0")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Queries to learn from, and others to judge with.
+
+    Attributes:
+        train: the former; some of them choose the epoch and the guard.
+        train_vectors: `[items, dim]`, float32, unit length: what they are searched in.
+        test: the latter.
+        test_vectors: what these are searched in: another collection's, where a reformulator is transferred.
+        feedback: what the test queries' askers said; None for pseudo feedback.
+    """
+
+    train: Mined
+    train_vectors: Float32
+    test: Mined
+    test_vectors: Float32
+    feedback: Feedback | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """One data set as reformulators meet it.
+
+    Attributes:
+        name: in the results.
+        folds: one, or several whose test queries are judged together.
+        settings: overrides of the `reformulation` section.
+        notice: what must be said of the data.
+    """
+
+    name: str
+    folds: tuple[Fold, ...]
+    settings: tuple[str, ...]
+    notice: str = ""
+
+
+def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
+    """Return the judged queries of a collection's split with their first results, the documents' vectors, a notice."""
+    raw = TextCollection(collection=collection, split=split).read()
+    items, queries = (np.stack(table["embedding"].to_numpy()).astype(np.float32) for table in (raw.items, raw.queries))
+    items, queries = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (items, queries))
+    judged = pa.Table.from_batches(list(raw.interactions()))
+    places = pa.table(
+        {
+            name: pc.index_in(judged[name], value_set=table[name].combine_chunks())
+            for name, table in ((QUERY_ID, raw.queries), (ITEM_ID, raw.items))
+        }
+    ).drop_null()  # a judgement of a text that the collection does not hold
+    asked, owner = np.unique(places[QUERY_ID].to_numpy(), return_inverse=True)
+    relevant, nothing = RowSets.from_pairs(owner, places[ITEM_ID].to_numpy(), len(asked)), RowSets.empty(len(asked))
+    first = first_results(queries[asked], items, nothing, FIRST_K)
+    ids = raw.queries[QUERY_ID].combine_chunks().take(pa.array(asked))
+    facts = {"collection": collection, "split": split}
+    return Mined(ids, queries[asked], first, relevant, nothing, facts), items, raw.notice
+
+
+def split_collection(collection: str) -> World:
+    """Return a collection with training queries."""
+    train, vectors, notice = text(collection, "train")
+    test, _, _ = text(collection, "test")
+    return World(collection, (Fold(train, vectors, test, vectors),), TEXT, notice)
+
+
+def folded_collection(collection: str) -> World:
+    """Return a collection without training queries: each fold learns from the others."""
+    everything, vectors, notice = text(collection)
+    part = np.random.default_rng([0, 16]).permutation(len(everything)) % FOLDS
+    folds = [
+        Fold(
+            everything.take(np.flatnonzero(part != fold)),
+            vectors,
+            everything.take(np.flatnonzero(part == fold)),
+            vectors,
+        )
+        for fold in range(FOLDS)
+    ]
+    return World(collection, tuple(folds), TEXT, notice)
+
+
+def transferred(source: str, target: str) -> World:
+    """Return a collection whose reformulator has learned on another one."""
+    train, train_vectors, _ = text(source, "train")
+    test, test_vectors, notice = text(target)
+    return World(f"{source} to {target}", (Fold(train, train_vectors, test, test_vectors),), TEXT, notice)
+
+
+TOWERS: Mapping[str, tuple[str, ...]] = {
+    "enriched_movielens": ("training.epochs=3", "training.learning_rate=0.1"),
+    "complete_journey": (),
+}
+"""Run files whose towers give the queries, and what they are trained with besides."""
+
+
+def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World:
+    """Return the cases of a run's test part, with the queries of its trained tower.
+
+    Args:
+        name: in the results.
+        run: a run file that comes with the package.
+        work: holds release and mined feedback.
+        explicit: askers say what they like and dislike, instead of pseudo feedback.
+    """
+    settled = config.load(run, [*TOWERS[run], "evaluation.baselines=[]", "index.kind='brute_force'"])
+    release = pipeline.train(settled, work / "towers", work / "releases")
+    vectors = np.load(release.folder / "item_embeddings.npy")
+    parts = {}
+    for part in ("validation", "test"):
+        out = work / f"{run}-{part}-{release.fingerprint[:12]}.arrow"
+        asked = {"part": part, "k": FIRST_K, "work": work / "towers"}
+        parts[part] = Mined.read(out) if out.exists() else reformulation.mine(release, settled, out=out, **asked)
+    test, feedback = parts["test"], None
+    if explicit:
+        test, feedback = simulated_explicit(test, vectors, given=max(DEPTHS), disliked_rate=0.25, seed=0)
+    settings = (*RECOMMENDATION, f"explicit_rate={1.0 if explicit else 0.0}")
+    return World(name, (Fold(parts["validation"], vectors, test, vectors, feedback),), settings, release.facts.notice)
+
+
+WORLDS: Mapping[str, Callable[[Path], World]] = {
+    "nfcorpus": lambda work: split_collection("nfcorpus"),
+    "scifact": lambda work: split_collection("scifact"),
+    "vaswani": lambda work: folded_collection("vaswani"),
+    "cranfield": lambda work: folded_collection("cranfield"),
+    "nfcorpus to vaswani": lambda work: transferred("nfcorpus", "vaswani"),
+    "nfcorpus to cranfield": lambda work: transferred("nfcorpus", "cranfield"),
+    "ml-1m": lambda work: recommendations("ml-1m", "enriched_movielens", work, explicit=False),
+    "ml-1m explicit": lambda work: recommendations("ml-1m explicit", "enriched_movielens", work, explicit=True),
+    "complete_journey": lambda work: recommendations("complete_journey", "complete_journey", work, explicit=False),
+    "complete_journey explicit": lambda work: recommendations(
+        "complete_journey explicit", "complete_journey", work, explicit=True
+    ),
+}
+
+
+def reformulators(
+    world: World, subject: str, overrides: Sequence[str], seed: int, work: Path, quick: bool
+) -> list[NamedReformulator]:
+    """Return one trained reformulator for each fold; what was trained before is read."""
+    told = [f"reformulation.{each}" for each in (*world.settings, *overrides, *(QUICK if quick else ()))]
+    run = config.load("wikispeedia", _doubled(told))
+    settings = run.reformulation
+    named = []
+    for place, fold in enumerate(world.folds):
+        decide = [config.plain_tables(run)["reformulation"], seed, dict(fold.train.facts), len(fold.train)]
+        digest = hashlib.sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()[:12]
+        home = work / "trained" / f"{world.name}-{subject}-{place}-{seed}-{digest}".replace(" ", "_")
+        if not (home / "done").exists():
+            home.mkdir(parents=True, exist_ok=True)
+            fitted = reformulation.fitted(
+                fold.train, fold.train_vectors, settings, name=subject, seed=seed, folder=home / "training"
+            )
+            fitted.save(home, default=False)
+            (home / "done").touch()
+        named.append(Reformulators.load(home).get(subject))
+    return named
+
+
+def _doubled(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with `{twice}` replaced by twice the epochs set before it."""
+    set_before = [each.rpartition("=")[2] for each in overrides if each.startswith("reformulation.epochs=")]
+    epochs = [int(value) for value in set_before if value.isdigit()]
+    return [each.replace("{twice}", str(2 * epochs[-1])) for each in overrides]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One subject on all test queries of a world.
+
+    Attributes:
+        free: by seed, guard off.
+        guarded: by seed, guard on.
+        noisy: by seed, first results partly replaced by random items: by share, the main metric, `[cases]`.
+    """
+
+    free: tuple[Curve, ...]
+    guarded: tuple[Curve, ...]
+    noisy: tuple[Mapping[float, np.ndarray], ...]
+
+    def columns(self, depth: int, *, guarded: bool = False) -> dict[str, np.ndarray]:
+        """Return what is reported of a depth, each `[cases]`, averaged over the seeds."""
+        curves = self.guarded if guarded else self.free
+        place = curves[0].depths.index(depth)
+        found: dict[str, list[np.ndarray]] = {}
+        for one in curves:
+            gain = one.values[MAIN][place] - one.values[MAIN][0]
+            helped, hurt = gain > 1e-9, gain < -1e-9
+            measured = {name: one.values[name][place] for name in METRICS} | {
+                f"{MAIN}_gain": gain,
+                "helped_rate": helped,
+                "hurt_rate": hurt,
+                "robustness_index": helped.astype(float) - hurt,
+                "fallback_rate": one.fell_back[place],
+            }
+            for name, values in measured.items():
+                found.setdefault(name, []).append(np.asarray(values, float))
+        return {name: np.mean(values, axis=0) for name, values in found.items()}
+
+
+def judged(world: World, by_seed: Sequence[Sequence[NamedReformulator]]) -> Judged:
+    """Measure a subject: one reformulator a fold, for each seed; the cases of all folds side by side."""
+    free, guarded, noisy = [], [], []
+    for named in by_seed:
+        pairs = list(zip(named, world.folds, strict=True))
+        curves = [curve(one, fold.test, fold.test_vectors, METRICS, DEPTHS, fold.feedback) for one, fold in pairs]
+        free.append(_pooled(curves))
+        guarded.append(_pooled([found.under(one.guard) for found, (one, _) in zip(curves, pairs, strict=True)]))
+        noisy.append(
+            {rate: np.concatenate([_with_noise(one, fold, rate) for one, fold in pairs]) for rate in NOISE}
+            if world.folds[0].feedback is None
+            else {}
+        )
+    return Judged(tuple(free), tuple(guarded), tuple(noisy))
+
+
+def _pooled(curves: Sequence[Curve]) -> Curve:
+    first = curves[0]
+    values = {name: np.concatenate([each.values[name] for each in curves], axis=1) for name in first.values}
+    joined = (np.concatenate([getattr(each, name) for each in curves], axis=1) for name in ("fell_back", "of_moves"))
+    return Curve(first.depths, values, *joined)
+
+
+def _with_noise(named: NamedReformulator, fold: Fold, rate: float) -> np.ndarray:
+    rows = with_noise(fold.test.first.item_rows[:, :NOISE_DEPTH], len(fold.test_vectors), rate, seed=0)
+    feedback = feedback_of(fold.test.query_vectors, fold.test_vectors, rows)
+    return curve(named, fold.test, fold.test_vectors, [MAIN], [NOISE_DEPTH], feedback).values[MAIN][1]
+
+
+def add_rows(report: Report, world: World, found: Mapping[str, Judged]) -> None:
+    """Add the table of a world: each depth and subject, guard off and on, and the curve under noise."""
+    for depth, guarded in itertools.product((0, *DEPTHS), (False, True)):
+        for subject, one in found.items():
+            if guarded and subject in UNTRAINED:
+                continue
+            case = {"data": world.name, "depth": depth, "guard": guarded}
+            columns = one.columns(depth, guarded=guarded)
+            _add_means(report, case, subject, columns, len(one.free))
+    for rate in NOISE:
+        for subject, one in found.items():
+            if one.noisy[0]:
+                values = np.mean([each[rate] for each in one.noisy], axis=0)
+                case = {"data": world.name, "depth": NOISE_DEPTH, "noise_rate": rate}
+                _add_means(report, case, subject, {MAIN: values}, len(one.noisy))
+
+
+def _add_means(
+    report: Report, case: Mapping[str, object], subject: str, columns: Mapping[str, np.ndarray], runs: int
+) -> None:
+    interval = _interval(np.column_stack(list(columns.values())))
+    for place, (name, values) in enumerate(columns.items()):
+        report.add_interval(case, subject, name, values.mean(), interval.low[place], interval.high[place], runs)
+
+
+def _interval(columns: np.ndarray):
+    return bootstrap_means(columns, confidence=0.95, resamples=1000, seed=0)
+
+
+def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> None:
+    """Say for a world whether each claim of the method holds on it, with the interval of the difference."""
+    lol = found[LOL]
+    at = {depth: lol.columns(depth) for depth in DEPTHS}
+    best, best_depth, best_values = max(
+        ((name, depth, found[name].columns(depth)[MAIN]) for name in UNTRAINED for depth in (0, *DEPTHS)),
+        key=lambda entry: entry[2].mean(),
+    )
+    for depth in (5, 10):
+        word, told = _difference(at[depth][MAIN] - best_values, bar=0.0)
+        report.note(
+            f"{world.name}: {LOL} at depth {depth} against the best untrained of all depths ({best}, {best_depth}): "
+            f"{MAIN} {told}: {'beats it' if word else 'does NOT beat it for sure'}."
+        )
+    for depth in DEPTHS:
+        word, told = _difference(at[depth][f"{MAIN}_gain"], bar=AS_GOOD)
+        if not word:
+            report.note(f"{world.name}: NOT as good as the original query at depth {depth}: {MAIN} {told}.")
+    for other in ("attention", "attention_parallel"):
+        fewer = np.mean([found[other].columns(depth)["hurt_rate"] - at[depth]["hurt_rate"] for depth in DEPTHS], axis=0)
+        word, told = _difference(fewer, bar=0.0)
+        report.note(
+            f"{world.name}: share of queries that {other} hurts minus that of {LOL}, mean over depths: {told}: the "
+            f"comparison {'hurts fewer' if word else 'does NOT hurt fewer for sure'}."
+        )
+    falls = []
+    for less, more in itertools.pairwise(DEPTHS):
+        change = at[more][MAIN] - at[less][MAIN]
+        interval = _interval(change[:, None])
+        if interval.high[0] < 0:
+            falls.append(f"{less} to {more} by {change.mean():+.4f} [{interval.low[0]:+.4f}, {interval.high[0]:+.4f}]")
+    means = ", ".join(f"{depth}: {values[MAIN].mean():.4f}" for depth, values in at.items())
+    rate = np.mean([each.falling_rate(MAIN) for each in lol.free])
+    report.note(
+        f"{world.name}: {MAIN} of {LOL} by depth {means}; "
+        + (f"it FALLS from {'; '.join(falls)}" if falls else "no fall between depths is sure")
+        + f"; in {rate:.1%} of (query, k < k') pairs more feedback is worse."
+    )
+
+
+def _difference(values: np.ndarray, bar: float) -> tuple[bool, str]:
+    interval = _interval(values[:, None])
+    told = f"{values.mean():+.4f} [{interval.low[0]:+.4f}, {interval.high[0]:+.4f}]"
+    return bool(interval.low[0] > bar), told
+
+
+def add_latency(report: Report, world: World, subjects: Mapping[str, NamedReformulator], rounds: int = 200) -> None:
+    """Time one query's move at depth 5, round-robin over the subjects."""
+    fold = world.folds[0]
+    query = fold.test.query_vectors[:1]
+    feedback = feedback_of(query, fold.test_vectors, fold.test.first.item_rows[:1, :5])
+    samples: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, named in subjects.items():
+            started = time.perf_counter()
+            named.move(query, feedback)
+            samples[name].append(1e6 * (time.perf_counter() - started))
+    for name, times in samples.items():
+        report.add({"data": world.name, "depth": 5, "queries": 1}, name, "move_us", times)
+
+
+def draw(report: Report, world: World, folder: Path, name: str) -> None:
+    """Draw the main metric against depth, and against noise; note the plots."""
+    figure = plots.figure(11, 4.5)
+    axes = figure.subplots(1, 2)
+    for axis, key, chosen in ((axes[0], "depth", {"guard": False}), (axes[1], "noise_rate", {"depth": NOISE_DEPTH})):
+        rows = [
+            row
+            for row in report.rows
+            if row.metric == MAIN
+            and row.case["data"] == world.name
+            and key in row.case
+            and chosen.items() <= row.case.items()
+        ]
+        for subject in dict.fromkeys(row.subject for row in rows):
+            mine = [row for row in rows if row.subject == subject]
+            (line,) = axis.plot([row.case[key] for row in mine], [row.value for row in mine], marker="o", label=subject)
+            low, high = ([getattr(row, end) for row in mine] for end in ("low", "high"))
+            axis.fill_between([row.case[key] for row in mine], low, high, alpha=0.08, color=line.get_color())
+        axis.set(xlabel=key, ylabel=MAIN, title=world.name)
+    axes[0].legend(fontsize="x-small")
+    file = folder / f"{name}-{world.name.replace(' ', '_')}.png"
+    figure.savefig(file, dpi=110)
+    report.note(f"Plot: [{file.name}]({file.name}).")
+
+
+def main(
+    data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(WORLDS)}; none means all.")] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned row.")] = 3,
+    attempts: Annotated[bool, typer.Option(help="Also what was tried besides, on the first data set.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
+    work: Annotated[Path, typer.Option(help="Where trained reformulators are kept for resuming.")] = WORK,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
+) -> None:
+    """Compare reformulators; write `<results>/reformulation.json`, `.md` and plots."""
+    name = "reformulation-quick" if quick else "reformulation"
+    report = Report(name, DISTRIBUTIONS)
+    work = work / name
+    results.mkdir(parents=True, exist_ok=True)
+    chosen = data or ([next(iter(WORLDS))] if quick else list(WORLDS))
+    for place, asked in enumerate(chosen):
+        if asked not in WORLDS:
+            raise typer.BadParameter(f"got {asked!r}, expected one of {', '.join(WORLDS)}")
+        try:
+            world = WORLDS[asked](work)
+        except (MissingError, DataError) as error:
+            report.note(f"{asked} was left out: {error}")
+            continue
+        rows = dict(LEARNED)
+        if place == 0 and attempts:
+            rows |= dict(itertools.islice(ATTEMPTS.items(), 1 if quick else None))
+        found = {
+            kind: judged(world, [[NamedReformulator(kind, choice)] * len(world.folds)])
+            for kind, choice in UNTRAINED.items()
+        }
+        one_each = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
+        for subject, overrides in rows.items():
+            trained = []
+            for seed in range(1, (1 if quick else seeds) + 1):
+                trained.append(reformulators(world, subject, overrides, seed, work, quick))
+                print(f"{world.name}: {subject}, seed {seed} trained", flush=True)
+            found[subject] = judged(world, trained)
+            one_each[subject] = trained[0][0]
+        cases = len(found[LOL].free[0].fell_back[0])
+        learned = sum(len(fold.train) for fold in world.folds) // len(world.folds)
+        report.note(f"{world.name}: {cases:,} test queries, {learned:,} to learn from and choose by. {world.notice}")
+        add_rows(report, world, found)
+        add_verdicts(report, world, found)
+        add_latency(report, world, {name: one_each[name] for name in (*UNTRAINED, *LEARNED)})
+        draw(report, world, results, name)
+    report.note(
+        "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. "
+        f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
+        "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
+    )
+    print(report.write(results).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    typer.run(main)

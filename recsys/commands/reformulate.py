@@ -1,0 +1,66 @@
+"""`recsys reformulate`: train reformulators on mined feedback, and judge them depth by depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from recsys.commands import Overrides, ReleaseFolder, Work
+
+app = typer.Typer(help="Train reformulators on mined feedback, and judge them.", no_args_is_help=True)
+
+MinedFile = Annotated[Path, typer.Argument(metavar="MINED", help="A file that `recsys mine` wrote.")]
+
+
+@app.command()
+def train(
+    folder: ReleaseFolder,
+    mined_file: MinedFile,
+    run_file: Annotated[Path | None, typer.Argument(metavar="RUN", help="Default: the release's own run file.")] = None,
+    name: Annotated[str, typer.Option(help="What requests will ask for.")] = "attention_lol",
+    default: Annotated[bool, typer.Option(help="Let it answer requests that name none.")] = True,
+    overrides: Overrides = [],  # noqa: B006 - typer reads the default
+    work: Work = Path("work"),
+) -> None:
+    """Train what `[reformulation]` says; publishes a new release that has it besides all parts of the old one."""
+    from recsys import config, reformulation
+    from recsys.data.mined import Mined
+    from recsys.export.release import find, open_release
+
+    release = open_release(find(folder))
+    run = config.load(run_file or release.folder / "run.toml", overrides)
+    derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
+    Console().print(f"release: {derived.folder}", soft_wrap=True)
+
+
+@app.command("eval")
+def evaluate(
+    folder: ReleaseFolder,
+    mined_file: MinedFile,
+    names: Annotated[list[str], typer.Option("--name", help="Only this reformulator; may be repeated.")] = [],  # noqa: B006
+    metrics: Annotated[list[str], typer.Option("--metric", help="In ir-measures spelling.")] = ["nDCG@10", "R@100"],  # noqa: B006
+    depths: Annotated[list[int], typer.Option("--depth", min=0, help="Items of feedback.")] = [1, 2, 3, 4, 5, 10],  # noqa: B006
+    seed: Annotated[int, typer.Option(help="Of the intervals' bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write JSON and plots into this folder.")] = None,
+) -> None:
+    """Compare reformulators with the original query: metric, gain, whom it hurts, with and without their guards."""
+    from recsys import reformulation
+    from recsys.data.mined import Mined
+    from recsys.evaluation.reformulation_report import render
+    from recsys.export.release import find, open_release
+    from recsys.files import storage
+
+    release = open_release(find(folder))
+    report = reformulation.evaluate(
+        release, Mined.read(mined_file), names=names, metrics=metrics, depths=depths, seed=seed
+    )
+    console = Console()
+    render(report, console)
+    if out is not None:
+        with storage(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for path in report.save(out):
+                console.print(f"written: {path}", soft_wrap=True)

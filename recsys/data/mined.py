@@ -1,0 +1,162 @@
+"""First results of many queries in one file: what a reformulator is trained and judged on.
+
+The file stands between `recsys mine`, which needs an index, and training, which an index is made by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.errors import DataError, ShapeError, describe, verbatim
+from recsys.files import write_atomically
+from recsys.types import Float32, Int64, Neighbours, RowSets
+
+COLUMNS = ("case_id", "query_vector", "item_rows", "scores", "relevant", "excluded")
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Queries, what a first search found for them, and what would have been right.
+
+    Attributes:
+        case_ids: `[queries]`, text.
+        query_vectors: `[queries, dim]`, float32, finite.
+        first: best first, as the index gave them, without excluded items.
+        relevant: item rows that answer each query; at least one each.
+        excluded: item rows that may not be shown, such as those the asker has seen.
+        facts: where it comes from, such as the release's fingerprint; text by name.
+    """
+
+    case_ids: pa.Array
+    query_vectors: Float32
+    first: Neighbours
+    relevant: RowSets
+    excluded: RowSets
+    facts: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        counts = {len(self.case_ids), len(self.query_vectors), len(self.first.item_rows)}
+        counts |= {len(self.relevant), len(self.excluded)}
+        if len(counts) > 1:
+            raise ShapeError(describe("mined", sorted(counts), "as many of everything as queries"))
+
+    def __len__(self) -> int:
+        return len(self.query_vectors)
+
+    def take(self, places: Int64) -> Mined:
+        """Return some of the queries."""
+        return replace(
+            self,
+            case_ids=self.case_ids.take(pa.array(places)),
+            query_vectors=self.query_vectors[places],
+            first=Neighbours(self.first.item_rows[places], self.first.scores[places]),
+            relevant=self.relevant.take(places),
+            excluded=self.excluded.take(places),
+        )
+
+    def halves(self, second_rate: float, seed: int) -> tuple[Mined, Mined]:
+        """Return two random parts, each in the old order.
+
+        Args:
+            second_rate: share (0..1) of the queries in the second part; both get at least one.
+            seed: of the draw.
+
+        Raises:
+            DataError: fewer than two queries.
+        """
+        if len(self) < 2:
+            raise DataError(describe("mined", verbatim(f"{len(self)} queries"), "at least 2, to learn and to choose"))
+        count = min(max(1, round(second_rate * len(self))), len(self) - 1)
+        order = np.random.default_rng([seed, 11]).permutation(len(self))
+        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            StorageError: writing failed; nothing is left behind.
+        """
+        sink = pa.BufferOutputStream()
+        table = self._table()
+        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table)
+        write_atomically(path, sink.getvalue().to_pybytes())
+
+    @classmethod
+    def read(cls, path: Path) -> Mined:
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: there is no such file, or it holds something else.
+        """
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+            columns = {name: table[name].combine_chunks() for name in COLUMNS}
+            facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            dim = columns["query_vector"].type.list_size
+            vectors = columns["query_vector"].flatten().to_numpy().reshape(-1, dim)
+            first = Neighbours(*(_matrix(columns[name]) for name in ("item_rows", "scores")))
+            return cls(
+                columns["case_id"], vectors, first, *map(_sets, (columns["relevant"], columns["excluded"])), facts
+            )
+        except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+            advice = "Write it with `recsys mine`."
+            raise DataError(describe(str(path), verbatim(str(error)), "a file of mined feedback", advice)) from None
+
+    def _table(self) -> pa.Table:
+        columns = (
+            self.case_ids,
+            _fixed(self.query_vectors),
+            _fixed(self.first.item_rows),
+            _fixed(self.first.scores),
+            _lists(self.relevant),
+            _lists(self.excluded),
+        )
+        return pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata(dict(self.facts))
+
+
+def joined(parts: list[Mined]) -> Mined:
+    """Return the queries of several parts, in their order.
+
+    Args:
+        parts: at least one; all with the same facts and places.
+    """
+    return replace(
+        parts[0],
+        case_ids=pa.concat_arrays([part.case_ids for part in parts]),
+        query_vectors=np.concatenate([part.query_vectors for part in parts]),
+        first=Neighbours(
+            np.concatenate([part.first.item_rows for part in parts]),
+            np.concatenate([part.first.scores for part in parts]),
+        ),
+        relevant=_joined_sets([part.relevant for part in parts]),
+        excluded=_joined_sets([part.excluded for part in parts]),
+    )
+
+
+def _fixed(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
+
+
+def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
+    return column.flatten().to_numpy().reshape(-1, column.type.list_size)
+
+
+def _lists(sets: RowSets) -> pa.LargeListArray:
+    return pa.LargeListArray.from_arrays(pa.array(sets.offsets), pa.array(sets.rows))
+
+
+def _sets(column: pa.LargeListArray) -> RowSets:
+    offsets = column.offsets.to_numpy()
+    return RowSets(offsets - offsets[0], column.flatten().to_numpy())
+
+
+def _joined_sets(sets: list[RowSets]) -> RowSets:
+    sizes = np.concatenate([each.sizes for each in sets])
+    return RowSets(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), np.concatenate([s.rows for s in sets]))

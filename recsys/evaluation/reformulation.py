@@ -1,0 +1,264 @@
+"""Judge reformulators depth by depth: what more feedback gives, whom it hurts, and what a guard is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from recsys.data.mined import Mined
+from recsys.evaluation.recommenders import VectorRecommender
+from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
+from recsys.retrieval.guard import Guard, signals
+from recsys.retrieval.reformulation import NamedReformulator, feedback_of, pseudo_feedback
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Neighbours, RowSets
+
+Float64 = NDArray[np.float64]
+
+SAME = 1e-9
+"""Differences of a metric that count as none: the noise of a sum."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One reformulator on the same cases at several depths.
+
+    Attributes:
+        depths: numbers of items of feedback, ascending; 0 is the original query.
+        values: by metric, `[depths, cases]`, float64.
+        fell_back: `[depths, cases]`, bool, where the guard kept the original query.
+        of_moves: `[depths, cases, signals]`, float32, what a guard sees.
+    """
+
+    depths: tuple[int, ...]
+    values: Mapping[str, Float64]
+    fell_back: Bool
+    of_moves: Float32
+
+    def helped_rate(self, metric: str) -> Float64:
+        """Return the share of cases (0..1) that each depth makes better than depth 0, `[depths]`."""
+        return (self._gains(metric) > SAME).mean(axis=1)
+
+    def hurt_rate(self, metric: str) -> Float64:
+        """Return the share of cases (0..1) that each depth makes worse than depth 0, `[depths]`."""
+        return (self._gains(metric) < -SAME).mean(axis=1)
+
+    def robustness_index(self, metric: str) -> Float64:
+        """Return `(helped - hurt) / all` of each depth, `[depths]`, -1..1.
+
+        Reference:
+            Collins-Thompson 2009, Reducing the risk of query expansion via robust constrained optimization, CIKM.
+        """
+        return self.helped_rate(metric) - self.hurt_rate(metric)
+
+    def worst_decile(self, metric: str) -> Float64:
+        """Return the mean gain of the tenth of the cases that each depth serves worst, `[depths]`."""
+        gains = np.sort(self._gains(metric), axis=1)
+        return gains[:, : max(1, gains.shape[1] // 10)].mean(axis=1)
+
+    def falling_rate(self, metric: str) -> float:
+        """Return the share (0..1) of (case, k < k') pairs whose metric is lower with more feedback."""
+        values = self.values[metric]
+        pairs = [(low, high) for high in range(len(values)) for low in range(high)]
+        falls = [values[high] < values[low] - SAME for low, high in pairs]
+        return float(np.mean(falls)) if falls else 0.0
+
+    def under(self, guard: Guard) -> Curve:
+        """Return what would have been measured with a guard that keeps the original query where it has doubts."""
+        shape = self.fell_back.shape
+        fell_back = ~guard.accepts(self.of_moves.reshape(-1, self.of_moves.shape[2])).reshape(shape)
+        origin = self.depths.index(0)
+        values = {name: np.where(fell_back, value[origin], value) for name, value in self.values.items()}
+        return replace(self, values=values, fell_back=fell_back)
+
+    def _gains(self, metric: str) -> Float64:
+        values = self.values[metric]
+        return values - values[self.depths.index(0)]
+
+
+def curve(
+    named: NamedReformulator,
+    mined: Mined,
+    item_vectors: Float32,
+    metrics: Sequence[str],
+    depths: Sequence[int],
+    feedback: Feedback | None = None,
+) -> Curve:
+    """Measure a reformulator at several depths with exact search, its guard off; `Curve.under` turns a guard on.
+
+    Args:
+        named: what to measure.
+        mined: the cases with their first results.
+        item_vectors: `[items, dim]`, float32.
+        metrics: in ir-measures spelling.
+        depths: numbers of items of feedback; 0 is added.
+        feedback: of the cases, at least as deep as the depths; None means pseudo feedback from the first results.
+    """
+    depths = sorted({0, *depths})
+    if feedback is None:
+        feedback = pseudo_feedback(mined.query_vectors, item_vectors, mined.first, max(depths))
+    parsed = [parse(name) for name in metrics]
+    values: dict[str, list[Float64]] = {metric.name: [] for metric in parsed}
+    of_moves = []
+    for depth in depths:
+        shown = feedback.first(depth)
+        vectors = named.move(mined.query_vectors, shown, guarded=False).vectors
+        for name, of_cases in measured(vectors, item_vectors, mined, parsed).items():
+            values[name].append(of_cases)
+        of_moves.append(signals(mined.query_vectors, shown, vectors))
+    stacked = {name: np.stack(of_depths) for name, of_depths in values.items()}
+    return Curve(tuple(depths), stacked, np.zeros((len(depths), len(mined)), bool), np.stack(of_moves))
+
+
+def measured(
+    query_vectors: Float32, item_vectors: Float32, mined: Mined, metrics: Sequence[Metric]
+) -> dict[str, Float64]:
+    """Return each metric of each case for query vectors, by exact search, `[cases]` each."""
+    recommender = VectorRecommender(query_vectors, item_vectors, mined.excluded)
+    depth = min(max(metric.cutoff for metric in metrics), len(item_vectors))
+    ranked = recommender.recommend(np.arange(len(mined)), depth).item_rows
+    return measure_hits(metrics, find_hits(ranked, mined.relevant), mined.relevant.sizes)
+
+
+def mean_metric(
+    named: NamedReformulator, mined: Mined, item_vectors: Float32, metric: str, depths: Sequence[int]
+) -> float:
+    """Return a metric's mean over cases and over depths above 0, guard off: what an epoch is chosen by."""
+    values = curve(named, mined, item_vectors, [metric], depths).values[parse(metric).name]
+    return float(values[1:].mean())
+
+
+def fit_guard(found: Curve, metric: str) -> Guard:
+    """Return the guard that serves validation cases best: a cap on drift, or a confidence with its threshold.
+
+    The confidence is a logistic regression (with a small ridge) on the signals of all moves, for 'the metric does not
+    fall'. Every threshold at a quantile of the moves is tried; the one with the largest mean metric over depths above
+    0 is kept, and none where no threshold gains anything.
+
+    Args:
+        found: of validation cases, without a guard.
+        metric: what must not fall, in ir-measures spelling.
+    """
+    values = found.values[metric][1:]
+    original = found.values[metric][:1]
+    of_moves = found.of_moves[1:].reshape(-1, found.of_moves.shape[2])
+    unhurt = (values >= original - SAME).ravel()
+    coefficients = _logistic(of_moves, unhurt) if unhurt.any() and not unhurt.all() else ()
+    best, best_value = Guard(), values.mean()
+    scale = np.linspace(0, 1, 41)[1:-1]
+    tried = [Guard(max_drift=float(cap)) for cap in np.unique(np.quantile(of_moves[:, 0], scale).clip(0, 2))]
+    if coefficients:
+        plain = Guard(coefficients=coefficients)
+        thresholds = np.unique(np.quantile(plain.confidence(of_moves), scale))
+        tried += [replace(plain, min_confidence=float(threshold)) for threshold in thresholds]
+    for guard in tried:
+        accepted = guard.accepts(of_moves).reshape(values.shape)
+        value = np.where(accepted, values, original).mean()
+        if value > best_value + SAME:
+            best, best_value = guard, value
+    return best
+
+
+def simulated_explicit(
+    mined: Mined, item_vectors: Float32, *, given: int, disliked_rate: float, seed: int
+) -> tuple[Mined, Feedback]:
+    """Return cases whose askers have said something: some relevant items as liked, wrong first results as disliked.
+
+    What was liked is no longer asked for: it leaves the relevant items and may not be shown. Cases with fewer than two
+    relevant items, of which one must be left to find, are passed over.
+
+    Args:
+        mined: the cases.
+        item_vectors: `[items, dim]`, float32.
+        given: items of feedback for each case, at most; of the relevant ones at most half.
+        disliked_rate: share (0..1) of the feedback that says no, as far as there are wrong first results.
+        seed: of the draw.
+    """
+    random = np.random.default_rng([seed, 14])
+    kept = np.flatnonzero(mined.relevant.sizes >= 2)
+    mined = mined.take(kept)
+    rows = np.full((len(mined), given), NO_ROW, np.int32)
+    kinds = np.full((len(mined), given), FeedbackKind.LIKED, np.int32)
+    left_owner, left_row = [], []
+    for case in range(len(mined)):
+        relevant = random.permutation(mined.relevant[case])
+        found = mined.first.item_rows[case]
+        wrong = found[(found != NO_ROW) & ~np.isin(found, relevant)]
+        disliked = random.permutation(wrong)[: random.binomial(min(given, len(wrong)), disliked_rate)]
+        liked = relevant[: min(len(relevant) // 2, given - len(disliked))]
+        said = np.concatenate([liked, disliked])
+        order = random.permutation(len(said))
+        rows[case, : len(said)] = said[order]
+        kinds[case, : len(said)] = np.where(order < len(liked), FeedbackKind.LIKED, FeedbackKind.DISLIKED)
+        left_owner.append(np.full(len(liked), case))
+        left_row.append(liked)
+    given_sets = RowSets.from_pairs(np.concatenate(left_owner), np.concatenate(left_row), len(mined))
+    feedback = feedback_of(mined.query_vectors, item_vectors, rows, kinds=kinds, ranks=np.full_like(rows, NO_ROW))
+    rest = Mined(
+        mined.case_ids,
+        mined.query_vectors,
+        mined.first,
+        _without(mined.relevant, given_sets),
+        _with(mined.excluded, given_sets),
+        mined.facts,
+    )
+    return rest, feedback
+
+
+def with_noise(first_rows: Int32, items: int, noise_rate: float, seed: int) -> Int32:
+    """Return first results of which a share is replaced by random items, `[cases, k]`, int32.
+
+    Args:
+        first_rows: `[cases, k]`, int32, `NO_ROW` where there is none.
+        items: rows of the catalogue.
+        noise_rate: share (0..1) that is replaced; each place by the same draw at every rate, so that curves are smooth.
+        seed: of the draws.
+    """
+    random = np.random.default_rng([seed, 15])
+    chance, others = random.random(first_rows.shape), random.integers(0, items, first_rows.shape)
+    return np.where((chance < noise_rate) & (first_rows != NO_ROW), others, first_rows).astype(np.int32)
+
+
+def first_results(query_vectors: Float32, item_vectors: Float32, excluded: RowSets, k: int) -> Neighbours:
+    """Return the k best items of each case by exact search; `NO_ROW` where fewer may be shown.
+
+    Args:
+        query_vectors: `[cases, dim]`, float32, finite.
+        item_vectors: `[items, dim]`, float32, finite.
+        excluded: items that may not be shown, one set a case.
+        k: places; a smaller catalogue gives as many as it has.
+    """
+    recommender = VectorRecommender(query_vectors, item_vectors, excluded)
+    return recommender.recommend(np.arange(len(query_vectors)), min(k, len(item_vectors)))
+
+
+def _logistic(of_moves: Float32, unhurt: Bool) -> tuple[float, ...]:
+    inputs = of_moves.astype(np.float64)
+    mean, deviation = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 1e-6)
+    scaled = np.column_stack([np.ones(len(inputs)), (inputs - mean) / deviation])
+    sign = np.where(unhurt, 1.0, -1.0)
+
+    def cost(factors: Float64) -> tuple[float, Float64]:
+        margins = sign * (scaled @ factors)
+        wrong = 1 / (1 + np.exp(np.clip(margins, -60, 60)))
+        ridge = 1e-3 * np.concatenate([[0.0], factors[1:]])
+        gradient = -(scaled * (sign * wrong)[:, None]).mean(axis=0) + ridge
+        return float(np.logaddexp(0, -margins).mean() + (ridge * factors).sum() / 2), gradient
+
+    factors = minimize(cost, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
+    plain = factors[1:] / deviation
+    return (float(factors[0] - plain @ mean), *plain.tolist())
+
+
+def _without(sets: RowSets, taken: RowSets) -> RowSets:
+    stride = int(max(sets.rows.max(initial=0), taken.rows.max(initial=0))) + 1
+    keep = ~np.isin(sets.owners * stride + sets.rows, taken.owners * stride + taken.rows)
+    return RowSets.from_pairs(sets.owners[keep], sets.rows[keep], len(sets))
+
+
+def _with(sets: RowSets, added: RowSets) -> RowSets:
+    owners, rows = np.concatenate([sets.owners, added.owners]), np.concatenate([sets.rows, added.rows])
+    return RowSets.from_pairs(owners, rows, len(sets))

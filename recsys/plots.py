@@ -1,0 +1,26 @@
+"""Figures without a display; matplotlib comes with an extra that servers and training do without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recsys.errors import InstallationError
+
+
+def figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure that `savefig` writes.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Raises:
+        InstallationError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InstallationError(
+            "plots need matplotlib, which is not installed. Run: pip install 'twintower-recsys[explore]'"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")

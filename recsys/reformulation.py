@@ -1,0 +1,223 @@
+"""From a release to a release that reformulates: mine first results, train on them, judge the outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import config
+from recsys.config import Reformulation, Run
+from recsys.data.mined import Mined, joined
+from recsys.data.prepare import prepare
+from recsys.errors import DataError, describe, verbatim
+from recsys.evaluation.held_out import held_out
+from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
+from recsys.evaluation.reformulation_report import ReformulationReport, judge
+from recsys.export import assemble
+from recsys.export.release import Release, derive
+from recsys.export.saved_model import load_tower
+from recsys.files import exclusive, storage
+from recsys.metrics.ranking import parse
+from recsys.progress import task
+from recsys.reformulators import Weights
+from recsys.retrieval import Retriever
+from recsys.retrieval.reformulation import NamedReformulator, check_name
+from recsys.retrieval.retriever import GOLDEN_TOLERANCE
+from recsys.training.reformulation import train_reformulator
+from recsys.types import ITEM_ID, Float32, RowSets
+
+BLOCK = 1024
+"""Queries that are searched and written at once."""
+TIED = ("item_embeddings.npy", "index", "query_tower")
+"""Parts of a release that mined feedback depends on."""
+
+
+def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path) -> Mined:
+    """Write the first results of a part's queries, with what would have been right; interrupted, it goes on.
+
+    Args:
+        release: answers the queries.
+        run: reads the data, as the release's own run did.
+        part: `validation`, whose answers the towers have not seen, or `test`, to judge with.
+        k: first results of each query; excluded items are not among them.
+        out: the file.
+        work: holds the prepared data; made if needed.
+
+    Raises:
+        DataError: the run's data are not those that the release was trained on, or the part has no case.
+        StorageError: writing failed.
+        RefusedError: another process writes this file.
+    """
+    retriever = Retriever(release)
+    prepared = prepare(run, work / run.name / "prepared")
+    _check_same_data(release, run, prepared)
+    cases = held_out(run, prepared, part)
+    asked = np.flatnonzero(cases.cases.reachable.sizes > 0)
+    if not len(asked):
+        raise DataError(describe("split", verbatim(f"no {part} case"), "at least one", f"Give a larger {part}_rate."))
+    facts = _tied(release) | {"part": part, "run": run.name, "k": str(k), "queries": str(len(asked))}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    parts = out.with_name(f".{out.name}.{digest}")
+    tower = load_tower(release.folder / "query_tower")
+    with storage(parts):
+        parts.mkdir(parents=True, exist_ok=True)
+    blocks = []
+    with exclusive(parts), task("mine", len(asked), "queries") as running:
+        for start in range(0, len(asked), BLOCK):
+            rows, file = asked[start : start + BLOCK], parts / f"{start}.arrow"
+            blocks.append(file)
+            if file.exists():
+                running.start_at(start + len(rows))
+                continue
+            vectors = tower({name: codes[rows] for name, codes in cases.codes.items()})
+            banned = cases.cases.excluded
+            excluded = RowSets.empty(len(rows)) if banned is None else banned.take(rows)
+            Mined(
+                case_ids=cases.cases.case_ids.take(pa.array(rows)),
+                query_vectors=vectors,
+                first=retriever.search_without(vectors, k, excluded),
+                relevant=cases.cases.reachable.take(rows),
+                excluded=excluded,
+                facts=facts,
+            ).write(file)
+            running.advance(len(rows))
+        mined = joined([Mined.read(file) for file in blocks])
+        mined.write(out)
+    shutil.rmtree(parts)
+    return mined
+
+
+def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, default: bool) -> Release:
+    """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
+
+    Some of the queries choose the best epoch and settle the guard.
+
+    Args:
+        release: whose item vectors the reformulator reads; stays as it is.
+        mined: of this release, or of one with the same towers and index.
+        run: its `reformulation` section is read, and its seed.
+        name: what requests ask for.
+        work: holds checkpoints; made if needed.
+        default: whether it answers requests that name none.
+
+    Raises:
+        DataError: the feedback was mined from another release, or is too little.
+        InterruptedRun: stopped by a signal; the same command goes on.
+        SettingError: a name that cannot be one, or training diverged.
+    """
+    check_name(name)
+    _check_tied(release, mined)
+    settings, item_vectors = run.reformulation, np.load(release.folder / "item_embeddings.npy")
+    told = config.plain_tables(run)["reformulation"]
+    digest = hashlib.sha256(json.dumps([told, dict(mined.facts), run.seed], sort_keys=True).encode()).hexdigest()[:12]
+    folder = work / run.name / "reformulators" / f"{name}-{digest}"
+    with storage(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder):
+        named = fitted(mined, item_vectors, settings, name=name, seed=run.seed, folder=folder)
+    facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
+    named = dataclasses.replace(named, facts=facts)
+
+    def change(folder: Path) -> dict[str, Any]:
+        named.save(folder, default=default)
+        return {}
+
+    derived = derive(release, change)
+    Retriever.load(derived.folder).warm()
+    return derived
+
+
+def fitted(
+    mined: Mined, item_vectors: Float32, settings: Reformulation, *, name: str, seed: int, folder: Path
+) -> NamedReformulator:
+    """Return a reformulator trained on mined feedback, with its guard.
+
+    Args:
+        mined: split here into queries to learn from and queries to choose by.
+        item_vectors: `[items, dim]`, float32, unit length.
+        settings: the `reformulation` section of a run.
+        name: of the reformulator.
+        seed: of the split, the weights and every draw.
+        folder: holds checkpoints and TensorBoard events; made if needed.
+
+    Raises:
+        DataError: fewer than two queries, or a damaged checkpoint.
+        InterruptedRun: stopped by a signal.
+        SettingError: training diverged.
+    """
+    learn, choose = mined.halves(settings.validation_rate, seed)
+    depths = range(1, settings.feedback_k + 1)
+    metric = parse(settings.validation_metric, "reformulation.validation_metric").name
+
+    def validate(weights: Weights) -> float:
+        candidate = NamedReformulator(name, settings.reformulator, weights)
+        return mean_metric(candidate, choose, item_vectors, metric, depths)
+
+    trained = train_reformulator(learn, item_vectors, settings, seed=seed, validate=validate, folder=folder)
+    named = NamedReformulator(name, settings.reformulator, trained.weights)
+    guard = fit_guard(curve(named, choose, item_vectors, [metric], depths), metric)
+    facts = {"validation_metric": metric, "validations": list(trained.metrics), "losses": list(trained.losses)}
+    return dataclasses.replace(named, guard=guard, facts=facts)
+
+
+def evaluate(
+    release: Release, mined: Mined, *, names: Sequence[str], metrics: Sequence[str], depths: Sequence[int], seed: int
+) -> ReformulationReport:
+    """Judge reformulators of a release on mined test cases.
+
+    Args:
+        release: holds them.
+        mined: of this release, or of one with the same towers and index; of the test part.
+        names: which; none means all.
+        metrics: in ir-measures spelling; helped and hurt go by the first.
+        depths: numbers of items of feedback.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: the feedback was mined from another release.
+        RequestError: an unknown name.
+    """
+    _check_tied(release, mined)
+    retriever = Retriever(release)
+    item_vectors = np.load(release.folder / "item_embeddings.npy")
+    judged = [retriever.reformulator(name) for name in (names or retriever.reformulators)]
+    return judge(judged, mined, item_vectors, metrics, depths, seed=seed)
+
+
+def _tied(release: Release) -> dict[str, str]:
+    """Return a digest of the parts that decide the first results."""
+    parts = release.manifest.parts
+    decide = {name: part.sha256 for name, part in parts.items() if name.split("/")[0] in TIED}
+    return {"search": hashlib.sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()}
+
+
+def _check_tied(release: Release, mined: Mined) -> None:
+    if mined.facts.get("search") != _tied(release)["search"]:
+        got = verbatim("feedback mined with other towers or another index")
+        advice = "Mine again with `recsys mine`."
+        raise DataError(describe(release.name, got, "feedback of this release", advice))
+
+
+def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
+    """Refuse data that the release's towers were not trained on: their codes would mean other things."""
+    advice = "Give the run file and the data that this release was trained with."
+    ids = pq.read_table(release.folder / "items.parquet", columns=[ITEM_ID])[ITEM_ID].combine_chunks()
+    if run.query.entity != release.facts.query_entity or not ids.equals(prepared.items[ITEM_ID].combine_chunks()):
+        raise DataError(describe(run.name, verbatim("another catalogue"), f"that of {release.name}", advice))
+    _, codes = assemble.golden_queries(run, prepared)
+    golden = np.load(release.folder / "golden" / "vectors.npy")
+    try:
+        vectors = load_tower(release.folder / "query_tower")(codes)
+    except (KeyError, ValueError) as error:
+        raise DataError(describe(run.name, verbatim(f"other query features ({error})"), "the same", advice)) from None
+    if vectors.shape != golden.shape or np.abs(vectors - golden).max(initial=0) > GOLDEN_TOLERANCE:
+        raise DataError(describe(run.name, verbatim("data with other codes"), f"those of {release.name}", advice))

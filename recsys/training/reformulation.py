@@ -1,0 +1,324 @@
+"""Train a reformulator on mined feedback: revisions of each query with more and with less of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.config import Reformulation
+from recsys.data.batches import membership
+from recsys.data.mined import Mined
+from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
+from recsys.progress import task
+from recsys.reformulators import Weights
+from recsys.stack import tf
+from recsys.training.loop import stop_request
+from recsys.types import NO_ROW, Feedback, FeedbackKind, Float32, Int32
+
+DISLIKED_RATE = 0.25
+"""Share of simulated explicit feedback that says no."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step takes, as NumPy arrays.
+
+    Attributes:
+        places: `[batch]`, int32, the queries.
+        item_rows: `[batch, revisions, k]`, int32, feedback, `NO_ROW` after the last of each revision.
+        kinds: `[batch, revisions, k]`, int32, values of `FeedbackKind`.
+        ranks: `[batch, revisions, k]`, int32, first ranks, `NO_ROW` where unknown.
+        counts: `[batch, revisions]`, int32, how many items a revision was meant to have.
+        candidates: `[candidates]`, int32, item rows to rank.
+        relevant: `[batch, candidates]`, bool.
+        left_out: `[batch, candidates]`, bool, neither relevant nor wrong.
+        log_q: `[candidates]`, float32, log of how often each is expected among the candidates.
+    """
+
+    places: Int32
+    item_rows: Int32
+    kinds: Int32
+    ranks: Int32
+    counts: Int32
+    candidates: Int32
+    relevant: np.ndarray
+    left_out: np.ndarray
+    log_q: Float32
+
+
+class Steps:
+    """The steps of a training, each a pure function of seed and step.
+
+    Args:
+        mined: the queries to learn from.
+        settings: how.
+        items: rows of the catalogue.
+        seed: of every draw.
+    """
+
+    def __init__(self, mined: Mined, settings: Reformulation, items: int, seed: int) -> None:
+        self._mined, self._settings, self._items, self._seed = mined, settings, items, seed
+        self._relevant = membership(mined.relevant, items)
+        self._excluded = membership(mined.excluded, items)
+        self.batch_size = min(settings.batch_size, len(mined))
+        self.steps_per_epoch = len(mined) // self.batch_size
+
+    def step(self, number: int) -> Step:
+        """Return a step; each epoch is a new order of all queries, an incomplete batch left out."""
+        epoch, place = divmod(number, self.steps_per_epoch)
+        order = np.random.default_rng([self._seed, 12, epoch]).permutation(len(self._mined))
+        places = np.sort(order[place * self.batch_size : (place + 1) * self.batch_size]).astype(np.int32)
+        random = np.random.default_rng([self._seed, 13, number])
+        settings, k = self._settings, self._settings.feedback_k
+        shape = (len(places), settings.revisions, k)
+        item_rows, ranks = np.full(shape, NO_ROW, np.int32), np.full(shape, NO_ROW, np.int32)
+        kinds = np.full(shape, FeedbackKind.PSEUDO, np.int32)
+        counts = random.random((len(places), k + 1)).argsort(axis=1)[:, : settings.revisions].astype(np.int32)
+        told = np.zeros((len(places), self._items), bool)
+        for row, query in enumerate(places):
+            explicit = random.random() < settings.explicit_rate
+            for revision in range(settings.revisions):
+                if revision == 0 or not settings.nested:
+                    drawn = self._explicit(query, random) if explicit else self._pseudo(query, random)
+                count = min(counts[row, revision], len(drawn[0]))
+                for target, values in zip((item_rows, kinds, ranks), drawn, strict=True):
+                    target[row, revision, :count] = values[:count]
+            asked = explicit or settings.answers == "mask"
+            if asked:
+                used = item_rows[row][item_rows[row] != NO_ROW]
+                told[row, used] = True
+        candidates, log_q = self._candidates(places, random)
+        relevant = self._relevant[places][:, candidates].toarray()
+        told = told[:, candidates] & relevant
+        left_out = (self._excluded[places][:, candidates].toarray() & ~relevant) | told
+        return Step(places, item_rows, kinds, ranks, counts, candidates, relevant & ~told, left_out, log_q)
+
+    def _pseudo(self, query: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows, kinds and ranks of one query's first results, in the order in which they are used up."""
+        settings = self._settings
+        found = self._mined.first.item_rows[query]
+        ranks = np.flatnonzero(found != NO_ROW)
+        if settings.answers == "drop":
+            ranks = ranks[~np.isin(found[ranks], self._mined.relevant[query])]
+        ranks = ranks[: settings.feedback_k]
+        if settings.order == "shuffled":
+            ranks = random.permutation(ranks)
+        rows = found[ranks].copy()
+        noisy = random.random(len(rows)) < settings.noise_rate
+        rows[noisy] = random.integers(0, self._items, noisy.sum())
+        return rows, np.full(len(rows), FeedbackKind.PSEUDO), ranks
+
+    def _explicit(self, query: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return some of the relevant items as liked, at most half, and some wrong first results as disliked."""
+        relevant = self._mined.relevant[query]
+        found = self._mined.first.item_rows[query]
+        wrong = found[(found != NO_ROW) & ~np.isin(found, relevant)]
+        liked = random.permutation(relevant)[: max(len(relevant) // 2, 0)]
+        k = self._settings.feedback_k
+        disliked = random.permutation(wrong)[: random.binomial(min(k, len(wrong)), DISLIKED_RATE)]
+        liked = liked[: k - len(disliked)]
+        rows = np.concatenate([liked, disliked])
+        kinds = np.repeat([FeedbackKind.LIKED, FeedbackKind.DISLIKED], [len(liked), len(disliked)])
+        order = random.permutation(len(rows))
+        return rows[order], kinds[order], np.full(len(rows), NO_ROW)
+
+    def _candidates(self, places: Int32, random: np.random.Generator) -> tuple[Int32, Float32]:
+        if self._items <= self._settings.exact_items:
+            return np.arange(self._items, dtype=np.int32), np.zeros(self._items, np.float32)
+        first = self._mined.first.item_rows[places].ravel()
+        forced = np.unique(np.concatenate([first[first != NO_ROW], self._mined.relevant.take(places).rows]))
+        others = np.setdiff1d(np.unique(random.integers(0, self._items, self._settings.sampled_items)), forced)
+        # The sample stands for all items that are not forced: each for as many as there are to one drawn.
+        log_q = np.log(max(len(others), 1) / max(self._items - len(forced), 1))
+        return (
+            np.concatenate([forced, others]).astype(np.int32),
+            np.concatenate([np.zeros(len(forced)), np.full(len(others), log_q)]).astype(np.float32),
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained reformulator.
+
+    Attributes:
+        weights: of the best epoch.
+        metrics: the validation metric after each epoch.
+        losses: mean training loss of each epoch, in nats.
+    """
+
+    weights: Weights
+    metrics: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+def train_reformulator(
+    mined: Mined,
+    item_vectors: Float32,
+    settings: Reformulation,
+    *,
+    seed: int,
+    validate: Callable[[Weights], float],
+    folder: Path,
+) -> Trained:
+    """Train, or go on with a training that was interrupted, to its end.
+
+    Args:
+        mined: the queries to learn from.
+        item_vectors: `[items, dim]`, float32, unit length; constants.
+        settings: how.
+        seed: of the weights and of every draw.
+        validate: returns the validation metric of weights, larger is better; asked before and after each epoch.
+        folder: holds the checkpoint and TensorBoard events; made if needed.
+
+    Raises:
+        InterruptedRun: SIGINT or SIGTERM came; everything up to the last whole epoch was written.
+        SettingError: training diverged.
+        DataError: the checkpoint is damaged.
+    """
+    tf.keras.utils.set_random_seed(seed)
+    return _Loop(mined, item_vectors, settings, seed, validate, folder).run_to_end()
+
+
+class _Loop:
+    def __init__(
+        self,
+        mined: Mined,
+        item_vectors: Float32,
+        settings: Reformulation,
+        seed: int,
+        validate: Callable[[Weights], float],
+        folder: Path,
+    ) -> None:
+        self._settings, self._validate, self._folder, self._seed = settings, validate, folder, seed
+        self._steps = Steps(mined, settings, len(item_vectors), seed)
+        self._items = tf.constant(item_vectors)
+        lengths = np.linalg.norm(mined.query_vectors, axis=1, keepdims=True)
+        self._queries = tf.constant(mined.query_vectors / np.maximum(lengths, 1e-12))
+        initial = settings.reformulator.initial(item_vectors.shape[1], seed)
+        self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in initial.items()}
+        self._best = {name: tf.Variable(value, trainable=False) for name, value in initial.items()}
+        total = self._steps.steps_per_epoch * settings.epochs
+        decay = tf.keras.optimizers.schedules.CosineDecay(settings.learning_rate, total)
+        self._optimizer = tf.keras.optimizers.Adam(decay, global_clipnorm=1.0)
+        self._optimizer.build(list(self._weights.values()))
+        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # Place 0 is the look before training.
+        self._looks = tf.Variable(np.full((2, settings.epochs + 1), np.nan), dtype=tf.float64, trainable=False)
+        everything = tf.train.Checkpoint(
+            weights=self._weights, best=self._best, optimizer=self._optimizer, epoch=self._epoch, looks=self._looks
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._latest = tf.train.CheckpointManager(everything, str(folder / "checkpoints"), max_to_keep=1)
+        self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        self._train_step = tf.function(self._step, reduce_retracing=True)
+
+    def run_to_end(self) -> Trained:
+        try:
+            self._latest.restore_or_initialize()
+        except (tf.errors.OpError, ValueError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            got = verbatim(reason)
+            raise DataError(describe(str(self._folder), got, "a checkpoint of this training", "Remove it.")) from None
+        if np.isnan(self._looks.numpy()[0, 0]):
+            self._look(0, float("nan"))
+        epochs = self._settings.epochs
+        with stop_request() as stop, task("train", epochs, "epochs") as running, self._events.as_default():
+            running.start_at(int(self._epoch.numpy()))
+            for epoch in range(int(self._epoch.numpy()), epochs):
+                if self._patience_is_over():
+                    break
+                losses = []
+                for number in range(epoch * self._steps.steps_per_epoch, (epoch + 1) * self._steps.steps_per_epoch):
+                    losses.append(self._train_step(**self._tensors(self._steps.step(number))))
+                    if stop.is_set():
+                        raise InterruptedRun(
+                            f"interrupted in epoch {epoch + 1} of {epochs}; the {epoch} before are kept in "
+                            f"{self._folder}. Run the same command to go on."
+                        )
+                self._look(epoch + 1, float(np.mean([float(loss) for loss in losses])))
+                running.advance(1, f"{self._settings.validation_metric} {self._metrics()[-1]:.4f}")
+        weights = {name: variable.numpy() for name, variable in self._best.items()}
+        looks = self._looks.numpy()[:, : int(self._epoch.numpy()) + 1]
+        return Trained(weights, tuple(looks[0].tolist()), tuple(looks[1, 1:].tolist()))
+
+    def _step(self, **step: tf.Tensor) -> tf.Tensor:
+        batch, revisions, k = step["item_rows"].shape
+        with tf.GradientTape() as tape:
+            queries = tf.repeat(tf.gather(self._queries, step["places"]), revisions, axis=0)
+            rows = tf.reshape(step["item_rows"], [batch * revisions, k])
+            present = rows != NO_ROW
+            vectors = tf.gather(self._items, tf.maximum(rows, 0)) * tf.cast(present, tf.float32)[..., None]
+            feedback = Feedback(
+                vectors,
+                tf.reshape(step["kinds"], rows.shape),
+                tf.reshape(step["ranks"], rows.shape),
+                tf.einsum("bd,bkd->bk", queries, vectors),
+                present,
+            )
+            moved = self._moved(queries, feedback)
+            candidates = tf.gather(self._items, step["candidates"])
+            scores = tf.reshape(tf.matmul(moved, candidates, transpose_b=True), [batch, revisions, -1])
+            loss = self._settings.objective.loss(
+                scores, step["relevant"], step["left_out"], step["log_q"], step["counts"]
+            )
+        variables = list(self._weights.values())
+        self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss
+
+    def _moved(self, queries: tf.Tensor, feedback: Feedback) -> tf.Tensor:
+        rate = getattr(self._settings.reformulator, "dropout_rate", 0.0)
+        item_weights, further = self._settings.reformulator.direction(
+            tf.experimental.numpy,
+            queries,
+            feedback,
+            self._weights,
+            (lambda hidden: tf.nn.dropout(hidden, rate)) if rate else (lambda hidden: hidden),
+        )
+        item_weights = tf.where(feedback.present, item_weights, 0.0)
+        total = queries + tf.einsum("bk,bkd->bd", item_weights, feedback.vectors)
+        if further is not None:
+            total += further
+        # As at serving time: without feedback a query stays where it is.
+        some = tf.reduce_any(feedback.present, axis=1, keepdims=True)
+        return tf.where(some, tf.math.l2_normalize(total, axis=1, epsilon=1e-12), queries)
+
+    def _tensors(self, step: Step) -> dict[str, tf.Tensor]:
+        return {name: tf.constant(getattr(step, name)) for name in Step.__dataclass_fields__}
+
+    def _look(self, epoch: int, loss: float) -> None:
+        """Validate, remember the best weights, and write everything."""
+        if epoch and not np.isfinite(loss):
+            raise SettingError(
+                f"reformulation.learning_rate: got {self._settings.learning_rate:g}, with which training diverged in "
+                f"epoch {epoch}. Lower it, or raise reformulation.objective.temperature."
+            )
+        metric = self._validate({name: variable.numpy() for name, variable in self._weights.items()})
+        earlier = self._metrics()
+        if not len(earlier) or metric > max(earlier):
+            for name, variable in self._weights.items():
+                self._best[name].assign(variable)
+        self._looks[0, epoch].assign(metric)
+        self._looks[1, epoch].assign(loss)
+        self._epoch.assign(epoch)
+        with self._events.as_default():
+            tf.summary.scalar(f"validation/{self._settings.validation_metric}", metric, epoch)
+            if epoch:
+                tf.summary.scalar("training/loss", loss, epoch)
+        self._latest.save(epoch)
+
+    def _metrics(self) -> list[float]:
+        metrics = self._looks.numpy()[0]
+        return metrics[~np.isnan(metrics)].tolist()
+
+    def _patience_is_over(self) -> bool:
+        metrics = self._metrics()
+        return 0 < self._settings.patience <= len(metrics) - 1 - int(np.argmax(metrics))
+
+
+def parameters(weights: Mapping[str, Any]) -> int:
+    """Return how many numbers a reformulator has learned."""
+    return sum(int(np.size(value)) for value in weights.values())
