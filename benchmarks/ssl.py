@@ -67,7 +67,12 @@ def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
     }
 
 
+REHEARSAL = (*QUICK, "ablation.baseline_search={}", "ablation.seeds=[1]", "training.batch_size=4096")
 STEP_COST_BAR = 2.2
+METRICS = 'ablation.metrics=["AP@10", "AP@50", "R@10", "R@50", "R@20", "nDCG@20"]'
+"""The paper's columns, and those by which recommenders are commonly compared."""
+BESIDE_PEERS = {"fraction": 1.0, "logq": True, "slice": "all", "comparison": "peers"}
+"""The case of the rows that are compared with other recommenders."""
 PATHS = {
     "rates": "training.learning_rate",
     "epochs": "training.epochs",
@@ -84,8 +89,9 @@ class Plan:
         run: a run file that comes with the package.
         overrides: for the whole data set.
         by_rate: further overrides for each share of the training interactions.
-        peers: recommenders of other kinds that are measured on the same cases, at the largest share: what is tried of
-            each on validation cases.
+        peers: recommenders of other kinds that are trained on everything and measured on the same cases: what is tried
+            of each on validation cases.
+        against_peers: overrides of the two-tower rows that stand beside them; none means that there are no peers.
         bars: the relative gains of the paper's Wikipedia table that CFM must reach, by training rate and metric.
     """
 
@@ -93,6 +99,7 @@ class Plan:
     overrides: tuple[str, ...]
     by_rate: Mapping[float, tuple[str, ...]]
     peers: Mapping[str, Sequence[Peer]]
+    against_peers: tuple[str, ...]
     bars: Mapping[float, Mapping[str, float]]
 
 
@@ -112,14 +119,37 @@ CHOICES = (
 """The other ways of choices that CFM leaves open: what becomes of the item's id, and where the items come from."""
 
 
+TRIED = (
+    'batch_4096 = {settings = {"training.batch_size" = 4096}, search = {}}',
+    'learned_temperature = {settings = {"objective.learned_temperature" = true}, search = {}}',
+    'mixed_negatives = {settings = {"objective.uniform_negatives" = 1024}, search = {}}',
+    'dim_128 = {settings = {"tower.hidden" = [256]}, search = {"tower.dim" = [128]}}',
+)
+"""What was tried on the baseline to come closer to the peers."""
+
+OTHER_LINKS = """
+with_history = {search = {}, settings = {"query.features" = {
+  article = {kind = "id", width = 32}, title = {kind = "text", width = 32, buckets = 10000, max_terms = 8},
+  cat_l1 = {kind = "multi_categorical", max_values = 4}, cat_l2 = {kind = "multi_categorical", max_values = 4},
+  cat_l3 = {kind = "multi_categorical", max_values = 4}, lead = {kind = "text", width = 32, max_terms = 24},
+  links = {kind = "history", length = 20}}}}
+""".replace("\n", " ").strip()
+"""Other links of the same page as its history; the item side's features besides."""
+
+
 def _variants(*rows: str) -> str:
     return f"ablation.variants={{{', '.join(rows)}}}"
+
+
+def _rows_beside_peers(*rows: str) -> tuple[str, ...]:
+    names = ["cfm", *(row.partition(" ")[0] for row in rows)]
+    return (_variants(*rows), f"ablation.subjects={json.dumps(names)}", 'ablation.logq=["counts"]', "ablation.trials=1")
 
 
 PLANS: dict[str, Plan] = {
     "wikispeedia": Plan(
         "wikispeedia",
-        ('ablation.logq=["none", "counts"]',),
+        ('ablation.logq=["none", "counts"]', METRICS),
         {
             1.0: (
                 _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
@@ -134,26 +164,32 @@ PLANS: dict[str, Plan] = {
             ),
         },
         CLASSIC | _librecommender(epochs=(5, 10, 20), temperature=0.07),
+        (
+            _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
+            "ablation.baseline_trials=8",
+            *_rows_beside_peers(*TRIED, BOTH, OTHER_LINKS),
+            "ablation.seeds=[1, 2, 3]",
+        ),
         {1.0: {"AP@10": 0.07, "R@50": 0.04}, 0.1: {"AP@10": 0.21, "R@50": 0.18}},
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (_variants(BOTH), "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
-        {
-            1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.07, 0.1], dims=[64]),),
-            0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.07, 0.1], dims=[64]),),
-        },
+        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        {0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.07, 0.1], dims=[64]),)},
         CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
+        (
+            _search(rates=[0.1], epochs=[5], temperatures=[0.1, 0.15], dims=[64]),
+            *_rows_beside_peers(*TRIED),
+            "ablation.seeds=[1]",
+        ),
         {},
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (_variants(BOTH), "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
-        {
-            1.0: (_search(rates=[0.05, 0.1], epochs=[3], temperatures=[0.05, 0.07], dims=[64]),),
-            0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.05, 0.07], dims=[64]),),
-        },
-        CLASSIC,
+        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        {0.1: (_search(rates=[0.05, 0.1], epochs=[10], temperatures=[0.05, 0.07], dims=[64]),)},
+        {},
+        (),
         {},
     ),
 }
@@ -161,8 +197,8 @@ PLANS: dict[str, Plan] = {
 
 def run_of(plan: Plan, training_rate: float, quick: bool) -> Run:
     """Return the run of one share of the training interactions."""
-    overrides = [*plan.overrides, *plan.by_rate[training_rate], f"ablation.training_rates=[{training_rate}]"]
-    return config.load(plan.run, [*overrides, *(QUICK if quick else ())])
+    overrides = [*plan.by_rate[training_rate], f"ablation.training_rates=[{training_rate}]"]
+    return config.load(plan.run, [*plan.overrides, *overrides, *(REHEARSAL if quick else ())])
 
 
 def add_ablation(report: Report, found: Ablation) -> None:
@@ -208,7 +244,7 @@ def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], fol
     prepared = prepare(run, folder / "prepared-for-peers")
     validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    case = {"fraction": run.data.training_rate, "logq": True, "slice": "all"}
+    case = BESIDE_PEERS
     metric = run.ablation.tuning_metric
     for name, tried in peers.items():
         try:
@@ -291,16 +327,20 @@ def add_step_cost(report: Report, run: Run, folder: Path, steps: int = 20, round
     report.note(f"Bar {word}: the dearest row's step costs {worst:.2f} times a plain step, wanted < {STEP_COST_BAR}.")
 
 
-def compare(report: Report, found: Ablation, plan: Plan) -> None:
-    """Say how the best two-tower row stands to the best peer."""
-    case = next((case for case in found.cases if case.logq != "none"), None)
-    rows = [row for row in report.rows if row.subject in plan.peers]
+def compare(report: Report, found: Ablation, peers: Mapping[str, Sequence[Peer]]) -> None:
+    """Add the two-tower rows beside the peers, and say how the best of them stands to the best peer."""
+    (case,) = found.cases
+    rows = [row for row in report.rows if row.subject in peers]
     for metric in found.metrics:
-        peers = [row for row in rows if row.metric == metric]
-        ours = [found.find(case, "all", name, metric) for name in found.subjects] if case is not None else []
-        if not peers or not ours:
+        ours = [found.find(case, "all", name, metric) for name in found.subjects]
+        for entry in ours:
+            report.add_interval(
+                BESIDE_PEERS, f"two_tower_{entry.subject}", metric, entry.value, entry.low, entry.high, entry.seeds
+            )
+        of_peers = [row for row in rows if row.metric == metric]
+        if not of_peers:
             continue
-        best, peer = max(ours, key=lambda entry: entry.value), max(peers, key=lambda row: row.value)
+        best, peer = max(ours, key=lambda entry: entry.value), max(of_peers, key=lambda row: row.value)
         word = "leads" if best.value > peer.value else "TRAILS"
         report.note(
             f"{metric}: our best two-tower ({best.subject}, {best.value:.4f}) {word} the best peer "
@@ -322,14 +362,20 @@ def bench(data: str, fractions: Sequence[float], quick: bool, jobs: int, work: P
         found = ablate(run, home, jobs)
         add_ablation(report, found)
         judge(report, found, plan.bars.get(rate, {}))
-        if rate == max(plan.by_rate):
-            peers = {name: tried[:1] for name, tried in CLASSIC.items()} if quick else plan.peers
-            add_peers(report, run, peers, home)
-            compare(report, found, plan)
-            add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
         results.mkdir(parents=True, exist_ok=True)
         for drawing in show.plot(found, results, f"{name}-{rate:g}"):
             report.note(f"Plot: [{drawing.name}]({drawing.name}).")
+        if rate == max(plan.by_rate):
+            add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
+    if plan.against_peers:
+        rehearsal = (*REHEARSAL, "ablation.subjects=['cfm']") if quick else ()
+        run = config.load(plan.run, [*plan.overrides, *plan.against_peers, *rehearsal])
+        peers = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
+        if quick:
+            report.note("Of the peers, LibRecommender is not rehearsed: it makes an environment of its own.")
+        home = work / name / "peers"
+        add_peers(report, run, peers, home)
+        compare(report, ablate(run, work / name / "1" if not quick else home, jobs), peers)
     report.note(found.notice)
     print(report.write(results).read_text(encoding="utf-8"))
 
