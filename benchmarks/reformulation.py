@@ -428,7 +428,7 @@ def main(
     work = work / name
     results.mkdir(parents=True, exist_ok=True)
     chosen = data or ([next(iter(WORLDS))] if quick else list(WORLDS))
-    for place, asked in enumerate(chosen):
+    for asked in chosen:
         if asked not in WORLDS:
             raise typer.BadParameter(f"got {asked!r}, expected one of {', '.join(WORLDS)}")
         try:
@@ -437,7 +437,7 @@ def main(
             report.note(f"{asked} was left out: {error}")
             continue
         rows = dict(LEARNED)
-        if place == 0 and attempts:
+        if asked == chosen[0] and attempts:
             rows |= dict(itertools.islice(ATTEMPTS.items(), 1 if quick else None))
         found = {
             kind: judged(world, [[NamedReformulator(kind, choice)] * len(world.folds)])
