@@ -68,8 +68,10 @@ ATTEMPTS: Mapping[str, tuple[str, ...]] = {
 }
 """What was tried besides, on the first data set, one seed each; each differs from `attention_lol` in one thing."""
 
-TEXT = ("epochs=30", "batch_size=128", "learning_rate=0.0005", "patience=8", "objective.temperature=0.1")
-RECOMMENDATION = ("epochs=10", "learning_rate=0.0005", "patience=4", "objective.temperature=0.1")
+TEXT = ("epochs=30", "batch_size=128", "learning_rate=0.0005", "patience=8")
+RECOMMENDATION = ("epochs=10", "learning_rate=0.0005", "patience=4")
+TEMPERATURES = (0.05, 0.1)
+DONE = "done"
 QUICK = ("epochs=1", "patience=0")
 
 
@@ -207,26 +209,48 @@ WORLDS: Mapping[str, Callable[[Path], World]] = {
 
 
 def reformulators(
-    world: World, subject: str, overrides: Sequence[str], seed: int, work: Path, quick: bool
-) -> list[NamedReformulator]:
-    """Return one trained reformulator for each fold; what was trained before is read."""
-    told = [f"reformulation.{each}" for each in (*world.settings, *overrides, *(QUICK if quick else ()))]
+    world: World, subject: str, overrides: Sequence[str], seed: int, work: Path
+) -> tuple[list[NamedReformulator], float]:
+    """Return one trained reformulator for each fold, and the mean of their best validations; trained ones are read."""
+    told = [f"reformulation.{each}" for each in (*world.settings, *overrides)]
     run = config.load("wikispeedia", _doubled(told))
-    settings = run.reformulation
     named = []
-    for place, fold in enumerate(world.folds):
-        decide = [config.plain_tables(run)["reformulation"], seed, dict(fold.train.facts), len(fold.train)]
+    for fold in world.folds:
+        decide = [
+            config.plain_tables(run)["reformulation"],
+            seed,
+            dict(fold.train.facts),
+            fold.train.case_ids.to_pylist(),
+        ]
         digest = hashlib.sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()[:12]
         home = work / "trained" / f"{subject}-{seed}-{digest}"
-        if not (home / "done").exists():
+        if not (home / DONE).exists():
             home.mkdir(parents=True, exist_ok=True)
             fitted = reformulation.fitted(
-                fold.train, fold.train_vectors, settings, name=subject, seed=seed, folder=home / "training"
+                fold.train, fold.train_vectors, run.reformulation, name=subject, seed=seed, folder=home / "training"
             )
             fitted.save(home, default=False)
-            (home / "done").touch()
+            (home / DONE).touch()
         named.append(Reformulators.load(home).get(subject))
-    return named
+    return named, float(np.mean([max(one.facts["validations"]) for one in named]))
+
+
+def tuned(
+    world: World, subject: str, overrides: Sequence[str], seeds: Sequence[int], work: Path, quick: bool
+) -> tuple[list[list[NamedReformulator]], str]:
+    """Return a row's reformulators for each seed, with the loss temperature that validation queries chose, and which.
+
+    The first seed chooses; every row has the same choice.
+    """
+    overrides = (*overrides, *(QUICK if quick else ()))
+    looks = {}
+    for temperature in TEMPERATURES[:1] if quick else TEMPERATURES:
+        choice = (f"objective.temperature={temperature}", *overrides)
+        looks[choice] = reformulators(world, subject, choice, seeds[0], work)
+        print(f"{world.name}: {subject}, temperature {temperature}: {looks[choice][1]:.4f}", flush=True)
+    best = max(looks, key=lambda choice: looks[choice][1])
+    others = [reformulators(world, subject, best, seed, work)[0] for seed in seeds[1:]]
+    return [looks[best][0], *others], best[0]
 
 
 def _doubled(overrides: Sequence[str]) -> list[str]:
@@ -445,10 +469,9 @@ def main(
         }
         one_each = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
         for subject, overrides in rows.items():
-            trained = []
-            for seed in range(1, (1 if quick or subject in ATTEMPTS else seeds) + 1):
-                trained.append(reformulators(world, subject, overrides, seed, work, quick))
-                print(f"{world.name}: {subject}, seed {seed} trained", flush=True)
+            runs = range(1, (1 if quick or subject in ATTEMPTS else seeds) + 1)
+            trained, temperature = tuned(world, subject, overrides, runs, work, quick)
+            report.note(f"{world.name}: {subject} with {temperature}, chosen on validation queries.")
             found[subject] = judged(world, trained)
             one_each[subject] = trained[0][0]
         cases = len(found[LOL].free[0].fell_back[0])
