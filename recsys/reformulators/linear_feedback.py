@@ -32,14 +32,14 @@ class LinearFeedback:
     Attributes:
         a: weight of the query before training, > 0.
         b: exponent of the confidence before training, > 0.
-        c: weight of a pair before training.
+        c: weight of a pair before training; 0 starts from the query as it is.
     """
 
     learned: ClassVar[bool] = True
 
     a: float = Field(default=1.0, gt=0)
     b: float = Field(default=1.0, gt=0)
-    c: float = 0.1
+    c: float = 0.0
 
     def initial(self, dim: int, seed: int) -> dict[str, Float32]:
         """Return the weights before training: the logarithms of a and b, and c; each a scalar."""
