@@ -20,8 +20,9 @@ SECTIONS = {
     "features": "[item.features.<name>], [query.features.<name>]",
     "towers": "[tower]",
     "augmentations": "[[self_supervision.augmentations]], [[item.augmentations]]",
-    "objectives": "[objective], [self_supervision.objective]",
+    "objectives": "[objective], [self_supervision.objective], [reformulation.objective]",
     "indexes": "[index]",
+    "reformulators": "[reformulation.reformulator]",
 }
 STAGES = {
     "run": config.Run,
@@ -34,6 +35,7 @@ STAGES = {
     "training.schedule": config.Schedule,
     "evaluation": config.Evaluation,
     "ablation": config.AblationPlan,
+    "reformulation": config.Reformulation,
 }
 
 
