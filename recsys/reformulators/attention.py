@@ -83,9 +83,9 @@ class Attention:
                 f"{layer}/attention_in": drawn(width, 3 * width),
                 f"{layer}/attention_out": drawn(width, width),
                 f"{layer}/hidden_level": level(),
-                f"{layer}/hidden_in": drawn(width, 4 * width),
-                f"{layer}/hidden_bias": np.zeros(4 * width, np.float32),
-                f"{layer}/hidden_out": drawn(4 * width, width),
+                f"{layer}/hidden_in": drawn(width, 2 * width),
+                f"{layer}/hidden_bias": np.zeros(2 * width, np.float32),
+                f"{layer}/hidden_out": drawn(2 * width, width),
             }
         return weights
 
