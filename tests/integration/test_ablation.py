@@ -273,6 +273,10 @@ def told(stat: Path) -> tuple[str, int]:
         ({"subjects": ["cfn"]}, r"ablation\.subjects: no row named 'cfn'\. Did you mean 'cfm'"),
         ({"metrics": ["recall"]}, r"ablation\.metrics: got 'recall'"),
         ({"tuning_metric": "best"}, r"ablation\.tuning_metric: got 'best'"),
+        (
+            {"baseline_search": {"objective.logq": ["none", "counts"]}},
+            r"^row 'baseline' .* objective\.logq: got",
+        ),
     ],
 )
 def test_a_setting_that_does_not_exist_is_told_before_anything_is_read_or_trained(plan, message, block_world, tmp_path):
@@ -280,6 +284,13 @@ def test_a_setting_that_does_not_exist_is_told_before_anything_is_read_or_traine
     with pytest.raises(SettingError, match=message):
         ablate(run, tmp_path)
     assert [path for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_rows_that_do_not_fit_the_features_are_named_with_the_way_out(block_world, tmp_path):
+    item = {"features": {"id": {"kind": "id", "width": 4}, "taste": {"kind": "categorical", "width": 4}}}
+    run = config.from_tables(ablation_run(block_world, item=item, ablation={**PLAN, "subjects": []}))
+    with pytest.raises(SettingError, match=r"^row 'rfm' of .* random_mask over 1 features .* ablation\.subjects\.$"):
+        ablate(run, tmp_path)
 
 
 def test_without_validation_cases_it_says_what_to_do(block_world, tmp_path):
