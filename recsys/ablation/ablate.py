@@ -14,7 +14,7 @@ from recsys.ablation.cells import Case, Cell, Cells, asked
 from recsys.ablation.rows import BASELINE, combinations, put, row_tables, subjects_of
 from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
 from recsys.config import AblationPlan, Run
-from recsys.errors import DataError, SettingError, describe, verbatim
+from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import measure, parse
@@ -40,7 +40,11 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
     with exclusive(home):
-        return _Rounds(run, home, jobs or len(os.sched_getaffinity(0))).run_to_end()
+        try:
+            return _Rounds(run, home, jobs or len(os.sched_getaffinity(0))).run_to_end()
+        except KeyboardInterrupt:
+            told = f"interrupted; finished cells are kept in {home}. Run the same command to go on."
+            raise InterruptedRun(told) from None
 
 
 class _Rounds:
