@@ -37,7 +37,7 @@ class Row:
         metric: what was measured, with its unit in the name (`query_us`, `index_bytes`) or an ir-measures name.
         value: median over the runs, or the value itself where it was given with an interval.
         low: lower end of the interval; equal to `value` for one run.
-        high: upper end of the interval.
+        high: upper end of the interval; NaN, which JSON holds as null, where there is none.
         runs: measurements behind the value.
     """
 
@@ -131,10 +131,10 @@ class Report:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(self.distributions),
-            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "rows": [_plain(row) for row in self.rows],
             "notes": self.notes,
         }
-        _replace(folder / f"{self.benchmark}.json", json.dumps(content, indent=1) + "\n")
+        _replace(folder / f"{self.benchmark}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
         return _replace(folder / f"{self.benchmark}.md", self._markdown(content))
 
     def _markdown(self, content: Mapping[str, Any]) -> str:
@@ -205,6 +205,11 @@ def versions(distributions: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _plain(row: Row) -> dict[str, Any]:
+    """Return a row for JSON, which has no NaN."""
+    return {name: None if value != value else value for name, value in dataclasses.asdict(row).items()}
+
+
 def _cell(row: Row) -> str:
     if row.low == row.value == row.high:
         return _number(row.value)
@@ -212,6 +217,8 @@ def _cell(row: Row) -> str:
 
 
 def _number(value: float) -> str:
+    if value != value:
+        return "no bound"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

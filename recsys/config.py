@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +18,8 @@ from recsys.registry import settings
 
 CHOICES = {"source": "sources", "split": "splits", "tower": "towers", "objective": "objectives", "index": "indexes"}
 """The sections of a run file that are a choice from a family."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 FEATURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -268,10 +270,10 @@ class AblationPlan:
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     training_rates: tuple[float, ...] = (1.0,)
     logq: tuple[Literal["counts", "streaming", "none"], ...] = ("counts",)
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    seeds: tuple[Seed, ...] = (1, 2, 3, 4, 5)
     metrics: tuple[str, ...] = ("AP@10", "AP@50", "R@10", "R@50")
     tuning_metric: str = "R@50"
-    tuning_seed: int = Field(default=0, ge=0)
+    tuning_seed: Seed = 0
     baseline_search: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     baseline_trials: int = Field(default=12, ge=1)
     trials: int = Field(default=8, ge=1)
@@ -310,7 +312,7 @@ class Run:
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     source: Any
     item: ItemSide
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    seed: Seed = 0
     data: Data = Field(default_factory=Data)
     query: QuerySide = Field(default_factory=QuerySide)
     split: Any

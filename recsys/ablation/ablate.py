@@ -11,10 +11,10 @@ from typing import Any
 
 from recsys import config
 from recsys.ablation.cells import Case, Cell, Cells, asked
-from recsys.ablation.rows import BASELINE, combinations, laid_over, put, subjects_of
+from recsys.ablation.rows import BASELINE, combinations, put, row_tables, subjects_of
 from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
 from recsys.config import AblationPlan, Run
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import measure, parse
@@ -40,7 +40,11 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
     with exclusive(home):
-        return _Rounds(run, home, jobs or len(os.sched_getaffinity(0))).run_to_end()
+        try:
+            return _Rounds(run, home, jobs or len(os.sched_getaffinity(0))).run_to_end()
+        except KeyboardInterrupt:
+            told = f"interrupted; finished cells are kept in {home}. Run the same command to go on."
+            raise InterruptedRun(told) from None
 
 
 class _Rounds:
@@ -55,8 +59,7 @@ class _Rounds:
         self._seconds: dict[str, float] = {}
 
     def run_to_end(self) -> Ablation:
-        for name in self._subjects:  # a wrong path in a search is told before anything is trained
-            self._trials(self._cases[0], name, {})
+        self._check_rows()
         for training_rate in self._plan.training_rates:
             self._prepare(training_rate)
         frozen, tuned_baseline = self._tune([BASELINE], {case: {} for case in self._cases}, "tune the baseline")
@@ -82,6 +85,15 @@ class _Rounds:
             seconds=self._seconds,
         )
 
+    def _check_rows(self) -> None:
+        """Tell a row that cannot be trained, such as one with a wrong path in its search, before anything is read."""
+        for name in self._subjects:
+            try:
+                self._trials(self._cases[0], name, {})
+            except SettingError as error:
+                advice = "" if self._plan.subjects else " Name the rows that fit in ablation.subjects."
+                raise SettingError(f"row {name!r} of the ablation: {error}{advice}") from None
+
     def _prepare(self, training_rate: float) -> None:
         case = Case(training_rate, self._plan.logq[0])
         run = self._cell(case, BASELINE, {}, {}, 0, "test").run
@@ -106,10 +118,9 @@ class _Rounds:
         seed: int,
         part: str,
     ) -> Cell:
-        tables = laid_over(self._base, self._subjects[subject].settings)
-        settled = {**frozen, **chosen, "data.training_rate": case.training_rate, "objective.logq": case.logq}
-        for path, value in settled.items():
-            put(tables, path, value)
+        tables = row_tables(self._base, frozen, self._subjects[subject], chosen)
+        put(tables, "data.training_rate", case.training_rate)
+        put(tables, "objective.logq", case.logq)
         # With every default written out, so that a cell is known by what it is, not by how it was said.
         return Cell(case, subject, chosen, seed, part, config.plain_tables(config.from_tables(tables)))
 

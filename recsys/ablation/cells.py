@@ -8,11 +8,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +31,6 @@ from recsys.evaluation.recommenders import VectorRecommender
 from recsys.files import save_array, storage, write_atomically
 from recsys.metrics.ranking import parse
 from recsys.stack import tf
-from recsys.training.loop import fit
 from recsys.types import Int32, Int64, RowSets
 
 CELLS_PER_WORKER = 24
@@ -97,6 +98,7 @@ class Cells:
 
     def __init__(self, home: Path, jobs: int) -> None:
         self._home, self._jobs = home, jobs
+        self._versions: dict[str, str] = {}
 
     def prepared(self, run: Run) -> Prepared:
         """Return the data of a run; runs that read the same share it."""
@@ -106,12 +108,11 @@ class Cells:
         """Train the cells that are not done yet, in worker processes; return the seconds that all of them took.
 
         Raises:
-            InterruptedRun: stopped by a signal.
-            DataError: a worker was killed.
+            DataError: a worker was killed, or the source's files changed.
         """
         folders = {self.folder(cell): cell for cell in cells}
-        waiting = {folder: cell for folder, cell in folders.items() if not (folder / DONE).exists()}
-        for run in {version(cell.run): cell.run for cell in waiting.values()}.values():
+        waiting = {folder: cell for folder, cell in folders.items() if _seconds(folder) is None}
+        for run in {self._version(cell): cell.run for cell in waiting.values()}.values():
             self.prepared(run)
         with progress.task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
@@ -119,7 +120,7 @@ class Cells:
             for start in range(0, len(waiting), CELLS_PER_WORKER * self._jobs):
                 at_once = list(waiting.items())[start : start + CELLS_PER_WORKER * self._jobs]
                 self._in_workers(dict(at_once), running)
-        return sum(json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"] for folder in folders)
+        return sum(filter(None, map(_seconds, folders)))
 
     def ranked(self, cell: Cell) -> Int32:
         """Return what a cell ranked for each case that has a reachable item, `[cases, depth]`."""
@@ -128,10 +129,17 @@ class Cells:
     def folder(self, cell: Cell) -> Path:
         """Return where a cell's files are: a name for people, and a digest of all that decides them."""
         deciding = {name: table for name, table in cell.tables.items() if name not in UNTRAINED}
-        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, version(cell.run)], sort_keys=True)
+        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, self._version(cell)], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
         case = f"{cell.case.training_rate:g}-{cell.case.logq}"
         return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"
+
+    def _version(self, cell: Cell) -> str:
+        """Return the version of a cell's data, asked once for each run: it looks at all files of the source."""
+        settled = json.dumps(cell.tables, sort_keys=True)
+        if settled not in self._versions:
+            self._versions[settled] = version(cell.run)
+        return self._versions[settled]
 
     def _data_folder(self, data_version: str) -> Path:
         return self._home / "prepared" / data_version[:16]
@@ -145,20 +153,17 @@ class Cells:
             (threads, os.getpid()),
         )
         try:
-            jobs = [
-                pool.submit(_work, cell, folder, self._data_folder(version(cell.run)))
-                for folder, cell in waiting.items()
-            ]
+            with _deaf_children():
+                jobs = [
+                    pool.submit(_work, cell, folder, self._data_folder(self._version(cell)), self._version(cell))
+                    for folder, cell in waiting.items()
+                ]
             for job in as_completed(jobs):
                 running.advance(1, job.result())
         except BrokenProcessPool:
             raise DataError(
                 f"{self._home}: a worker process was killed, perhaps for want of memory. Finished cells are kept: run "
                 "the same command again, with fewer --jobs."
-            ) from None
-        except (KeyboardInterrupt, InterruptedRun):
-            raise InterruptedRun(
-                f"interrupted; finished cells are kept in {self._home}. Run the same command to go on."
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -169,6 +174,25 @@ def asked(part: HeldOut) -> tuple[Int64, RowSets]:
     """Return the cases of a part that have a reachable item, and those items."""
     rows = np.flatnonzero(part.cases.reachable.sizes > 0)
     return rows, part.cases.reachable.take(rows)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Have processes that start within the block never see SIGINT: Ctrl-C reaches their parent, which ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _seconds(folder: Path) -> float | None:
+    """Return how long a finished cell took; None where it is not finished, or a file of it is missing or damaged."""
+    try:
+        np.load(folder / RANKED, mmap_mode="r")
+        return float(json.loads((folder / DONE).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _start_worker(threads: int, parent: int) -> None:
@@ -195,16 +219,20 @@ def _end(workers: Sequence[multiprocessing.process.BaseProcess]) -> None:
         worker.kill()
 
 
-def _work(cell: Cell, folder: Path, data: Path) -> str:
+def _work(cell: Cell, folder: Path, data: Path, data_version: str) -> str:
     """Train one cell and write its rankings; return what progress says of it."""
     try:
-        return _trained(cell, folder, data)
+        return _trained(cell, folder, data, data_version)
     except InterruptedRun:
         # Not back to the pool: it has handed out further cells, and a worker that ended may hold its lock.
         os._exit(1)
 
 
-def _trained(cell: Cell, folder: Path, data: Path) -> str:
+def _trained(cell: Cell, folder: Path, data: Path, data_version: str) -> str:
+    if version(cell.run) != data_version:
+        raise DataError("source: its files changed while the ablation ran. Run the same command to begin anew.")
+    from recsys.training.loop import fit  # brings TensorFlow, which the parent does without
+
     tf.keras.backend.clear_session()
     run, prepared = cell.run, prepare(cell.run, data)
     part = held_out(run, prepared, cell.part, run.evaluation.max_cases)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from recsys.config import AblationPlan
+from recsys.config import FEATURE_NAME, AblationPlan
 from recsys.errors import SettingError, describe, unknown, verbatim
 
 BASELINE = "baseline"
+SHARED = ("seed", "source", "data", "query.entity", "split", "objective.logq", "evaluation", "ablation")
+"""What no row may change: all answer the same questions after the same interactions, case by case."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def subjects_of(plan: AblationPlan) -> dict[str, Subject]:
 
 def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) -> Subject:
     where = f"ablation.variants.{name}"
+    if not FEATURE_NAME.fullmatch(name):
+        raise SettingError(describe("ablation.variants", name, "letters, digits, '_', '-' and '.'"))
     if name in SUBJECTS:
         raise SettingError(describe(where, name, "a name that no row of the paper has"))
     if extra := table.keys() - {"like", "settings", "search"}:
@@ -96,6 +100,39 @@ def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) 
     for path, value in table.get("settings", {}).items():
         put(settings, path, value)
     return Subject(settings, table.get("search", known[like].search))
+
+
+def row_tables(
+    base: Mapping[str, Any], frozen: Mapping[str, Any], subject: Subject, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the tables of a row: the baseline's settings, those that the row has of its own, those that it searches.
+
+    Args:
+        base: the run without a second task.
+        frozen: values that tuning chose for the baseline, by path.
+        subject: the row.
+        chosen: values of its searched settings, by path.
+
+    Raises:
+        SettingError: the row would be asked other cases than the baseline, or a path does not fit.
+    """
+    tables = copy.deepcopy(dict(base))
+    for path, value in frozen.items():
+        put(tables, path, value)
+    tables = laid_over(tables, subject.settings)
+    for path, value in chosen.items():
+        put(tables, path, value)
+    for path in SHARED:
+        if (got := _at(tables, path)) != _at(base, path):
+            advice = "All rows share it; ablation.training_rates and ablation.logq compare cases."
+            raise SettingError(describe(path, got, "what the run file says", advice))
+    return tables
+
+
+def _at(tables: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        tables = tables.get(part) if isinstance(tables, Mapping) else None
+    return tables
 
 
 def combinations(search: Mapping[str, Sequence[Any]], trials: int, seed: int) -> list[dict[str, Any]]:

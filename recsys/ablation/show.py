@@ -30,7 +30,7 @@ CAPTION = (
 def titled(case: Case) -> str:
     """Return a case in words."""
     correction = "plain softmax" if case.logq == "none" else f"logQ from {case.logq}"
-    return f"{case.training_rate:.0%} of the training data, {correction}"
+    return f"{100 * case.training_rate:g}% of the training data, {correction}"
 
 
 def render(ablation: Ablation, console: Console) -> None:
@@ -192,9 +192,13 @@ def _cell(entry: Measured | None) -> str:
 
 def _gain(entry: Measured) -> str:
     if entry.gain_rate != entry.gain_rate:
-        return "the baseline finds too little"
+        return "the baseline finds nothing"
     star = " *" if entry.gain_low > 0 or entry.gain_high < 0 else ""
-    return f"{entry.gain_rate:+.1%} [{entry.gain_low:+.1%}, {entry.gain_high:+.1%}]{star}"
+    return f"{entry.gain_rate:+.1%} [{_bound(entry.gain_low)}, {_bound(entry.gain_high)}]{star}"
+
+
+def _bound(gain: float) -> str:
+    return "no bound" if gain != gain else f"{gain:+.1%}"
 
 
 def _flat(entry: Measured) -> dict[str, Any]:

@@ -55,9 +55,9 @@ class Measured:
         value: mean over seeds and cases, 0..1.
         low: lower bound of its 95 % interval.
         high: upper bound.
-        gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0, be it in one resample.
-        gain_low: lower bound of its paired 95 % interval.
-        gain_high: upper bound.
+        gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0.
+        gain_low: lower bound of its paired 95 % interval; NaN where there is none.
+        gain_high: upper bound; NaN where there is none, because the baseline measures 0 in too many resamples.
     """
 
     case: Case
@@ -194,10 +194,24 @@ def _bounds(means: Float64) -> tuple[float, float]:
 
 
 def _gain(values: Float64, baseline: Float64, means: Float64, of_baseline: Float64) -> tuple[float, float, float]:
-    """Return the relative gain with its paired interval; NaN where the baseline measures 0, be it in one resample."""
-    if baseline.mean() == 0 or (of_baseline <= 0).any():
+    """Return the relative gain with its paired interval; NaN where the baseline measures 0, or a bound is not finite.
+
+    Of a resample in which the baseline measures 0, the gain may be anything up to infinity: each bound takes what is
+    worst for it, the lower one -1 where the row measures 0, too.
+    """
+    if baseline.mean() == 0:
         return float("nan"), float("nan"), float("nan")
-    return float(values.mean() / baseline.mean() - 1), *_bounds(means / of_baseline - 1)
+    gains = np.divide(means, of_baseline, out=np.full_like(means, np.inf), where=of_baseline > 0) - 1
+    neither = (of_baseline <= 0) & (means <= 0)
+    low, high = _quantile(np.where(neither, -1.0, gains), 0.025), _quantile(gains, 0.975)
+    return float(values.mean() / baseline.mean() - 1), low, high
+
+
+def _quantile(values: Float64, at: float) -> float:
+    """Return a quantile of values that may be infinite; NaN where it is itself."""
+    with np.errstate(invalid="ignore"):  # between infinite neighbours NumPy interpolates to NaN
+        found = float(np.quantile(values, at))
+    return found if np.isfinite(found) else float("nan")
 
 
 def _slices(test: HeldOut) -> dict[str, Bool]:

@@ -184,7 +184,8 @@ class _Loop:
         except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(
-                f"{self._folder}: the checkpoint cannot be read ({reason}). Begin anew: --restart."
+                f"{self._folder}: the checkpoint cannot be read ({reason}). Begin anew: --restart, "
+                "or delete the folder."
             ) from None
 
     def _check(self, step: int, loss: float) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from recsys import config
 from recsys.ablation import show
 from recsys.ablation.ablate import ablate
 from recsys.ablation.rows import SUBJECTS
-from recsys.errors import DataError, RefusedError, SettingError
+from recsys.errors import DataError, InterruptedRun, RefusedError, SettingError
 from tests.worlds import USERS, block_run
 
 AT_MOST_S = 600
@@ -81,7 +82,7 @@ def started(run_file: Path, work: Path) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "recsys.cli", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     ) as process:  # fmt: skip
         try:
             yield process
@@ -208,13 +209,15 @@ def test_an_ablation_that_is_killed_and_then_interrupted_ends_with_the_same_resu
     wait_until(lambda: not alive(workers))
     assert tuned < len(trained(home)) < tuned + 4
 
-    # The last one trains and the other worker has nothing to do when SIGINT comes: both end, one after a checkpoint.
+    # The last one trains and the other worker has nothing to do when Ctrl-C sends SIGINT to all of them: the parent
+    # alone obeys it and ends both, one after a checkpoint.
     with started(run_file, tmp_path) as process:
         wait_until(lambda: len(trained(home)) == tuned + 3 and checkpoints(home), process)
         workers = children(process.pid)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         output = process.communicate(timeout=AT_MOST_S)[0]
     assert process.returncode == 130, output
+    assert "Traceback" not in output
     assert "Run the same command to go on." in output
     wait_until(lambda: not alive(workers))
     assert not (home / "ablation.json").exists()
@@ -226,6 +229,25 @@ def test_an_ablation_that_is_killed_and_then_interrupted_ends_with_the_same_resu
     assert once.keys() == resumed.keys()
     for name, rows in once.items():
         np.testing.assert_array_equal(rows, resumed[name])
+
+
+def test_a_finished_cell_that_lost_or_broke_a_file_is_trained_again(run_file, finished, found, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    first, second = sorted(tmp_path.glob("cells/*/cfm-test-*"))
+    (first / "item_rows.npy").unlink()
+    os.truncate(second / "item_rows.npy", 200)
+    again = json.loads(json.dumps(show.to_dict(ablate(config.load(run_file), tmp_path, jobs=2))))
+    assert again["measured"] == found["measured"]
+
+
+def test_an_interruption_before_anything_trains_says_how_to_go_on(block_world, tmp_path):
+    # To look through the combinations takes a minute.
+    search = {"training.learning_rate": [rate / 1e6 for rate in range(1, 50_000)]}
+    plan = {**PLAN, "baseline_search": search, "baseline_trials": 50_000}
+    run = config.from_tables(ablation_run(block_world, ablation=plan))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(InterruptedRun, match="Run the same command to go on"):
+        ablate(run, tmp_path)
 
 
 def wait_until(reached: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> None:
@@ -273,6 +295,10 @@ def told(stat: Path) -> tuple[str, int]:
         ({"subjects": ["cfn"]}, r"ablation\.subjects: no row named 'cfn'\. Did you mean 'cfm'"),
         ({"metrics": ["recall"]}, r"ablation\.metrics: got 'recall'"),
         ({"tuning_metric": "best"}, r"ablation\.tuning_metric: got 'best'"),
+        (
+            {"baseline_search": {"objective.logq": ["none", "counts"]}},
+            r"^row 'baseline' .* objective\.logq: got",
+        ),
     ],
 )
 def test_a_setting_that_does_not_exist_is_told_before_anything_is_read_or_trained(plan, message, block_world, tmp_path):
@@ -280,6 +306,13 @@ def test_a_setting_that_does_not_exist_is_told_before_anything_is_read_or_traine
     with pytest.raises(SettingError, match=message):
         ablate(run, tmp_path)
     assert [path for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_rows_that_do_not_fit_the_features_are_named_with_the_way_out(block_world, tmp_path):
+    item = {"features": {"id": {"kind": "id", "width": 4}, "taste": {"kind": "categorical", "width": 4}}}
+    run = config.from_tables(ablation_run(block_world, item=item, ablation={**PLAN, "subjects": []}))
+    with pytest.raises(SettingError, match=r"^row 'rfm' of .* random_mask over 1 features .* ablation\.subjects\.$"):
+        ablate(run, tmp_path)
 
 
 def test_without_validation_cases_it_says_what_to_do(block_world, tmp_path):

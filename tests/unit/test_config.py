@@ -258,6 +258,12 @@ def test_a_training_rate_is_a_share_above_zero(rate, block_world):
     assert broken(block_world, data={"training_rate": rate}).startswith(f"data.training_rate: got {rate}, expected ")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_the_seeds_of_an_ablation_have_the_range_of_the_run_s_own(seed, block_world):
+    assert broken(block_world, ablation={"seeds": [1, seed]}).startswith(f"ablation.seeds.1: got {seed}, expected ")
+    assert broken(block_world, ablation={"tuning_seed": seed}).startswith(f"ablation.tuning_seed: got {seed}, ")
+
+
 def test_a_missing_file_names_the_shipped_ones(tmp_path):
     with pytest.raises(SettingError, match="complete_journey"):
         config.load(tmp_path / "complete_journy")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recsys import config, registry
-from recsys.ablation.rows import SUBJECTS, Subject, combinations, laid_over, put, subjects_of
+from recsys.ablation.rows import SUBJECTS, Subject, combinations, laid_over, put, row_tables, subjects_of
 from recsys.config import AblationPlan, Run
 from recsys.errors import SettingError
 from tests.worlds import block_run
@@ -142,6 +142,8 @@ def test_a_variant_may_be_like_an_earlier_one():
         ("mine", {"search": [1, 2]}, r"variants\.mine\.search: got \[1, 2\], expected a table of values by path"),
         ("fd", {"like": "cfm"}, r"variants\.fd: got 'fd', expected a name that no row of the paper has"),
         ("baseline", {}, r"variants\.baseline: got 'baseline'"),
+        ("../mine", {"like": "cfm"}, r"ablation\.variants: got '../mine', expected letters, digits"),
+        ("[b]", {"like": "cfm"}, r"ablation\.variants: got '\[b\]', expected letters, digits"),
         (
             "mine",
             {"like": "cfm", "settings": {"self_supervision.augmentations.2.rate": 0.1}},
@@ -152,6 +154,43 @@ def test_a_variant_may_be_like_an_earlier_one():
 def test_a_variant_of_another_form_is_refused(name, table, message):
     with pytest.raises(SettingError, match=message):
         subjects_of(AblationPlan(variants={name: table}))
+
+
+def of_row(subject: Subject, frozen: dict[str, Any], chosen: dict[str, Any]) -> Run:
+    base = config.plain_tables(config.from_tables(block_run(Path("blocks"))))
+    return config.from_tables(row_tables(base, frozen, subject, chosen))
+
+
+def test_what_was_tuned_for_the_baseline_holds_unless_the_row_says_otherwise():
+    frozen = {"tower.dim": 8, "training.epochs": 3, "training.learning_rate": 0.5}
+    mine = Subject({"tower": {"dim": 16}})
+    run = of_row(mine, frozen, {"training.epochs": 7})
+    assert (run.tower.dim, run.training.epochs, run.training.learning_rate) == (16, 7, 0.5)
+    assert of_row(SUBJECTS["cfm"], frozen, {}).tower.dim == 8
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("seed", 5),
+        ("split", {"kind": "random"}),
+        ("split.test_rate", 0.4),
+        ("source.items", "other.parquet"),
+        ("data.training_rate", 0.5),
+        ("query.entity", "item"),
+        ("objective.logq", "none"),
+        ("evaluation.exclude_seen", True),
+        ("ablation.metrics", ["R@5"]),
+    ],
+)
+def test_no_row_may_be_asked_other_cases_than_the_baseline_nor_train_on_other_interactions(path, value):
+    tables: dict[str, Any] = {}
+    put(tables, path, value)
+    shared = path if path in ("query.entity", "objective.logq") else path.partition(".")[0]
+    with pytest.raises(SettingError, match=rf"^{shared}: got .* All rows share it"):
+        of_row(Subject(tables), {}, {})
+    with pytest.raises(SettingError, match=rf"^{shared}: got .* All rows share it"):
+        of_row(Subject(), {}, {path: value})
 
 
 def test_all_combinations_are_tried_where_there_are_no_more_than_trials():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 from scipy.sparse import csr_matrix
 
+from recsys.ablation import show
 from recsys.ablation.cells import Case
-from recsys.ablation.tables import DECILES, Measured, measure_case
+from recsys.ablation.tables import DECILES, Ablation, Measured, measure_case
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.intervals import bootstrap_means
@@ -217,12 +220,55 @@ def test_a_baseline_that_finds_nothing_has_no_relative_gain():
     assert np.isnan([entry.gain_rate, entry.gain_low, entry.gain_high]).all()
 
 
-def test_a_baseline_that_finds_nothing_in_some_draws_has_no_relative_gain_either():
-    # Of four draws of two cases, one holds the case twice in which the baseline finds nothing.
+def test_a_gain_keeps_the_bound_that_no_draw_without_a_baseline_can_move():
+    # The baseline finds one of two cases: of four draws of two cases it finds 2, 1, 1 and 0. A row that finds both
+    # gains 0, 1, 1 and infinitely much; one that finds the same case gains 0, 0, 0 and whatever one likes from -1 on.
     test = held_out([[0], [0]], counts=[1] * 4)
-    found = measured(test, {"baseline": [[[0], [2]]], "cfm": [[[0], [0]]]}, ["R@1"])
-    assert found["all", "baseline", "R@1"].value == 0.5
-    assert np.isnan(found["all", "cfm", "R@1"].gain_rate)
+    found = measured(test, {"baseline": [[[0], [2]]], "both": [[[0], [0]]], "same": [[[0], [2]]]}, ["R@1"])
+    both, same = found["all", "both", "R@1"], found["all", "same", "R@1"]
+    assert (both.gain_rate, both.gain_low) == (1.0, 0.0)
+    assert (same.gain_rate, same.gain_low) == (0.0, -1.0)
+    assert np.isnan([both.gain_high, same.gain_high]).all()
+
+
+def test_a_few_draws_without_a_baseline_move_no_bound():
+    # The baseline finds three of four cases: none of them in (1/4)^4 = 0.4 % of the draws, fewer than the 2.5 % that
+    # lie beyond a bound, and one in 4 (3/4) (1/4)^3 = 4.7 %, over which a row that finds all gains 4 / 1 - 1.
+    test = held_out([[0]] * 4, counts=[1] * 4)
+    found = measured(test, {"baseline": [[[0], [0], [0], [2]]], "cfm": [[[0]] * 4]}, ["R@1"], resamples=4000)
+    entry = found["all", "cfm", "R@1"]
+    assert (entry.gain_low, entry.gain_high) == pytest.approx((0.0, 3.0))
+
+
+def ablation_of(*measured: Measured) -> Ablation:
+    return Ablation("mine", "", ("R@1",), {CASE: {}}, (), measured, {})
+
+
+def printed(ablation: Ablation) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show.render(ablation, console)
+    return console.export_text()
+
+
+def test_a_gain_without_a_bound_or_without_a_baseline_is_told_in_words_and_is_null_in_json():
+    nan = float("nan")
+    number = {"case": CASE, "slice": "all", "metric": "R@1", "cases": 4, "seeds": 2}
+    number |= {"value": 0.5, "low": 0.4, "high": 0.6}
+    baseline = Measured(**number, subject="baseline", gain_rate=0.0, gain_low=0.0, gain_high=0.0)
+    open_above = Measured(**number, subject="cfm", gain_rate=1.0, gain_low=0.2, gain_high=nan)
+    none = Measured(**number, subject="fd", gain_rate=nan, gain_low=nan, gain_high=nan)
+    found = ablation_of(baseline, open_above, none)
+    text = printed(found)
+    assert "+100.0% [+20.0%, no bound] *" in text
+    assert "the surest gain is cfm with +100.0% [+20.0%, no bound] *." in text
+    assert "the baseline finds nothing" in text
+    assert "nan" not in text
+    assert [entry["gain_high"] for entry in show.to_dict(found)["measured"]] == [0.0, None, None]
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1.0, "100%"), (0.1, "10%"), (0.07, "7%"), (0.0025, "0.25%")])
+def test_a_share_of_the_training_data_is_told_as_it_was_given(rate, told):
+    assert show.titled(Case(rate, "none")) == f"{told} of the training data, plain softmax"
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_bounds():

@@ -55,3 +55,11 @@ def test_writing_again_replaces_the_files_and_leaves_nothing_else(tmp_path):
 
     assert json.loads((tmp_path / "speed.json").read_text())["rows"][0]["value"] == 2.0
     assert {file.name for file in tmp_path.iterdir()} == {"speed.json", "speed.md"}
+
+
+def test_a_bound_that_does_not_exist_is_null_in_json_and_said_in_the_table(tmp_path):
+    report = Report("gain")
+    report.add_interval({}, "ours", "gain_rate", 1.0, 0.2, float("nan"), 5)
+    report.write(tmp_path)
+    assert json.loads((tmp_path / "gain.json").read_text())["rows"][0]["high"] is None
+    assert "| ours | 1 [0.2, no bound] |" in (tmp_path / "gain.md").read_text()
