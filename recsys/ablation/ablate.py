@@ -160,7 +160,8 @@ class _Rounds:
             if cell.case == case:
                 ranked[cell.subject].append(self._cells.ranked(cell))
         test, plan = self._parts[case.training_rate, "test"], self._plan
-        return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed))
+        likes = {name: str(table.get("like", BASELINE)) for name, table in plan.variants.items() if name in ranked}
+        return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed, likes))
 
 
 def _with_plain_metrics(plan: AblationPlan) -> AblationPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -64,7 +65,11 @@ def render(ablation: Ablation, console: Console) -> None:
 
 
 def verdicts(ablation: Ablation) -> Iterator[str]:
-    """Yield for each case and metric a sentence: which row gains most, and whether its interval excludes zero."""
+    """Yield sentences: each variant over the row that it starts from; which row gains most over the baseline."""
+    variants = dict.fromkeys((entry.subject, entry.over) for entry in ablation.measured if entry.over != BASELINE)
+    for case, metric, (name, like) in itertools.product(ablation.cases, ablation.metrics, variants):
+        entry = ablation.find(case, ALL, name, metric, like)
+        yield f"{titled(case)}, {metric}: {name} over {like}, which it starts from: {gain(entry)}."
     for case in ablation.cases:
         for metric in ablation.metrics:
             rows = [ablation.find(case, ALL, name, metric) for name in ablation.subjects if name != BASELINE]
@@ -74,7 +79,7 @@ def verdicts(ablation: Ablation) -> Iterator[str]:
             best = max(rows, key=lambda row: row.gain_low)
             helps = best.gain_low > 0
             word = "the surest gain is" if helps else "no row gains for sure; the nearest is"
-            yield f"{titled(case)}, {metric}: {word} {best.subject} with {_gain(best)}."
+            yield f"{titled(case)}, {metric}: {word} {best.subject} with {gain(best)}."
 
 
 def to_dict(ablation: Ablation) -> dict[str, Any]:
@@ -187,18 +192,19 @@ def _axes(rows: int, columns: int) -> tuple[Any, Any]:
 def _cell(entry: Measured | None) -> str:
     if entry is None:
         return ""
-    return f"{entry.value:.4f}" if entry.subject == BASELINE else f"{entry.value:.4f}\n{_gain(entry)}"
+    return f"{entry.value:.4f}" if entry.subject == BASELINE else f"{entry.value:.4f}\n{gain(entry)}"
 
 
-def _gain(entry: Measured) -> str:
+def gain(entry: Measured) -> str:
+    """Return a relative gain with its interval in words, a star where that excludes zero."""
     if entry.gain_rate != entry.gain_rate:
-        return "the baseline finds nothing"
+        return f"the {entry.over} finds nothing"
     star = " *" if entry.gain_low > 0 or entry.gain_high < 0 else ""
     return f"{entry.gain_rate:+.1%} [{_bound(entry.gain_low)}, {_bound(entry.gain_high)}]{star}"
 
 
-def _bound(gain: float) -> str:
-    return "no bound" if gain != gain else f"{gain:+.1%}"
+def _bound(rate: float) -> str:
+    return "no bound" if rate != rate else f"{rate:+.1%}"
 
 
 def _flat(entry: Measured) -> dict[str, Any]:

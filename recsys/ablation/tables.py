@@ -58,6 +58,7 @@ class Measured:
         gain_rate: relative gain over the baseline, unitless; NaN where the baseline measures 0.
         gain_low: lower bound of its paired 95 % interval; NaN where there is none.
         gain_high: upper bound; NaN where there is none, because the baseline measures 0 in too many resamples.
+        over: the row that the gain is over; `gain_rate` speaks of it as the baseline.
     """
 
     case: Case
@@ -72,6 +73,7 @@ class Measured:
     gain_rate: float
     gain_low: float
     gain_high: float
+    over: str = BASELINE
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,13 @@ class Ablation:
         """The rows, in order."""
         return list(dict.fromkeys(entry.subject for entry in self.measured))
 
-    def find(self, case: Case, slice: str, subject: str, metric: str) -> Measured | None:
-        """Return one number of the table; None where the slice has no case."""
-        return self._by_key.get((case, slice, subject, metric))
+    def find(self, case: Case, slice: str, subject: str, metric: str, over: str = BASELINE) -> Measured | None:
+        """Return one number of the table; None where the slice has no case, or the row was not compared with `over`."""
+        return self._by_key.get((case, slice, subject, metric, over))
 
     @cached_property
-    def _by_key(self) -> dict[tuple[Case, str, str, str], Measured]:
-        return {(entry.case, entry.slice, entry.subject, entry.metric): entry for entry in self.measured}
+    def _by_key(self) -> dict[tuple[Case, str, str, str, str], Measured]:
+        return {(entry.case, entry.slice, entry.subject, entry.metric, entry.over): entry for entry in self.measured}
 
 
 def measure_case(
@@ -122,8 +124,9 @@ def measure_case(
     metrics: Sequence[str],
     resamples: int,
     seed: int,
+    likes: Mapping[str, str],
 ) -> Iterator[Measured]:
-    """Yield the numbers of one comparison.
+    """Yield the numbers of one comparison: each row over the baseline, and a variant over the row that it is like, too.
 
     Args:
         case: the comparison.
@@ -132,6 +135,7 @@ def measure_case(
         metrics: in ir-measures spelling.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
+        likes: the row that each variant starts from, by name.
     """
     _, reachable = asked(test)
     for name, members in _slices(test).items():
@@ -145,8 +149,10 @@ def measure_case(
         seeds = values[BASELINE].shape[1]
         draws = _Draws(seeds, len(places), resamples, seed)
         means = {subject: draws.means(of_subject) for subject, of_subject in values.items()}
-        for subject, (place, metric) in itertools.product(ranked, enumerate(metrics)):
-            of_subject, of_baseline = values[subject][place], values[BASELINE][place]
+        compared = [(subject, BASELINE) for subject in ranked]
+        compared += [(name, like) for name, like in likes.items() if like != BASELINE and like in ranked]
+        for (subject, over), (place, metric) in itertools.product(compared, enumerate(metrics)):
+            of_subject, of_other = values[subject][place], values[over][place]
             yield Measured(
                 case,
                 name,
@@ -156,7 +162,8 @@ def measure_case(
                 seeds,
                 float(of_subject.mean()),
                 *_bounds(means[subject][:, place]),
-                *_gain(of_subject, of_baseline, means[subject][:, place], means[BASELINE][:, place]),
+                *_gain(of_subject, of_other, means[subject][:, place], means[over][:, place]),
+                over,
             )
 
 

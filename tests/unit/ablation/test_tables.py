@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.ablation import show
 from recsys.ablation.cells import Case
+from recsys.ablation.rows import BASELINE
 from recsys.ablation.tables import DECILES, Ablation, Measured, measure_case
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.held_out import HeldOut
@@ -46,12 +47,21 @@ def held_out(
 
 
 def measured(
-    test: HeldOut, ranked: Ranked, metrics: Sequence[str], resamples: int = 200, seed: int = 0
+    test: HeldOut,
+    ranked: Ranked,
+    metrics: Sequence[str],
+    resamples: int = 200,
+    seed: int = 0,
+    likes: Mapping[str, str] | None = None,
 ) -> dict[tuple[str, str, str], Measured]:
     """Return the numbers by slice, row and metric; each row's rankings stand by seed, case and place."""
     arrays = {name: [np.array(of_seed, np.int32) for of_seed in of_row] for name, of_row in ranked.items()}
-    found = measure_case(CASE, test, arrays, metrics, resamples, seed)
-    return {(entry.slice, entry.subject, entry.metric): entry for entry in found}
+    found = measure_case(CASE, test, arrays, metrics, resamples, seed, likes or {})
+    return {
+        (entry.slice, entry.subject, entry.metric): entry
+        for entry in found
+        if entry.over == (likes or {}).get(entry.subject, BASELINE)
+    }
 
 
 def at_ranks(ranks: Sequence[Sequence[int]], depth: int = 10) -> np.ndarray:
@@ -66,6 +76,15 @@ def reciprocal(ranks: Mapping[str, Sequence[Sequence[int]]], resamples: int = 20
     ranked = {name: at_ranks(of_row) for name, of_row in ranks.items()}
     found = measured(held_out([[0]] * cases, [1] * 11), ranked, ["RR@10"], resamples, seed)
     return {subject: entry for (slice, subject, _), entry in found.items() if slice == "all"}
+
+
+def test_a_variant_is_compared_with_the_row_that_it_starts_from_too():
+    # RR: baseline 1/4, cfm 1/2, its variant 1 in every case: twice as much as cfm, whatever is drawn.
+    ranked = {"baseline": at_ranks([[4, 4]]), "cfm": at_ranks([[2, 2]]), "cfm_both": at_ranks([[1, 1]])}
+    found = measured(held_out([[0], [0]], [1] * 11), ranked, ["RR@10"], likes={"cfm_both": "cfm"})
+    entry = found["all", "cfm_both", "RR@10"]
+    assert (entry.over, entry.gain_rate, entry.gain_low, entry.gain_high) == ("cfm", 1.0, 1.0, 1.0)
+    assert found["all", "cfm", "RR@10"].over == "baseline"
 
 
 # The values
