@@ -168,13 +168,13 @@ PLANS: dict[str, Plan] = {
             _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
             "ablation.baseline_trials=8",
             *_rows_beside_peers(*TRIED, BOTH, OTHER_LINKS),
-            "ablation.seeds=[1, 2, 3]",
+            "ablation.seeds=[1]",
         ),
         {1.0: {"AP@10": 0.07, "R@50": 0.04}, 0.1: {"AP@10": 0.21, "R@50": 0.18}},
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
         {0.1: (_search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.07, 0.1], dims=[64]),)},
         CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
         (
@@ -186,7 +186,7 @@ PLANS: dict[str, Plan] = {
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=4", "ablation.baseline_trials=4"),
+        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
         {0.1: (_search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.05, 0.07], dims=[64]),)},
         {},
         (),
