@@ -67,7 +67,13 @@ def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
     }
 
 
-REHEARSAL = (*QUICK, "ablation.baseline_search={}", "ablation.seeds=[1]", "training.batch_size=4096")
+REHEARSAL = (
+    *QUICK,
+    "ablation.variants={}",
+    "ablation.baseline_search={}",
+    "ablation.seeds=[1]",
+    "training.batch_size=4096",
+)
 STEP_COST_BAR = 2.2
 METRICS = 'ablation.metrics=["AP@10", "AP@50", "R@10", "R@50", "R@20", "nDCG@20"]'
 """The paper's columns, and those by which recommenders are commonly compared."""

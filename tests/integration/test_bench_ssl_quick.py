@@ -31,6 +31,7 @@ AT_MOST_S = 1500
 SHAPE = {"benchmark", "command", "commit", "date", "machine", "versions", "rows", "notes"}
 EIGHT = ("baseline", "fd", "so", "rfm", "rfm_no_compl", "cfm", "cfm_no_dropout", "no_masking")
 METRICS = ("AP@10", "AP@50", "R@10", "R@50")
+BESIDE_PEERS = ("R@20", "nDCG@20")
 PEERS = {"popularity", "item_knn", "als", "ease"}
 real_data = pytest.mark.skipif(not os.environ.get("RECSYS_DATA_DIR"), reason="RECSYS_DATA_DIR is not set")
 
@@ -81,8 +82,8 @@ def test_the_short_form_on_wikispeedia_measures_every_row_in_every_case_and_peer
     assert content["command"].startswith("python -m benchmarks.ssl wikispeedia --quick")
     for case in itertools.product((1.0, 0.1), (True, False), ("all", "head", "tail", "cold")):
         check_table(values, case)
-    for peer, metric in itertools.product(PEERS, METRICS):
-        assert 0 < values[(1.0, True, "all"), peer, metric]["value"] < 1
+    for name, metric in itertools.product({*PEERS, "two_tower_baseline", "two_tower_cfm"}, BESIDE_PEERS):
+        assert 0 < values[(1.0, True, "all", "peers"), name, metric]["value"] < 1
     costs = {subject: row["value"] for (_, subject, metric), row in values.items() if metric == "step_cost_ratio"}
     assert costs.keys() >= set(EIGHT)
     assert costs["baseline"] == 1
@@ -175,7 +176,7 @@ def test_an_ablation_becomes_a_report_with_peers_on_the_same_cases(run_file, reh
     report = Report("ssl-small")
     add_ablation(report, found)
     add_peers(report, run, {name: tried[:1] for name, tried in CLASSIC.items()}, tmp_path)
-    compare(report, found, PLANS["wikispeedia"])
+    compare(report, found, CLASSIC)
     report.write(tmp_path)
 
     content = json.loads((tmp_path / "ssl-small.json").read_text())
@@ -185,8 +186,8 @@ def test_an_ablation_becomes_a_report_with_peers_on_the_same_cases(run_file, reh
         if entry.slice in ("all", "head", "tail"):
             row = values[(1.0, True, entry.slice), entry.subject, entry.metric]
             assert (row["value"], row["low"], row["high"], row["runs"]) == (entry.value, entry.low, entry.high, 1)
-    assert {subject for _, subject, _ in values} == {*EIGHT, *PEERS}
-    best = max(values[(1.0, True, "all"), peer, "R@50"]["value"] for peer in PEERS)
+    assert {subject for _, subject, _ in values} == {*EIGHT, *PEERS, *(f"two_tower_{name}" for name in EIGHT)}
+    best = max(values[(1.0, True, "all", "peers"), peer, "R@50"]["value"] for peer in PEERS)
     ours = max(values[(1.0, True, "all"), name, "R@50"]["value"] for name in EIGHT)
     (told,) = (note for note in content["notes"] if note.startswith("R@50: our best two-tower"))
     assert f"{best:.4f}" in told
