@@ -207,6 +207,12 @@ def run_of(plan: Plan, training_rate: float, quick: bool) -> Run:
     return config.load(plan.run, [*plan.overrides, *overrides, *(REHEARSAL if quick else ())])
 
 
+def run_beside_peers(plan: Plan, quick: bool) -> Run:
+    """Return the run of the rows that stand beside the peers."""
+    rehearsal = (*REHEARSAL, "ablation.subjects=['cfm']") if quick else ()
+    return config.load(plan.run, [*plan.overrides, *plan.against_peers, *rehearsal])
+
+
 def add_ablation(report: Report, found: Ablation) -> None:
     """Add the table of an ablation: every number with its interval, and every gain over the baseline with its own."""
     for case, slice in itertools.product(found.cases, SLICES):
@@ -379,8 +385,7 @@ def bench(data: str, fractions: Sequence[float], quick: bool, jobs: int, work: P
         if rate == max(plan.by_rate):
             add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
     if plan.against_peers:
-        rehearsal = (*REHEARSAL, "ablation.subjects=['cfm']") if quick else ()
-        run = config.load(plan.run, [*plan.overrides, *plan.against_peers, *rehearsal])
+        run = run_beside_peers(plan, quick)
         peers = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
         if quick:
             report.note("Of the peers, LibRecommender is not rehearsed: it makes an environment of its own.")

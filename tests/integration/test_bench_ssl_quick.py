@@ -17,7 +17,7 @@ import pytest
 import tomli_w
 
 from benchmarks.report import Report
-from benchmarks.ssl import CLASSIC, PLANS, add_ablation, add_peers, compare, judge, run_of
+from benchmarks.ssl import CLASSIC, PLANS, add_ablation, add_peers, compare, judge, run_beside_peers, run_of
 from recsys import config
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import Case
@@ -97,12 +97,15 @@ def test_the_short_form_on_wikispeedia_measures_every_row_in_every_case_and_peer
 
 @pytest.mark.parametrize("data", PLANS)
 def test_every_row_and_every_combination_of_a_plan_makes_a_run(data):
-    for rate in PLANS[data].by_rate:
-        run = run_of(PLANS[data], rate, quick=False)
+    plan_of_data = PLANS[data]
+    runs = {rate: run_of(plan_of_data, rate, quick=False) for rate in plan_of_data.by_rate}
+    for rate, run in runs.items():
+        assert set(subjects_of(run.ablation)) >= set(EIGHT)
+        assert run.ablation.training_rates == (rate,)
+    beside_peers = [run_beside_peers(plan_of_data, quick=False)] if plan_of_data.against_peers else []
+    for run in (*runs.values(), *beside_peers):
         plan = run.ablation
         subjects = subjects_of(plan)
-        assert set(subjects) >= set(EIGHT)
-        assert plan.training_rates == (rate,)
         tried_of_baseline = combinations(plan.baseline_search, plan.baseline_trials, plan.tuning_seed)
         for subject in subjects.values():
             tried_of_row = combinations(subject.search, plan.trials, plan.tuning_seed)
