@@ -159,7 +159,6 @@ PLANS: dict[str, Plan] = {
         {
             1.0: (
                 _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                _variants(BOTH),
                 "ablation.trials=2",
                 "ablation.baseline_trials=8",
             ),

@@ -127,13 +127,20 @@ class _Rounds:
     def _tune(
         self, subjects: Sequence[str], frozen: Mapping[Case, Mapping[str, Any]], description: str
     ) -> tuple[dict[Case, dict[str, Mapping[str, Any]]], list[Trial]]:
-        """Return the settings with the best validation metric, by case and row, and all looks."""
-        rows = itertools.product(self._cases, subjects)
+        """Return the settings with the best validation metric, by case and row, and all looks.
+
+        A row that searches nothing has nothing to choose, and is not looked at.
+        """
+        searching = [name for name in subjects if name == BASELINE or self._subjects[name].search]
+        rows = itertools.product(self._cases, searching)
         cells = [cell for case, name in rows for cell in self._trials(case, name, frozen[case])]
         self._seconds[description] = self._cells.train(cells, description)
         trials = [Trial(cell.case, cell.subject, cell.chosen, self._mean(cell)) for cell in cells]
         best: dict[Case, dict[str, Mapping[str, Any]]] = {case: {} for case in self._cases}
         for case, name in itertools.product(self._cases, subjects):
+            if name not in searching:
+                best[case][name] = {}
+                continue
             of_row = [trial for trial in trials if (trial.case, trial.subject) == (case, name)]
             best[case][name] = max(of_row, key=lambda trial: trial.values[self._plan.tuning_metric]).chosen
         return best, trials
