@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recsys.retrieval import Explanation
 from recsys.types import Float32, Origin
 
 
@@ -44,6 +45,31 @@ class Ranking:
     origin: Origin | None
     missing_ids: tuple[str, ...]
     release: ReleaseName
+
+
+@dataclass(frozen=True)
+class Reformulation:
+    """The nearest items of one query that feedback moved.
+
+    Attributes:
+        ranking: the items; its `missing_ids` are those of the query.
+        vector: `[dim]`, float32, what was searched with; None where the origin is `POPULARITY`, which nothing moves.
+        reformulator: the name of the one that was used.
+        drift: 1 - cosine of original and moved query, 0..2, whether the guard let it pass or not.
+        confidence: of the guard that the move does not hurt, 0..1; 1 where it has no opinion.
+        fell_back: the guard kept the original query.
+        missing_ids: ids of the feedback that the release does not know.
+        explanation: what the feedback did; None unless asked for.
+    """
+
+    ranking: Ranking
+    vector: Float32 | None
+    reformulator: str
+    drift: float
+    confidence: float
+    fell_back: bool
+    missing_ids: tuple[str, ...]
+    explanation: Explanation | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +111,9 @@ class ServedRelease:
         metrics: quality on test data, by metric.
         versions: of the software that wrote it, by distribution.
         notice: what must be said wherever its data is named.
+        reformulators: names of those that feedback may be answered with.
+        default_reformulator: the one that answers where none is named; empty where the server is older than this
+            client.
     """
 
     name: str
@@ -102,3 +131,5 @@ class ServedRelease:
     metrics: Mapping[str, float]
     versions: Mapping[str, str]
     notice: str
+    reformulators: tuple[str, ...]
+    default_reformulator: str

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import queue
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import grpc
 import numpy as np
@@ -16,10 +19,11 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.errors import RequestError
-from recsys.types import Origin, Query
+from recsys.retrieval import Explanation
+from recsys.types import Mention, Origin, Query
 from serving import convert
-from serving.answers import EncodedQuery, Ranking, ReleaseName, ServedRelease
-from serving.errors import UnavailableError
+from serving.answers import EncodedQuery, Ranking, Reformulation, ReleaseName, ServedRelease
+from serving.errors import DeadlineError, UnavailableError
 from serving.status import error_of
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
@@ -29,8 +33,8 @@ ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGI
 ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
 POLL_S = 0.1
 HEALTH_S = 1.0
-MOST_PLACES = 2**31 - 1
 TIMEOUT_S = 1.0
+SESSION_S = 600.0
 RETRY_POLICY = {
     "methodConfig": [
         {
@@ -57,6 +61,26 @@ OPTIONS = [
     # The server is reached directly, even where the environment names a proxy for the web.
     ("grpc.enable_http_proxy", 0),
 ]
+
+
+class How(TypedDict, total=False):
+    """How a query is answered after feedback; everything may be left out.
+
+    Attributes:
+        depth: how many items of feedback count at most, the first known ones; None leaves it to the server's limit.
+        reformulator: its name; empty for the release's default.
+        guarded: let the guard keep the original query, as it does by default.
+        release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
+        include_metadata: also return the items' display columns.
+        include_explanation: also say what the feedback did.
+    """
+
+    depth: int | None
+    reformulator: str
+    guarded: bool
+    release_pin: str
+    include_metadata: bool
+    include_explanation: bool
 
 
 class Client:
@@ -97,6 +121,32 @@ class Client:
     def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
         return _encoded(self._call(self._service.EncodeQuery, _encode(query, release_pin)))
+
+    def reformulate(
+        self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
+    ) -> Reformulation:
+        """Return the nearest items of one query after feedback has moved it.
+
+        Args:
+            query: an entity, items, or a vector.
+            k: places.
+            mentions: what somebody said of items, more important ones first.
+            pseudo: also take the first `depth` results of the original query as relevant.
+            how: see `How`.
+        """
+        request = _asked(query, k, convert.feedback_message(mentions, pseudo), **how)
+        return _reformulated(self._call(self._service.Reformulate, request))
+
+    def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> Session:
+        """Return a session for several rounds of feedback on one query; use it as a context manager.
+
+        Args:
+            query: an entity, items, or a vector.
+            k: places.
+            session_s: time allowed for the whole session, seconds; each round has the client's `timeout_s`.
+            how: see `How`.
+        """
+        return Session(self._service, _asked(query, k, **how), timeout_s=self._timeout_s, session_s=session_s)
 
     def release(self) -> ServedRelease:
         """Return what is served."""
@@ -175,6 +225,17 @@ class AsyncClient:
         """Return the vector that a query is searched with."""
         return _encoded(await self._call(self._service.EncodeQuery, _encode(query, release_pin)))
 
+    async def reformulate(
+        self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
+    ) -> Reformulation:
+        """Return the nearest items of one query after feedback has moved it, as `Client.reformulate`."""
+        request = _asked(query, k, convert.feedback_message(mentions, pseudo), **how)
+        return _reformulated(await self._call(self._service.Reformulate, request))
+
+    def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> AsyncSession:
+        """Return a session for several rounds of feedback on one query, as `Client.session`."""
+        return AsyncSession(self._service, _asked(query, k, **how), timeout_s=self._timeout_s, session_s=session_s)
+
     async def release(self) -> ServedRelease:
         """Return what is served."""
         return _served(await self._call(self._service.GetRelease, pb.GetReleaseRequest()))
@@ -216,6 +277,137 @@ class AsyncClient:
             raise error_of(error) from None
 
 
+class Session:
+    """Several rounds of feedback on one query, from a thread; made by `Client.session`.
+
+    Its answers all come from one release. An error in any round ends it, and the server keeps nothing of it.
+
+    Args:
+        service: the stub.
+        begin: what every round asks.
+        timeout_s: time allowed for each round, seconds.
+        session_s: time allowed for all of them, seconds.
+    """
+
+    def __init__(
+        self,
+        service: pb_grpc.RecommendationServiceStub,
+        begin: pb.ReformulateRequest,
+        *,
+        timeout_s: float,
+        session_s: float,
+    ) -> None:
+        self._begin: pb.ReformulateRequest | None = begin
+        self._timeout_s = timeout_s
+        self._sent: queue.SimpleQueue[pb.SessionRequest | None] = queue.SimpleQueue()
+        self._call = service.Session(iter(self._sent.get, None), timeout=session_s)
+
+    def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
+        """Return the answer after one more round of feedback.
+
+        Args:
+            mentions: what somebody said of items since the last round; what it says of an item replaces what was said
+                before.
+            pseudo: from now on also take the first `depth` results of the original query as relevant.
+
+        Raises:
+            RecsysError: as every call of the client; the session is over.
+        """
+        self._sent.put(_round(self._begin, mentions, pseudo))
+        self._begin = None
+        with self._patience() as late:
+            try:
+                return _answered(next(self._call, None))
+            except grpc.RpcError as error:
+                raise _late(self._timeout_s) if late.is_set() else error_of(error) from None
+
+    def close(self) -> None:
+        """End the session."""
+        self._sent.put(None)
+        with self._patience():
+            self._call.code()
+
+    @contextmanager
+    def _patience(self) -> Iterator[threading.Event]:
+        """Cancel the session when the block takes longer than a round may; the event tells of it."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._call.cancel()
+
+        timer = threading.Timer(self._timeout_s, give_up)
+        timer.start()
+        try:
+            yield late
+        finally:
+            timer.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncSession:
+    """Several rounds of feedback on one query, from asyncio; made by `AsyncClient.session`, as `Session`.
+
+    Args:
+        service: the stub.
+        begin: what every round asks.
+        timeout_s: time allowed for each round, seconds.
+        session_s: time allowed for all of them, seconds.
+    """
+
+    def __init__(
+        self,
+        service: pb_grpc.RecommendationServiceStub,
+        begin: pb.ReformulateRequest,
+        *,
+        timeout_s: float,
+        session_s: float,
+    ) -> None:
+        self._begin: pb.ReformulateRequest | None = begin
+        self._timeout_s = timeout_s
+        self._call = service.Session(timeout=session_s)
+
+    async def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
+        """Return the answer after one more round of feedback, as `Session.ask`."""
+        request = _round(self._begin, mentions, pseudo)
+        self._begin = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if not self._call.done():
+                    await self._call.write(request)
+                response = await self._call.read()
+            return _answered(None if response is grpc.aio.EOF else response)
+        except TimeoutError:
+            self._call.cancel()
+            raise _late(self._timeout_s) from None
+        except grpc.RpcError as error:
+            raise error_of(error) from None
+
+    async def close(self) -> None:
+        """End the session."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._call.done_writing()
+                await self._call.code()
+        except TimeoutError:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
 def _nearest(query: Query, k: int, release_pin: str, include_metadata: bool) -> pb.NearestItemsRequest:
     return pb.NearestItemsRequest(
         query=convert.query_message(query), k=_places(k), release_pin=release_pin, include_metadata=include_metadata
@@ -231,14 +423,79 @@ def _batch(queries: Sequence[Query], k: int, release_pin: str, include_metadata:
     )
 
 
-def _places(k: int) -> int:
-    if not isinstance(k, int) or not -MOST_PLACES <= k <= MOST_PLACES:
-        raise RequestError("k", f"got {k!r}, expected a whole number of places")
+def _places(k: int, where: str = "k") -> int:
+    if not isinstance(k, int) or not -convert.LARGEST <= k <= convert.LARGEST:
+        raise RequestError(where, f"got {k!r}, expected a whole number of places")
     return k
 
 
 def _encode(query: Query, release_pin: str) -> pb.EncodeQueryRequest:
     return pb.EncodeQueryRequest(query=convert.query_message(query), release_pin=release_pin)
+
+
+def _asked(
+    query: Query,
+    k: int,
+    feedback: pb.Feedback | None = None,
+    *,
+    depth: int | None = None,
+    reformulator: str = "",
+    guarded: bool = True,
+    release_pin: str = "",
+    include_metadata: bool = False,
+    include_explanation: bool = False,
+) -> pb.ReformulateRequest:
+    return pb.ReformulateRequest(
+        query=convert.query_message(query),
+        feedback=feedback,
+        depth=None if depth is None else _places(depth, "depth"),
+        reformulator=reformulator,
+        k=_places(k),
+        release_pin=release_pin,
+        include_metadata=include_metadata,
+        include_explanation=include_explanation,
+        ignore_guard=not guarded,
+    )
+
+
+def _round(begin: pb.ReformulateRequest | None, mentions: Sequence[Mention], pseudo: bool) -> pb.SessionRequest:
+    feedback = convert.feedback_message(mentions, pseudo)
+    if begin is None:
+        return pb.SessionRequest(feedback=feedback)
+    request = pb.SessionRequest(begin=begin)
+    request.begin.feedback.CopyFrom(feedback)
+    return request
+
+
+def _answered(response: pb.SessionResponse | None) -> Reformulation:
+    if response is None:
+        raise RequestError("session", "got feedback after it was closed, expected none. Begin another")
+    return _reformulated(response.answer)
+
+
+def _late(timeout_s: float) -> DeadlineError:
+    return DeadlineError(f"the round did not end within {timeout_s:g} s. Allow more time, or ask for less.")
+
+
+def _reformulated(response: pb.ReformulateResponse) -> Reformulation:
+    told = response.explanation
+    return Reformulation(
+        ranking=_ranked(response.result, _release_name(response.release)),
+        vector=convert.vector(response.vector, "vector") if response.HasField("vector") else None,
+        reformulator=response.reformulator,
+        drift=response.drift,
+        confidence=response.confidence,
+        fell_back=response.fell_back,
+        missing_ids=tuple(response.missing_ids),
+        explanation=Explanation(
+            item_ids=tuple(told.item_ids),
+            item_weights=np.array(told.item_weights, np.float32),
+            entered_ids=tuple(told.entered_ids),
+            left_ids=tuple(told.left_ids),
+        )
+        if response.HasField("explanation")
+        else None,
+    )
 
 
 def _ranking(response: pb.NearestItemsResponse) -> Ranking:
@@ -287,6 +544,8 @@ def _served(message: pb.Release) -> ServedRelease:
         metrics=dict(message.metrics),
         versions=dict(message.versions),
         notice=message.notice,
+        reformulators=tuple(message.reformulators),
+        default_reformulator=message.default_reformulator,
     )
 
 

@@ -12,8 +12,8 @@ from google.protobuf.struct_pb2 import Struct
 
 from recsys.errors import RequestError
 from recsys.export.release import Release
-from recsys.retrieval import Answer, Retriever
-from recsys.types import Float32, Origin, Query
+from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
+from recsys.types import FeedbackKind, Float32, Mention, Origin, Query
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 
@@ -29,6 +29,14 @@ ENTITIES = {
     "item": pb.QUERY_ENTITY_ITEM,
     "features": pb.QUERY_ENTITY_FEATURES,
 }
+FEEDBACK_KINDS = {
+    FeedbackKind.LIKED: pb.FEEDBACK_KIND_LIKED,
+    FeedbackKind.DISLIKED: pb.FEEDBACK_KIND_DISLIKED,
+    FeedbackKind.CLICKED: pb.FEEDBACK_KIND_CLICKED,
+    FeedbackKind.SKIPPED: pb.FEEDBACK_KIND_SKIPPED,
+}
+SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
+LARGEST = 2**31 - 1
 LITTLE_ENDIAN = np.dtype("<f4")
 
 
@@ -108,6 +116,64 @@ def vector(message: pb.Vector, where: str) -> Float32:
     raise RequestError(where, "got no encoding, expected one of: values, float32_le")
 
 
+def mentions(message: pb.Feedback, where: str, settings: ServerSettings) -> tuple[Mention, ...]:
+    """Return the items of a feedback message as the library takes them.
+
+    Args:
+        message: as received.
+        where: its path in the request, for messages.
+        settings: the limits.
+
+    Raises:
+        RequestError: more items than the limit, one of an unknown kind, or one at a place below 0.
+    """
+    if len(message.items) > settings.max_feedback:
+        got, most = len(message.items), settings.max_feedback
+        raise RequestError(f"{where}.items", f"got {got} items, expected at most {most}")
+    return tuple(_mention(item, f"{where}.items[{place}]") for place, item in enumerate(message.items))
+
+
+def feedback_message(said: Sequence[Mention], pseudo: bool, where: str = "feedback") -> pb.Feedback:
+    """Return feedback as a message.
+
+    Args:
+        said: of items, more important ones first.
+        pseudo: whether first results count, too.
+        where: its path in the request, for messages.
+
+    Raises:
+        RequestError: an id that is no text, pseudo feedback by name, or a position that is no place in a list.
+    """
+    items = [_item_message(each, f"{where}.items[{place}]") for place, each in enumerate(said)]
+    return pb.Feedback(items=items, pseudo=pseudo)
+
+
+def reformulated(
+    answer: ReformulatedAnswer, retriever: Retriever, shown: Sequence[Mapping[str, Any]] = ()
+) -> pb.ReformulateResponse:
+    """Return a reformulated answer as a message.
+
+    Args:
+        answer: the neighbours and how they came about.
+        retriever: that answered.
+        shown: display columns of each item, or nothing.
+    """
+    message = pb.ReformulateResponse(
+        result=ranked_items(answer.answer, shown),
+        drift=answer.drift,
+        confidence=answer.confidence,
+        fell_back=answer.fell_back,
+        missing_ids=answer.missing_ids,
+        reformulator=answer.reformulator,
+        release=release_id(retriever.release),
+    )
+    if answer.vector is not None:
+        message.vector.values.values.extend(answer.vector.tolist())
+    if answer.explanation is not None:
+        message.explanation.CopyFrom(_explanation(answer.explanation))
+    return message
+
+
 def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.RankedItems:
     """Return an answer as a message.
 
@@ -147,9 +213,42 @@ def release(retriever: Retriever) -> pb.Release:
         metrics=facts.metrics,
         versions=manifest.versions,
         notice=facts.notice,
+        reformulators=retriever.reformulators,
+        default_reformulator=retriever.default_reformulator,
     )
     message.create_time.FromDatetime(datetime.datetime.fromisoformat(manifest.created))
     return message
+
+
+def _mention(message: pb.FeedbackItem, where: str) -> Mention:
+    if message.kind not in SAID:
+        known = ", ".join(pb.FeedbackKind.Name(number) for number in SAID)
+        raise RequestError(f"{where}.kind", f"got {message.kind}, expected one of: {known}")
+    position = message.position if message.HasField("position") else None
+    if position is not None and position < 0:
+        raise RequestError(f"{where}.position", f"got {position}, expected >= 0")
+    return Mention(message.item_id, SAID[message.kind], position)
+
+
+def _item_message(said: Mention, where: str) -> pb.FeedbackItem:
+    if said.kind not in FEEDBACK_KINDS:
+        known = ", ".join(kind.name for kind in FEEDBACK_KINDS)
+        raise RequestError(f"{where}.kind", f"got {said.kind!r}, expected one of: {known}")
+    whole = isinstance(said.position, (int, np.integer)) and -LARGEST <= said.position <= LARGEST
+    if said.position is not None and not whole:
+        raise RequestError(f"{where}.position", f"got {said.position!r}, expected a place in a list, 0 = best")
+    return pb.FeedbackItem(
+        item_id=_id_text(said.item_id, f"{where}.item_id"), kind=FEEDBACK_KINDS[said.kind], position=said.position
+    )
+
+
+def _explanation(told: Explanation) -> pb.Explanation:
+    return pb.Explanation(
+        item_ids=told.item_ids,
+        item_weights=told.item_weights.tolist(),
+        entered_ids=told.entered_ids,
+        left_ids=told.left_ids,
+    )
 
 
 def _ids(ids: Sequence[str], where: str, settings: ServerSettings) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from recsys.errors import SettingError, describe
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.runtime.current_release import CurrentRelease
+from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address
 from serving.v1 import recommendation_service_pb2 as pb
@@ -35,11 +36,12 @@ class Server:
     def __init__(self, settings: ServerSettings, logger: Any) -> None:
         self._settings = settings
         self._current = CurrentRelease()
+        sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self._health = health.HealthServicer()
         self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="call"),
-            interceptors=interceptors(logger),
+            interceptors=interceptors(logger, sessions.threads),
             options=[
                 # Two servers on one port would share its calls without a word.
                 ("grpc.so_reuseport", 0),
@@ -48,7 +50,7 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self._current, settings), self._server
+            RecommendationServicer(self._current, sessions, settings), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

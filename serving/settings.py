@@ -19,6 +19,11 @@ class ServerSettings:
         max_k: most items for each query.
         max_batch: most queries in one BatchNearestItems.
         max_ids: most ids in one list of a query (history, item ids, excluded ids).
+        max_feedback: most items of feedback of one query, in a session of all its rounds together.
+        max_depth: most items of feedback that count; the time of learned reformulators grows with its square.
+        max_sessions: sessions that are open at the same time, beside the calls of `worker_threads`; each has a thread.
+        max_rounds: most rounds of one session.
+        max_session_s: seconds that one session may last, waiting included.
         max_feature_bytes: most bytes of one query's feature values, as sent.
         max_message_bytes: largest request; larger ones are refused before they are read.
     """
@@ -30,6 +35,11 @@ class ServerSettings:
     max_k: int = Field(1000, ge=1)
     max_batch: int = Field(1024, ge=1)
     max_ids: int = Field(10_000, ge=1)
+    max_feedback: int = Field(10_000, ge=1)
+    max_depth: int = Field(1000, ge=0)
+    max_sessions: int = Field(64, ge=1, le=1024)
+    max_rounds: int = Field(100, ge=1)
+    max_session_s: float = Field(600.0, gt=0, allow_inf_nan=False)
     max_feature_bytes: int = Field(65_536, ge=1)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from serving.answers import Ranking
+    from recsys.retrieval import Explanation
+    from serving.answers import Ranking, Reformulation
 
 
 def command(
@@ -27,12 +28,21 @@ def command(
     exclude: Annotated[str, typer.Option(help="Item ids to leave out, with commas.")] = "",
     k: Annotated[int, typer.Option("-k", help="Places.")] = 10,
     release: Annotated[str, typer.Option(help="Only this release will do: name or fingerprint.")] = "",
+    like: Annotated[str, typer.Option(help="Feedback: item ids that somebody said yes to, with commas.")] = "",
+    dislike: Annotated[str, typer.Option(help="Feedback: item ids that somebody said no to.")] = "",
+    click: Annotated[str, typer.Option(help="Feedback: item ids that were shown and chosen.")] = "",
+    skip: Annotated[str, typer.Option(help="Feedback: item ids that were shown and passed over.")] = "",
+    pseudo: Annotated[bool, typer.Option("--pseudo", help="Feedback: take first results as relevant.")] = False,
+    depth: Annotated[int, typer.Option(help="How many items of feedback count.")] = 10,
+    reformulator: Annotated[str, typer.Option(help="What moves the query by feedback; empty: the default.")] = "",
+    guard: Annotated[bool, typer.Option(help="Let the guard keep the original query.")] = True,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what the feedback did.")] = False,
 ) -> None:
-    """Print the nearest items of one query: by entity, features and history, items, or vector."""
+    """Print the nearest items of one query (entity, features and history, items, or vector), also after feedback."""
     import numpy as np
 
     from recsys.errors import SettingError, describe
-    from recsys.types import Query
+    from recsys.types import FeedbackKind, Mention, Query
     from serving.client import Client
 
     try:
@@ -47,10 +57,32 @@ def command(
         vector=numbers,
         excluded_ids=_listed(exclude),
     )
+    said = {
+        FeedbackKind.LIKED: like,
+        FeedbackKind.DISLIKED: dislike,
+        FeedbackKind.CLICKED: click,
+        FeedbackKind.SKIPPED: skip,
+    }
+    mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in _listed(ids)]
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     with Client(target, timeout_s=10.0) as client:
         client.wait_until_ready(wait_s)
-        print_ranking(client.nearest_items(query, k, release_pin=release, include_metadata=True), Console())
+        if not (mentions or pseudo or reformulator or explain):
+            print_ranking(client.nearest_items(query, k, release_pin=release, include_metadata=True), Console())
+            return
+        answer = client.reformulate(
+            query,
+            k,
+            mentions,
+            pseudo=pseudo,
+            depth=depth,
+            reformulator=reformulator,
+            guarded=guard,
+            release_pin=release,
+            include_metadata=True,
+            include_explanation=explain,
+        )
+        print_reformulation(answer, Console())
 
 
 def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: int = 5) -> None:
@@ -74,6 +106,33 @@ def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: 
         cells = (_shown(shown.get(name)) for name in names)
         table.add_row(str(place), item_id, f"{score:.4f}", *cells)
     console.print(table)
+
+
+def print_reformulation(answer: Reformulation, console: Console) -> None:
+    """Print an answer after feedback: its table, how far the query moved, and what the feedback did where it says so.
+
+    Args:
+        answer: as the client returned it, with metadata.
+        console: where to.
+    """
+    print_ranking(answer.ranking, console)
+    kept = "; the guard kept the original query" if answer.fell_back else ""
+    console.print(f"{answer.reformulator}: drift {answer.drift:.4f}, confidence {answer.confidence:.4f}{kept}")
+    if answer.missing_ids:
+        console.print(f"unknown feedback: {', '.join(answer.missing_ids)}")
+    if answer.explanation is not None:
+        _print_explanation(answer.explanation, console)
+
+
+def _print_explanation(explanation: Explanation, console: Console) -> None:
+    table = Table(title="feedback", title_justify="left")
+    table.add_column("item", overflow="fold")
+    table.add_column("weight", justify="right")
+    for item_id, weight in zip(explanation.item_ids, explanation.item_weights, strict=True):
+        table.add_row(item_id, f"{weight:+.4f}")
+    console.print(table)
+    for what, ids in (("entered", explanation.entered_ids), ("left", explanation.left_ids)):
+        console.print(f"{what}: {', '.join(ids) or 'none'}")
 
 
 def _importance(column: str) -> tuple[bool, bool, str]:

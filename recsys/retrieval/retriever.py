@@ -317,6 +317,7 @@ class Retriever:
         *,
         mentions: Sequence[Mention] = (),
         pseudo_k: int = 0,
+        depth: int | None = None,
         reformulator: str = "",
         guarded: bool = True,
         explained: bool = False,
@@ -331,17 +332,20 @@ class Retriever:
             k: places, >= 1.
             mentions: what somebody said of items, more important ones first.
             pseudo_k: that many first results of the original query are taken as relevant, after the mentions.
+            depth: how many items of this feedback count, the first known ones; None means all. 0 answers as `nearest`.
             reformulator: its name; empty means the release's default.
             guarded: let the reformulator's guard keep the original query.
             explained: also say what the feedback did; costs a search of k items.
 
         Raises:
-            RequestError: as `nearest`, an unknown reformulator, or pseudo_k < 0.
+            RequestError: as `nearest`, an unknown reformulator, pseudo_k < 0, or depth < 0.
         """
         if k < 1:
             raise RequestError("k", f"got {k}, expected >= 1")
         if pseudo_k < 0:
             raise RequestError("pseudo_k", f"got {pseudo_k}, expected >= 0")
+        if depth is not None and depth < 0:
+            raise RequestError("depth", f"got {depth}, expected >= 0")
         named = self._reformulators.get(reformulator)
         encoding = self.encode([query])
         last = {mention.item_id: mention for mention in mentions}
@@ -351,9 +355,10 @@ class Retriever:
             nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
             return ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing)
         banned = self._banned(query)
-        known = [mention for mention in last.values() if mention.item_id in self._row_of_item]
+        known = [mention for mention in last.values() if mention.item_id in self._row_of_item][:depth]
         first = self._search(encoding.vectors, max(pseudo_k, k if explained else 0), banned)
-        rows, feedback = self._feedback(encoding.vectors, known, first.item_rows[0, :pseudo_k])
+        room = None if depth is None else depth - len(known)
+        rows, feedback = self._feedback(encoding.vectors, known, first.item_rows[0, :pseudo_k], room)
         move = named.move(encoding.vectors, feedback, guarded=guarded)
         found = self._search(move.vectors, k, banned)
         answer = self._answer(found.item_rows[0], found.scores[0], k, set(), encoding, 0)
@@ -411,34 +416,42 @@ class Retriever:
         return Neighbours(found.item_rows[:, kept][:, :k], found.scores[:, kept][:, :k])
 
     def _feedback(
-        self, vectors: Float32, mentions: Sequence[Mention], pseudo_rows: np.ndarray
+        self, vectors: Float32, mentions: Sequence[Mention], pseudo_rows: np.ndarray, room: int | None
     ) -> tuple[list[int], Feedback]:
-        """Return what was mentioned and then what was found, each item once, as rows and as feedback."""
-        mentioned = [self._row_of_item[mention.item_id] for mention in mentions]
-        pseudo = [row for row in pseudo_rows.tolist() if row not in set(mentioned)]
+        """Return what was mentioned and then what was found, each item once, as rows and as feedback.
+
+        Args:
+            vectors: `[1, dim]`, float32, of the query.
+            mentions: of known items, each once.
+            pseudo_rows: `[pseudo_k]`, the first results.
+            room: how many of them there is place for besides the mentions; None means all.
+        """
+        mentioned = {self._row_of_item[mention.item_id]: mention for mention in mentions}
         rank_of = {row: rank for rank, row in enumerate(pseudo_rows.tolist())}
+        pseudo = [row for row in rank_of if row not in mentioned][:room]
         kinds = [mention.kind for mention in mentions] + [FeedbackKind.PSEUDO] * len(pseudo)
         ranks = [
             rank_of.get(row, NO_ROW) if mention.position is None else mention.position
-            for row, mention in zip(mentioned, mentions, strict=True)
+            for row, mention in mentioned.items()
         ]
-        rows = mentioned + pseudo
+        rows = [*mentioned, *pseudo]
         feedback = feedback_of(
             vectors,
             self._vectors,
-            np.array([rows], np.int64).reshape(1, -1),
-            kinds=np.array([kinds], np.int32).reshape(1, -1),
-            ranks=np.array([ranks + [rank_of[row] for row in pseudo]], np.int32).reshape(1, -1),
+            np.array([rows], np.int64),
+            kinds=np.array([kinds], np.int32),
+            ranks=np.array([ranks + [rank_of[row] for row in pseudo]], np.int32),
         )
         return rows, feedback
 
     def _explained(self, rows: list[int], weights: Float32, first_rows: np.ndarray, answer: Answer) -> Explanation:
-        before = tuple(self._item_ids[first_rows])
+        before, after = tuple(self._item_ids[first_rows]), answer.item_ids
+        old, new = set(before), set(after)
         return Explanation(
             item_ids=tuple(self._item_ids[rows]),
             item_weights=weights,
-            entered_ids=tuple(item_id for item_id in answer.item_ids if item_id not in set(before)),
-            left_ids=tuple(item_id for item_id in before if item_id not in set(answer.item_ids)),
+            entered_ids=tuple(item_id for item_id in after if item_id not in old),
+            left_ids=tuple(item_id for item_id in before if item_id not in new),
         )
 
     def _banned(self, query: Query) -> set[int]:

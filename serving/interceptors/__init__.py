@@ -1,4 +1,4 @@
-"""What happens around every unary call, outermost first: access log, error mapping, deadline.
+"""What happens around every unary call and every session, outermost first: access log, error mapping, deadline.
 
 The order is fixed here, by hand, because it matters: the log must see the code that the mapping chose, and the mapping
 must see what the deadline raised.
@@ -6,7 +6,9 @@ must see what the deadline raised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -15,27 +17,30 @@ from serving.interceptors.access_log import access_log
 from serving.interceptors.deadline import deadline
 from serving.interceptors.error_mapping import error_mapping
 
-Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
 
-def interceptors(logger: Any) -> list[grpc.ServerInterceptor]:
+def interceptors(logger: Any, streams: ThreadPoolExecutor) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
 
     Args:
         logger: a structlog logger.
+        streams: the threads of calls whose requests are a stream.
     """
-    return [Around(access_log(logger)), Around(error_mapping(logger)), Around(deadline())]
+    return [Around(each, streams) for each in (access_log(logger), error_mapping(logger), deadline())]
 
 
 class Around(grpc.ServerInterceptor):
-    """Run a wrapper around every unary call.
+    """Put a block around every call that answers one request with one response, or a stream with a stream.
 
     Args:
-        wrap: takes the method's full name and its behaviour, returns the behaviour to run instead.
+        surrounding: takes the method's full name and the call's context, returns the block that the call runs in.
+        streams: the threads of calls whose requests are a stream. Such a call keeps its thread while it waits for its
+            caller; threads of its own keep that from holding up all others.
     """
 
-    def __init__(self, wrap: Callable[[str, Behaviour], Behaviour]) -> None:
-        self._wrap = wrap
+    def __init__(self, surrounding: Surrounding, streams: ThreadPoolExecutor) -> None:
+        self._surrounding, self._streams = surrounding, streams
         self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
 
     def intercept_service(
@@ -43,15 +48,27 @@ class Around(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Return the method's handler with the wrapper around it; each method is wrapped once."""
+        """Return the method's handler within the block; each method is wrapped once."""
         method = handler_call_details.method
         if method not in self._wrapped:
             handler = continuation(handler_call_details)
-            if handler is None or handler.unary_unary is None:
+            if handler is None or (handler.unary_unary is None and handler.stream_stream is None):
                 return handler
-            self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-                self._wrap(method, handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
+            self._wrapped[method] = self._around(method, handler)
         return self._wrapped[method]
+
+    def _around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._surrounding(method, context):
+                return handler.unary_unary(request, context)
+
+        def converse(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._surrounding(method, context):
+                yield from handler.stream_stream(requests, context)
+
+        converse.experimental_thread_pool = self._streams  # as gRPC calls it
+        if handler.unary_unary is not None:
+            make, behaviour = grpc.unary_unary_rpc_method_handler, answer
+        else:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, converse
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)

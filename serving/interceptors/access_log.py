@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import grpc
@@ -14,28 +15,26 @@ REQUEST_ID = "x-request-id"
 LONGEST_REQUEST_ID = 128
 
 
-def access_log(logger: Any) -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
-    """Return a wrapper that logs each call when it has ended, and binds its request id for all lines within it.
+def access_log(logger: Any) -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
+    """Return a block that logs each call when it has ended, and binds its request id for all lines within it.
 
     Args:
         logger: a structlog logger.
     """
 
-    def wrap(method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            started = time.perf_counter()
-            structlog.contextvars.bind_contextvars(request_id=_request_id(context))
-            try:
-                return behaviour(request, context)
-            finally:
-                code = context.code() or grpc.StatusCode.OK
-                duration_ms = round((time.perf_counter() - started) * 1000, 3)
-                logger.info("call", method=method, code=code.name, duration_ms=duration_ms)
-                structlog.contextvars.clear_contextvars()
+    @contextmanager
+    def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        started = time.perf_counter()
+        structlog.contextvars.bind_contextvars(request_id=_request_id(context))
+        try:
+            yield
+        finally:
+            code = context.code() or (grpc.StatusCode.OK if context.is_active() else grpc.StatusCode.CANCELLED)
+            duration_ms = round((time.perf_counter() - started) * 1000, 3)
+            logger.info("call", method=method, code=code.name, duration_ms=duration_ms)
+            structlog.contextvars.clear_contextvars()
 
-        return call
-
-    return wrap
+    return around
 
 
 def bound_request_id() -> str:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import grpc
 
 from serving.errors import DeadlineError
 
 
-def deadline() -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
-    """Return a wrapper that refuses expired calls."""
+def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
+    """Return a block that refuses expired calls."""
 
-    def wrap(method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            left_s = context.time_remaining()
-            if left_s is not None and left_s <= 0:
-                raise DeadlineError(f"{method}: the deadline passed before the work began.")
-            return behaviour(request, context)
+    @contextmanager
+    def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        left_s = context.time_remaining()
+        if left_s is not None and left_s <= 0:
+            raise DeadlineError(f"{method}: the deadline passed before the work began.")
+        yield
 
-        return call
-
-    return wrap
+    return around

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import grpc
@@ -13,23 +14,24 @@ from serving.interceptors.access_log import bound_request_id
 from serving.status import status_of
 
 
-def error_mapping(logger: Any) -> Callable[[str, Callable[..., Any]], Callable[..., Any]]:
-    """Return a wrapper that ends a failed call with the status of its error.
+def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
+    """Return a block that ends a failed call with the status of its error.
 
     Args:
         logger: gets what the caller must not see.
     """
 
-    def wrap(method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            try:
-                return behaviour(request, context)
-            except Exception as error:
-                status = status_of(error, bound_request_id())
-                if status.code == code_pb2.INTERNAL:
-                    logger.error("call failed", method=method, exc_info=error)
-            context.abort_with_status(rpc_status.to_status(status))
+    @contextmanager
+    def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        try:
+            yield
+            return
+        except grpc.RpcError:  # the caller of a session has gone: there is nobody to tell
+            raise
+        except Exception as error:
+            status = status_of(error, bound_request_id())
+            if status.code == code_pb2.INTERNAL:
+                logger.error("call failed", method=method, exc_info=error)
+        context.abort_with_status(rpc_status.to_status(status))
 
-        return call
-
-    return wrap
+    return around

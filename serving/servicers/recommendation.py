@@ -11,9 +11,10 @@ import structlog
 
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Origin
+from recsys.types import Mention, Origin
 from serving import convert
 from serving.runtime.current_release import CurrentRelease
+from serving.runtime.sessions import Sessions
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
@@ -24,16 +25,17 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     Args:
         current: the release that answers at the moment of the call.
+        sessions: places for sessions.
         settings: the limits.
     """
 
-    def __init__(self, current: CurrentRelease, settings: ServerSettings) -> None:
-        self._current, self._settings = current, settings
+    def __init__(self, current: CurrentRelease, sessions: Sessions, settings: ServerSettings) -> None:
+        self._current, self._sessions, self._settings = current, sessions, settings
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
         """Return the nearest items of one query."""
         retriever = self._retriever(request.release_pin)
-        self._check_k(request.k)
+        _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
             (answer,) = retriever.nearest([query], request.k)
@@ -47,7 +49,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     ) -> pb.BatchNearestItemsResponse:
         """Return the nearest items of several queries."""
         retriever = self._retriever(request.release_pin)
-        self._check_k(request.k)
+        _check_k(request.k, self._settings)
         if not 1 <= len(request.queries) <= self._settings.max_batch:
             expected = f"expected 1 to {self._settings.max_batch}"
             raise RequestError("queries", f"got {len(request.queries)}, {expected}")
@@ -80,6 +82,37 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             response.vector.values.values.extend(encoding.vectors[0].tolist())
         return response
 
+    def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> pb.ReformulateResponse:
+        """Return the nearest items of one query after feedback has moved it."""
+        conversation = Conversation(request, self._retriever(request.release_pin), self._settings)
+        conversation.hear(request.feedback)
+        return conversation.answer()
+
+    def Session(
+        self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.SessionResponse]:
+        """Return an answer after each round of feedback on one query."""
+        conversation = None
+        with self._sessions.place():
+            for place, request in enumerate(self._sessions.requests(requests), 1):
+                step, expected = request.WhichOneof("step"), "begin" if conversation is None else "feedback"
+                if step != expected:
+                    raise RequestError("step", f"got {step or 'nothing'} in round {place}, expected {expected}")
+                if place > self._settings.max_rounds:
+                    raise RequestError(
+                        "step", f"got round {place}, expected at most {self._settings.max_rounds} rounds"
+                    )
+                if conversation is None:
+                    begin = request.begin
+                    with _within("begin"):
+                        conversation = Conversation(begin, self._retriever(begin.release_pin), self._settings)
+                        conversation.hear(begin.feedback)
+                        answer = conversation.answer()
+                else:
+                    conversation.hear(request.feedback)
+                    answer = conversation.answer()
+                yield pb.SessionResponse(answer=answer, round=place)
+
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""
         return convert.release(self._retriever())
@@ -89,9 +122,84 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         structlog.contextvars.bind_contextvars(release=retriever.release.name)
         return retriever
 
-    def _check_k(self, k: int) -> None:
-        if not 1 <= k <= self._settings.max_k:
-            raise RequestError("k", f"got {k}, expected 1 to {self._settings.max_k}")
+
+class Conversation:
+    """One query and all feedback on it so far.
+
+    Args:
+        asked: the query, and how it is answered.
+        retriever: answers.
+        settings: the limits.
+
+    Raises:
+        RequestError: the request is against the limits.
+    """
+
+    def __init__(self, asked: pb.ReformulateRequest, retriever: Retriever, settings: ServerSettings) -> None:
+        _check_k(asked.k, settings)
+        self._asked, self._retriever, self._settings = asked, retriever, settings
+        self._query = convert.query(asked.query, "query", settings)
+        self._depth = asked.depth if asked.HasField("depth") else settings.max_depth
+        if not 0 <= self._depth <= settings.max_depth:
+            raise RequestError("depth", f"got {self._depth}, expected 0 to {settings.max_depth}")
+        self._mentions: dict[str, Mention] = {}
+        self._pseudo_k = 0
+
+    def hear(self, feedback: pb.Feedback) -> None:
+        """Put feedback before what there is; what it says of an item replaces what was said before.
+
+        Raises:
+            RequestError: it is no feedback, or too much with what there is.
+        """
+        if feedback.pseudo and not self._asked.HasField("depth"):
+            raise RequestError(
+                "feedback.pseudo", "got true without depth, expected depth: how many first results count"
+            )
+        said = {each.item_id: each for each in convert.mentions(feedback, "feedback", self._settings)}
+        self._mentions = said | {item_id: old for item_id, old in self._mentions.items() if item_id not in said}
+        most, most_bytes = self._settings.max_feedback, self._settings.max_message_bytes
+        if len(self._mentions) > most:
+            got = len(self._mentions)
+            raise RequestError("feedback.items", f"got {got} with those before, expected at most {most}")
+        if sum(len(item_id.encode()) for item_id in self._mentions) > most_bytes:
+            raise RequestError("feedback.items", f"got more than {most_bytes} bytes of ids with those before")
+        if feedback.pseudo:
+            self._pseudo_k = self._depth
+
+    def answer(self) -> pb.ReformulateResponse:
+        """Return the answer after all feedback so far.
+
+        Raises:
+            RequestError: the release cannot answer the query, or has no such reformulator.
+        """
+        asked = self._asked
+        with _as_in_request("query"):
+            answer = self._retriever.reformulate(
+                self._query,
+                asked.k,
+                mentions=tuple(self._mentions.values()),
+                pseudo_k=self._pseudo_k,
+                depth=self._depth,
+                reformulator=asked.reformulator,
+                guarded=not asked.ignore_guard,
+                explained=asked.include_explanation,
+            )
+        shown = _shown(self._retriever, answer.answer) if asked.include_metadata else ()
+        return convert.reformulated(answer, self._retriever, shown)
+
+
+def _check_k(k: int, settings: ServerSettings) -> None:
+    if not 1 <= k <= settings.max_k:
+        raise RequestError("k", f"got {k}, expected 1 to {settings.max_k}")
+
+
+@contextmanager
+def _within(part: str) -> Iterator[None]:
+    """Name the field of a mistake by its path from outside of a part of the request."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{part}.{error.field}", error.reason) from None
 
 
 @contextmanager

@@ -20,6 +20,14 @@ class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ORIGIN_VECTOR: _ClassVar[Origin]
     ORIGIN_POPULARITY: _ClassVar[Origin]
 
+class FeedbackKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEEDBACK_KIND_UNSPECIFIED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_LIKED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_DISLIKED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_CLICKED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_SKIPPED: _ClassVar[FeedbackKind]
+
 class QueryEntity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     QUERY_ENTITY_UNSPECIFIED: _ClassVar[QueryEntity]
@@ -32,6 +40,11 @@ ORIGIN_FEATURES: Origin
 ORIGIN_ITEMS: Origin
 ORIGIN_VECTOR: Origin
 ORIGIN_POPULARITY: Origin
+FEEDBACK_KIND_UNSPECIFIED: FeedbackKind
+FEEDBACK_KIND_LIKED: FeedbackKind
+FEEDBACK_KIND_DISLIKED: FeedbackKind
+FEEDBACK_KIND_CLICKED: FeedbackKind
+FEEDBACK_KIND_SKIPPED: FeedbackKind
 QUERY_ENTITY_UNSPECIFIED: QueryEntity
 QUERY_ENTITY_USER: QueryEntity
 QUERY_ENTITY_ITEM: QueryEntity
@@ -188,12 +201,102 @@ class EncodeQueryResponse(_message.Message):
     release: ReleaseId
     def __init__(self, vector: _Optional[_Union[Vector, _Mapping]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
 
+class FeedbackItem(_message.Message):
+    __slots__ = ("item_id", "kind", "position")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    kind: FeedbackKind
+    position: int
+    def __init__(self, item_id: _Optional[str] = ..., kind: _Optional[_Union[FeedbackKind, str]] = ..., position: _Optional[int] = ...) -> None: ...
+
+class Feedback(_message.Message):
+    __slots__ = ("items", "pseudo")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PSEUDO_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[FeedbackItem]
+    pseudo: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[FeedbackItem, _Mapping]]] = ..., pseudo: _Optional[bool] = ...) -> None: ...
+
+class ReformulateRequest(_message.Message):
+    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    REFORMULATOR_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_GUARD_FIELD_NUMBER: _ClassVar[int]
+    query: Query
+    feedback: Feedback
+    depth: int
+    reformulator: str
+    k: int
+    release_pin: str
+    include_metadata: bool
+    include_explanation: bool
+    ignore_guard: bool
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("item_ids", "item_weights", "entered_ids", "left_ids")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ENTERED_IDS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_IDS_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    item_weights: _containers.RepeatedScalarFieldContainer[float]
+    entered_ids: _containers.RepeatedScalarFieldContainer[str]
+    left_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., item_weights: _Optional[_Iterable[float]] = ..., entered_ids: _Optional[_Iterable[str]] = ..., left_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReformulateResponse(_message.Message):
+    __slots__ = ("result", "vector", "explanation", "drift", "confidence", "fell_back", "missing_ids", "reformulator", "release")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FELL_BACK_FIELD_NUMBER: _ClassVar[int]
+    MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
+    REFORMULATOR_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    result: RankedItems
+    vector: Vector
+    explanation: Explanation
+    drift: float
+    confidence: float
+    fell_back: bool
+    missing_ids: _containers.RepeatedScalarFieldContainer[str]
+    reformulator: str
+    release: ReleaseId
+    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., drift: _Optional[float] = ..., confidence: _Optional[float] = ..., fell_back: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., reformulator: _Optional[str] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("begin", "feedback")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    begin: ReformulateRequest
+    feedback: Feedback
+    def __init__(self, begin: _Optional[_Union[ReformulateRequest, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ...) -> None: ...
+
+class SessionResponse(_message.Message):
+    __slots__ = ("answer", "round")
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    answer: ReformulateResponse
+    round: int
+    def __init__(self, answer: _Optional[_Union[ReformulateResponse, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+
 class GetReleaseRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("name", "fingerprint", "create_time", "format_version", "dim", "item_count", "known_entity_count", "query_entity", "query_features", "reads_history", "index", "index_recall", "metrics", "versions", "notice")
+    __slots__ = ("name", "fingerprint", "create_time", "format_version", "dim", "item_count", "known_entity_count", "query_entity", "query_features", "reads_history", "index", "index_recall", "metrics", "versions", "notice", "reformulators", "default_reformulator")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +326,8 @@ class Release(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    REFORMULATORS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_REFORMULATOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     create_time: _timestamp_pb2.Timestamp
@@ -238,4 +343,6 @@ class Release(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     versions: _containers.ScalarMap[str, str]
     notice: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., dim: _Optional[int] = ..., item_count: _Optional[int] = ..., known_entity_count: _Optional[int] = ..., query_entity: _Optional[_Union[QueryEntity, str]] = ..., query_features: _Optional[_Iterable[str]] = ..., reads_history: _Optional[bool] = ..., index: _Optional[str] = ..., index_recall: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., versions: _Optional[_Mapping[str, str]] = ..., notice: _Optional[str] = ...) -> None: ...
+    reformulators: _containers.RepeatedScalarFieldContainer[str]
+    default_reformulator: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., dim: _Optional[int] = ..., item_count: _Optional[int] = ..., known_entity_count: _Optional[int] = ..., query_entity: _Optional[_Union[QueryEntity, str]] = ..., query_features: _Optional[_Iterable[str]] = ..., reads_history: _Optional[bool] = ..., index: _Optional[str] = ..., index_recall: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., versions: _Optional[_Mapping[str, str]] = ..., notice: _Optional[str] = ..., reformulators: _Optional[_Iterable[str]] = ..., default_reformulator: _Optional[str] = ...) -> None: ...

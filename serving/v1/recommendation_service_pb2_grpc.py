@@ -36,7 +36,8 @@ class RecommendationServiceStub:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY            | RetryInfo                        | repeat after `retry_delay`        |
+    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
@@ -69,6 +70,16 @@ class RecommendationServiceStub:
                 request_serializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
                 response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
                 _registered_method=True)
+        self.Reformulate = channel.unary_unary(
+                '/serving.v1.RecommendationService/Reformulate',
+                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
+                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
+                _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/serving.v1.RecommendationService/Session',
+                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
+                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.GetRelease = channel.unary_unary(
                 '/serving.v1.RecommendationService/GetRelease',
                 request_serializer=serving_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.SerializeToString,
@@ -87,7 +98,8 @@ class RecommendationServiceServicer:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY            | RetryInfo                        | repeat after `retry_delay`        |
+    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
@@ -121,6 +133,27 @@ class RecommendationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reformulate(self, request, context):
+        """Returns the items with the largest scores for one query after feedback has moved its vector: a first search where
+        its results count as feedback or are to be compared with, the move, and a second search.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """Reformulates one query in several rounds: the first message asks, each later one adds feedback to all that came
+        before, and each gets one response, in order. All responses come from the release that the session began with, also
+        where another one is installed meanwhile.
+
+        At most 100 rounds in 10 minutes, and 64 sessions at once, unless the operator set other limits: an older session
+        ends with DEADLINE_EXCEEDED, one too many is UNAVAILABLE. An error in any round ends the session; its feedback is
+        not kept. The caller ends it by closing its side of the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetRelease(self, request, context):
         """Returns what is being served.
         """
@@ -146,6 +179,16 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.FromString,
                     response_serializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.SerializeToString,
             ),
+            'Reformulate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reformulate,
+                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.FromString,
+                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.FromString,
+                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.SerializeToString,
+            ),
             'GetRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRelease,
                     request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.FromString,
@@ -170,7 +213,8 @@ class RecommendationService:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY            | RetryInfo                        | repeat after `retry_delay`        |
+    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
@@ -253,6 +297,60 @@ class RecommendationService:
             '/serving.v1.RecommendationService/EncodeQuery',
             serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
             serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reformulate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serving.v1.RecommendationService/Reformulate',
+            serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
+            serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/serving.v1.RecommendationService/Session',
+            serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
+            serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
