@@ -119,7 +119,7 @@ class Attention:
         items = items + xp.take(weights["role"], feedback.kinds, axis=0) + xp.take(weights["rank"], rank, axis=0)
         query = queries @ weights["query_in"] + weights["role"][QUERY_ROLE]
         tokens = xp.concatenate([query[:, None, :], items], axis=1)
-        hidden = xp.concatenate([xp.zeros_like(present[:, :1]), xp.logical_not(present)], axis=1)
+        hidden = xp.concatenate([xp.zeros_like(queries[:, :1], dtype=bool), xp.logical_not(present)], axis=1)
         out = NEVER * xp.asarray(hidden, np.float32)[:, None, None, :]
         for layer in range(self.layers):
             of_layer = {

@@ -239,11 +239,11 @@ def add_oneof_member(file: FileDescriptorProto) -> None:
 
 
 def add_message(file: FileDescriptorProto) -> None:
-    file.message_type.add(name="Feedback")
+    file.message_type.add(name="Experiment")
 
 
 def add_rpc(file: FileDescriptorProto) -> None:
-    file.service[0].method.add(name="Reformulate", input_type=".serving.v1.Query", output_type=".serving.v1.Vector")
+    file.service[0].method.add(name="Explain", input_type=".serving.v1.Query", output_type=".serving.v1.Vector")
 
 
 def add_enum_value(file: FileDescriptorProto) -> None:

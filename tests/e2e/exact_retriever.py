@@ -55,6 +55,9 @@ class ExactRetriever:
         self.answered = 0
         self.features: list[Any] = []
 
+    reformulators = ("average", "identity")
+    default_reformulator = "average"
+
     def warm(self) -> None:
         """Nothing to replay."""
 

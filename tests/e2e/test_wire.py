@@ -206,6 +206,7 @@ def test_the_release_says_what_an_application_must_know_of_it(client):
     assert (release.index, release.index_recall, dict(release.metrics)) == ("brute_force", 1.0, {"nDCG@10": 0.5})
     assert release.created.isoformat() == "2026-01-02T03:04:05+00:00"
     assert release.notice == "made up"
+    assert (release.reformulators, release.default_reformulator) == (("average", "identity"), "average")
 
 
 @pytest.mark.parametrize("pin", ["exact-0123456789ab", FINGERPRINT, FINGERPRINT[:8]])
