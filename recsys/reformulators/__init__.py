@@ -66,7 +66,12 @@ class LearnedReformulator(Reformulator, Protocol):
 
 def unit(vectors: Float32) -> Float32:
     """Return vectors scaled to unit length along the last axis; zeros stay zeros."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
+    return vectors / np.maximum(lengths(vectors), np.float32(1e-12))
+
+
+def lengths(vectors: Float32) -> Float32:
+    """Return the lengths of vectors along the last axis, which stays with one place."""
+    return np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))  # half the time of np.linalg.norm for few numbers
 
 
 def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: Float32 | None = None) -> Reformulated:
@@ -84,7 +89,7 @@ def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: 
     total = unit(queries) + (item_weights[:, None, :] @ feedback.vectors)[:, 0]
     if further is not None:
         total = total + further
-    length = np.linalg.norm(total, axis=1, keepdims=True)
+    length = lengths(total)
     still = ~feedback.present.any(axis=1, keepdims=True) | (length < 1e-6)
     vectors = np.where(still, queries, total / np.maximum(length, np.float32(1e-12)))
-    return Reformulated(vectors.astype(np.float32), item_weights.astype(np.float32))
+    return Reformulated(vectors.astype(np.float32, copy=False), item_weights.astype(np.float32, copy=False))

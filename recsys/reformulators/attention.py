@@ -113,39 +113,37 @@ class Attention:
             weights: as `initial`.
             drop: dropout in training.
         """
-        present = feedback.present
-        rank = xp.where(feedback.ranks == NO_ROW, 0, xp.minimum(feedback.ranks, self.max_rank - 1) + 1)
+        there = xp.asarray(feedback.present, np.float32)
+        rank = xp.minimum(feedback.ranks, self.max_rank - 1) - NO_ROW  # 0 where unknown
         items = feedback.vectors @ weights["item_in"] + feedback.scores[:, :, None] * weights["score"]
         items = items + xp.take(weights["role"], feedback.kinds, axis=0) + xp.take(weights["rank"], rank, axis=0)
         query = queries @ weights["query_in"] + weights["role"][QUERY_ROLE]
         tokens = xp.concatenate([query[:, None, :], items], axis=1)
-        hidden = xp.concatenate([xp.zeros_like(queries[:, :1], dtype=bool), xp.logical_not(present)], axis=1)
-        out = NEVER * xp.asarray(hidden, np.float32)[:, None, None, :]
+        out = xp.concatenate([xp.zeros_like(queries[:, :1]), (np.float32(1) - there) * NEVER], axis=1)[:, None, None, :]
         for layer in range(self.layers):
-            of_layer = {
-                name.partition("/")[2]: value for name, value in weights.items() if name.startswith(f"{layer}/")
-            }
-            tokens = tokens + drop(self._attend(xp, tokens, out, of_layer))
-            inner = _levelled(xp, tokens, of_layer["hidden_level"]) @ of_layer["hidden_in"] + of_layer["hidden_bias"]
-            tokens = tokens + drop(xp.maximum(inner, np.float32(0)) @ of_layer["hidden_out"])
+            tokens = tokens + drop(self._attend(xp, tokens, out, weights, layer))
+            inner = _levelled(xp, tokens, weights[f"{layer}/hidden_level"]) @ weights[f"{layer}/hidden_in"]
+            inner = xp.maximum(inner + weights[f"{layer}/hidden_bias"], np.float32(0))
+            tokens = tokens + drop(inner @ weights[f"{layer}/hidden_out"])
         tokens = _levelled(xp, tokens, weights["level"])
-        count = xp.maximum(xp.sum(xp.asarray(present, np.float32), axis=1, keepdims=True), np.float32(1))
-        item_weights = (tokens[:, 1:] @ weights["item_weight"])[:, :, 0] / count
-        return xp.where(present, item_weights, np.float32(0)), tokens[:, 0] @ weights["residual"]
+        count = xp.maximum(xp.sum(there, axis=1, keepdims=True), np.float32(1))
+        return (tokens[:, 1:] @ weights["item_weight"])[:, :, 0] / count, tokens[:, 0] @ weights["residual"]
 
-    def _attend(self, xp: Any, tokens: Any, out: Any, weights: Weights) -> Any:
+    def _attend(self, xp: Any, tokens: Any, out: Any, weights: Weights, layer: int) -> Any:
         _, count, width = tokens.shape
-        mixed = _levelled(xp, tokens, weights["attention_level"]) @ weights["attention_in"]
+        mixed = _levelled(xp, tokens, weights[f"{layer}/attention_level"]) @ weights[f"{layer}/attention_in"]
         apart = xp.transpose(xp.reshape(mixed, (-1, count, 3, self.heads, width // self.heads)), (2, 0, 3, 1, 4))
         logits = apart[0] @ xp.swapaxes(apart[1], -1, -2) * np.float32((width // self.heads) ** -0.5) + out
         powers = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
         attended = (powers / xp.sum(powers, axis=-1, keepdims=True)) @ apart[2]
         together = xp.reshape(xp.transpose(attended, (0, 2, 1, 3)), (-1, count, width))
-        return together @ weights["attention_out"]
+        return together @ weights[f"{layer}/attention_out"]
 
 
 def _levelled(xp: Any, tokens: Any, level: Any) -> Any:
     """Return layer normalisation over the last axis; `level` holds scale and shift."""
-    centred = tokens - xp.mean(tokens, axis=-1, keepdims=True)
-    variance = xp.mean(centred * centred, axis=-1, keepdims=True)
+    width = tokens.shape[-1]
+    mean = np.full((width, 1), 1 / width, np.float32)  # for so few numbers a product is quicker than `mean`
+    centred = tokens - tokens @ mean
+    variance = (centred * centred) @ mean
     return centred / xp.sqrt(variance + np.float32(1e-5)) * level[0] + level[1]

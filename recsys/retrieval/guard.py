@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, field_validator
 
-from recsys.reformulators import unit
+from recsys.reformulators import lengths, unit
 from recsys.registry import settings
-from recsys.types import Bool, Feedback, Float32
+from recsys.types import Bool, Feedback, FeedbackKind, Float32
 
 SIGNALS = ("drift", "best_score", "score_spread", "coherence", "log_count", "liked_rate")
 """What a guard's confidence is computed from, by name; see `signals`."""
@@ -48,19 +48,22 @@ class Guard:
         logit = constant + of_moves @ np.array(factors, np.float32)
         return (1 / (1 + np.exp(-np.clip(logit, -60, 60)))).astype(np.float32)
 
-    def accepts(self, of_moves: Float32) -> Bool:
+    def accepts(self, of_moves: Float32, confidence: Float32 | None = None) -> Bool:
         """Return which moves may be searched with, `[batch]`.
 
         Args:
             of_moves: `[batch, signals]`, as `signals` gives them.
+            confidence: `[batch]`, where it is known already.
         """
-        return (of_moves[:, 0] <= self.max_drift) & (self.confidence(of_moves) >= self.min_confidence)
+        confidence = self.confidence(of_moves) if confidence is None else confidence
+        return (of_moves[:, 0] <= self.max_drift) & (confidence >= self.min_confidence)
 
 
 def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
     """Return what can be known of a move without knowing what is relevant, `[batch, signals]`, float32.
 
-    `drift`: 1 - cosine of original and moved query. `best_score`, `score_spread`: the largest first score and its
+    `drift`: 1 - cosine of original and moved query, as half the squared distance of their directions, which is exactly
+    0 where nothing moved. `best_score`, `score_spread`: the largest first score and its
     distance to the smallest. `coherence`: mean cosine between the items and their mean's direction. `log_count`:
     log(1 + items). `liked_rate`: share of the items that somebody chose or liked.
 
@@ -69,21 +72,18 @@ def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
         feedback: what moved them.
         vectors: `[batch, dim]`, after the move.
     """
-    present = feedback.present
-    count = np.maximum(feedback.counts, 1)
-    drift = 1 - (unit(queries) * unit(vectors)).sum(axis=1)
-    largest = np.where(present, feedback.scores, -np.inf).max(axis=1, initial=-np.inf)
-    smallest = np.where(present, feedback.scores, np.inf).min(axis=1, initial=np.inf)
-    some = present.any(axis=1)
-    middle = unit(feedback.vectors.sum(axis=1))
-    coherence = np.einsum("bkd,bd->bk", feedback.vectors, middle).sum(axis=1) / count
-    liked = (feedback.positive & (feedback.kinds > 0)).sum(axis=1) / count
-    columns = (
-        drift,
-        np.where(some, largest, 0),
-        np.where(some, largest - smallest, 0),
-        coherence,
-        np.log1p(feedback.counts),
-        liked,
-    )
-    return np.stack(columns, axis=1).astype(np.float32)
+    present, counts = feedback.present, feedback.counts
+    count = np.maximum(counts, 1)
+    of_moves = np.zeros((len(queries), len(SIGNALS)), np.float32)
+    of_moves[:, 0] = np.minimum(np.square(unit(queries) - unit(vectors)).sum(axis=1) / 2, 2)
+    if present.shape[1]:
+        some = counts > 0
+        largest = np.where(present, feedback.scores, -np.inf).max(axis=1)
+        smallest = np.where(present, feedback.scores, np.inf).min(axis=1)
+        of_moves[:, 1] = np.where(some, largest, 0)
+        of_moves[:, 2] = np.where(some, largest - smallest, 0)
+    # sum_i <v_i, m> = <sum_i v_i, m> is the length of the sum, where m is its direction
+    of_moves[:, 3] = lengths(feedback.vectors.sum(axis=1))[:, 0] / count
+    of_moves[:, 4] = np.log1p(counts)
+    of_moves[:, 5] = (feedback.positive & (feedback.kinds != FeedbackKind.PSEUDO)).sum(axis=1) / count
+    return of_moves

@@ -72,9 +72,10 @@ class NamedReformulator:
         """
         moved = self.choice.reformulate(queries, feedback, self.weights)
         of_moves = signals(queries, feedback, moved.vectors)
-        fell_back = ~self.guard.accepts(of_moves) if guarded else np.zeros(len(queries), bool)
+        confidence = self.guard.confidence(of_moves)
+        fell_back = ~self.guard.accepts(of_moves, confidence) if guarded else np.zeros(len(queries), bool)
         vectors = np.where(fell_back[:, None], queries, moved.vectors)
-        return Move(vectors, moved.item_weights, of_moves[:, 0], self.guard.confidence(of_moves), fell_back)
+        return Move(vectors, moved.item_weights, of_moves[:, 0], confidence, fell_back)
 
     def save(self, home: Path, *, default: bool) -> None:
         """Write it into a release folder; one of this name that is there is replaced.

@@ -138,7 +138,8 @@ class Retriever:
         self._items = pq.read_table(folder / "items.parquet")
         self._item_ids = np.array(self._items[ITEM_ID].to_pylist(), dtype=object)
         self._row_of_item = {item_id: row for row, item_id in enumerate(self._item_ids)}
-        self._vectors = np.load(folder / "item_embeddings.npy", mmap_mode="r")
+        # Still mapped, without the time that slices of `np.memmap` take.
+        self._vectors = np.asarray(np.load(folder / "item_embeddings.npy", mmap_mode="r"))
         if len(self._vectors) != len(self._item_ids):
             raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
         self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
@@ -410,9 +411,9 @@ class Retriever:
         if k == 0:
             return Neighbours(np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32))
         found = self._searcher.search(vectors, min(k + len(banned), len(self._item_ids)))
-        kept = found.item_rows[0] != NO_ROW
-        if banned:
-            kept &= ~np.isin(found.item_rows[0], list(banned))
+        if not banned:
+            return found
+        kept = ~np.isin(found.item_rows[0], list(banned))
         return Neighbours(found.item_rows[:, kept][:, :k], found.scores[:, kept][:, :k])
 
     def _feedback(
