@@ -146,7 +146,7 @@ def _release(folder: Path, items: int) -> Release:
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
             "training": {"epochs": 1, "batch_size": 1024},
             "evaluation": {"resamples": 100, "max_cases": 1_000, "baselines": ["popularity"]},
-            "index": {"kind": "scann"},
+            "index": {"kind": "scann", "leaves": 316, "quantisation": "ah"},
         }
     )
     release = pipeline.train(run, folder / "work", folder / "releases")
