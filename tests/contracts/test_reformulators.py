@@ -1,0 +1,222 @@
+"""The contract of the family `reformulators`: nothing moves without feedback, and both array libraries agree."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from recsys import registry
+from recsys.reformulators import unit
+from recsys.stack import tf
+from recsys.types import NO_ROW, Feedback, FeedbackKind
+
+CHOICES = [{"kind": kind} for kind in registry.names("reformulators")] + [
+    {"kind": "rocchio", "gamma": 0.3},
+    {"kind": "linear_feedback", "a": 2.0, "b": 0.5, "c": 0.4},
+    {"kind": "attention", "width": 8, "heads": 2, "layers": 2, "max_rank": 3},
+]
+LEARNED = [table for table in CHOICES if registry.choice("reformulators", table["kind"]).learned]
+BATCH, K, DIM = 4, 6, 5
+PARTS = [field.name for field in dataclasses.fields(Feedback)]
+
+
+def name_of(table):
+    return "-".join(str(value) for value in table.values())
+
+
+def built(table):
+    return registry.build("reformulators", table, "reformulator")
+
+
+def weights_of(reformulator):
+    """Return weights of which none is still what it was before training."""
+    if not reformulator.learned:
+        return {}
+    random = np.random.default_rng(7)
+    return {
+        name: value + random.normal(0, 0.3, np.shape(value)).astype(np.float32)
+        for name, value in reformulator.initial(DIM, 0).items()
+    }
+
+
+@pytest.fixture(params=CHOICES, ids=name_of)
+def reformulator(request):
+    return built(request.param)
+
+
+@pytest.fixture
+def weights(reformulator):
+    return weights_of(reformulator)
+
+
+def drawn(*shape, seed):
+    return unit(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def queries():
+    return drawn(BATCH, DIM, seed=0)
+
+
+def feedback(counts=(6, 3, 1, 4), kinds=None):
+    """Return feedback of every kind, so many items a query, some of known rank."""
+    random = np.random.default_rng(2)
+    present = np.arange(K) < np.array(counts)[:, None]
+    vectors = drawn(BATCH, K, DIM, seed=1) * present[..., None]
+    return Feedback(
+        vectors=vectors,
+        kinds=random.integers(len(FeedbackKind), size=(BATCH, K)).astype(np.int32) if kinds is None else kinds,
+        ranks=np.where(
+            random.random((BATCH, K)) < 0.3, NO_ROW, random.permuted(np.tile(np.arange(K), (BATCH, 1)), axis=1)
+        ).astype(np.int32),
+        scores=np.einsum("bd,bkd->bk", queries(), vectors).astype(np.float32),
+        present=present,
+    )
+
+
+def only(kind):
+    return feedback(kinds=np.full((BATCH, K), kind, np.int32))
+
+
+def taken(given, rows, columns):
+    """Return some rows and columns of feedback."""
+    return Feedback(*(getattr(given, part)[rows][:, columns] for part in PARTS))
+
+
+def test_a_query_without_feedback_comes_back_bit_for_bit(reformulator, weights):
+    asked = queries()
+    for nothing in (feedback((0, 0, 0, 0)), taken(feedback(), slice(None), slice(0, 0))):
+        result = reformulator.reformulate(asked, nothing, weights)
+        np.testing.assert_array_equal(result.vectors, asked)
+        np.testing.assert_array_equal(result.item_weights, np.zeros(nothing.present.shape))
+
+
+def test_a_query_without_feedback_stays_also_beside_others(reformulator, weights):
+    result = reformulator.reformulate(queries(), feedback((6, 0, 3, 0)), weights)
+    np.testing.assert_array_equal(result.vectors[[1, 3]], queries()[[1, 3]])
+
+
+def test_the_results_are_float32_and_of_unit_length(reformulator, weights):
+    result = reformulator.reformulate(queries(), feedback(), weights)
+    assert (result.vectors.shape, result.item_weights.shape) == ((BATCH, DIM), (BATCH, K))
+    assert (result.vectors.dtype, result.item_weights.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-6)
+
+
+def test_places_without_an_item_have_no_weight_and_no_say(reformulator, weights):
+    given = feedback()
+    result = reformulator.reformulate(queries(), given, weights)
+    assert (result.item_weights[~given.present] == 0).all()
+    # whatever stands there besides the vector, which is zero
+    rubbish = dataclasses.replace(
+        given,
+        kinds=np.where(given.present, given.kinds, FeedbackKind.DISLIKED),
+        ranks=np.where(given.present, given.ranks, 0),
+        scores=np.where(given.present, given.scores, np.float32(9)),
+    )
+    again = reformulator.reformulate(queries(), rubbish, weights)
+    np.testing.assert_allclose(again.vectors, result.vectors, atol=1e-6)
+
+
+def test_the_company_does_not_matter(reformulator, weights):
+    together = reformulator.reformulate(queries(), feedback(), weights)
+    for row, count in enumerate(feedback().counts):
+        alone = reformulator.reformulate(
+            queries()[[row]], taken(feedback(), slice(row, row + 1), slice(count)), weights
+        )
+        np.testing.assert_allclose(alone.vectors[0], together.vectors[row], atol=2e-6)
+        np.testing.assert_allclose(alone.item_weights[0], together.item_weights[row, :count], atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", [None, *FeedbackKind], ids=str)
+def test_the_order_of_the_items_means_nothing_where_their_ranks_move_along(reformulator, weights, kind):
+    given = taken(feedback((K,) * BATCH) if kind is None else only(kind), slice(0, 1), slice(None))
+    order = [3, 0, 5, 1, 4, 2]
+    result = reformulator.reformulate(queries()[:1], given, weights)
+    shuffled = reformulator.reformulate(queries()[:1], taken(given, slice(None), order), weights)
+    np.testing.assert_allclose(shuffled.vectors, result.vectors, atol=2e-6)
+    np.testing.assert_allclose(shuffled.item_weights, result.item_weights[:, order], atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", list(FeedbackKind), ids=str)
+def test_feedback_of_one_kind_alone_gives_finite_numbers(reformulator, weights, kind):
+    result = reformulator.reformulate(queries(), only(kind), weights)
+    assert np.isfinite(result.vectors).all()
+    assert np.isfinite(result.item_weights).all()
+
+
+def test_the_same_item_again_and_again_gives_finite_numbers(reformulator, weights):
+    given = feedback((K,) * BATCH)
+    same = dataclasses.replace(given, vectors=np.repeat(given.vectors[:, :1], K, axis=1))
+    assert np.isfinite(reformulator.reformulate(queries(), same, weights).vectors).all()
+
+
+def test_feedback_that_is_the_query_or_its_opposite_gives_unit_vectors(reformulator, weights):
+    for sign in (1, -1):
+        vectors = np.repeat(sign * queries()[:, None], K, axis=1)
+        given = dataclasses.replace(
+            feedback((K,) * BATCH), vectors=vectors, scores=np.full((BATCH, K), sign, np.float32)
+        )
+        result = reformulator.reformulate(queries(), given, weights)
+        np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("table", LEARNED, ids=name_of)
+def test_both_array_libraries_agree(table):
+    reformulator, given = built(table), feedback()
+    weights = weights_of(reformulator)
+    tensors = Feedback(*(tf.constant(getattr(given, part)) for part in PARTS))
+    expected = reformulator.direction(np, queries(), given, weights)
+    variables = {name: tf.constant(value) for name, value in weights.items()}
+    found = reformulator.direction(tf.experimental.numpy, tf.constant(queries()), tensors, variables)
+    for in_tensorflow, in_numpy in zip(found, expected, strict=True):
+        assert (in_tensorflow is None) == (in_numpy is None)
+        if in_numpy is not None:
+            assert in_numpy.dtype == in_tensorflow.numpy().dtype == np.float32
+            mask = given.present if in_numpy.shape == given.present.shape else np.ones(in_numpy.shape, bool)
+            np.testing.assert_allclose(in_tensorflow.numpy()[mask], in_numpy[mask], atol=1e-5)
+
+
+@pytest.mark.parametrize("table", LEARNED, ids=name_of)
+def test_training_can_move_every_weight_away_from_its_start(table):
+    reformulator, given = built(table), feedback()
+    tensors = Feedback(*(tf.constant(getattr(given, part)) for part in PARTS))
+    variables = {name: tf.Variable(value) for name, value in weights_of(reformulator).items()}
+    with tf.GradientTape() as tape:
+        item_weights, further = reformulator.direction(
+            tf.experimental.numpy, tf.constant(queries()), tensors, variables
+        )
+        total = tf.reduce_sum(tf.where(given.present, item_weights, 0) * tf.range(1.0, K + 1))
+        total += 0 if further is None else tf.reduce_sum(further * tf.range(1.0, DIM + 1))
+    gradients = tape.gradient(total, variables)
+    for name, gradient in gradients.items():
+        assert np.isfinite(tf.convert_to_tensor(gradient).numpy()).all(), name
+        assert np.abs(tf.convert_to_tensor(gradient).numpy()).max() > 0, name
+
+
+@pytest.mark.parametrize("kind", sorted({table["kind"] for table in LEARNED}))
+def test_a_learned_one_starts_as_the_identity(kind):
+    reformulator = built({"kind": kind})
+    for weights in ({}, reformulator.initial(DIM, 3)):
+        result = reformulator.reformulate(queries(), feedback(), weights)
+        np.testing.assert_allclose(result.vectors, queries(), atol=1e-6)
+
+
+@pytest.mark.parametrize("table", LEARNED, ids=name_of)
+def test_the_start_is_a_function_of_the_seed_and_float32(table):
+    reformulator = built(table)
+    first, again = reformulator.initial(DIM, 1), reformulator.initial(DIM, 1)
+    assert {np.asarray(value).dtype for value in first.values()} == {np.dtype(np.float32)}
+    assert first.keys() == again.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in registry.names("reformulators") if kind != "attention"])
+def test_the_weights_of_the_items_tell_the_whole_move(kind):
+    reformulator = built({"kind": kind})
+    given, asked = feedback(), queries()
+    result = reformulator.reformulate(asked, given, weights_of(reformulator))
+    told = unit(asked + np.einsum("bk,bkd->bd", result.item_weights, given.vectors))
+    np.testing.assert_allclose(result.vectors, told, atol=1e-6)
