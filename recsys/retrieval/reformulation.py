@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,8 +127,10 @@ class Reformulators:
         try:
             named = [_load(path.parent) for path in sorted(folder.glob(f"*/{SETTINGS}"))]
             default = folder / DEFAULT
-            return cls(named, json.loads(default.read_text(encoding="utf-8"))) if default.exists() else cls(named)
-        except (OSError, ValueError, KeyError, TypeError, SettingError) as error:
+            loaded = cls(named, json.loads(default.read_text(encoding="utf-8"))) if default.exists() else cls(named)
+            loaded.get()
+            return loaded
+        except (OSError, ValueError, KeyError, TypeError, SettingError, zipfile.BadZipFile) as error:
             raise ReleaseError(f"{folder}: not reformulators that this version wrote ({error}).") from None
 
     @property
@@ -188,10 +191,15 @@ def pseudo_feedback(queries: Float32, item_vectors: Float32, first: Neighbours, 
 
 def _load(folder: Path) -> NamedReformulator:
     table = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    choice = registry.build(FOLDER, table["reformulator"], f"{folder.name}.reformulator")
+    with open(folder / WEIGHTS, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        weights = dict(stored)
+    if choice.learned and weights.keys() != choice.initial(1, 0).keys():
+        raise ValueError(f"{folder.name}: weights {', '.join(sorted(weights))} are not those of its settings")
     return NamedReformulator(
         name=folder.name,
-        choice=registry.build(FOLDER, table["reformulator"], f"{folder.name}.reformulator"),
-        weights=dict(np.load(folder / WEIGHTS, allow_pickle=False)),
+        choice=choice,
+        weights=weights,
         guard=registry.parse(Guard, table["guard"], f"{folder.name}.guard"),
         facts=table["facts"],
     )

@@ -1,0 +1,235 @@
+"""A release answers a query that feedback has moved, and says what the feedback did."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import registry
+from recsys.errors import RequestError
+from recsys.export.release import derive
+from recsys.reformulators import unit
+from recsys.retrieval import Retriever
+from recsys.retrieval.guard import Guard
+from recsys.retrieval.reformulation import NamedReformulator
+from recsys.types import FeedbackKind, Mention, Origin, Query
+
+LIKED, DISLIKED, CLICKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED, FeedbackKind.CLICKED
+ITEMS = 40
+
+
+@pytest.fixture(scope="module")
+def retriever(block_release):
+    """The block world with a guard that lets nothing pass, a Rocchio with negatives, and ranks made visible."""
+    careful = registry.build("reformulators", {"kind": "rocchio"}, "careful")
+    negative = registry.build("reformulators", {"kind": "rocchio", "gamma": 0.4}, "negative")
+    attention = registry.build("reformulators", {"kind": "attention", "width": 8, "heads": 2}, "ranked")
+    weights = attention.initial(8, 0)
+    weights["item_weight"] = np.arange(8, dtype=np.float32)[:, None]
+
+    def change(folder):
+        NamedReformulator("careful", careful, guard=Guard(max_drift=0.0)).save(folder, default=False)
+        NamedReformulator("negative", negative).save(folder, default=False)
+        NamedReformulator("ranked", attention, weights).save(folder, default=False)
+        return {}
+
+    return Retriever.load(derive(block_release, change).folder)
+
+
+@pytest.fixture(scope="module")
+def vectors(block_release):
+    ids = pq.read_table(block_release.folder / "items.parquet")["item_id"].to_pylist()
+    return dict(zip(ids, np.load(block_release.folder / "item_embeddings.npy"), strict=True))
+
+
+Q = np.eye(1, 8, dtype=np.float32)[0]
+QUERY = Query(vector=Q)
+
+
+def likes(*rows):
+    return [Mention(f"item-ü{row}", LIKED) for row in rows]
+
+
+def best(vectors, vector, k, without=()):
+    ranked = sorted(
+        (item_id for item_id in vectors if item_id not in without), key=lambda each: -vectors[each] @ vector
+    )
+    return tuple(ranked[:k])
+
+
+def test_the_answer_is_the_nearest_items_of_the_moved_query(retriever, vectors):
+    # 0.4 q + 0.6 (v3 + v5) / 2 - 0.4 v8, as directions q + 0.75 (v3 + v5) - v8
+    said = [*likes(3, 5), Mention("item-ü8", DISLIKED)]
+    answer = retriever.reformulate(QUERY, 6, mentions=said, reformulator="negative")
+    moved = unit(Q + 0.75 * (vectors["item-ü3"] + vectors["item-ü5"]) - vectors["item-ü8"])
+    np.testing.assert_allclose(answer.vector, moved, rtol=1e-4, atol=1e-6)
+    assert answer.answer.item_ids == best(vectors, moved, 6)
+    assert answer.drift == pytest.approx(1 - Q @ moved, rel=1e-4)
+    assert (answer.answer.origin, answer.fell_back, answer.confidence) == (Origin.VECTOR, False, 1)
+
+
+def test_likes_of_a_taste_bring_items_of_that_taste(retriever):
+    salt = range(0, 10, 2)
+    for query in (Query(entity_id="user 1"), Query(features={"town": "north"})):
+        answer = retriever.reformulate(query, 10, mentions=likes(*salt), reformulator="average")
+        tastes = [shown["taste"] for shown in retriever.metadata(answer.answer.item_ids)]
+        assert tastes.count("salt") >= 8
+        assert answer.answer.origin in (Origin.KNOWN_ENTITY, Origin.FEATURES)
+
+
+def test_without_feedback_the_answer_is_that_of_the_query_bit_for_bit(retriever):
+    queries = [
+        Query(entity_id="user 3"),
+        QUERY,
+        Query(vector=3 * Q),
+        Query(item_ids=["item-ü3", "item-ü4"]),
+        Query(features={"town": "south"}),
+        Query(entity_id="user 3", excluded_ids=["item-ü1"]),
+    ]
+    for name in retriever.reformulators:
+        for query in queries:
+            (plain,) = retriever.nearest([query], 7)
+            for how in ({}, {"mentions": likes(3), "depth": 0}, {"pseudo_k": 3, "depth": 0}):
+                answer = retriever.reformulate(query, 7, reformulator=name, explained=True, **how)
+                assert answer.answer.item_ids == plain.item_ids
+                np.testing.assert_array_equal(answer.answer.scores, plain.scores)
+                np.testing.assert_array_equal(answer.vector, retriever.encode([query]).vectors[0])
+                assert (answer.drift, answer.fell_back) == (0, False)
+                told = answer.explanation
+                assert (told.item_ids, told.entered_ids, told.left_ids) == ((), (), ())
+
+
+def test_pseudo_feedback_is_what_the_query_finds_first(retriever, vectors):
+    answer = retriever.reformulate(QUERY, 5, pseudo_k=3, reformulator="average", explained=True)
+    first = best(vectors, Q, 3)
+    assert answer.explanation.item_ids == first
+    np.testing.assert_array_equal(answer.explanation.item_weights, [1, 1, 1])
+    np.testing.assert_allclose(answer.vector, unit(Q + sum(vectors[item_id] for item_id in first)), rtol=1e-5)
+
+
+def test_items_that_the_query_names_are_neither_answer_nor_pseudo_feedback(retriever, vectors):
+    excluded = best(vectors, Q, 2)
+    query = Query(vector=Q, excluded_ids=excluded)
+    answer = retriever.reformulate(query, ITEMS, pseudo_k=2, reformulator="average", explained=True)
+    assert answer.explanation.item_ids == best(vectors, Q, 4)[2:]
+    assert set(answer.answer.item_ids) == set(vectors) - set(excluded)
+    # in feedback they may stand, and items of the feedback may be in the answer
+    answer = retriever.reformulate(query, ITEMS, mentions=[Mention(excluded[0], LIKED), *likes(3)], explained=True)
+    assert answer.explanation.item_ids == (excluded[0], "item-ü3")
+    assert "item-ü3" in answer.answer.item_ids
+    assert excluded[0] not in answer.answer.item_ids
+
+
+@pytest.mark.parametrize(
+    ("depth", "counted"),
+    [
+        (None, ("said", "second", "first", "third")),
+        (4, ("said", "second", "first", "third")),
+        (3, ("said", "second", "first")),
+        (2, ("said", "second")),
+        (1, ("said",)),
+        (0, ()),
+    ],
+)
+def test_depth_counts_mentions_first_and_then_first_results(retriever, vectors, depth, counted):
+    first = best(vectors, Q, 3)
+    item_of = {"said": best(vectors, Q, ITEMS)[-1], "first": first[0], "second": first[1], "third": first[2]}
+    said = [Mention("unknown", LIKED), Mention(item_of["said"], LIKED), Mention(item_of["second"], DISLIKED)]
+    answer = retriever.reformulate(QUERY, 5, mentions=said, pseudo_k=3, depth=depth, explained=True)
+    assert answer.explanation.item_ids == tuple(item_of[name] for name in counted)
+    assert answer.missing_ids == ("unknown",)
+
+
+def test_the_rank_of_an_item_is_its_position_or_else_its_place_in_the_first_results(retriever, vectors):
+    second = best(vectors, Q, 2)[1]
+
+    def moved(position, pseudo_k):
+        said = [Mention(second, CLICKED, position)]
+        answer = retriever.reformulate(
+            QUERY, 5, mentions=said, pseudo_k=pseudo_k, depth=1, reformulator="ranked", explained=True
+        )
+        assert answer.explanation.item_ids == (second,)
+        return answer.vector.tobytes()
+
+    # found second, so its rank is 1; without a search nothing is known of it
+    assert moved(None, 2) == moved(1, 0) == moved(1, 2)
+    assert len({moved(None, 0), moved(0, 0), moved(1, 0)}) == 3
+
+
+def test_an_item_that_is_mentioned_twice_counts_once_as_mentioned_last(retriever):
+    said = [
+        *likes(3),
+        Mention("item-ü4", LIKED),
+        Mention("item-ü3", DISLIKED),
+        Mention("x", LIKED),
+        Mention("x", LIKED),
+    ]
+    answer = retriever.reformulate(QUERY, 5, mentions=said, reformulator="average", explained=True)
+    assert answer.explanation.item_ids == ("item-ü3", "item-ü4")
+    np.testing.assert_array_equal(answer.explanation.item_weights, [0, 1])
+    assert answer.missing_ids == ("x",)
+
+
+def test_what_entered_and_left_is_told_against_the_original_answer(retriever):
+    (plain,) = retriever.nearest([QUERY], 8)
+    answer = retriever.reformulate(QUERY, 8, mentions=likes(3, 5, 7), explained=True)
+    told, after = answer.explanation, answer.answer.item_ids
+    assert told.entered_ids
+    assert tuple(each for each in after if each in plain.item_ids or each in told.entered_ids) == after
+    assert set(plain.item_ids) - set(told.left_ids) | set(told.entered_ids) == set(after)
+    assert [plain.item_ids.index(each) for each in told.left_ids] == sorted(map(plain.item_ids.index, told.left_ids))
+    assert retriever.reformulate(QUERY, 8, mentions=likes(3)).explanation is None
+
+
+def test_the_guard_keeps_the_original_query(retriever):
+    (plain,) = retriever.nearest([QUERY], 5)
+    kept = retriever.reformulate(QUERY, 5, mentions=likes(3), reformulator="careful", explained=True)
+    assert (kept.fell_back, kept.answer.item_ids) == (True, plain.item_ids)
+    np.testing.assert_array_equal(kept.vector, Q)
+    free = retriever.reformulate(QUERY, 5, mentions=likes(3), reformulator="careful", guarded=False)
+    assert not free.fell_back
+    assert (free.drift, kept.explanation.left_ids) == (kept.drift, ())
+    assert np.abs(free.vector - Q).max() > 0.01
+
+
+def test_more_places_and_more_feedback_than_items_give_the_whole_catalogue(retriever):
+    answer = retriever.reformulate(QUERY, 1000, pseudo_k=1000, explained=True)
+    assert len(set(answer.answer.item_ids)) == len(answer.answer.item_ids) == ITEMS
+    assert len(answer.explanation.item_ids) == ITEMS
+
+
+def test_a_query_of_which_nothing_is_known_is_not_moved(retriever):
+    query = Query(entity_id="nobody")
+    (plain,) = retriever.nearest([query], 4)
+    answer = retriever.reformulate(query, 4, mentions=[*likes(3), Mention("gone", LIKED)], pseudo_k=2, explained=True)
+    assert (answer.answer.item_ids, answer.answer.origin) == (plain.item_ids, Origin.POPULARITY)
+    assert (answer.vector, answer.drift, answer.confidence, answer.fell_back) == (None, 0, 1, False)
+    assert (answer.missing_ids, answer.answer.missing_ids) == (("gone",), ("nobody",))
+    assert answer.explanation.item_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("how", "field"),
+    [
+        ({"k": 0}, "k"),
+        ({"pseudo_k": -1}, "pseudo_k"),
+        ({"depth": -1}, "depth"),
+        ({"reformulator": "rochio"}, "reformulator"),
+        ({"query": Query(vector=np.full(8, np.nan, np.float32))}, "queries[0].vector"),
+        ({"query": Query()}, "queries[0]"),
+    ],
+)
+def test_what_makes_no_sense_is_the_callers_mistake(retriever, how, field):
+    with pytest.raises(RequestError) as caught:
+        retriever.reformulate(**{"query": QUERY, "k": 3, "mentions": likes(3), **how})
+    assert caught.value.field == field
+
+
+def test_the_names_of_the_reformulators_are_known(retriever, block_release):
+    assert retriever.reformulators == ("average", "careful", "identity", "negative", "ranked", "rocchio")
+    assert retriever.default_reformulator == "rocchio"
+    assert retriever.reformulate(QUERY, 3).reformulator == "rocchio"
+    assert dataclasses.asdict(retriever.reformulate(QUERY, 3))["explanation"] is None
