@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from recsys import config, registry
+from recsys.export.release import find
+from recsys.retrieval import Retriever
+from serving.logs import make_logger
+from serving.server import Server
+from serving.settings import ServerSettings
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -23,8 +29,12 @@ def block(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("readme")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module")
+def printed(folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
     subprocess.run([sys.executable, "-c", block("data")], cwd=folder, check=True, timeout=60)
@@ -43,13 +53,37 @@ def answers(printed: str) -> list[str]:
 
 
 def test_the_worked_example_ends_in_answers_for_every_form_of_query(printed):
-    # three queries, five places each
-    assert len(answers(printed)) == 15
+    # four queries, five places each
+    assert len(answers(printed)) == 20
 
 
 def test_a_reader_is_recommended_books_of_their_genre(printed):
     # reader r7 likes genres[7 % 4] = science; the first five answers are theirs
     assert sum("science" in row for row in answers(printed)[:5]) >= 4
+
+
+def test_the_last_query_tells_what_its_feedback_did(printed):
+    # two of 1.5 / 2 each; Rocchio's gamma is 0 by default
+    assert re.findall(r"^│ (b\d+) +│ +(\S+) │$", printed, re.MULTILINE) == [
+        ("b3", "+0.7500"),
+        ("b7", "+0.7500"),
+        ("b4", "+0.0000"),
+    ]
+
+
+def test_the_example_of_feedback_runs_against_the_release(printed, folder):
+    server = Server(ServerSettings(port=0), make_logger(io.BytesIO()))
+    try:
+        server.install(Retriever.load(find(folder / "releases")))
+        code = block("feedback.py").replace("127.0.0.1:50051", server.address)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        server.stop()
+    assert done.returncode == 0, done.stderr
+    names, _, both = done.stdout.strip().splitlines()
+    assert names == "('average', 'identity', 'rocchio')"
+    shown, better = re.findall(r"\(([^()]*)\)", both)
+    assert shown != better
 
 
 def test_the_data_report_counts_what_was_written(printed):
