@@ -439,6 +439,16 @@ def test_a_call_that_waited_too_long_for_a_thread_is_not_worked_on():
         assert retriever.answered == 2
 
 
+def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
+    retriever, log = GatedRetriever(), io.BytesIO()
+    with running(retriever, log=log) as server, Client(server.address, timeout_s=0.3) as hasty:
+        with pytest.raises(DeadlineError):
+            hasty.nearest_items(Query(vector=EAST), k=1)
+        retriever.gate.set()
+    (line,) = (json.loads(line) for line in log.getvalue().splitlines())
+    assert (line["code"], line["level"]) == ("CANCELLED", "info")
+
+
 def test_a_port_in_use_is_a_wrong_setting_and_not_shared():
     with running() as server, pytest.raises(SettingError, match=str(server.port)):
         Server(ServerSettings(port=server.port), make_logger(io.BytesIO()))

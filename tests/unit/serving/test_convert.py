@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recsys.errors import RequestError
 from recsys.retrieval import Answer
-from recsys.types import Origin, Query
+from recsys.types import FeedbackKind, Mention, Origin, Query
 from serving import convert
 from serving.runtime.current_release import matches
 from serving.settings import ServerSettings
@@ -55,6 +55,53 @@ def test_a_vector_arrives_bit_for_bit(numbers):
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=4))
 def test_items_arrive_in_their_order(item_ids):
     assert list(there_and_back(Query(item_ids=item_ids)).item_ids) == item_ids
+
+
+KINDS = st.sampled_from([kind for kind in FeedbackKind if kind is not FeedbackKind.PSEUDO])
+MENTIONS = st.builds(Mention, st.text(max_size=5), KINDS, st.none() | st.integers(0, 2**31 - 1))
+
+
+@given(st.lists(MENTIONS, max_size=5), st.booleans())
+def test_feedback_arrives_as_it_was_said(said, pseudo):
+    sent = convert.feedback_message(said, pseudo).SerializeToString()
+    message = pb.Feedback.FromString(sent)
+    back = convert.mentions(message, "feedback", ServerSettings())
+    assert list(back) == said
+    assert all(type(each.kind) is FeedbackKind for each in back)
+    assert message.pseudo is pseudo
+
+
+def test_a_position_of_0_is_no_unknown_position():
+    said = [Mention("a", FeedbackKind.CLICKED, 0), Mention("a", FeedbackKind.CLICKED)]
+    message = convert.feedback_message(said, pseudo=False)
+    assert [item.HasField("position") for item in message.items] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("item", "field", "reason"),
+    [
+        (pb.FeedbackItem(item_id="a"), "begin.feedback.items[1].kind", "got 0, expected one of: FEEDBACK_KIND_LIKED"),
+        (pb.FeedbackItem(item_id="a", kind=7), "begin.feedback.items[1].kind", "got 7"),
+        (
+            pb.FeedbackItem(item_id="a", kind=1, position=-2),
+            "begin.feedback.items[1].position",
+            "got -2, expected >= 0",
+        ),
+    ],
+)
+def test_an_item_of_feedback_that_makes_no_sense_is_named_by_its_place(item, field, reason):
+    message = pb.Feedback(items=[pb.FeedbackItem(item_id="b", kind=1), item])
+    with pytest.raises(RequestError) as caught:
+        convert.mentions(message, "begin.feedback", ServerSettings())
+    assert caught.value.field == field
+    assert reason in caught.value.reason
+
+
+def test_feedback_has_room_for_just_the_limit():
+    items = [pb.FeedbackItem(item_id="a", kind=1)] * 3
+    assert len(convert.mentions(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=3))) == 3
+    with pytest.raises(RequestError, match="got 3 items, expected at most 2"):
+        convert.mentions(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=2))
 
 
 def test_an_anonymous_visitor_stays_one():
