@@ -63,7 +63,7 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         retry = details.get(error_details_pb2.RetryInfo)
         return UnavailableError(message, retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0)
     if code is grpc.StatusCode.CANCELLED:
-        # The clients never cancel: gRPC says this where a call meets a server that is stopping.
+        # What a client cancels itself is not asked about: gRPC says this where a call meets a stopping server.
         return UnavailableError(f"the server closed the call ({message}).")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")

@@ -58,6 +58,15 @@ def health(server: Server, service: str = "") -> str:
     return health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
 
 
+def log_lines(log: io.BytesIO, count: int) -> list[dict[str, Any]]:
+    """Wait for that many lines of the log."""
+    deadline = time.monotonic() + 20
+    while log.getvalue().count(b"\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
 def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, dict[type, Any]]:
     """Return the code of a failing raw call and its details by type, each kind once."""
     with pytest.raises(grpc.RpcError) as caught:
@@ -445,7 +454,7 @@ def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
         with pytest.raises(DeadlineError):
             hasty.nearest_items(Query(vector=EAST), k=1)
         retriever.gate.set()
-    (line,) = (json.loads(line) for line in log.getvalue().splitlines())
+        (line,) = log_lines(log, 1)
     assert (line["code"], line["level"]) == ("CANCELLED", "info")
 
 
