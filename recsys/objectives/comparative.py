@@ -18,8 +18,8 @@ class Comparative:
 
     Attributes:
         temperature: divides the inner products, > 0.
-        positives: what a revision must rank high: `all` relevant items, each against the others' exclusion, averaged,
-            or only the `hardest`, as in the paper, where a query has about one.
+        positives: what a revision must rank high: `all` relevant items, each against what is wrong only, averaged, or
+            the `hardest` alone, as in the paper, where a query has about one.
         weight: factor of the comparison, unitless; 0 leaves parallel revisions without it.
         margin: by how much, in nats, more feedback must lower the loss, >= 0.
         stop_gradient: the revision with less feedback of a pair is a constant, so that a pair cannot be mended by
@@ -70,8 +70,8 @@ class Comparative:
     ) -> tf.Tensor:
         """Return the reformulation loss of each revision, `[batch, revisions]`, in nats; 0 where nothing is relevant.
 
-        `L_rf = mean over relevant p of -log( e_p / (e_p + sum over wrong d of e_d / q_d) )`, `e = exp(s / temperature)`
-        and for `hardest` the largest of them instead of the mean.
+        `L_rf = mean over relevant p of -log( e_p / (e_p + sum over wrong d of e_d / q_d) )`, where
+        `e = exp(s / temperature)` and `q = exp(log_q)`; for `hardest` the largest of them instead of the mean.
 
         Args:
             scores: as for `loss`.
