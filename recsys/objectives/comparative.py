@@ -57,11 +57,15 @@ class Comparative:
             Scalar, float32, in nats, >= 0 up to rounding.
 
         Raises:
-            ShapeError: scores and counts differ in their revisions.
+            ShapeError: the arguments do not fit each other.
         """
-        if not scores.shape[:2].is_compatible_with(counts.shape):
-            shapes = (tuple(scores.shape), tuple(counts.shape))
-            raise ShapeError(describe("comparative", shapes, "[batch, revisions, candidates] and [batch, revisions]"))
+        batch, revisions, candidates = scores.shape
+        fitting = ([batch, candidates], [batch, candidates], [candidates], [batch, revisions])
+        shapes = [argument.shape for argument in (relevant, left_out, log_q, counts)]
+        if not all(shape.is_compatible_with(fit) for shape, fit in zip(shapes, fitting, strict=True)):
+            got = [tuple(shape) for shape in (scores.shape, *shapes)]
+            rule = "[batch, revisions, candidates], twice [batch, candidates], [candidates] and [batch, revisions]"
+            raise ShapeError(describe("comparative", got, rule))
         losses = self.revision_losses(scores, relevant, left_out, log_q)
         return tf.reduce_mean(losses) + self.weight * self.comparison(losses, counts)
 

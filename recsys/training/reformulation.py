@@ -225,7 +225,7 @@ class _Loop:
     def run_to_end(self) -> Trained:
         try:
             self._latest.restore_or_initialize()
-        except (tf.errors.OpError, ValueError, KeyError) as error:
+        except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             got = verbatim(reason)
             raise DataError(describe(str(self._folder), got, "a checkpoint of this training", "Remove it.")) from None
@@ -304,11 +304,12 @@ class _Loop:
                 f"reformulation.learning_rate: got {self._settings.learning_rate:g}, with which training diverged in "
                 f"epoch {epoch}. Lower it, or raise reformulation.objective.temperature."
             )
-        metric = self._validate({name: variable.numpy() for name, variable in self._weights.items()})
+        weights = {name: variable.numpy() for name, variable in self._weights.items()}
+        metric = self._validate(weights)
         earlier = self._metrics()
         if not len(earlier) or metric > max(earlier):
-            for name, variable in self._weights.items():
-                self._best[name].assign(variable)
+            for name, values in weights.items():
+                self._best[name].assign(values)
         self._looks[0, epoch].assign(metric)
         self._looks[1, epoch].assign(loss)
         self._epoch.assign(epoch)
