@@ -32,6 +32,7 @@ from recsys.reformulators import Weights
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import NamedReformulator, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
+from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
 from recsys.types import ITEM_ID, Float32, RowSets
 
@@ -192,14 +193,14 @@ def evaluate(
     """
     measured = [parse(metric, "--metric").name for metric in metrics]
     _check_tied(release, mined)
-    _check_depth("--depth", max(depths), mined)
     retriever = Retriever(release)
-    item_vectors = np.load(release.folder / "item_embeddings.npy")
     judged = [retriever.reformulator(name) for name in (names or retriever.reformulators)]
+    _check_depth("--depth", max(depths), mined)
     for one in judged:
         if one.facts.get("mined") == dict(mined.facts):
             got, advice = verbatim("the queries that it was trained on"), "Mine others: `recsys mine --part test`."
             raise DataError(describe(one.name, got, "queries that it has not seen", advice))
+    item_vectors = np.load(release.folder / "item_embeddings.npy")
     return judge(judged, mined, item_vectors, measured, depths, seed=seed)
 
 
@@ -234,7 +235,8 @@ def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
     golden = np.load(release.folder / "golden" / "vectors.npy")
     try:
         vectors = load_tower(release.folder / "query_tower")(codes)
-    except (KeyError, ValueError) as error:
-        raise DataError(describe(run.name, verbatim(f"other query features ({error})"), "the same", advice)) from None
+    except (KeyError, TypeError, ValueError, tf.errors.OpError):
+        got = verbatim("queries that the query tower cannot read")
+        raise DataError(describe(run.name, got, f"those of {release.name}", advice)) from None
     if vectors.shape != golden.shape or np.abs(vectors - golden).max(initial=0) > GOLDEN_TOLERANCE:
         raise DataError(describe(run.name, verbatim("data with other codes"), f"those of {release.name}", advice))
