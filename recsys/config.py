@@ -149,8 +149,8 @@ class Reformulation:
         answers: what becomes of relevant items among the feedback: `keep` them, `drop` them, or `mask` them, which
             keeps them as feedback but no longer asks for them.
         explicit_rate: share (0..1) of a step's queries whose feedback is some of their relevant items, as liked, and
-            some wrong first results, as disliked, in place of pseudo feedback; those are no longer asked for.
-        noise_rate: share (0..1) of the feedback that random items take the place of.
+            some wrong first results, as disliked, in place of pseudo feedback. What is liked is no longer asked for.
+        noise_rate: share (0..1) of the pseudo feedback that random items take the place of.
         epochs: passes over the queries.
         batch_size: queries in one step.
         learning_rate: of Adam, with cosine decay to 0.

@@ -15,7 +15,18 @@ import numpy as np
 from recsys.errors import RefusedError, StorageError
 
 UNWRITABLE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, None}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        None,
+    }
 )
 """Numbers of OSErrors that mean 'cannot write here'; NumPy raises one without a number when a disk is full."""
 UNWRITABLE_IN_TENSORFLOW = frozenset({"ResourceExhaustedError", "PermissionDeniedError", "OutOfRangeError"})

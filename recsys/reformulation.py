@@ -18,7 +18,7 @@ from recsys import config
 from recsys.config import Reformulation, Run
 from recsys.data.mined import Mined, joined
 from recsys.data.prepare import prepare
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import held_out
 from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
@@ -32,6 +32,7 @@ from recsys.reformulators import Weights
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import NamedReformulator, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
+from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
 from recsys.types import ITEM_ID, Float32, RowSets
 
@@ -65,6 +66,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     if not len(asked):
         raise DataError(describe("split", verbatim(f"no {part} case"), "at least one", f"Give a larger {part}_rate."))
     facts = _tied(release) | {"part": part, "run": run.name, "k": str(k), "queries": str(len(asked))}
+    # Split and exclusions decide the cases, too: parts of another run file are not gone on with.
+    facts["run_file"] = hashlib.sha256(config.dumps(run).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     parts = out.with_name(f".{out.name}.{digest}")
     tower = load_tower(release.folder / "query_tower")
@@ -152,8 +155,9 @@ def fitted(
     Raises:
         DataError: fewer than two queries, or a damaged checkpoint.
         InterruptedRun: stopped by a signal.
-        SettingError: training diverged.
+        SettingError: more feedback than first results, or training diverged.
     """
+    _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
     learn, choose = mined.halves(settings.validation_rate, seed)
     depths = range(1, settings.feedback_k + 1)
     metric = parse(settings.validation_metric, "reformulation.validation_metric").name
@@ -183,14 +187,21 @@ def evaluate(
         seed: of the bootstrap.
 
     Raises:
-        DataError: the feedback was mined from another release.
+        DataError: the feedback was mined from another release, or is what one of them was trained on.
         RequestError: an unknown name.
+        SettingError: an unknown metric, or a depth with more feedback than first results.
     """
+    measured = [parse(metric, "--metric").name for metric in metrics]
     _check_tied(release, mined)
     retriever = Retriever(release)
-    item_vectors = np.load(release.folder / "item_embeddings.npy")
     judged = [retriever.reformulator(name) for name in (names or retriever.reformulators)]
-    return judge(judged, mined, item_vectors, metrics, depths, seed=seed)
+    _check_depth("--depth", max(depths), mined)
+    for one in judged:
+        if one.facts.get("mined") == dict(mined.facts):
+            got, advice = verbatim("the queries that it was trained on"), "Mine others: `recsys mine --part test`."
+            raise DataError(describe(one.name, got, "queries that it has not seen", advice))
+    item_vectors = np.load(release.folder / "item_embeddings.npy")
+    return judge(judged, mined, item_vectors, measured, depths, seed=seed)
 
 
 def _tied(release: Release) -> dict[str, str]:
@@ -207,6 +218,13 @@ def _check_tied(release: Release, mined: Mined) -> None:
         raise DataError(describe(release.name, got, "feedback of this release", advice))
 
 
+def _check_depth(where: str, depth: int, mined: Mined) -> None:
+    found = mined.first.item_rows.shape[1]
+    if depth > found:
+        rule = f"at most {found}, the first results of each query"
+        raise SettingError(describe(where, depth, rule, f"Lower it, or mine with `recsys mine -k {depth}`."))
+
+
 def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
     """Refuse data that the release's towers were not trained on: their codes would mean other things."""
     advice = "Give the run file and the data that this release was trained with."
@@ -217,7 +235,8 @@ def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
     golden = np.load(release.folder / "golden" / "vectors.npy")
     try:
         vectors = load_tower(release.folder / "query_tower")(codes)
-    except (KeyError, ValueError) as error:
-        raise DataError(describe(run.name, verbatim(f"other query features ({error})"), "the same", advice)) from None
+    except (KeyError, TypeError, ValueError, tf.errors.OpError):
+        got = verbatim("queries that the query tower cannot read")
+        raise DataError(describe(run.name, got, f"those of {release.name}", advice)) from None
     if vectors.shape != golden.shape or np.abs(vectors - golden).max(initial=0) > GOLDEN_TOLERANCE:
         raise DataError(describe(run.name, verbatim("data with other codes"), f"those of {release.name}", advice))

@@ -13,22 +13,22 @@ USERS, ITEMS, PER_USER = 60, 40, 12
 DAY_US = 86_400_000_000
 
 
-def write_block_world(folder: Path) -> None:
+def write_block_world(folder: Path, users: int = USERS) -> None:
     """Write `interactions`, `items` and `users`: users of a taste only meet the items of that taste.
 
     There are two tastes; even users and even items are of the first. Each user meets twelve items, one a day.
     """
     random = np.random.default_rng(1)
-    users, items = [f"user {row}" for row in range(USERS)], [f"item-ü{row}" for row in range(ITEMS)]
+    user_ids, items = [f"user {row}" for row in range(users)], [f"item-ü{row}" for row in range(ITEMS)]
     pairs = [
         (user, 2 * int(item) + user % 2, day)
-        for user in range(USERS)
+        for user in range(users)
         for day, item in enumerate(random.permutation(ITEMS // 2)[:PER_USER])
     ]
     pq.write_table(
         pa.table(
             {
-                "user_id": [users[user] for user, _, _ in pairs],
+                "user_id": [user_ids[user] for user, _, _ in pairs],
                 "item_id": [items[item] for _, item, _ in pairs],
                 "time": pa.array([day * DAY_US for _, _, day in pairs], pa.timestamp("us", "UTC")),
             }
@@ -49,7 +49,7 @@ def write_block_world(folder: Path) -> None:
         folder / "items.parquet",
     )
     pq.write_table(
-        pa.table({"user_id": users, "town": [("north", "south", None)[row % 3] for row in range(USERS)]}),
+        pa.table({"user_id": user_ids, "town": [("north", "south", None)[row % 3] for row in range(users)]}),
         folder / "users.parquet",
     )
 

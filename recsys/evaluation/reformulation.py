@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from recsys.data.mined import Mined
+from recsys.errors import DataError, describe, verbatim
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.retrieval.guard import Guard, signals
@@ -176,9 +177,15 @@ def simulated_explicit(
         given: items of feedback for each case, at most; of the relevant ones at most half.
         disliked_rate: share (0..1) of the feedback that says no, as far as there are wrong first results.
         seed: of the draw.
+
+    Raises:
+        DataError: no case has two relevant items.
     """
     random = np.random.default_rng([seed, 14])
     kept = np.flatnonzero(mined.relevant.sizes >= 2)
+    if not len(kept):
+        got = verbatim("no case with two relevant items")
+        raise DataError(describe("mined", got, "at least one, to like one item and to find the other"))
     mined = mined.take(kept)
     rows = np.full((len(mined), given), NO_ROW, np.int32)
     kinds = np.full((len(mined), given), FeedbackKind.LIKED, np.int32)

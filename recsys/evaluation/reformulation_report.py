@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -144,10 +145,14 @@ def render(report: ReformulationReport, console: Console) -> None:
             title=f"{metric}, {report.cases:,} cases; original query "
             f"{report.find(report.reformulators[0], 0, metric).value:.4f}; gain with its paired 95 % interval",
             title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=0,
+            show_edge=False,
         )
-        columns = ("reformulator", "depth", "value", "gain", "interval", "helped", "hurt", "guarded", "kept")
-        for name in columns:
-            table.add_column(name, justify="left" if name == "reformulator" else "right", no_wrap=True)
+        # On a narrow terminal names are broken, numbers are not.
+        table.add_column("reformulator", overflow="fold")
+        for name in ("depth", "value", "gain", "interval", "helped", "hurt", "guarded", "kept"):
+            table.add_column(name, justify="right", no_wrap=True)
         for name in report.reformulators:
             for depth in report.depths[1:]:
                 free = report.find(name, depth, metric)
@@ -157,14 +162,14 @@ def render(report: ReformulationReport, console: Console) -> None:
                     str(depth),
                     f"{free.value:.4f}",
                     f"{free.gain:+.4f}" + ("*" if free.gain_low > 0 or free.gain_high < 0 else " "),
-                    f"{free.gain_low:+.4f} {free.gain_high:+.4f}",
+                    f"[{free.gain_low:+.4f} {free.gain_high:+.4f}]",
                     f"{free.helped_rate:.0%}",
                     f"{free.hurt_rate:.0%}",
                     f"{under.value:.4f}",
                     f"{under.fallback_rate:.0%}",
                     end_section=depth == report.depths[-1],
                 )
-        console.print(table)
+        console.print(table, "")
     console.print(
         "guarded: with the guard on, which kept the original query in that share of the cases", soft_wrap=True
     )

@@ -18,8 +18,8 @@ class Comparative:
 
     Attributes:
         temperature: divides the inner products, > 0.
-        positives: what a revision must rank high: `all` relevant items, each against the others' exclusion, averaged,
-            or only the `hardest`, as in the paper, where a query has about one.
+        positives: what a revision must rank high: `all` relevant items, each against what is wrong only, averaged, or
+            the `hardest` alone, as in the paper, where a query has about one.
         weight: factor of the comparison, unitless; 0 leaves parallel revisions without it.
         margin: by how much, in nats, more feedback must lower the loss, >= 0.
         stop_gradient: the revision with less feedback of a pair is a constant, so that a pair cannot be mended by
@@ -57,11 +57,15 @@ class Comparative:
             Scalar, float32, in nats, >= 0 up to rounding.
 
         Raises:
-            ShapeError: scores and counts differ in their revisions.
+            ShapeError: the arguments do not fit each other.
         """
-        if not scores.shape[:2].is_compatible_with(counts.shape):
-            shapes = (tuple(scores.shape), tuple(counts.shape))
-            raise ShapeError(describe("comparative", shapes, "[batch, revisions, candidates] and [batch, revisions]"))
+        batch, revisions, candidates = scores.shape
+        fitting = ([batch, candidates], [batch, candidates], [candidates], [batch, revisions])
+        shapes = [argument.shape for argument in (relevant, left_out, log_q, counts)]
+        if not all(shape.is_compatible_with(fit) for shape, fit in zip(shapes, fitting, strict=True)):
+            got = [tuple(shape) for shape in (scores.shape, *shapes)]
+            rule = "[batch, revisions, candidates], twice [batch, candidates], [candidates] and [batch, revisions]"
+            raise ShapeError(describe("comparative", got, rule))
         losses = self.revision_losses(scores, relevant, left_out, log_q)
         return tf.reduce_mean(losses) + self.weight * self.comparison(losses, counts)
 
@@ -70,8 +74,8 @@ class Comparative:
     ) -> tf.Tensor:
         """Return the reformulation loss of each revision, `[batch, revisions]`, in nats; 0 where nothing is relevant.
 
-        `L_rf = mean over relevant p of -log( e_p / (e_p + sum over wrong d of e_d / q_d) )`, `e = exp(s / temperature)`
-        and for `hardest` the largest of them instead of the mean.
+        `L_rf = mean over relevant p of -log( e_p / (e_p + sum over wrong d of e_d / q_d) )`, where
+        `e = exp(s / temperature)` and `q = exp(log_q)`; for `hardest` the largest of them instead of the mean.
 
         Args:
             scores: as for `loss`.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from recsys.progress import task
 from recsys.reformulators import Weights
 from recsys.stack import tf
 from recsys.training.loop import stop_request
-from recsys.types import NO_ROW, Feedback, FeedbackKind, Float32, Int32
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, RowSets
 
 DISLIKED_RATE = 0.25
 """Share of simulated explicit feedback that says no."""
@@ -45,8 +45,8 @@ class Step:
     ranks: Int32
     counts: Int32
     candidates: Int32
-    relevant: np.ndarray
-    left_out: np.ndarray
+    relevant: Bool
+    left_out: Bool
     log_q: Float32
 
 
@@ -78,26 +78,25 @@ class Steps:
         item_rows, ranks = np.full(shape, NO_ROW, np.int32), np.full(shape, NO_ROW, np.int32)
         kinds = np.full(shape, FeedbackKind.PSEUDO, np.int32)
         counts = random.random((len(places), k + 1)).argsort(axis=1)[:, : settings.revisions].astype(np.int32)
-        told = np.zeros((len(places), self._items), bool)
+        told = np.full(len(places), settings.answers == "mask")
         for row, query in enumerate(places):
             explicit = random.random() < settings.explicit_rate
+            told[row] |= explicit
+            # Revisions share what may be liked, so that together they leave something to find.
+            likeable = self._likeable(query, random) if explicit else None
             for revision in range(settings.revisions):
                 if revision == 0 or not settings.nested:
-                    drawn = self._explicit(query, random) if explicit else self._pseudo(query, random)
+                    drawn = self._explicit(query, likeable, random) if explicit else self._pseudo(query, random)
                 count = min(counts[row, revision], len(drawn[0]))
                 for target, values in zip((item_rows, kinds, ranks), drawn, strict=True):
                     target[row, revision, :count] = values[:count]
-            asked = explicit or settings.answers == "mask"
-            if asked:
-                used = item_rows[row][item_rows[row] != NO_ROW]
-                told[row, used] = True
         candidates, log_q = self._candidates(places, random)
         relevant = self._relevant[places][:, candidates].toarray()
-        told = told[:, candidates] & relevant
+        told = membership(_used(item_rows, told), self._items)[:, candidates].toarray() & relevant
         left_out = (self._excluded[places][:, candidates].toarray() & ~relevant) | told
         return Step(places, item_rows, kinds, ranks, counts, candidates, relevant & ~told, left_out, log_q)
 
-    def _pseudo(self, query: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pseudo(self, query: int, random: np.random.Generator) -> tuple[Int32, Int64, Int64]:
         """Return rows, kinds and ranks of one query's first results, in the order in which they are used up."""
         settings = self._settings
         found = self._mined.first.item_rows[query]
@@ -112,15 +111,17 @@ class Steps:
         rows[noisy] = random.integers(0, self._items, noisy.sum())
         return rows, np.full(len(rows), FeedbackKind.PSEUDO), ranks
 
-    def _explicit(self, query: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return some of the relevant items as liked, at most half, and some wrong first results as disliked."""
+    def _likeable(self, query: int, random: np.random.Generator) -> Int32:
+        """Return half of the relevant items, rounded down: the others are left to find."""
         relevant = self._mined.relevant[query]
-        found = self._mined.first.item_rows[query]
-        wrong = found[(found != NO_ROW) & ~np.isin(found, relevant)]
-        liked = random.permutation(relevant)[: max(len(relevant) // 2, 0)]
-        k = self._settings.feedback_k
+        return random.permutation(relevant)[: len(relevant) // 2]
+
+    def _explicit(self, query: int, likeable: Int32, random: np.random.Generator) -> tuple[Int32, Int64, Int64]:
+        """Return rows, kinds and ranks of what may be liked, and of some wrong first results as disliked."""
+        found, k = self._mined.first.item_rows[query], self._settings.feedback_k
+        wrong = found[(found != NO_ROW) & ~np.isin(found, self._mined.relevant[query])]
         disliked = random.permutation(wrong)[: random.binomial(min(k, len(wrong)), DISLIKED_RATE)]
-        liked = liked[: k - len(disliked)]
+        liked = random.permutation(likeable)[: k - len(disliked)]
         rows = np.concatenate([liked, disliked])
         kinds = np.repeat([FeedbackKind.LIKED, FeedbackKind.DISLIKED], [len(liked), len(disliked)])
         order = random.permutation(len(rows))
@@ -138,6 +139,12 @@ class Steps:
             np.concatenate([forced, others]).astype(np.int32),
             np.concatenate([np.zeros(len(forced)), np.full(len(others), log_q)]).astype(np.float32),
         )
+
+
+def _used(item_rows: Int32, told: Bool) -> RowSets:
+    """Return the items in any revision of a query, `[batch]` sets; none of queries that `told` leaves out."""
+    row, _, _ = places = np.nonzero((item_rows != NO_ROW) & told[:, None, None])
+    return RowSets.from_pairs(row, item_rows[places], len(item_rows))
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ def train_reformulator(
     validate: Callable[[Weights], float],
     folder: Path,
 ) -> Trained:
-    """Train, or go on with a training that was interrupted, to its end.
+    """Train, or go on with a training that was interrupted, to its end; the outcome is the same.
 
     Args:
         mined: the queries to learn from.
@@ -179,7 +186,6 @@ def train_reformulator(
         SettingError: training diverged.
         DataError: the checkpoint is damaged.
     """
-    tf.keras.utils.set_random_seed(seed)
     return _Loop(mined, item_vectors, settings, seed, validate, folder).run_to_end()
 
 
@@ -219,7 +225,7 @@ class _Loop:
     def run_to_end(self) -> Trained:
         try:
             self._latest.restore_or_initialize()
-        except (tf.errors.OpError, ValueError, KeyError) as error:
+        except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             got = verbatim(reason)
             raise DataError(describe(str(self._folder), got, "a checkpoint of this training", "Remove it.")) from None
@@ -233,7 +239,7 @@ class _Loop:
                     break
                 losses = []
                 for number in range(epoch * self._steps.steps_per_epoch, (epoch + 1) * self._steps.steps_per_epoch):
-                    losses.append(self._train_step(**self._tensors(self._steps.step(number))))
+                    losses.append(self._train_step(tf.constant(number), **self._tensors(self._steps.step(number))))
                     if stop.is_set():
                         raise InterruptedRun(
                             f"interrupted in epoch {epoch + 1} of {epochs}; the {epoch} before are kept in "
@@ -245,7 +251,7 @@ class _Loop:
         looks = self._looks.numpy()[:, : int(self._epoch.numpy()) + 1]
         return Trained(weights, tuple(looks[0].tolist()), tuple(looks[1, 1:].tolist()))
 
-    def _step(self, **step: tf.Tensor) -> tf.Tensor:
+    def _step(self, number: tf.Tensor, **step: tf.Tensor) -> tf.Tensor:
         batch, revisions, k = step["item_rows"].shape
         with tf.GradientTape() as tape:
             queries = tf.repeat(tf.gather(self._queries, step["places"]), revisions, axis=0)
@@ -259,7 +265,7 @@ class _Loop:
                 tf.einsum("bd,bkd->bk", queries, vectors),
                 present,
             )
-            moved = self._moved(queries, feedback)
+            moved = self._moved(queries, feedback, number)
             candidates = tf.gather(self._items, step["candidates"])
             scores = tf.reshape(tf.matmul(moved, candidates, transpose_b=True), [batch, revisions, -1])
             loss = self._settings.objective.loss(
@@ -269,14 +275,16 @@ class _Loop:
         self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    def _moved(self, queries: tf.Tensor, feedback: Feedback) -> tf.Tensor:
-        rate = getattr(self._settings.reformulator, "dropout_rate", 0.0)
+    def _moved(self, queries: tf.Tensor, feedback: Feedback, number: tf.Tensor) -> tf.Tensor:
+        rate, calls = getattr(self._settings.reformulator, "dropout_rate", 0.0), itertools.count()
+
+        def drop(hidden: tf.Tensor) -> tf.Tensor:
+            # A function of seed, step and place, so that a training that goes on drops what it would have dropped.
+            seed = tf.random.fold_in([self._seed, next(calls)], number)
+            return tf.nn.experimental.stateless_dropout(hidden, rate, seed)
+
         item_weights, further = self._settings.reformulator.direction(
-            tf.experimental.numpy,
-            queries,
-            feedback,
-            self._weights,
-            (lambda hidden: tf.nn.dropout(hidden, rate)) if rate else (lambda hidden: hidden),
+            tf.experimental.numpy, queries, feedback, self._weights, drop
         )
         item_weights = tf.where(feedback.present, item_weights, 0.0)
         total = queries + tf.einsum("bk,bkd->bd", item_weights, feedback.vectors)
@@ -296,11 +304,12 @@ class _Loop:
                 f"reformulation.learning_rate: got {self._settings.learning_rate:g}, with which training diverged in "
                 f"epoch {epoch}. Lower it, or raise reformulation.objective.temperature."
             )
-        metric = self._validate({name: variable.numpy() for name, variable in self._weights.items()})
+        weights = {name: variable.numpy() for name, variable in self._weights.items()}
+        metric = self._validate(weights)
         earlier = self._metrics()
         if not len(earlier) or metric > max(earlier):
-            for name, variable in self._weights.items():
-                self._best[name].assign(variable)
+            for name, values in weights.items():
+                self._best[name].assign(values)
         self._looks[0, epoch].assign(metric)
         self._looks[1, epoch].assign(loss)
         self._epoch.assign(epoch)
@@ -317,8 +326,3 @@ class _Loop:
     def _patience_is_over(self) -> bool:
         metrics = self._metrics()
         return 0 < self._settings.patience <= len(metrics) - 1 - int(np.argmax(metrics))
-
-
-def parameters(weights: Mapping[str, Any]) -> int:
-    """Return how many numbers a reformulator has learned."""
-    return sum(int(np.size(value)) for value in weights.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from recsys.stack import tf
 CHOICES = [{"kind": kind} for kind in registry.names("objectives")] + [
     {"kind": "contrastive", "symmetric": True},
     {"kind": "spread_out", "form": "square"},
+    {"kind": "comparative", "positives": "hardest"},
 ]
 BATCH, DIM = 4, 3
 PAIR = (0, 2)
@@ -43,6 +46,12 @@ def loss(objective, first, second, pairs) -> tf.Tensor:
     pairs = tf.constant(pairs)
     if objective.reads == "views":
         return objective.loss(first, second, pairs)
+    if objective.reads == "revisions":
+        # Each example is a query with two revisions, the first and its mirror image, which look for the second.
+        revised = tf.stack([first, 0.8 * tf.reverse(first, [1])], axis=1)
+        scores = tf.einsum("bre,ce->brc", revised, second)
+        counts = tf.tile([[1, 3]], [tf.shape(first)[0], 1])
+        return objective.loss(scores, tf.eye(BATCH) > 0, pairs, tf.zeros(BATCH), counts)
     nothing, ones = tf.zeros(BATCH), tf.ones(BATCH)
     return objective.loss(first, second, nothing, pairs, ones, tf.constant(objective.temperature))
 
@@ -103,14 +112,28 @@ def test_one_pair_less_is_a_lower_loss(objective):
 
 
 def test_vectors_that_do_not_fit_are_refused(objective):
-    for second in (unit(BATCH, DIM + 1, seed=1), unit(BATCH - 1, DIM, seed=1)):
+    # Revisions come as scores, in which dim is gone.
+    others = [unit(BATCH - 1, DIM, seed=1)] + [unit(BATCH, DIM + 1, seed=1)] * (objective.reads != "revisions")
+    for second in others:
         with pytest.raises(ShapeError, match=rf"^{registry.kind_of(objective)}: got .*expected "):
             value(objective, second=second)
 
 
-@pytest.mark.parametrize("name", ["temperature", "weight"])
-@pytest.mark.parametrize("wrong", [0, -1, float("inf"), "much"])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("temperature", 0), *itertools.product(["temperature", "weight"], [-1, float("inf"), "much"])],
+)
 def test_a_setting_out_of_its_range_is_refused_by_name(name, wrong, objective):
     table = {**registry.table_of(objective), name: wrong}
     with pytest.raises(SettingError, match=rf"^objective\.{name}: got "):
+        registry.build("objectives", table, "objective")
+
+
+def test_a_weight_of_zero_is_refused_where_nothing_would_be_left(objective):
+    table = {**registry.table_of(objective), "weight": 0}
+    if objective.reads == "revisions":
+        # the weight is that of the comparison; the loss of each revision stays
+        assert value(registry.build("objectives", table, "objective")) > 0
+        return
+    with pytest.raises(SettingError, match=r"^objective\.weight: got 0"):
         registry.build("objectives", table, "objective")

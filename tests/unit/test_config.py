@@ -279,3 +279,60 @@ def test_a_file_that_is_not_toml_says_where(tmp_path):
 @pytest.mark.parametrize("name", config.shipped())
 def test_every_shipped_run_file_is_valid(name):
     assert config.load(name).name
+
+
+def test_without_the_section_reformulation_has_its_defaults_and_they_are_written_back(run_file):
+    run = config.load(run_file)
+    assert registry.kind_of(run.reformulation.reformulator) == "attention"
+    assert registry.kind_of(run.reformulation.objective) == "comparative"
+    written = tomllib.loads(config.dumps(run))["reformulation"]
+    assert written["feedback_k"] == 10
+    assert written["reformulator"]["heads"] == 4
+    assert written["objective"]["positives"] == "all"
+
+
+def test_a_reformulation_section_reads_back_as_it_was(run_file, tmp_path):
+    words = [
+        "reformulation.reformulator.kind='linear_feedback'", "reformulation.reformulator.c=0.5",
+        "reformulation.objective.margin=0.1", "reformulation.answers='mask'", "reformulation.nested=false",
+    ]  # fmt: skip
+    run = config.load(run_file, words)
+    assert run.reformulation.reformulator.c == 0.5
+    resolved = tmp_path / "resolved.toml"
+    resolved.write_text(config.dumps(run))
+    assert config.load(resolved) == run
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"feedbak_k": 3}, "reformulation: no setting named 'feedbak_k'. Did you mean 'feedback_k'?"),
+        ({"feedback_k": 0}, "reformulation.feedback_k: got 0, expected greater than or equal to 1"),
+        ({"answers": "kep"}, "reformulation.answers: got 'kep'"),
+        ({"order": "random"}, "reformulation.order: got 'random'"),
+        ({"explicit_rate": 1.5}, "reformulation.explicit_rate: got 1.5, expected less than or equal to 1"),
+        ({"noise_rate": -0.1}, "reformulation.noise_rate: got -0.1"),
+        ({"validation_rate": 1}, "reformulation.validation_rate: got 1"),
+        ({"revisions": 5, "feedback_k": 3}, "at most feedback_k + 1 = 4 revisions, one for each number of items"),
+        ({"reformulator": {"kind": "atention"}}, "Did you mean 'attention'?"),
+        ({"reformulator": {"widht": 3}}, "reformulation.reformulator: no setting named 'widht'. Did you mean 'width'?"),
+        ({"reformulator": {"width": 30}}, "width 30 is no multiple of heads 4"),
+        (
+            {"reformulator": {"kind": "rocchio"}},
+            "reformulation.reformulator.kind: got 'rocchio', expected one that is learned: attention, linear_feedback.",
+        ),
+        ({"objective": {"kind": "contrastive"}}, "reformulation.objective.kind: got 'contrastive', expected one of"),
+        ({"objective": {"margin": -1}}, "reformulation.objective.margin: got -1"),
+        ({"objective": "comparative"}, "reformulation.objective: got 'comparative'"),
+        ("attention", "reformulation: got 'attention', expected a table"),
+    ],
+)
+def test_a_mistake_in_the_reformulation_section_is_told_by_its_place(section, told, block_world):
+    assert told in broken(block_world, reformulation=section)
+
+
+def test_an_objective_of_revisions_is_no_main_task_and_no_second_one(block_world):
+    told = broken(block_world, objective={"kind": "comparative"})
+    assert told == "objective.kind: got 'comparative', expected one of sampled_softmax."
+    told = broken(block_world, self_supervision={"objective": {"kind": "comparative"}})
+    assert told.startswith("self_supervision.objective.kind: got 'comparative', expected one of contrastive")

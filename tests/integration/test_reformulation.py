@@ -1,0 +1,380 @@
+"""From a release to one that reformulates, by the command line: mine, train, judge; go on, and refuse what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tomli_w
+from click.testing import Result
+from typer.testing import CliRunner
+
+from recsys import config, pipeline, reformulation
+from recsys.cli import app
+from recsys.data.mined import Mined
+from recsys.errors import DataError, RecsysError, RequestError, SettingError, StorageError
+from recsys.export.release import Release, open_release
+from recsys.retrieval import Retriever
+from recsys.types import NO_ROW, Query
+from tests.worlds import block_run, write_block_world
+
+USERS = 1200
+"""More than are mined at once."""
+NAMES = ("average", "first", "identity", "rocchio")
+
+
+def tables_of(data: Path, **changes: object) -> dict[str, object]:
+    tables = {
+        "name": "wide",
+        "split": {"kind": "random", "validation_rate": 0.2, "test_rate": 0.2},
+        "query": {"features": {"who": {"kind": "id", "width": 8}}},
+        "item": {"features": {"id": {"kind": "id", "width": 8}, "taste": {"kind": "categorical", "width": 4}}},
+        "training": {"epochs": 1, "batch_size": 512, "learning_rate": 0.1, "deterministic": True},
+        "evaluation": {"resamples": 100, "exclude_seen": True, "baselines": []},
+        "reformulation": {
+            "feedback_k": 4, "epochs": 2, "batch_size": 64, "learning_rate": 0.005,
+            "reformulator": {"kind": "attention", "width": 16, "heads": 2},
+        },
+    }  # fmt: skip
+    return block_run(data, **tables | changes)
+
+
+@dataclass(frozen=True)
+class World:
+    """A data set, a release trained on it, and where its runs leave their files."""
+
+    data: Path
+    release: Release
+    work: Path
+    releases: Path
+
+    def call(self, *words: object) -> str:
+        """Call the command line, which must succeed, and return what it printed."""
+        done = self.asked(*words)
+        assert done.exception is None, done.exception
+        return done.stdout
+
+    def asked(self, *words: object) -> Result:
+        folder = ("--work", self.work) if words[:2] != ("reformulate", "eval") else ()
+        return CliRunner().invoke(app, [str(word) for word in (*words, *folder)])
+
+    def refused(self, *words: object) -> RecsysError:
+        """Call the command line, which must refuse, and return the error."""
+        error = self.asked(*words).exception
+        assert isinstance(error, RecsysError), repr(error)
+        return error
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    root = tmp_path_factory.mktemp("reformulation")
+    data = root / "data"
+    data.mkdir()
+    write_block_world(data, USERS)
+    run = config.from_tables(tables_of(data))
+    return World(data, pipeline.train(run, root / "work", root / "releases"), root / "work", root / "releases")
+
+
+@pytest.fixture(scope="module")
+def validation(world) -> Path:
+    printed = world.call("mine", world.release.folder)
+    path = world.work / "wide" / "mined-validation.arrow"
+    assert f"written: {path}" in printed
+    return path
+
+
+@pytest.fixture(scope="module")
+def test_part(world) -> Path:
+    path = world.work / "judge.arrow"
+    world.call("mine", world.release.folder, "--part", "test", "--out", path, "-k", 6)
+    return path
+
+
+def released(printed: str) -> Release:
+    (line,) = (line for line in printed.splitlines() if line.startswith("release: "))
+    return open_release(Path(line.removeprefix("release: ")))
+
+
+@pytest.fixture(scope="module")
+def first(world, validation) -> Release:
+    return released(world.call("reformulate", "train", world.release.folder, validation, "--name", "first"))
+
+
+def test_the_first_results_are_the_best_items_that_each_query_may_show(world, validation):
+    mined = Mined.read(validation)
+    assert len(mined) > reformulation.BLOCK
+    assert len(set(mined.case_ids.to_pylist())) == len(mined)
+    scores = mined.query_vectors @ np.load(world.release.folder / "item_embeddings.npy").T
+    scores[mined.excluded.owners, mined.excluded.rows] = -np.inf
+    assert mined.first.item_rows.shape == (len(mined), 20)
+    np.testing.assert_array_equal(mined.first.item_rows, np.argsort(-scores, axis=1, kind="stable")[:, :20])
+
+
+def test_a_mined_query_has_what_it_met_in_its_part_to_find_and_what_it_met_before_to_leave_out(world, validation):
+    mined = Mined.read(validation)
+    met = pq.read_table(world.data / "interactions.parquet").to_pydict()
+    ids = pq.read_table(world.release.folder / "items.parquet")["item_id"].to_pylist()
+    of_user: dict[str, set[str]] = {}
+    for user, item in zip(met["user_id"], met["item_id"], strict=True):
+        of_user.setdefault(user, set()).add(item)
+    for place, user in enumerate(mined.case_ids.to_pylist()):
+        wanted, seen = ({ids[row] for row in of[place]} for of in (mined.relevant, mined.excluded))
+        assert wanted
+        assert not wanted & seen
+        assert wanted | seen <= of_user[user]
+    # 12 items each: a fifth is held out for validation, three fifths were seen before
+    assert mined.relevant.sizes.mean() == pytest.approx(12 * 0.2, abs=0.5)
+    assert mined.excluded.sizes.mean() == pytest.approx(12 * 0.6, abs=0.5)
+
+
+def test_the_two_parts_ask_for_other_items(validation, test_part):
+    parts = [Mined.read(path) for path in (validation, test_part)]
+    assert parts[1].first.item_rows.shape[1] == 6
+    wanted = [
+        {user: set(part.relevant[place]) for place, user in enumerate(part.case_ids.to_pylist())} for part in parts
+    ]
+    both = wanted[0].keys() & wanted[1].keys()
+    assert len(both) > 500
+    assert not any(wanted[0][user] & wanted[1][user] for user in both)
+
+
+def test_mining_goes_on_after_an_interruption(world, validation, tmp_path):
+    run = config.load(world.release.folder / "run.toml")
+    out = tmp_path / "again.arrow"
+    asked = {"part": "validation", "k": 20, "out": out, "work": world.work}
+    # the last step, the one file over all parts, cannot be done while a folder has its name
+    out.mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        reformulation.mine(world.release, run, **asked)
+    out.rmdir()
+    (parts,) = tmp_path.glob(".again.arrow.*")
+    assert sorted(path.name for path in parts.glob("*.arrow")) == ["0.arrow", "1024.arrow"]
+
+    # the first part is known again by a mark, the second must be searched again
+    (parts / "1024.arrow").unlink()
+    marked = Mined.read(parts / "0.arrow")
+    names = pa.array([f"marked {row}" for row in range(reformulation.BLOCK)])
+    Mined(names, marked.query_vectors, marked.first, marked.relevant, marked.excluded, marked.facts).write(
+        parts / "0.arrow"
+    )
+    mined, whole = reformulation.mine(world.release, run, **asked), Mined.read(validation)
+    assert mined.case_ids.to_pylist() == names.to_pylist() + whole.case_ids.to_pylist()[reformulation.BLOCK :]
+    np.testing.assert_array_equal(mined.first.item_rows, whole.first.item_rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.arrow"]
+
+
+def test_parts_that_another_run_file_left_are_not_gone_on_with(world, tmp_path):
+    run = config.load(world.release.folder / "run.toml")
+    asked = {"part": "test", "k": 5, "out": tmp_path / "mined.arrow", "work": world.work}
+    asked["out"].mkdir()
+    with pytest.raises(StorageError):
+        reformulation.mine(world.release, run, **asked)
+    asked["out"].rmdir()
+    showing_all = config.load(world.release.folder / "run.toml", ["evaluation.exclude_seen=false"])
+    assert reformulation.mine(world.release, showing_all, **asked).excluded.sizes.max() == 0
+
+
+def test_the_new_release_has_the_reformulator_besides_all_that_the_old_one_had(world, first):
+    assert first.manifest.parent == world.release.fingerprint
+    old, new = world.release.manifest.parts, first.manifest.parts
+    assert {name: new[name] for name in old} == dict(old)
+    assert {name.split("/")[0] for name in new.keys() - old.keys()} == {"reformulators"}
+    open_release(world.release.folder)
+    retriever = Retriever.load(first.folder)
+    retriever.warm()
+    assert (retriever.reformulators, retriever.default_reformulator) == (NAMES, "first")
+    assert "first" not in Retriever.load(world.release.folder).reformulators
+
+
+def test_a_release_says_how_its_reformulator_was_trained(first, validation):
+    facts = Retriever.load(first.folder).reformulator("first").facts
+    assert facts["validation_metric"] == "nDCG@10"
+    assert (len(facts["validations"]), len(facts["losses"])) == (3, 2)
+    # after one epoch the towers hardly know the tastes, which first results tell
+    assert max(facts["validations"]) > facts["validations"][0]
+    assert facts["mined"] == dict(Mined.read(validation).facts)
+    assert facts["settings"]["reformulator"]["width"] == 16
+    assert facts["seed"] == 3
+
+
+def test_a_query_can_be_reformulated_by_what_was_trained(first):
+    retriever = Retriever.load(first.folder)
+    answer = retriever.reformulate(Query(entity_id="user 7"), 5, pseudo_k=3, guarded=False)
+    assert (answer.reformulator, len(answer.answer.item_ids)) == ("first", 5)
+    assert answer.drift > 0
+
+
+def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first, validation):
+    words = ("--set", "reformulation.reformulator={kind='linear_feedback'}", "--set", "reformulation.epochs=1")
+    words = ("reformulate", "train", first.folder, validation, "--name", "second-1", *words)
+    both = Retriever.load(released(world.call(*words, "--no-default")).folder)
+    assert both.reformulators == ("average", "first", "identity", "rocchio", "second-1")
+    assert both.default_reformulator == "first"
+    assert set(both.reformulator("second-1").weights) == {"log_a", "log_b", "c"}
+    for name, values in Retriever.load(first.folder).reformulator("first").weights.items():
+        np.testing.assert_array_equal(both.reformulator("first").weights[name], values)
+    chosen = released(world.call(*words, "--default"))
+    assert Retriever.load(chosen.folder).default_reformulator == "second-1"
+
+
+def test_training_again_gives_the_same_reformulator(world, first, validation, tmp_path):
+    run = config.load(world.release.folder / "run.toml")
+    again = reformulation.fitted(
+        Mined.read(validation), np.load(world.release.folder / "item_embeddings.npy"), run.reformulation,
+        name="any", seed=run.seed, folder=tmp_path,
+    )  # fmt: skip
+    there = Retriever.load(first.folder).reformulator("first")
+    for name, values in there.weights.items():
+        np.testing.assert_allclose(again.weights[name], values, atol=1e-5)
+    assert again.guard.max_drift == pytest.approx(there.guard.max_drift, abs=1e-4)
+
+
+def test_the_judgement_is_printed_and_written(world, first, test_part, tmp_path):
+    words = ("--depth", 1, "--depth", 4, "--metric", "nDCG@5", "--out", tmp_path / "judged")
+    printed = world.call("reformulate", "eval", first.folder, test_part, *words)
+    for name in NAMES:
+        assert f"{name}: pairs of a case and two depths where more feedback is worse: nDCG@5 " in printed
+    content = json.loads((tmp_path / "judged" / "reformulation.json").read_text())
+    assert content["cases"] == len(Mined.read(test_part))
+    assert content["depths"] == [0, 1, 4]
+    values = {(p["reformulator"], p["depth"]): p["value"] for p in content["points"] if not p["guarded"]}
+    assert {name for name, _ in values} == set(NAMES)
+    assert values["identity", 4] == values["identity", 0] == values["first", 0] > 0
+    assert (tmp_path / "judged" / "reformulation-nDCG@5.png").exists()
+
+
+def test_only_those_that_are_named_are_judged(world, first, test_part):
+    words = ("--name", "rocchio", "--name", "first", "--depth", 2)
+    printed = world.call("reformulate", "eval", first.folder, test_part, *words)
+    assert [line.split(":")[0] for line in printed.splitlines() if "more feedback is worse" in line] == [
+        "rocchio",
+        "first",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "cls", "told"),
+    [
+        (("--name", "frist"), RequestError, r"no reformulator in this release named 'frist'\. Did you mean 'first'\?"),
+        (("--metric", "foo@3"), SettingError, r"^--metric: got 'foo@3', expected one of nDCG@k"),
+        (("--depth", 7), SettingError, r"^--depth: got 7, expected at most 6, .* or mine with `recsys mine -k 7`\.$"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(words: Sequence[object], cls, told, world, first, test_part):
+    with pytest.raises(cls, match=told):
+        raise world.refused("reformulate", "eval", first.folder, test_part, *words)
+
+
+def test_a_reformulator_is_not_judged_by_the_queries_that_it_learned_from(world, first, validation):
+    with pytest.raises(DataError, match=r"^first: got the queries that it was trained on, .*--part test`\.$"):
+        raise world.refused("reformulate", "eval", first.folder, validation)
+    assert "rocchio" in world.call("reformulate", "eval", first.folder, validation, "--name", "rocchio", "--depth", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--name", "a/b"), r"^--name: got 'a/b', expected 1 to 64 letters, digits, '_' and '-'\.$"),
+        (("--name", ""), r"^--name: got ''"),
+        (("--name", "ä"), r"^--name: got 'ä'"),
+        (
+            ("--set", "reformulation.reformulator={kind='rocchio'}"),
+            r"^reformulation\.reformulator\.kind: got 'rocchio', expected one that is learned: attention, linear",
+        ),
+        (("--set", "reformulation.validation_metric='foo'"), r"^reformulation\.validation_metric: got 'foo'"),
+        (
+            ("--set", "reformulation.feedback_k=21"),
+            r"^reformulation\.feedback_k: got 21, expected at most 20, the first results of each query\. Lower it, or",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_training(words, told, world, validation):
+    before = sorted(world.releases.iterdir())
+    with pytest.raises(SettingError, match=told):
+        raise world.refused("reformulate", "train", world.release.folder, validation, *words)
+    assert sorted(world.releases.iterdir()) == before
+
+
+def test_feedback_of_another_release_is_refused(block_release, world, validation, test_part):
+    told = r"got feedback mined with other towers or another index, expected .*Mine again with `recsys mine`\.$"
+    with pytest.raises(DataError, match=told):
+        raise world.refused("reformulate", "train", block_release.folder, validation)
+    with pytest.raises(DataError, match=told):
+        raise world.refused("reformulate", "eval", block_release.folder, test_part)
+
+
+def test_a_file_that_is_no_feedback_is_refused(world):
+    with pytest.raises(DataError, match=r"expected a file of mined feedback\. Write it with `recsys mine`\.$"):
+        raise world.refused("reformulate", "train", world.release.folder, world.data / "items.parquet")
+
+
+def test_an_unknown_part_is_refused(world):
+    with pytest.raises(SettingError, match=r"^--part: got 'train', expected validation or test\. The towers have seen"):
+        raise world.refused("mine", world.release.folder, "--part", "train")
+
+
+def reordered(folder: Path) -> None:
+    items = pq.read_table(folder / "items.parquet")
+    pq.write_table(items.take(np.arange(len(items))[::-1]), folder / "items.parquet")
+
+
+def fewer_users(folder: Path) -> None:
+    write_block_world(folder, 90)
+
+
+def more_users(folder: Path) -> None:
+    write_block_world(folder, USERS + 300)
+
+
+def other_order(folder: Path) -> None:
+    users = pq.read_table(folder / "users.parquet")
+    pq.write_table(users.take(np.roll(np.arange(len(users)), 1)), folder / "users.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (reordered, "got another catalogue, expected that of wide-"),
+        (fewer_users, "got data with other codes, expected those of wide-"),
+        (more_users, "got queries that the query tower cannot read, expected those of wide-"),
+        (other_order, "got data with other codes, expected those of wide-"),
+    ],
+)
+def test_data_that_the_release_was_not_trained_on_are_refused(change, told, world, tmp_path):
+    shutil.copytree(world.data, tmp_path / "data")
+    change(tmp_path / "data")
+    run_file = tmp_path / "other.toml"
+    run_file.write_text(tomli_w.dumps(tables_of(tmp_path / "data", name="other")))
+    with pytest.raises(DataError, match=rf"^other: {told}.*Give the run file and the data"):
+        raise world.refused("mine", world.release.folder, run_file)
+
+
+def test_a_run_that_reads_other_features_is_refused(world, tmp_path):
+    query = {"features": {"who": {"kind": "id", "width": 8}, "town": {"kind": "categorical", "width": 4}}}
+    run_file = tmp_path / "other.toml"
+    run_file.write_text(tomli_w.dumps(tables_of(world.data, name="other", query=query)))
+    with pytest.raises(DataError, match=r"^other: got queries that the query tower cannot read"):
+        raise world.refused("mine", world.release.folder, run_file)
+
+
+def test_a_split_without_validation_cases_has_nothing_to_mine(world, tmp_path):
+    run_file = tmp_path / "other.toml"
+    split = {"kind": "random", "validation_rate": 0.0, "test_rate": 0.4}
+    run_file.write_text(tomli_w.dumps(tables_of(world.data, name="other", split=split)))
+    error = world.refused("mine", world.release.folder, run_file)
+    assert "validation" in str(error)
+
+
+def test_rows_that_no_item_fills_are_padding(world, tmp_path):
+    run = config.load(world.release.folder / "run.toml")
+    mined = reformulation.mine(world.release, run, part="test", k=38, out=tmp_path / "mined.arrow", work=world.work)
+    # 40 items less those that were seen: fewer than 38 for everybody who met more than two
+    found = (mined.first.item_rows != NO_ROW).sum(axis=1)
+    np.testing.assert_array_equal(found, np.minimum(38, 40 - mined.excluded.sizes))

@@ -1,0 +1,162 @@
+"""Mined feedback: written and read back, taken apart and put together, and files that are something else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data.mined import COLUMNS, Mined, joined
+from recsys.errors import DataError, ShapeError, StorageError
+from recsys.types import NO_ROW, Neighbours, RowSets
+from tests.mined import mined_of, sets
+
+FACTS = {"search": "abc", "part": "validation", "town": "Köln"}
+
+
+@pytest.fixture
+def mined() -> Mined:
+    """Five queries; the second has fewer first results than places, the third excludes nothing."""
+    first = [[3, 1, 2], [7, NO_ROW, NO_ROW], [0, 1, 2], [4, 5, 6], [9, 8, 7]]
+    excluded = [[5], [1, 2], [], [0], [3, 4, 5]]
+    return mined_of(first, [[1], [2, 3], [4, 5, 6], [0, 9], [8]], excluded=excluded, facts=FACTS)
+
+
+def assert_same(one: Mined, other: Mined) -> None:
+    assert one.case_ids.to_pylist() == other.case_ids.to_pylist()
+    assert dict(one.facts) == dict(other.facts)
+    for name in ("relevant", "excluded"):
+        ours, theirs = getattr(one, name), getattr(other, name)
+        assert [ours[place].tolist() for place in range(len(ours))] == [
+            theirs[place].tolist() for place in range(len(theirs))
+        ]
+    for ours, theirs in (
+        (one.query_vectors, other.query_vectors),
+        (one.first.item_rows, other.first.item_rows),
+        (one.first.scores, other.first.scores),
+    ):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_written_is_read_back(mined, tmp_path):
+    mined.write(tmp_path / "mined.arrow")
+    assert_same(Mined.read(tmp_path / "mined.arrow"), mined)
+    assert [path.name for path in tmp_path.iterdir()] == ["mined.arrow"]
+
+
+def test_what_was_read_outlives_its_file(mined, tmp_path):
+    path = tmp_path / "mined.arrow"
+    mined.write(path)
+    read = Mined.read(path)
+    mined.take(np.array([0])).write(path)
+    path.unlink()
+    assert_same(read, mined)
+
+
+def test_a_part_can_be_written_and_read_too(mined, tmp_path):
+    mined.take(np.array([3, 1])).write(tmp_path / "mined.arrow")
+    assert_same(Mined.read(tmp_path / "mined.arrow"), mined.take(np.array([3, 1])))
+
+
+def test_taking_gives_the_asked_queries_in_the_asked_order(mined):
+    taken = mined.take(np.array([4, 0]))
+    assert taken.case_ids.to_pylist() == ["query-ü4", "query-ü0"]
+    assert taken.first.item_rows.tolist() == [[9, 8, 7], [3, 1, 2]]
+    assert [taken.relevant[0].tolist(), taken.excluded[0].tolist()] == [[8], [3, 4, 5]]
+    assert dict(taken.facts) == FACTS
+
+
+def test_parts_join_to_the_whole(mined):
+    parts = [mined.take(np.array(places, np.int64)) for places in ([0, 1], [2], [3, 4])]
+    assert_same(joined(parts), mined)
+    assert_same(joined([mined]), mined)
+
+
+@pytest.mark.parametrize(("second_rate", "second"), [(0.4, 8), (0.1, 2), (0.001, 1), (0.999, 19)])
+def test_two_halves_are_all_queries_each_once_and_neither_is_empty(second_rate, second):
+    whole = mined_of([[0]] * 20, [[1]] * 20)
+    parts = whole.halves(second_rate, 3)
+    ids = [part.case_ids.to_pylist() for part in parts]
+    assert [len(part) for part in parts] == [20 - second, second]
+    assert sorted(ids[0] + ids[1]) == sorted(whole.case_ids.to_pylist())
+    order = whole.case_ids.to_pylist()
+    assert all(part == sorted(part, key=order.index) for part in ids)
+
+
+def test_one_seed_gives_one_division_and_another_another():
+    whole = mined_of([[0]] * 40, [[1]] * 40)
+    drawn = [whole.halves(0.5, seed)[0].case_ids.to_pylist() for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_single_query_cannot_be_divided():
+    with pytest.raises(DataError, match=r"^mined: got 1 queries, expected at least 2, to learn and to choose\.$"):
+        mined_of([[0]], [[1]]).halves(0.5, 0)
+
+
+def test_as_many_of_everything_as_queries_are_wanted(mined):
+    with pytest.raises(ShapeError, match=r"^mined: got \[4, 5\], expected as many of everything as queries"):
+        Mined(mined.case_ids, mined.query_vectors, mined.first, sets([1], [2], [3], [4]), mined.excluded, {})
+
+
+def table(**changes: pa.Array) -> pa.Table:
+    numbers = pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2))
+    rows = pa.array([[1, 2]], pa.list_(pa.int32(), 2))
+    some = pa.array([[1]], pa.large_list(pa.int32()))
+    columns = dict(zip(COLUMNS, (pa.array(["a"]), numbers, rows, numbers, some, some), strict=True))
+    return pa.table({name: changes.get(name, column) for name, column in columns.items()})
+
+
+def ipc(path, content: pa.Table) -> None:
+    with pa.ipc.new_file(str(path), content.schema) as writer:
+        writer.write_table(content)
+
+
+def test_the_columns_are_those_that_a_file_needs(tmp_path):
+    ipc(tmp_path / "good.arrow", table())
+    assert len(Mined.read(tmp_path / "good.arrow")) == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"case_id,query_vector\n1,2\n"),
+        lambda path: pq.write_table(table(), path),
+        lambda path: ipc(path, table().drop_columns(["relevant"])),
+        lambda path: ipc(path, table(query_vector=pa.array(["near"]))),
+        lambda path: ipc(path, table(item_rows=pa.array([["a", "b"]], pa.list_(pa.string(), 2)))),
+        lambda path: ipc(path, table(relevant=pa.array([1]))),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["missing", "cut", "empty", "text", "parquet", "fewer columns", "no vectors", "words", "no sets", "a folder"],
+)
+def test_a_file_that_is_not_mined_feedback_is_refused_with_advice(spoil, mined, tmp_path):
+    path = tmp_path / "mined.arrow"
+    mined.write(path)
+    spoil(path)
+    with pytest.raises(DataError) as caught:
+        Mined.read(path)
+    told = str(caught.value)
+    assert told.startswith(f"{path}: got ")
+    assert told.endswith("expected a file of mined feedback. Write it with `recsys mine`.")
+
+
+def test_where_nothing_can_be_written_nothing_is_left(mined, tmp_path):
+    (tmp_path / "mined.arrow").mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        mined.write(tmp_path / "mined.arrow")
+    assert [path.name for path in tmp_path.iterdir()] == ["mined.arrow"]
+
+
+def test_no_queries_are_written_and_read_back(tmp_path):
+    none = np.zeros((0, 3), np.float32)
+    empty = Mined(
+        pa.array([], pa.string()), none, Neighbours(none.astype(np.int32), none), RowSets.empty(0), RowSets.empty(0), {}
+    )
+    empty.write(tmp_path / "mined.arrow")
+    assert_same(Mined.read(tmp_path / "mined.arrow"), empty)
