@@ -46,14 +46,14 @@ AS_GOOD = -0.005
 
 UNTRAINED = {"identity": Identity(), "average": Average(), "rocchio": Rocchio()}
 LOL = "attention_lol"
-LEARNED: Mapping[str, tuple[str, ...]] = {
+LEARNED: dict[str, tuple[str, ...]] = {
     "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
     # As many revisions are trained on, one a query in each of twice the epochs, or two without comparing them.
     "attention": ("revisions=1", "epochs={twice}"),
     "attention_parallel": ("objective.weight=0",),
     LOL: (),
 }
-ATTEMPTS: Mapping[str, tuple[str, ...]] = {
+ATTEMPTS: dict[str, tuple[str, ...]] = {
     "lol_stop_gradient": ("objective.stop_gradient=true",),
     "lol_margin": ("objective.margin=0.05",),
     "lol_independent": ("nested=false",),
@@ -418,6 +418,40 @@ def add_latency(report: Report, world: World, subjects: Mapping[str, NamedReform
         report.add({"data": world.name, "depth": 5, "queries": 1}, name, "move_us", times)
 
 
+def bench(
+    report: Report, world: World, tried: Mapping[str, tuple[str, ...]], seeds: int, work: Path, quick: bool
+) -> None:
+    """Train and measure all rows on a world; add the table, the verdicts and the time of a move.
+
+    Args:
+        report: gets rows and notes.
+        world: the data.
+        tried: further rows, with one seed and the temperature of `attention_lol`.
+        seeds: trainings of each learned row; where there are several folds, each is trained on once.
+        work: where trained reformulators are kept.
+        quick: only one temperature and one epoch.
+    """
+    seeds = 1 if len(world.folds) > 1 else seeds
+    untrained = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
+    found = {kind: judged(world, [[one] * len(world.folds)]) for kind, one in untrained.items()}
+    first = dict(untrained)
+    temperatures: Sequence[float] = TEMPERATURES[: 1 if quick else None]
+    for subject, settings in (LEARNED | tried).items():
+        overrides = (*settings, *(QUICK if quick else ()))
+        runs = range(1, (1 if subject in tried else seeds) + 1)
+        trained, temperature = tuned(world, subject, overrides, runs, temperatures, work)
+        if subject == LOL:
+            temperatures = (temperature,)  # for what was tried besides, which comes after it
+        report.note(f"{world.name}: {subject} trained with temperature {temperature:g}.")
+        found[subject], first[subject] = judged(world, trained), trained[0][0]
+    cases = len(found[LOL].free[0].fell_back[0])
+    learned = sum(len(fold.train) for fold in world.folds) // len(world.folds)
+    report.note(f"{world.name}: {cases:,} test queries, {learned:,} to learn from and choose by. {world.notice}")
+    add_rows(report, world, found)
+    add_verdicts(report, world, found)
+    add_latency(report, world, {name: first[name] for name in (*UNTRAINED, *LEARNED)})
+
+
 def draw(report: Report, world: World, folder: Path, name: str) -> None:
     """Draw the main metric against depth, and against noise; note the plots."""
     figure = plots.figure(11, 4.5)
@@ -454,6 +488,13 @@ def main(
     """Compare reformulators; write `<results>/reformulation.json`, `.md` and plots."""
     name = "reformulation-quick" if quick else "reformulation"
     report = Report(name, DISTRIBUTIONS)
+    report.note(
+        "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. The "
+        "temperature of the loss is chosen on validation queries, for each row by itself with as many trials; what was "
+        "tried besides has that of attention_lol, and one seed, as have collections in folds. "
+        f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
+        "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
+    )
     work = work / name
     results.mkdir(parents=True, exist_ok=True)
     chosen = data or ([next(iter(WORLDS))] if quick else list(WORLDS))
@@ -465,37 +506,17 @@ def main(
         except (MissingError, DataError) as error:
             report.note(f"{asked} was left out: {error}")
             continue
-        rows, lol_temperature = dict(LEARNED), TEMPERATURES[0]
-        if asked == chosen[0] and attempts:
-            rows |= dict(itertools.islice(ATTEMPTS.items(), 1 if quick else None))
-        found = {
-            kind: judged(world, [[NamedReformulator(kind, choice)] * len(world.folds)])
-            for kind, choice in UNTRAINED.items()
-        }
-        one_each = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
-        for subject, settings in rows.items():
-            overrides = (*settings, *(QUICK if quick else ()))
-            runs = range(1, (1 if quick or subject in ATTEMPTS or len(world.folds) > 1 else seeds) + 1)
-            temperatures = (lol_temperature,) if subject in ATTEMPTS else TEMPERATURES[: 1 if quick else None]
-            trained, temperature = tuned(world, subject, overrides, runs, temperatures, work)
-            lol_temperature = temperature if subject == LOL else lol_temperature
-            report.note(f"{world.name}: {subject} trained with temperature {temperature:g}.")
-            found[subject] = judged(world, trained)
-            one_each[subject] = trained[0][0]
-        cases = len(found[LOL].free[0].fell_back[0])
-        learned = sum(len(fold.train) for fold in world.folds) // len(world.folds)
-        report.note(f"{world.name}: {cases:,} test queries, {learned:,} to learn from and choose by. {world.notice}")
-        add_rows(report, world, found)
-        add_verdicts(report, world, found)
-        add_latency(report, world, {name: one_each[name] for name in (*UNTRAINED, *LEARNED)})
+        tried = ATTEMPTS if asked == chosen[0] and attempts else {}
+        bench(
+            report,
+            world,
+            dict(itertools.islice(tried.items(), 1 if quick else None)),
+            1 if quick else seeds,
+            work,
+            quick,
+        )
         draw(report, world, results, name)
-    report.note(
-        "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. The "
-        "temperature of the loss is chosen on validation queries, for each row by itself with as many trials; what was "
-        "tried besides has that of attention_lol, and one seed, as have collections in folds. "
-        f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
-        "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
-    )
+        report.write(results)  # after each data set, so that an interrupted benchmark has shown something
     print(report.write(results).read_text(encoding="utf-8"))
 
 
