@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
+from benchmarks.reformulation_serving import add_cost
 from benchmarks.report import RESULTS, Report
 from recsys import config, pipeline, plots, reformulation
 from recsys.data.mined import Mined
@@ -483,6 +484,7 @@ def main(
     data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(WORLDS)}; none means all.")] = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned row.")] = 3,
     attempts: Annotated[bool, typer.Option(help="Also what was tried besides, on the first data set.")] = True,
+    cost: Annotated[bool, typer.Option(help="Also what a call costs a caller, on a server with 100,000 items.")] = True,
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
     work: Annotated[Path, typer.Option(help="Where trained reformulators are kept for resuming.")] = WORK,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -519,6 +521,8 @@ def main(
         )
         draw(report, world, results, name)
         report.write(results)  # after each data set, so that an interrupted benchmark has shown something
+    if cost and not quick:
+        add_cost(report)
     print(report.write(results).read_text(encoding="utf-8"))
 
 

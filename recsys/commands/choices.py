@@ -20,10 +20,15 @@ SECTIONS = {
     "features": "[item.features.<name>], [query.features.<name>]",
     "towers": "[tower]",
     "augmentations": "[[self_supervision.augmentations]], [[item.augmentations]]",
-    "objectives": "[objective], [self_supervision.objective], [reformulation.objective]",
     "indexes": "[index]",
     "reformulators": "[reformulation.reformulator]",
 }
+OBJECTIVES = {
+    "pairs": "[objective]",
+    "views": "[self_supervision.objective]",
+    "revisions": "[reformulation.objective]",
+}
+"""Where an objective stands, by what it compares."""
 STAGES = {
     "run": config.Run,
     "data": config.Data,
@@ -49,7 +54,9 @@ def command(
     for name in registry.FAMILIES:
         if family in ("", name):
             for kind in registry.names(name):
-                _show(console, f'{SECTIONS[name]} kind = "{kind}"', registry.choice(name, kind), name)
+                choice = registry.choice(name, kind)
+                section = OBJECTIVES[choice.reads] if name == "objectives" else SECTIONS[name]
+                _show(console, f'{section} kind = "{kind}"', choice, name)
     for name, cls in STAGES.items():
         if family in ("", name):
             _show(console, "top of the run file" if name == "run" else f"[{name}]", cls, name)

@@ -56,7 +56,8 @@ def test_choices_lists_every_kind_with_every_setting(choices):
     [
         '[source] kind = "enriched_movielens"',
         '[[self_supervision.augmentations]], [[item.augmentations]] kind = "random_mask"',
-        '[objective], [self_supervision.objective] kind = "contrastive"',
+        '[self_supervision.objective] kind = "contrastive"',
+        '[reformulation.objective] kind = "comparative"',
         "see [self_supervision.schedule]",
         "see [training.schedule]",
         "see [training]",
