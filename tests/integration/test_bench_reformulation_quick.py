@@ -17,8 +17,8 @@ from recsys import config
 
 ROOT = Path(__file__).parents[2]
 SHAPE = {"benchmark", "command", "commit", "date", "machine", "versions", "rows", "notes"}
-SUBJECTS = {"identity", "average", "rocchio", "linear_feedback", "attention", "attention_parallel", "attention_lol"}
-LEARNING = {"linear_feedback", "attention", "attention_parallel", "attention_lol"}
+LEARNING = {"linear_feedback", "attention", "attention_parallel", "attention_lol", "attention_lol_paper"}
+SUBJECTS = {"identity", "average", "rocchio", *LEARNING}
 METRICS = ("nDCG@10", "AP@100", "R@100", "helped_rate", "hurt_rate", "robustness_index", "fallback_rate")
 DEPTHS = (0, 1, 2, 3, 4, 5, 10)
 real_data = pytest.mark.skipif(not os.environ.get("RECSYS_DATA_DIR"), reason="RECSYS_DATA_DIR is not set")
@@ -89,4 +89,4 @@ def test_without_its_data_a_data_set_is_left_out_with_the_reason(tmp_path, monke
 @pytest.mark.parametrize("overrides", [*LEARNED.values(), *ATTEMPTS.values()], ids=[*LEARNED, *ATTEMPTS])
 def test_every_row_is_a_run_that_can_be_trained(overrides):
     told = [f"reformulation.{each}" for each in overrides]
-    config.load("wikispeedia", [each.replace("{twice}", "2") for each in told])
+    config.load("wikispeedia", [each.replace("{thrice}", "3") for each in told])

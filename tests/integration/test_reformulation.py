@@ -224,18 +224,6 @@ def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first,
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
 
 
-def test_training_again_gives_the_same_reformulator(world, first, validation, tmp_path):
-    run = config.load(world.release.folder / "run.toml")
-    again = reformulation.fitted(
-        Mined.read(validation), np.load(world.release.folder / "item_embeddings.npy"), run.reformulation,
-        name="any", seed=run.seed, folder=tmp_path,
-    )  # fmt: skip
-    there = Retriever.load(first.folder).reformulator("first")
-    for name, values in there.weights.items():
-        np.testing.assert_allclose(again.weights[name], values, atol=1e-5)
-    assert again.guard.max_drift == pytest.approx(there.guard.max_drift, abs=1e-4)
-
-
 def test_the_judgement_is_printed_and_written(world, first, test_part, tmp_path):
     words = ("--depth", 1, "--depth", 4, "--metric", "nDCG@5", "--out", tmp_path / "judged")
     printed = world.call("reformulate", "eval", first.folder, test_part, *words)
