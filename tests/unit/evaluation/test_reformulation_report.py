@@ -73,6 +73,8 @@ def test_the_guard_counts_in_its_own_points_only(report):
     average = report.find("average", 5, "nDCG@10")
     assert free.fallback_rate == 0
     assert dataclasses.replace(free, reformulator="average") == average
+    drift = curve(SHY, MINED, ITEMS, ["nDCG@10"], [2, 5]).of_moves[2, :, 0]
+    assert guarded.fallback_rate == pytest.approx((drift > 0.05).mean())
     assert 0 < guarded.fallback_rate < 1
     assert guarded.helped_rate < free.helped_rate
     assert report.find("average", 5, "nDCG@10", guarded=True).fallback_rate == 0

@@ -52,8 +52,14 @@ def test_a_step_is_a_function_of_seed_and_number_alone():
     other.step(7)
     for name in Step.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(one.step(3), name), getattr(other.step(3), name))
-    assert (one.step(3).item_rows != one.step(4).item_rows).any()
-    assert (one.step(3).item_rows != steps(explicit_rate=0.5, noise_rate=0.5, seed=2).step(3).item_rows).any()
+
+
+def test_another_number_and_another_seed_draw_anew():
+    # one batch of all queries, so that only the draws can differ
+    steps_of = [steps(batch_size=8, seed=seed).step(number) for seed, number in ((1, 3), (1, 4), (2, 3))]
+    drawn = [step.item_rows.tobytes() for step in steps_of]
+    assert {tuple(step.places.tolist()) for step in steps_of} == {tuple(range(8))}
+    assert len(set(drawn)) == 3
 
 
 def test_an_epoch_takes_every_query_once_in_an_order_of_its_own():
