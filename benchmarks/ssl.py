@@ -364,7 +364,9 @@ def compare(report: Report, found: Ablation, peers: Mapping[str, Sequence[Peer]]
         )
 
 
-def bench(data: str, fractions: Sequence[float], quick: bool, jobs: int, work: Path, results: Path) -> None:
+def bench(
+    data: str, fractions: Sequence[float], work: Path, results: Path, *, quick: bool, peers: bool, jobs: int
+) -> None:
     """Run some shares of one data set, none meaning all, to their end and write the results."""
     plan = PLANS[data]
     name = f"ssl-{data}-quick" if quick else f"ssl-{data}"
@@ -383,14 +385,17 @@ def bench(data: str, fractions: Sequence[float], quick: bool, jobs: int, work: P
             report.note(f"Plot: [{drawing.name}]({drawing.name}).")
         if rate == max(plan.by_rate):
             add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
-    if plan.against_peers:
+        report.write(results)  # after each share, so that an interrupted benchmark has shown something
+    if plan.against_peers and not peers:
+        report.note("Other recommenders: not run.")
+    elif plan.against_peers:
         run = run_beside_peers(plan, quick)
-        peers = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
+        tried = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
         if quick:
             report.note("Of the peers, LibRecommender is not rehearsed: it makes an environment of its own.")
         home = work / name / "peers"
-        add_peers(report, run, peers, home)
-        compare(report, ablate(run, work / name / "1" if not quick else home, jobs), peers)
+        add_peers(report, run, tried, home)
+        compare(report, ablate(run, work / name / "1" if not quick else home, jobs), tried)
     report.note(found.notice)
     print(report.write(results).read_text(encoding="utf-8"))
 
@@ -399,6 +404,7 @@ def main(
     data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(PLANS)}; none means all.")] = [],  # noqa: B006
     fractions: Annotated[list[float], typer.Option("--fraction", help="Only this share of the training data.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
+    peers: Annotated[bool, typer.Option(help="Also other recommenders; LibRecommender installs 6 GB.")] = True,
     jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one for each core.")] = 0,
     work: Annotated[Path, typer.Option(help="Where cells are kept for resuming.")] = WORK,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -407,7 +413,7 @@ def main(
     for name in data or PLANS:
         if name not in PLANS:
             raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(PLANS)}")
-        bench(name, fractions, quick, jobs, work, results)
+        bench(name, fractions, work, results, quick=quick, peers=peers, jobs=jobs)
 
 
 if __name__ == "__main__":
