@@ -193,6 +193,12 @@ def test_the_new_release_has_the_reformulator_besides_all_that_the_old_one_had(w
     assert "first" not in Retriever.load(world.release.folder).reformulators
 
 
+def test_a_release_is_shown_with_its_reformulators(first):
+    shown = CliRunner().invoke(app, ["release", "show", str(first.folder)], catch_exceptions=False).stdout
+    (line,) = (line for line in shown.splitlines() if "reformulators" in line)
+    assert " ".join(line.split()).strip("│ ") == f"reformulators │ {', '.join(NAMES)}; default: first"
+
+
 def test_a_release_says_how_its_reformulator_was_trained(first, validation):
     facts = Retriever.load(first.folder).reformulator("first").facts
     assert facts["validation_metric"] == "nDCG@10"
