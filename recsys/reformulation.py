@@ -54,10 +54,11 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
         work: holds the prepared data; made if needed.
 
     Raises:
-        DataError: the run's data are not those that the release was trained on, or the part has no case.
+        DataError: the run's data or split are not those that the release was trained on, or the part has no case.
         StorageError: writing failed.
         RefusedError: another process writes this file.
     """
+    _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = prepare(run, work / run.name / "prepared")
     _check_same_data(release, run, prepared)
@@ -66,7 +67,7 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     if not len(asked):
         raise DataError(describe("split", verbatim(f"no {part} case"), "at least one", f"Give a larger {part}_rate."))
     facts = _tied(release) | {"part": part, "run": run.name, "k": str(k), "queries": str(len(asked))}
-    # Split and exclusions decide the cases, too: parts of another run file are not gone on with.
+    # Exclusions decide the cases, too: parts of another run file are not gone on with.
     facts["run_file"] = hashlib.sha256(config.dumps(run).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     parts = out.with_name(f".{out.name}.{digest}")
@@ -197,7 +198,8 @@ def evaluate(
     judged = [retriever.reformulator(name) for name in (names or retriever.reformulators)]
     _check_depth("--depth", max(depths), mined)
     for one in judged:
-        if one.facts.get("mined") == dict(mined.facts):
+        # Whatever else differs, such as the index or k, the queries of a part are the same.
+        if one.facts.get("mined", {}).get("part") == mined.facts["part"]:
             got, advice = verbatim("the queries that it was trained on"), "Mine others: `recsys mine --part test`."
             raise DataError(describe(one.name, got, "queries that it has not seen", advice))
     item_vectors = np.load(release.folder / "item_embeddings.npy")
@@ -223,6 +225,14 @@ def _check_depth(where: str, depth: int, mined: Mined) -> None:
     if depth > found:
         rule = f"at most {found}, the first results of each query"
         raise SettingError(describe(where, depth, rule, f"Lower it, or mine with `recsys mine -k {depth}`."))
+
+
+def _check_same_parts(release: Release, run: Run) -> None:
+    """Refuse another split: its held-out answers are some that the towers were trained on."""
+    trained = config.load(release.folder / "run.toml")
+    if (run.split, run.seed) != (trained.split, trained.seed):
+        advice = "Give the split and the seed that this release was trained with."
+        raise DataError(describe(run.name, verbatim("another split"), f"that of {release.name}", advice))
 
 
 def _check_same_data(release: Release, run: Run, prepared: Any) -> None:

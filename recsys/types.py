@@ -212,7 +212,7 @@ class Feedback:
         vectors: `[batch, k, dim]`, float32, item vectors; zeros where there is no item.
         kinds: `[batch, k]`, int32, values of `FeedbackKind`.
         ranks: `[batch, k]`, int32, place in the list that was shown or searched, 0 = best; `NO_ROW` where unknown.
-        scores: `[batch, k]`, float32, inner products with the query's vector.
+        scores: `[batch, k]`, float32, inner products with the query's vector brought to unit length.
         present: `[batch, k]`, bool, where there is an item; in each row all true ones come first.
     """
 

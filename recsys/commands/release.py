@@ -96,6 +96,7 @@ def show_release(release: Release, console: Console) -> None:
     from recsys.evaluation import report
     from recsys.evaluation.index_quality import Certificate
     from recsys.pipeline import CERTIFICATE
+    from recsys.retrieval.reformulation import Reformulators
 
     facts, manifest = release.facts, release.manifest
     table = Table(title=f"release {release.name}", title_justify="left", show_header=False)
@@ -114,5 +115,7 @@ def show_release(release: Release, console: Console) -> None:
     table.add_row("index", found)
     if certificate.note:
         table.add_row("", certificate.note)
+    reformulators = Reformulators.load(release.folder)
+    table.add_row("reformulators", f"{', '.join(reformulators.names)}; default: {reformulators.default}")
     console.print(table)
     report.render(report.load(release.folder), console)

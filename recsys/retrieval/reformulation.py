@@ -14,7 +14,7 @@ import numpy as np
 from recsys import registry
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
 from recsys.files import write_atomically
-from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights
+from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, unit
 from recsys.retrieval.guard import Guard, signals
 from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Neighbours
 
@@ -169,7 +169,8 @@ def feedback_of(
     """
     present = item_rows != NO_ROW
     vectors = np.asarray(item_vectors[np.maximum(item_rows, 0)], np.float32) * present[..., None]
-    scores = np.einsum("bd,bkd->bk", queries, vectors)
+    # As in training, which knows queries of unit length only; a request may bring a vector of any length.
+    scores = np.einsum("bd,bkd->bk", unit(queries), vectors)
     if kinds is None:
         kinds = np.full(item_rows.shape, FeedbackKind.PSEUDO, np.int32)
     if ranks is None:

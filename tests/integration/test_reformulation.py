@@ -193,6 +193,12 @@ def test_the_new_release_has_the_reformulator_besides_all_that_the_old_one_had(w
     assert "first" not in Retriever.load(world.release.folder).reformulators
 
 
+def test_a_release_is_shown_with_its_reformulators(first):
+    shown = CliRunner().invoke(app, ["release", "show", str(first.folder)], catch_exceptions=False).stdout
+    (line,) = (line for line in shown.splitlines() if "reformulators" in line)
+    assert " ".join(line.split()).strip("│ ") == f"reformulators │ {', '.join(NAMES)}; default: first"
+
+
 def test_a_release_says_how_its_reformulator_was_trained(first, validation):
     facts = Retriever.load(first.folder).reformulator("first").facts
     assert facts["validation_metric"] == "nDCG@10"
@@ -260,10 +266,14 @@ def test_what_cannot_be_judged_is_refused(words: Sequence[object], cls, told, wo
         raise world.refused("reformulate", "eval", first.folder, test_part, *words)
 
 
-def test_a_reformulator_is_not_judged_by_the_queries_that_it_learned_from(world, first, validation):
+def test_a_reformulator_is_not_judged_by_the_queries_that_it_learned_from(world, first, validation, tmp_path):
     with pytest.raises(DataError, match=r"^first: got the queries that it was trained on, .*--part test`\.$"):
         raise world.refused("reformulate", "eval", first.folder, validation)
     assert "rocchio" in world.call("reformulate", "eval", first.folder, validation, "--name", "rocchio", "--depth", 1)
+    deeper = tmp_path / "deeper.arrow"
+    world.call("mine", world.release.folder, "-k", 25, "--out", deeper)
+    with pytest.raises(DataError, match=r"^first: got the queries that it was trained on"):
+        raise world.refused("reformulate", "eval", first.folder, deeper)
 
 
 @pytest.mark.parametrize(
@@ -352,12 +362,11 @@ def test_a_run_that_reads_other_features_is_refused(world, tmp_path):
         raise world.refused("mine", world.release.folder, run_file)
 
 
-def test_a_split_without_validation_cases_has_nothing_to_mine(world, tmp_path):
-    run_file = tmp_path / "other.toml"
-    split = {"kind": "random", "validation_rate": 0.0, "test_rate": 0.4}
-    run_file.write_text(tomli_w.dumps(tables_of(world.data, name="other", split=split)))
-    error = world.refused("mine", world.release.folder, run_file)
-    assert "validation" in str(error)
+@pytest.mark.parametrize("change", ["split.validation_rate=0.0", "split.test_rate=0.3", "seed=4"])
+def test_a_split_of_which_the_towers_have_seen_the_answers_is_refused(change, world, tmp_path):
+    words = ("--part", "test", "--set", change, "--set", "name='other'", "--out", tmp_path / "mined.arrow")
+    with pytest.raises(DataError, match=r"^other: got another split, expected that of wide-.*that this release was"):
+        raise world.refused("mine", world.release.folder, *words)
 
 
 def test_rows_that_no_item_fills_are_padding(world, tmp_path):

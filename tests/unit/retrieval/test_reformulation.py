@@ -196,8 +196,8 @@ def test_item_rows_become_pseudo_feedback_in_their_order():
     queries = np.array([[1, 0], [0, 2]], np.float32)
     given = feedback_of(queries, VECTORS, np.array([[2, 0], [1, NO_ROW]]))
     np.testing.assert_allclose(given.vectors, [[[0.6, 0.8], [1, 0]], [[0, 1], [0, 0]]])
-    # <(1, 0), (0.6, 0.8)> = 0.6, <(1, 0), (1, 0)> = 1, <(0, 2), (0, 1)> = 2
-    np.testing.assert_allclose(given.scores, [[0.6, 1], [2, 0]])
+    # <(1, 0), (0.6, 0.8)> = 0.6, <(1, 0), (1, 0)> = 1, <(0, 2) / 2, (0, 1)> = 1: training has unit length, too
+    np.testing.assert_allclose(given.scores, [[0.6, 1], [1, 0]])
     assert given.present.tolist() == [[True, True], [True, False]]
     assert given.kinds.tolist() == [[FeedbackKind.PSEUDO] * 2] * 2
     assert given.ranks.tolist() == [[0, 1], [0, 1]]
