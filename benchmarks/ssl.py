@@ -129,6 +129,9 @@ TRIED = (
     'batch_4096 = {settings = {"training.batch_size" = 4096}, search = {}}',
     'learned_temperature = {settings = {"objective.learned_temperature" = true}, search = {}}',
     'mixed_negatives = {settings = {"objective.uniform_negatives" = 1024}, search = {}}',
+    'adam_128 = {settings = {"training.optimizer" = "adam", "tower.hidden" = [256]}, search = '
+    '{"training.learning_rate" = [0.003, 0.01], "objective.temperature" = [0.07, 0.1], "training.epochs" = [10], '
+    '"tower.dim" = [128]}}',
     'dim_128 = {settings = {"tower.hidden" = [256]}, search = {"tower.dim" = [128]}}',
 )
 """What was tried on the baseline to come closer to the peers."""
@@ -149,7 +152,7 @@ def _variants(*rows: str) -> str:
 
 def _rows_beside_peers(*rows: str) -> tuple[str, ...]:
     names = ["cfm", *(row.partition(" ")[0] for row in rows)]
-    return (_variants(*rows), f"ablation.subjects={json.dumps(names)}", 'ablation.logq=["counts"]', "ablation.trials=1")
+    return (_variants(*rows), f"ablation.subjects={json.dumps(names)}", 'ablation.logq=["counts"]', "ablation.trials=4")
 
 
 PLANS: dict[str, Plan] = {

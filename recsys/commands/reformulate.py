@@ -29,11 +29,19 @@ def train(
     from recsys import config, reformulation
     from recsys.data.mined import Mined
     from recsys.export.release import find, open_release
+    from recsys.retrieval.reformulation import Reformulators
 
     release = open_release(find(folder))
     run = config.load(run_file or release.folder / "run.toml", overrides)
     derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
-    Console().print(f"release: {derived.folder}", soft_wrap=True)
+    console, facts = Console(), Reformulators.load(derived.folder).get(name).facts
+    before, *after = facts["validations"]
+    best = max(after, default=before)
+    told = f"{facts['validation_metric']} of the queries that chose: {before:.4f} before training, {best:.4f} at best."
+    if best <= before:
+        told += f" No epoch was better: {name} is as it was before training. Mine more queries, or other settings."
+    console.print(told, soft_wrap=True)
+    console.print(f"release: {derived.folder}", soft_wrap=True)
 
 
 @app.command("eval")

@@ -44,9 +44,11 @@ def checked(content: Mapping[str, Any]) -> Values:
     assert all(content[name] for name in SHAPE)
     rows = {}
     for row in content["rows"]:
-        assert row["low"] - 1e-6 <= row["value"] <= row["high"] + 1e-6
-        assert math.isfinite(row["low"])
-        assert math.isfinite(row["high"])
+        low, high = row["low"], row["high"]
+        # A gain has no bound where the row that it is over finds nothing in too many resamples.
+        assert None not in (low, high) or "_gain_" in row["metric"]
+        assert low is None or (math.isfinite(low) and low - 1e-6 <= row["value"])
+        assert high is None or (math.isfinite(high) and row["value"] <= high + 1e-6)
         rows[tuple(row["case"].values()), row["subject"], row["metric"]] = row
     assert len(rows) == len(content["rows"])
     return rows
@@ -61,7 +63,8 @@ def check_table(values: Values, case: tuple[Any, ...]) -> None:
         assert row["runs"] >= 1
         # A single epoch over a tenth of the links can leave a baseline that finds nothing, over which nothing gains.
         if (case[0], case[-1]) == (1.0, "all") and subject != "baseline":
-            assert values[case, subject, f"{metric}_gain_rate"]["low"] >= -1
+            low = values[case, subject, f"{metric}_gain_rate"]["low"]
+            assert low is None or low >= -1
 
 
 @real_data
