@@ -19,8 +19,9 @@ def figure(width: float, height: float) -> Any:
     """
     try:
         from matplotlib.figure import Figure
-    except ImportError:
+    except ModuleNotFoundError as error:
         raise InstallationError(
-            "plots need matplotlib, which is not installed. Run: pip install 'twintower-recsys[explore]'"
-        ) from None
+            f"a plot needs the package {error.name!r}, which is not installed. "
+            "Run: pip install 'twintower-recsys[explore]'"
+        ) from error
     return Figure(figsize=(width, height), layout="constrained")
