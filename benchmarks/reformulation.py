@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 import typer
 
 from benchmarks.reformulation_serving import add_cost
-from benchmarks.report import RESULTS, Report
+from benchmarks.report import RESULTS, Report, over_cases
 from recsys import config, pipeline, plots, reformulation
 from recsys.data.mined import Mined
 from recsys.errors import DataError, MissingError
-from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
+from recsys.reformulators import unit
 from recsys.reformulators.average import Average
 from recsys.reformulators.identity import Identity
 from recsys.reformulators.rocchio import Rocchio
@@ -118,7 +118,7 @@ def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
     """Return the judged queries of a collection's split with their first results, the documents' vectors, a notice."""
     raw = TextCollection(collection=collection, split=split).read()
     items, queries = (np.stack(table["embedding"].to_numpy()).astype(np.float32) for table in (raw.items, raw.queries))
-    items, queries = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (items, queries))
+    items, queries = unit(items), unit(queries)
     judged = pa.Table.from_batches(list(raw.interactions()))
     places = pa.table(
         {
@@ -288,10 +288,9 @@ class Judged:
         place = curves[0].depths.index(depth)
         found: dict[str, list[np.ndarray]] = {}
         for one in curves:
-            gain = one.values[MAIN][place] - one.values[MAIN][0]
-            helped, hurt = gain > 1e-9, gain < -1e-9
+            helped, hurt = one.helped(MAIN)[place], one.hurt(MAIN)[place]
             measured = {name: one.values[name][place] for name in METRICS} | {
-                f"{MAIN}_gain": gain,
+                f"{MAIN}_gain": one.gains(MAIN)[place],
                 "helped_rate": helped,
                 "hurt_rate": hurt,
                 "robustness_index": helped.astype(float) - hurt,
@@ -339,25 +338,13 @@ def add_rows(report: Report, world: World, found: Mapping[str, Judged]) -> None:
                 continue
             case = {"data": world.name, "depth": depth, "guard": guarded}
             columns = one.columns(depth, guarded=guarded)
-            _add_means(report, case, subject, columns, len(one.free))
+            report.add_means(case, subject, columns, len(one.free))
     for rate in NOISE:
         for subject, one in found.items():
             if one.noisy[0]:
                 values = np.mean([each[rate] for each in one.noisy], axis=0)
                 case = {"data": world.name, "depth": NOISE_DEPTH, "noise_rate": rate}
-                _add_means(report, case, subject, {MAIN: values}, len(one.noisy))
-
-
-def _add_means(
-    report: Report, case: Mapping[str, object], subject: str, columns: Mapping[str, np.ndarray], runs: int
-) -> None:
-    interval = _interval(np.column_stack(list(columns.values())))
-    for place, (name, values) in enumerate(columns.items()):
-        report.add_interval(case, subject, name, values.mean(), interval.low[place], interval.high[place], runs)
-
-
-def _interval(columns: np.ndarray):
-    return bootstrap_means(columns, confidence=0.95, resamples=1000, seed=0)
+                report.add_means(case, subject, {MAIN: values}, len(one.noisy))
 
 
 def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> None:
@@ -369,28 +356,27 @@ def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> N
         key=lambda entry: entry[2].mean(),
     )
     for depth in (5, 10):
-        word, told = _difference(at[depth][MAIN] - best_values, bar=0.0)
+        low, _, told = _difference(at[depth][MAIN] - best_values)
         report.note(
             f"{world.name}: {LOL} at depth {depth} against the best untrained of all depths ({best}, {best_depth}): "
-            f"{MAIN} {told}: {'beats it' if word else 'does NOT beat it for sure'}."
+            f"{MAIN} {told}: {'beats it' if low > 0 else 'does NOT beat it for sure'}."
         )
     for depth in DEPTHS:
-        word, told = _difference(at[depth][f"{MAIN}_gain"], bar=AS_GOOD)
-        if not word:
+        low, _, told = _difference(at[depth][f"{MAIN}_gain"])
+        if low <= AS_GOOD:
             report.note(f"{world.name}: NOT as good as the original query at depth {depth}: {MAIN} {told}.")
     for other in ("attention", "attention_parallel", PAPER):
         fewer = np.mean([found[other].columns(depth)["hurt_rate"] - at[depth]["hurt_rate"] for depth in DEPTHS], axis=0)
-        word, told = _difference(fewer, bar=0.0)
+        low, _, told = _difference(fewer)
         report.note(
             f"{world.name}: share of queries that {other} hurts minus that of {LOL}, mean over depths: {told}: the "
-            f"latter {'hurts fewer' if word else 'does NOT hurt fewer for sure'}."
+            f"latter {'hurts fewer' if low > 0 else 'does NOT hurt fewer for sure'}."
         )
     falls = []
     for less, more in itertools.pairwise(DEPTHS):
-        change = at[more][MAIN] - at[less][MAIN]
-        interval = _interval(change[:, None])
-        if interval.high[0] < 0:
-            falls.append(f"{less} to {more} by {change.mean():+.4f} [{interval.low[0]:+.4f}, {interval.high[0]:+.4f}]")
+        _, high, told = _difference(at[more][MAIN] - at[less][MAIN])
+        if high < 0:
+            falls.append(f"{less} to {more} by {told}")
     means = ", ".join(f"{depth}: {values[MAIN].mean():.4f}" for depth, values in at.items())
     rate = np.mean([each.falling_rate(MAIN) for each in lol.free])
     report.note(
@@ -400,10 +386,11 @@ def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> N
     )
 
 
-def _difference(values: np.ndarray, bar: float) -> tuple[bool, str]:
-    interval = _interval(values[:, None])
-    told = f"{values.mean():+.4f} [{interval.low[0]:+.4f}, {interval.high[0]:+.4f}]"
-    return bool(interval.low[0] > bar), told
+def _difference(values: np.ndarray) -> tuple[float, float, str]:
+    """Return the interval of a mean over queries, and the mean with it in words."""
+    interval = over_cases(values[:, None])
+    low, high = float(interval.low[0]), float(interval.high[0])
+    return low, high, f"{values.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def add_latency(report: Report, world: World, subjects: Mapping[str, NamedReformulator], rounds: int = 200) -> None:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,7 @@ from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
 from recsys.stack import tf
 from recsys.types import Feedback, Float32, Query
-from serving.client import Client
+from serving.process import served
 
 BAR = 2.2
 K = 10
@@ -48,7 +43,7 @@ def add_cost(report: Report, *, items: int = ITEMS, rounds: int = 21, calls: int
         case = {"data": "synthetic", "items": items, "dim": DIM, "index": release.facts.index, "k": K, "depth": DEPTH}
         queries = np.load(release.folder / "golden" / "vectors.npy")[:calls]
         vectors = np.load(release.folder / "item_embeddings.npy")
-        with _served(release, Path(scratch)) as client:
+        with served(release.folder, Path(scratch), start_s=START_S) as client:
             asked = [Query(vector=vector) for vector in queries]
             blocks = _alternate(
                 {
@@ -156,23 +151,3 @@ def _release(folder: Path, items: int) -> Release:
         return {}
 
     return derive(release, change)
-
-
-@contextmanager
-def _served(release: Release, folder: Path) -> Iterator[Client]:
-    """Run the server as a process of its own while the block runs."""
-    port_file = folder / "port"
-    command = [sys.executable, "-m", "serving", str(release.folder), "--port", "0", "--port-file", str(port_file)]
-    with open(folder / "server.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ)
-    try:
-        deadline = time.monotonic() + START_S
-        while not port_file.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError((folder / "server.log").read_text(encoding="utf-8"))
-            time.sleep(0.1)
-        with Client(f"127.0.0.1:{port_file.read_text(encoding='utf-8').strip()}", timeout_s=10.0) as client:
-            yield client
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)

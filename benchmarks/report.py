@@ -24,6 +24,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from recsys.evaluation.intervals import Interval, bootstrap_means
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -110,6 +114,19 @@ class Report:
         """Add a number whose interval was computed elsewhere, such as by bootstrap over evaluation cases."""
         self.rows.append(Row(dict(case), subject, metric, float(value), float(low), float(high), runs))
 
+    def add_means(self, case: Mapping[str, Any], subject: str, columns: Mapping[str, np.ndarray], runs: int) -> None:
+        """Add the mean of each metric over evaluation cases, with a bootstrap interval over those cases.
+
+        Args:
+            case: what all subjects of a comparison share, plain values.
+            subject: who was measured.
+            columns: by metric, `[cases]`, all of the same cases.
+            runs: trainings behind each value.
+        """
+        interval = over_cases(np.column_stack(list(columns.values())))
+        for place, (metric, values) in enumerate(columns.items()):
+            self.add_interval(case, subject, metric, values.mean(), interval.low[place], interval.high[place], runs)
+
     def note(self, sentence: str) -> None:
         """Add a sentence below the table."""
         self.notes.append(sentence)
@@ -158,6 +175,11 @@ class Report:
                 lines.append(f"| {subject} | {' | '.join(found)} |")
         lines += ["", *(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n".join(lines) + "\n"
+
+
+def over_cases(columns: np.ndarray) -> Interval:
+    """Return the 95 % bootstrap interval of each column's mean, `[cases, columns]`, the same draws for every call."""
+    return bootstrap_means(columns, confidence=0.95, resamples=1000, seed=0)
 
 
 def command() -> str:

@@ -36,7 +36,6 @@ from recsys.data.prepare import Prepared, prepare
 from recsys.errors import SettingError
 from recsys.evaluation.baselines import Als, Baseline, Ease, ItemKnn, Popularity
 from recsys.evaluation.held_out import HeldOut, held_out
-from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, VectorRecommender
 from recsys.features import Encoder
 from recsys.metrics.ranking import measure, parse
@@ -228,13 +227,12 @@ def add_ablation(report: Report, found: Ablation) -> None:
                     f"{show.titled(case)}, slice {slice}: {entry.cases:,} test cases, {entry.seeds} seeds for each row."
                 )
             report.add_interval(shown, subject, metric, entry.value, entry.low, entry.high, entry.seeds)
-            if subject != BASELINE and entry.gain_rate == entry.gain_rate:
-                gain = (entry.gain_rate, entry.gain_low, entry.gain_high)
-                report.add_interval(shown, subject, f"{metric}_gain_rate", *gain, entry.seeds)
-            for over in {entry.over for entry in found.measured} - {BASELINE}:
-                if (entry := found.find(case, slice, subject, metric, over)) and entry.gain_rate == entry.gain_rate:
-                    gain = (entry.gain_rate, entry.gain_low, entry.gain_high)
-                    report.add_interval(shown, subject, f"{metric}_gain_over_{over}_rate", *gain, entry.seeds)
+            for over in dict.fromkeys(entry.over for entry in found.measured):
+                entry = found.find(case, slice, subject, metric, over)
+                if entry is None or subject == over or entry.gain_rate != entry.gain_rate:
+                    continue
+                name = f"{metric}_gain_rate" if over == BASELINE else f"{metric}_gain_over_{over}_rate"
+                report.add_interval(shown, subject, name, entry.gain_rate, entry.gain_low, entry.gain_high, entry.seeds)
     for case, by_row in found.chosen.items():
         for subject, settings in by_row.items():
             told = ", ".join(f"{path} = {value}" for path, value in settings.items()) or "as in the run file"
@@ -263,7 +261,6 @@ def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], fol
     prepared = prepare(run, folder / "prepared-for-peers")
     validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    case = BESIDE_PEERS
     metric = run.ablation.tuning_metric
     for name, tried in peers.items():
         try:
@@ -275,9 +272,7 @@ def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], fol
         looks = [_values(make, validation, [metric])[metric].mean() for make in fitted]
         best = int(np.argmax(looks))
         values = _values(fitted[best], test, run.ablation.metrics)
-        interval = bootstrap_means(np.column_stack(list(values.values())), confidence=0.95, resamples=1000, seed=0)
-        for place, (column, of_cases) in enumerate(values.items()):
-            report.add_interval(case, name, column, of_cases.mean(), interval.low[place], interval.high[place], 1)
+        report.add_means(BESIDE_PEERS, name, values, 1)
         report.note(f"{name}: {tried[best]}, the best of {len(tried)} on validation cases; one seed.")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recsys import config
 from recsys.config import Reformulation, Run
 from recsys.data.mined import Mined, joined
-from recsys.data.prepare import prepare
+from recsys.data.prepare import Codes, Prepared, prepare
 from recsys.errors import DataError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import held_out
 from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
@@ -30,7 +30,7 @@ from recsys.metrics.ranking import parse
 from recsys.progress import task
 from recsys.reformulators import Weights
 from recsys.retrieval import Retriever
-from recsys.retrieval.reformulation import NamedReformulator, check_name
+from recsys.retrieval.reformulation import NamedReformulator, Reformulators, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
@@ -61,7 +61,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = prepare(run, work / run.name / "prepared")
-    _check_same_data(release, run, prepared)
+    tower = load_tower(release.folder / "query_tower")
+    _check_same_data(release, run, prepared, tower)
     cases = held_out(run, prepared, part)
     asked = np.flatnonzero(cases.cases.reachable.sizes > 0)
     if not len(asked):
@@ -71,7 +72,6 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     facts["run_file"] = hashlib.sha256(config.dumps(run).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     parts = out.with_name(f".{out.name}.{digest}")
-    tower = load_tower(release.folder / "query_tower")
     with storage(parts):
         parts.mkdir(parents=True, exist_ok=True)
     blocks = []
@@ -194,8 +194,8 @@ def evaluate(
     """
     measured = [parse(metric, "--metric").name for metric in metrics]
     _check_tied(release, mined)
-    retriever = Retriever(release)
-    judged = [retriever.reformulator(name) for name in (names or retriever.reformulators)]
+    held = Reformulators.load(release.folder)
+    judged = [held.get(name) for name in (names or held.names)]
     _check_depth("--depth", max(depths), mined)
     for one in judged:
         # Whatever else differs, such as the index or k, the queries of a part are the same.
@@ -235,7 +235,7 @@ def _check_same_parts(release: Release, run: Run) -> None:
         raise DataError(describe(run.name, verbatim("another split"), f"that of {release.name}", advice))
 
 
-def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
+def _check_same_data(release: Release, run: Run, prepared: Prepared, tower: Callable[[Codes], Float32]) -> None:
     """Refuse data that the release's towers were not trained on: their codes would mean other things."""
     advice = "Give the run file and the data that this release was trained with."
     ids = pq.read_table(release.folder / "items.parquet", columns=[ITEM_ID])[ITEM_ID].combine_chunks()
@@ -244,7 +244,7 @@ def _check_same_data(release: Release, run: Run, prepared: Any) -> None:
     _, codes = assemble.golden_queries(run, prepared)
     golden = np.load(release.folder / "golden" / "vectors.npy")
     try:
-        vectors = load_tower(release.folder / "query_tower")(codes)
+        vectors = tower(codes)
     except (KeyError, TypeError, ValueError, tf.errors.OpError):
         got = verbatim("queries that the query tower cannot read")
         raise DataError(describe(run.name, got, f"those of {release.name}", advice)) from None

@@ -125,6 +125,22 @@ class RowSets:
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return RowSets(offsets, self.rows[places])
 
+    def contains(self, owners: NDArray[np.integer], rows: NDArray[np.integer]) -> Bool:
+        """Return whether each row is in the set of its owner; `NO_ROW` is in none.
+
+        Args:
+            owners: integers that broadcast with `rows`.
+            rows: item rows or `NO_ROW`, of any shape.
+        """
+        stride = int(max(self.rows.max(initial=NO_ROW), rows.max(initial=NO_ROW))) + 1
+        keys = np.asarray(owners, np.int64) * stride + rows
+        return np.isin(keys, self.owners * stride + self.rows) & (rows != NO_ROW)
+
+    def without(self, others: RowSets) -> RowSets:
+        """Return each owner's set without the rows that it has in `others`, distinct and ascending."""
+        kept = ~others.contains(self.owners, self.rows)
+        return RowSets.from_pairs(self.owners[kept], self.rows[kept], len(self))
+
     @staticmethod
     def empty(count: int) -> RowSets:
         """Return `count` owners without any rows."""

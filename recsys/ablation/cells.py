@@ -81,6 +81,11 @@ class Cell:
         """The run that is trained, with the seed of its split."""
         return config.from_tables(self.tables)
 
+    @cached_property
+    def data_version(self) -> str:
+        """The version of the data that it reads, as they were when it was first asked: that looks at all files."""
+        return version(self.run)
+
     @property
     def depth(self) -> int:
         """Places that are ranked for each case: as many as any metric asks for."""
@@ -98,7 +103,6 @@ class Cells:
 
     def __init__(self, home: Path, jobs: int) -> None:
         self._home, self._jobs = home, jobs
-        self._versions: dict[str, str] = {}
 
     def prepared(self, run: Run) -> Prepared:
         """Return the data of a run; runs that read the same share it."""
@@ -112,7 +116,7 @@ class Cells:
         """
         folders = {self.folder(cell): cell for cell in cells}
         waiting = {folder: cell for folder, cell in folders.items() if _seconds(folder) is None}
-        for run in {self._version(cell): cell.run for cell in waiting.values()}.values():
+        for run in {cell.data_version: cell.run for cell in waiting.values()}.values():
             self.prepared(run)
         with progress.task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
@@ -129,17 +133,10 @@ class Cells:
     def folder(self, cell: Cell) -> Path:
         """Return where a cell's files are: a name for people, and a digest of all that decides them."""
         deciding = {name: table for name, table in cell.tables.items() if name not in UNTRAINED}
-        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, self._version(cell)], sort_keys=True)
+        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, cell.data_version], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
         case = f"{cell.case.training_rate:g}-{cell.case.logq}"
         return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"
-
-    def _version(self, cell: Cell) -> str:
-        """Return the version of a cell's data, asked once for each run: it looks at all files of the source."""
-        settled = json.dumps(cell.tables, sort_keys=True)
-        if settled not in self._versions:
-            self._versions[settled] = version(cell.run)
-        return self._versions[settled]
 
     def _data_folder(self, data_version: str) -> Path:
         return self._home / "prepared" / data_version[:16]
@@ -155,7 +152,7 @@ class Cells:
         try:
             with _deaf_children():
                 jobs = [
-                    pool.submit(_work, cell, folder, self._data_folder(self._version(cell)), self._version(cell))
+                    pool.submit(_work, cell, folder, self._data_folder(cell.data_version), cell.data_version)
                     for folder, cell in waiting.items()
                 ]
             for job in as_completed(jobs):

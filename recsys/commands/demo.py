@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +27,7 @@ def command(
     """Train on grocery purchases, publish, serve, and ask for a household, a product, a basket and a vector."""
     from recsys import config, pipeline
     from recsys.commands.release import show_release
+    from serving.process import served
 
     started = time.monotonic()
     console = Console()
@@ -41,7 +36,7 @@ def command(
     release = pipeline.train(run, work, releases)
     show_release(release, console)
     console.rule("2. serve, and ask over gRPC as an application would")
-    with _server(release.folder, work / run.name) as client:
+    with served(release.folder, work / run.name, start_s=SERVER_START_S) as client:
         _ask(client, release, console)
     console.rule("done")
     console.print(f"{time.monotonic() - started:.0f} s in all. {release.facts.notice}", soft_wrap=True)
@@ -55,30 +50,6 @@ def command(
         "your own:    README.md, 'Your own data'",
     ):
         console.print(said, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def _server(folder: Path, work: Path) -> Iterator[Client]:
-    """Run a server process on a free port while the block runs."""
-    from recsys.errors import RecsysError
-    from serving.client import Client
-
-    port_file, log = work / "server.port", work / "server.log"
-    port_file.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "serving", str(folder), "--port", "0", "--port-file", str(port_file)]
-    with open(log, "wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
-    try:
-        deadline = time.monotonic() + SERVER_START_S
-        while not port_file.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RecsysError(f"the server did not start; see {log}.")
-            time.sleep(0.1)
-        with Client(f"127.0.0.1:{port_file.read_text().strip()}", timeout_s=10.0) as client:
-            yield client
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
 
 
 def _ask(client: Client, release: Release, console: Console) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from recsys.errors import DataError, ShapeError, describe, verbatim
 from recsys.files import write_atomically
-from recsys.types import Float32, Int64, Neighbours, RowSets
+from recsys.types import NO_ROW, FeedbackKind, Float32, Int32, Int64, Neighbours, RowSets
 
 COLUMNS = ("case_id", "query_vector", "item_rows", "scores", "relevant", "excluded")
 
@@ -74,6 +74,32 @@ class Mined:
         count = min(max(1, round(second_rate * len(self))), len(self) - 1)
         order = np.random.default_rng([seed, 11]).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+
+    def likeable(self, query: int, random: np.random.Generator) -> Int32:
+        """Return half of a query's relevant items, rounded down: the others are left to find."""
+        relevant = self.relevant[query]
+        return random.permutation(relevant)[: len(relevant) // 2]
+
+    def explicit(
+        self, query: int, likeable: Int32, most: int, disliked_rate: float, random: np.random.Generator
+    ) -> tuple[Int32, Int64]:
+        """Return rows and kinds of what somebody may say of a query, in random order.
+
+        Args:
+            query: its place.
+            likeable: relevant items that may be liked.
+            most: items, at most.
+            disliked_rate: share (0..1) of them that are wrong first results, as far as there are any.
+            random: of the draws.
+        """
+        found = self.first.item_rows[query]
+        wrong = found[(found != NO_ROW) & ~np.isin(found, self.relevant[query])]
+        disliked = random.permutation(wrong)[: random.binomial(min(most, len(wrong)), disliked_rate)]
+        liked = random.permutation(likeable)[: most - len(disliked)]
+        rows = np.concatenate([liked, disliked])
+        kinds = np.repeat([FeedbackKind.LIKED, FeedbackKind.DISLIKED], [len(liked), len(disliked)])
+        order = random.permutation(len(rows))
+        return rows[order], kinds[order]
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all.

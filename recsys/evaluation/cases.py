@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -58,12 +57,7 @@ class EvaluationCases:
     @cached_property
     def reachable(self) -> RowSets:
         """The relevant items that may be shown; an item that no recommender may show is asked of none."""
-        if self.excluded is None:
-            return self.relevant
-        stride = len(self.item_ids)
-        owners, rows = self.relevant.owners, self.relevant.rows
-        banned = np.isin(owners * stride + rows, self.excluded.owners * stride + self.excluded.rows)
-        return RowSets.from_pairs(owners[~banned], rows[~banned], len(self))
+        return self.relevant if self.excluded is None else self.relevant.without(self.excluded)
 
     @cached_property
     def digest(self) -> str:

@@ -39,13 +39,26 @@ class Curve:
     fell_back: Bool
     of_moves: Float32
 
+    def gains(self, metric: str) -> Float64:
+        """Return by how much each depth is better than depth 0, `[depths, cases]`."""
+        values = self.values[metric]
+        return values - values[self.depths.index(0)]
+
+    def helped(self, metric: str) -> Bool:
+        """Return which cases each depth makes better than depth 0, `[depths, cases]`."""
+        return self.gains(metric) > SAME
+
+    def hurt(self, metric: str) -> Bool:
+        """Return which cases each depth makes worse than depth 0, `[depths, cases]`."""
+        return self.gains(metric) < -SAME
+
     def helped_rate(self, metric: str) -> Float64:
         """Return the share of cases (0..1) that each depth makes better than depth 0, `[depths]`."""
-        return (self._gains(metric) > SAME).mean(axis=1)
+        return self.helped(metric).mean(axis=1)
 
     def hurt_rate(self, metric: str) -> Float64:
         """Return the share of cases (0..1) that each depth makes worse than depth 0, `[depths]`."""
-        return (self._gains(metric) < -SAME).mean(axis=1)
+        return self.hurt(metric).mean(axis=1)
 
     def robustness_index(self, metric: str) -> Float64:
         """Return `(helped - hurt) / all` of each depth, `[depths]`, -1..1.
@@ -57,7 +70,7 @@ class Curve:
 
     def worst_decile(self, metric: str) -> Float64:
         """Return the mean gain of the tenth of the cases that each depth serves worst, `[depths]`."""
-        gains = np.sort(self._gains(metric), axis=1)
+        gains = np.sort(self.gains(metric), axis=1)
         return gains[:, : max(1, gains.shape[1] // 10)].mean(axis=1)
 
     def falling_rate(self, metric: str) -> float:
@@ -74,10 +87,6 @@ class Curve:
         origin = self.depths.index(0)
         values = {name: np.where(fell_back, value[origin], value) for name, value in self.values.items()}
         return replace(self, values=values, fell_back=fell_back)
-
-    def _gains(self, metric: str) -> Float64:
-        values = self.values[metric]
-        return values - values[self.depths.index(0)]
 
 
 def curve(
@@ -106,7 +115,7 @@ def curve(
     of_moves = []
     for depth in depths:
         shown = feedback.first(depth)
-        vectors = named.move(mined.query_vectors, shown, guarded=False).vectors
+        vectors = named.choice.reformulate(mined.query_vectors, shown, named.weights).vectors
         for name, of_cases in measured(vectors, item_vectors, mined, parsed).items():
             values[name].append(of_cases)
         of_moves.append(signals(mined.query_vectors, shown, vectors))
@@ -118,9 +127,8 @@ def measured(
     query_vectors: Float32, item_vectors: Float32, mined: Mined, metrics: Sequence[Metric]
 ) -> dict[str, Float64]:
     """Return each metric of each case for query vectors, by exact search, `[cases]` each."""
-    recommender = VectorRecommender(query_vectors, item_vectors, mined.excluded)
-    depth = min(max(metric.cutoff for metric in metrics), len(item_vectors))
-    ranked = recommender.recommend(np.arange(len(mined)), depth).item_rows
+    depth = max(metric.cutoff for metric in metrics)
+    ranked = first_results(query_vectors, item_vectors, mined.excluded, depth).item_rows
     return measure_hits(metrics, find_hits(ranked, mined.relevant), mined.relevant.sizes)
 
 
@@ -144,9 +152,8 @@ def fit_guard(found: Curve, metric: str) -> Guard:
         metric: what must not fall, in ir-measures spelling.
     """
     values = found.values[metric][1:]
-    original = found.values[metric][:1]
     of_moves = found.of_moves[1:].reshape(-1, found.of_moves.shape[2])
-    unhurt = (values >= original - SAME).ravel()
+    unhurt = ~found.hurt(metric)[1:].ravel()
     coefficients = _logistic(of_moves, unhurt) if unhurt.any() and not unhurt.all() else ()
     best, best_value = Guard(), values.mean()
     scale = np.linspace(0, 1, 41)[1:-1]
@@ -156,8 +163,7 @@ def fit_guard(found: Curve, metric: str) -> Guard:
         thresholds = np.unique(np.quantile(plain.confidence(of_moves), scale))
         tried += [replace(plain, min_confidence=float(threshold)) for threshold in thresholds]
     for guard in tried:
-        accepted = guard.accepts(of_moves).reshape(values.shape)
-        value = np.where(accepted, values, original).mean()
+        value = found.under(guard).values[metric][1:].mean()
         if value > best_value + SAME:
             best, best_value = guard, value
     return best
@@ -189,29 +195,14 @@ def simulated_explicit(
     mined = mined.take(kept)
     rows = np.full((len(mined), given), NO_ROW, np.int32)
     kinds = np.full((len(mined), given), FeedbackKind.LIKED, np.int32)
-    left_owner, left_row = [], []
     for case in range(len(mined)):
-        relevant = random.permutation(mined.relevant[case])
-        found = mined.first.item_rows[case]
-        wrong = found[(found != NO_ROW) & ~np.isin(found, relevant)]
-        disliked = random.permutation(wrong)[: random.binomial(min(given, len(wrong)), disliked_rate)]
-        liked = relevant[: min(len(relevant) // 2, given - len(disliked))]
-        said = np.concatenate([liked, disliked])
-        order = random.permutation(len(said))
-        rows[case, : len(said)] = said[order]
-        kinds[case, : len(said)] = np.where(order < len(liked), FeedbackKind.LIKED, FeedbackKind.DISLIKED)
-        left_owner.append(np.full(len(liked), case))
-        left_row.append(liked)
-    given_sets = RowSets.from_pairs(np.concatenate(left_owner), np.concatenate(left_row), len(mined))
+        likeable = mined.likeable(case, random)
+        said, of_kind = mined.explicit(case, likeable, given, disliked_rate, random)
+        rows[case, : len(said)], kinds[case, : len(said)] = said, of_kind
+    case, _ = places = np.nonzero((rows != NO_ROW) & (kinds == FeedbackKind.LIKED))
+    liked = RowSets.from_pairs(case, rows[places], len(mined))
     feedback = feedback_of(mined.query_vectors, item_vectors, rows, kinds=kinds, ranks=np.full_like(rows, NO_ROW))
-    rest = Mined(
-        mined.case_ids,
-        mined.query_vectors,
-        mined.first,
-        _without(mined.relevant, given_sets),
-        _with(mined.excluded, given_sets),
-        mined.facts,
-    )
+    rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, liked))
     return rest, feedback
 
 
@@ -258,12 +249,6 @@ def _logistic(of_moves: Float32, unhurt: Bool) -> tuple[float, ...]:
     factors = minimize(cost, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
     plain = factors[1:] / deviation
     return (float(factors[0] - plain @ mean), *plain.tolist())
-
-
-def _without(sets: RowSets, taken: RowSets) -> RowSets:
-    stride = int(max(sets.rows.max(initial=0), taken.rows.max(initial=0))) + 1
-    keep = ~np.isin(sets.owners * stride + sets.rows, taken.owners * stride + taken.rows)
-    return RowSets.from_pairs(sets.owners[keep], sets.rows[keep], len(sets))
 
 
 def _with(sets: RowSets, added: RowSets) -> RowSets:

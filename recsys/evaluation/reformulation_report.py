@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -98,13 +97,10 @@ class ReformulationReport:
     def save(self, folder: Path) -> list[Path]:
         """Write `reformulation.json` and, where matplotlib is installed, a plot for each metric; return the files."""
         written = [folder / "reformulation.json"]
-        write_atomically(written[0], json.dumps(self._plain(), indent=1) + "\n")
+        write_atomically(written[0], json.dumps(asdict(self), indent=1) + "\n")
         with contextlib.suppress(InstallationError):
             written += [draw(self, metric, folder / f"reformulation-{metric}.png") for metric in self.metrics]
         return written
-
-    def _plain(self) -> dict[str, Any]:
-        return {**asdict(self), "points": [asdict(point) for point in self.points]}
 
 
 def judge(
@@ -200,7 +196,7 @@ def draw(report: ReformulationReport, metric: str, path: Path) -> Path:
 def _points(name: str, guarded: bool, found: Curve, seed: int) -> Iterator[Point]:
     shares = found.fell_back.mean(axis=1)
     for metric, values in found.values.items():
-        gains = values - values[found.depths.index(0)]
+        gains = found.gains(metric)
         columns = np.concatenate([values, gains]).T
         interval = bootstrap_means(columns, confidence=CONFIDENCE, resamples=RESAMPLES, seed=seed)
         helped, hurt = found.helped_rate(metric), found.hurt_rate(metric)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import SettingError, ShapeError, describe
-from recsys.types import NO_ROW, Bool, Int32, Int64, RowSets
+from recsys.types import Bool, Int32, Int64, RowSets
 
 Float64 = NDArray[np.float64]
 
@@ -115,9 +115,7 @@ def find_hits(ranked: Int32, sets: RowSets) -> Bool:
     """
     if ranked.ndim != 2 or len(ranked) != len(sets) or ranked.shape[1] == 0:
         raise ShapeError(describe("ranked", ranked.shape, f"[cases, k] with {len(sets)} cases and k >= 1"))
-    stride = int(max(ranked.max(initial=NO_ROW), sets.rows.max(initial=NO_ROW))) + 1
-    keys = np.arange(len(sets), dtype=np.int64)[:, None] * stride + ranked
-    return np.isin(keys, sets.owners * stride + sets.rows) & (ranked != NO_ROW)
+    return sets.contains(np.arange(len(sets))[:, None], ranked)
 
 
 def _success(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:

@@ -19,18 +19,16 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
-from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
+from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.types import (
     HISTORY,
     ITEM_ID,
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
-    Bool,
     Feedback,
     FeedbackKind,
     Float32,
-    Int32,
     Int64,
     Mention,
     Neighbours,
@@ -266,9 +264,7 @@ class Retriever:
                 answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
         for place, origin in enumerate(encoding.origins):
             if origin is Origin.POPULARITY:
-                rows, shares = self._popular
-                deep = k + len(banned[place])
-                answers[place] = self._answer(rows[:deep], shares[:deep], k, banned[place], encoding, place)
+                answers[place] = self._most_popular(k, banned[place], encoding, place)
         return [answer for answer in answers if answer is not None]
 
     @property
@@ -281,14 +277,6 @@ class Retriever:
         """The name of the one that answers where none is named."""
         return self._reformulators.default
 
-    def reformulator(self, name: str = "") -> NamedReformulator:
-        """Return the reformulator of a name; empty means the default.
-
-        Raises:
-            RequestError: there is none of this name.
-        """
-        return self._reformulators.get(name)
-
     def search_without(self, vectors: Float32, k: int, excluded: RowSets) -> Neighbours:
         """Return the k items with the largest inner products that each query may show; `NO_ROW` where there are fewer.
 
@@ -299,7 +287,8 @@ class Retriever:
         """
         deepest = min(k + int(excluded.sizes.max(initial=0)), len(self._item_ids))
         found = self._searcher.search(vectors, deepest)
-        kept = (found.item_rows != NO_ROW) & ~_in_sets(found.item_rows, excluded, len(self._item_ids))
+        banned = excluded.contains(np.arange(len(vectors))[:, None], found.item_rows)
+        kept = (found.item_rows != NO_ROW) & ~banned
         # What is kept moves to the front, in its order; the rest becomes padding.
         order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
         kept = np.take_along_axis(kept, order, axis=1)
@@ -351,11 +340,11 @@ class Retriever:
         encoding = self.encode([query])
         last = {mention.item_id: mention for mention in mentions}
         unknown_ids = tuple(item_id for item_id in last if item_id not in self._row_of_item)
+        banned = self._banned(query)
         if encoding.origins[0] is Origin.POPULARITY:
-            (answer,) = self.nearest([query], k)
+            answer = self._most_popular(k, banned, encoding, 0)
             nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
             return ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing)
-        banned = self._banned(query)
         known = [mention for mention in last.values() if mention.item_id in self._row_of_item][:depth]
         first = self._search(encoding.vectors, max(pseudo_k, k if explained else 0), banned)
         room = None if depth is None else depth - len(known)
@@ -391,6 +380,11 @@ class Retriever:
         counts = self._items[TRAINING_COUNT].to_numpy()
         order = np.argsort(-counts, kind="stable")
         return order, (counts[order] / max(int(counts.sum()), 1)).astype(np.float32)
+
+    def _most_popular(self, k: int, banned: set[int], encoding: Encoding, place: int) -> Answer:
+        rows, shares = self._popular
+        deep = k + len(banned)
+        return self._answer(rows[:deep], shares[:deep], k, banned, encoding, place)
 
     def _answer(
         self, rows: np.ndarray, scores: Float32, k: int, banned: set[int], encoding: Encoding, place: int
@@ -518,12 +512,6 @@ class Retriever:
         if self._entity == "features":
             return [Query(features=row) for row in asked.to_pylist()]
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
-
-
-def _in_sets(rows: Int32, sets: RowSets, items: int) -> Bool:
-    """Return which rows of a matrix are in the set of their line."""
-    lines = np.arange(len(rows), dtype=np.int64)[:, None] * items
-    return np.isin(lines + rows, sets.owners * items + sets.rows)
 
 
 def _check_form(query: Query, where: str) -> None:

@@ -14,7 +14,7 @@ from recsys.data.batches import membership
 from recsys.data.mined import Mined
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.progress import task
-from recsys.reformulators import Weights
+from recsys.reformulators import Weights, unit
 from recsys.stack import tf
 from recsys.training.loop import stop_request
 from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, RowSets
@@ -83,7 +83,7 @@ class Steps:
             explicit = random.random() < settings.explicit_rate
             told[row] |= explicit
             # Revisions share what may be liked, so that together they leave something to find.
-            likeable = self._likeable(query, random) if explicit else None
+            likeable = self._mined.likeable(query, random) if explicit else None
             for revision in range(settings.revisions):
                 if revision == 0 or not settings.nested:
                     drawn = self._explicit(query, likeable, random) if explicit else self._pseudo(query, random)
@@ -111,21 +111,10 @@ class Steps:
         rows[noisy] = random.integers(0, self._items, noisy.sum())
         return rows, np.full(len(rows), FeedbackKind.PSEUDO), ranks
 
-    def _likeable(self, query: int, random: np.random.Generator) -> Int32:
-        """Return half of the relevant items, rounded down: the others are left to find."""
-        relevant = self._mined.relevant[query]
-        return random.permutation(relevant)[: len(relevant) // 2]
-
     def _explicit(self, query: int, likeable: Int32, random: np.random.Generator) -> tuple[Int32, Int64, Int64]:
         """Return rows, kinds and ranks of what may be liked, and of some wrong first results as disliked."""
-        found, k = self._mined.first.item_rows[query], self._settings.feedback_k
-        wrong = found[(found != NO_ROW) & ~np.isin(found, self._mined.relevant[query])]
-        disliked = random.permutation(wrong)[: random.binomial(min(k, len(wrong)), DISLIKED_RATE)]
-        liked = random.permutation(likeable)[: k - len(disliked)]
-        rows = np.concatenate([liked, disliked])
-        kinds = np.repeat([FeedbackKind.LIKED, FeedbackKind.DISLIKED], [len(liked), len(disliked)])
-        order = random.permutation(len(rows))
-        return rows[order], kinds[order], np.full(len(rows), NO_ROW)
+        rows, kinds = self._mined.explicit(query, likeable, self._settings.feedback_k, DISLIKED_RATE, random)
+        return rows, kinds, np.full(len(rows), NO_ROW)
 
     def _candidates(self, places: Int32, random: np.random.Generator) -> tuple[Int32, Float32]:
         if self._items <= self._settings.exact_items:
@@ -202,8 +191,7 @@ class _Loop:
         self._settings, self._validate, self._folder, self._seed = settings, validate, folder, seed
         self._steps = Steps(mined, settings, len(item_vectors), seed)
         self._items = tf.constant(item_vectors)
-        lengths = np.linalg.norm(mined.query_vectors, axis=1, keepdims=True)
-        self._queries = tf.constant(mined.query_vectors / np.maximum(lengths, 1e-12))
+        self._queries = tf.constant(unit(mined.query_vectors))
         initial = settings.reformulator.initial(item_vectors.shape[1], seed)
         self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in initial.items()}
         self._best = {name: tf.Variable(value, trainable=False) for name, value in initial.items()}

@@ -22,6 +22,7 @@ from recsys.data.mined import Mined
 from recsys.errors import DataError, RecsysError, RequestError, SettingError, StorageError
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
+from recsys.retrieval.reformulation import Reformulators
 from recsys.types import NO_ROW, Query
 from tests.worlds import block_run, write_block_world
 
@@ -200,7 +201,7 @@ def test_a_release_is_shown_with_its_reformulators(first):
 
 
 def test_a_release_says_how_its_reformulator_was_trained(first, validation):
-    facts = Retriever.load(first.folder).reformulator("first").facts
+    facts = Reformulators.load(first.folder).get("first").facts
     assert facts["validation_metric"] == "nDCG@10"
     assert (len(facts["validations"]), len(facts["losses"])) == (3, 2)
     # after one epoch the towers hardly know the tastes, which first results tell
@@ -220,12 +221,13 @@ def test_a_query_can_be_reformulated_by_what_was_trained(first):
 def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first, validation):
     words = ("--set", "reformulation.reformulator={kind='linear_feedback'}", "--set", "reformulation.epochs=1")
     words = ("reformulate", "train", first.folder, validation, "--name", "second-1", *words)
-    both = Retriever.load(released(world.call(*words, "--no-default")).folder)
+    second = released(world.call(*words, "--no-default"))
+    both, held = Retriever.load(second.folder), Reformulators.load(second.folder)
     assert both.reformulators == ("average", "first", "identity", "rocchio", "second-1")
     assert both.default_reformulator == "first"
-    assert set(both.reformulator("second-1").weights) == {"log_a", "log_b", "c"}
-    for name, values in Retriever.load(first.folder).reformulator("first").weights.items():
-        np.testing.assert_array_equal(both.reformulator("first").weights[name], values)
+    assert set(held.get("second-1").weights) == {"log_a", "log_b", "c"}
+    for name, values in Reformulators.load(first.folder).get("first").weights.items():
+        np.testing.assert_array_equal(held.get("first").weights[name], values)
     chosen = released(world.call(*words, "--default"))
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
 

@@ -1,0 +1,47 @@
+"""A server in a process of its own, as commands and benchmarks need one for a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recsys.errors import RecsysError
+from serving.client import Client
+
+
+@contextmanager
+def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
+    """Serve a release on a free port while the block runs; yield a client of it.
+
+    Args:
+        release: its folder.
+        scratch: gets `server.port` and `server.log`.
+        start_s: seconds that the server may take to start.
+
+    Raises:
+        RecsysError: it did not start; what it logged is a note of the error.
+    """
+    port_file, log = scratch / "server.port", scratch / "server.log"
+    port_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
+    with open(log, "wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
+    try:
+        deadline = time.monotonic() + start_s
+        while not port_file.exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                error = RecsysError(f"the server did not start; see {log}.")
+                error.add_note(log.read_text(encoding="utf-8", errors="replace"))
+                raise error
+            time.sleep(0.1)
+        with Client(f"127.0.0.1:{port_file.read_text().strip()}", timeout_s=10.0) as client:
+            yield client
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
