@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 from pydantic import Field
 
-from recsys.registry import settings
+from recsys import config
+from recsys.errors import SettingError, describe
+from recsys.registry import parse, settings
 
 
 @settings()
@@ -47,6 +53,25 @@ class ServerSettings:
     def address(self) -> str:
         """Host and port as gRPC writes them."""
         return address(self.host, self.port)
+
+
+def load(
+    path: Path | None = None, overrides: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> ServerSettings:
+    """Return the settings of a server: defaults, under those of a file, under those given, under overrides.
+
+    Args:
+        path: a TOML file; None for no file.
+        overrides: `key=value` or `section.key=value` strings, later ones win.
+        given: settings by name.
+
+    Raises:
+        SettingError: the file is missing or not TOML, an unknown setting, or a value that breaks a rule.
+    """
+    if path is not None and not path.is_file():
+        raise SettingError(describe("--settings", str(path), "a TOML file of server settings"))
+    tables = config.tables_of(path) if path is not None else {}
+    return parse(ServerSettings, config.overridden(tables | dict(given or {}), overrides), "server")
 
 
 def address(host: str, port: int) -> str:

@@ -11,6 +11,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class SearchPlan(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEARCH_PLAN_UNSPECIFIED: _ClassVar[SearchPlan]
+    SEARCH_PLAN_INDEX: _ClassVar[SearchPlan]
+    SEARCH_PLAN_EXACT_SUBSET: _ClassVar[SearchPlan]
+    SEARCH_PLAN_OVER_FETCH: _ClassVar[SearchPlan]
+    SEARCH_PLAN_ESCALATED: _ClassVar[SearchPlan]
+
 class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ORIGIN_UNSPECIFIED: _ClassVar[Origin]
@@ -34,6 +42,19 @@ class QueryEntity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     QUERY_ENTITY_USER: _ClassVar[QueryEntity]
     QUERY_ENTITY_ITEM: _ClassVar[QueryEntity]
     QUERY_ENTITY_FEATURES: _ClassVar[QueryEntity]
+
+class FilterType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FILTER_TYPE_UNSPECIFIED: _ClassVar[FilterType]
+    FILTER_TYPE_STRING: _ClassVar[FilterType]
+    FILTER_TYPE_STRINGS: _ClassVar[FilterType]
+    FILTER_TYPE_NUMBER: _ClassVar[FilterType]
+    FILTER_TYPE_BOOL: _ClassVar[FilterType]
+SEARCH_PLAN_UNSPECIFIED: SearchPlan
+SEARCH_PLAN_INDEX: SearchPlan
+SEARCH_PLAN_EXACT_SUBSET: SearchPlan
+SEARCH_PLAN_OVER_FETCH: SearchPlan
+SEARCH_PLAN_ESCALATED: SearchPlan
 ORIGIN_UNSPECIFIED: Origin
 ORIGIN_KNOWN_ENTITY: Origin
 ORIGIN_FEATURES: Origin
@@ -49,18 +70,67 @@ QUERY_ENTITY_UNSPECIFIED: QueryEntity
 QUERY_ENTITY_USER: QueryEntity
 QUERY_ENTITY_ITEM: QueryEntity
 QUERY_ENTITY_FEATURES: QueryEntity
+FILTER_TYPE_UNSPECIFIED: FilterType
+FILTER_TYPE_STRING: FilterType
+FILTER_TYPE_STRINGS: FilterType
+FILTER_TYPE_NUMBER: FilterType
+FILTER_TYPE_BOOL: FilterType
 
 class Query(_message.Message):
-    __slots__ = ("entity", "items", "vector", "excluded_ids")
+    __slots__ = ("entity", "items", "vector", "excluded_ids", "filter", "exclude_seen")
     ENTITY_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_IDS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
     entity: Entity
     items: Items
     vector: Vector
     excluded_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, entity: _Optional[_Union[Entity, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., excluded_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    filter: Filter
+    exclude_seen: bool
+    def __init__(self, entity: _Optional[_Union[Entity, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., excluded_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exclude_seen: _Optional[bool] = ...) -> None: ...
+
+class Filter(_message.Message):
+    __slots__ = ("all_of",)
+    ALL_OF_FIELD_NUMBER: _ClassVar[int]
+    all_of: _containers.RepeatedCompositeFieldContainer[Condition]
+    def __init__(self, all_of: _Optional[_Iterable[_Union[Condition, _Mapping]]] = ...) -> None: ...
+
+class Condition(_message.Message):
+    __slots__ = ("field", "any_of", "none_of", "range")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    ANY_OF_FIELD_NUMBER: _ClassVar[int]
+    NONE_OF_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    any_of: _struct_pb2.ListValue
+    none_of: _struct_pb2.ListValue
+    range: NumericRange
+    def __init__(self, field: _Optional[str] = ..., any_of: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., none_of: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., range: _Optional[_Union[NumericRange, _Mapping]] = ...) -> None: ...
+
+class NumericRange(_message.Message):
+    __slots__ = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    minimum: float
+    exclusive_minimum: float
+    maximum: float
+    exclusive_maximum: float
+    def __init__(self, minimum: _Optional[float] = ..., exclusive_minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., exclusive_maximum: _Optional[float] = ...) -> None: ...
+
+class Diversity(_message.Message):
+    __slots__ = ("crowding_field", "max_per_value", "mmr_weight")
+    CROWDING_FIELD_FIELD_NUMBER: _ClassVar[int]
+    MAX_PER_VALUE_FIELD_NUMBER: _ClassVar[int]
+    MMR_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    crowding_field: str
+    max_per_value: int
+    mmr_weight: float
+    def __init__(self, crowding_field: _Optional[str] = ..., max_per_value: _Optional[int] = ..., mmr_weight: _Optional[float] = ...) -> None: ...
 
 class Entity(_message.Message):
     __slots__ = ("entity_id", "features", "history")
@@ -128,30 +198,42 @@ class ReleaseId(_message.Message):
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class RankedItems(_message.Message):
-    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids")
+    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids", "plan", "candidate_count", "exhausted", "degraded")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
     metadata: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
     origin: Origin
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    plan: SearchPlan
+    candidate_count: int
+    exhausted: bool
+    degraded: bool
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
 class NearestItemsRequest(_message.Message):
-    __slots__ = ("query", "k", "release_pin", "include_metadata")
+    __slots__ = ("query", "k", "release_pin", "include_metadata", "release_label", "diversity")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     query: Query
     k: int
     release_pin: str
     include_metadata: bool
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
+    release_label: str
+    diversity: Diversity
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ...) -> None: ...
 
 class NearestItemsResponse(_message.Message):
     __slots__ = ("result", "release")
@@ -162,16 +244,20 @@ class NearestItemsResponse(_message.Message):
     def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
 
 class BatchNearestItemsRequest(_message.Message):
-    __slots__ = ("queries", "k", "release_pin", "include_metadata")
+    __slots__ = ("queries", "k", "release_pin", "include_metadata", "release_label", "diversity")
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     queries: _containers.RepeatedCompositeFieldContainer[Query]
     k: int
     release_pin: str
     include_metadata: bool
-    def __init__(self, queries: _Optional[_Iterable[_Union[Query, _Mapping]]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ...) -> None: ...
+    release_label: str
+    diversity: Diversity
+    def __init__(self, queries: _Optional[_Iterable[_Union[Query, _Mapping]]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ...) -> None: ...
 
 class BatchNearestItemsResponse(_message.Message):
     __slots__ = ("results", "release")
@@ -182,12 +268,14 @@ class BatchNearestItemsResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[RankedItems, _Mapping]]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
 
 class EncodeQueryRequest(_message.Message):
-    __slots__ = ("query", "release_pin")
+    __slots__ = ("query", "release_pin", "release_label")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
     query: Query
     release_pin: str
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., release_pin: _Optional[str] = ...) -> None: ...
+    release_label: str
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., release_pin: _Optional[str] = ..., release_label: _Optional[str] = ...) -> None: ...
 
 class EncodeQueryResponse(_message.Message):
     __slots__ = ("vector", "origin", "missing_ids", "release")
@@ -220,7 +308,7 @@ class Feedback(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[FeedbackItem, _Mapping]]] = ..., pseudo: _Optional[bool] = ...) -> None: ...
 
 class ReformulateRequest(_message.Message):
-    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard")
+    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard", "release_label", "diversity")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +318,8 @@ class ReformulateRequest(_message.Message):
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     IGNORE_GUARD_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     query: Query
     feedback: Feedback
     depth: int
@@ -239,7 +329,9 @@ class ReformulateRequest(_message.Message):
     include_metadata: bool
     include_explanation: bool
     ignore_guard: bool
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ...) -> None: ...
+    release_label: str
+    diversity: Diversity
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("item_ids", "item_weights", "entered_ids", "left_ids")
@@ -292,11 +384,15 @@ class SessionResponse(_message.Message):
     def __init__(self, answer: _Optional[_Union[ReformulateResponse, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class GetReleaseRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("release_pin", "release_label")
+    RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    release_pin: str
+    release_label: str
+    def __init__(self, release_pin: _Optional[str] = ..., release_label: _Optional[str] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("name", "fingerprint", "create_time", "format_version", "dim", "item_count", "known_entity_count", "query_entity", "query_features", "reads_history", "index", "index_recall", "metrics", "versions", "notice", "reformulators", "default_reformulator")
+    __slots__ = ("name", "fingerprint", "create_time", "format_version", "dim", "item_count", "known_entity_count", "query_entity", "query_features", "reads_history", "index", "index_recall", "metrics", "versions", "notice", "reformulators", "default_reformulator", "filter_fields", "labels")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -311,6 +407,13 @@ class Release(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class FilterFieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: FilterType
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[FilterType, str]] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +431,8 @@ class Release(_message.Message):
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     REFORMULATORS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_REFORMULATOR_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     create_time: _timestamp_pb2.Timestamp
@@ -345,4 +450,6 @@ class Release(_message.Message):
     notice: str
     reformulators: _containers.RepeatedScalarFieldContainer[str]
     default_reformulator: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., dim: _Optional[int] = ..., item_count: _Optional[int] = ..., known_entity_count: _Optional[int] = ..., query_entity: _Optional[_Union[QueryEntity, str]] = ..., query_features: _Optional[_Iterable[str]] = ..., reads_history: _Optional[bool] = ..., index: _Optional[str] = ..., index_recall: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., versions: _Optional[_Mapping[str, str]] = ..., notice: _Optional[str] = ..., reformulators: _Optional[_Iterable[str]] = ..., default_reformulator: _Optional[str] = ...) -> None: ...
+    filter_fields: _containers.ScalarMap[str, FilterType]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., format_version: _Optional[int] = ..., dim: _Optional[int] = ..., item_count: _Optional[int] = ..., known_entity_count: _Optional[int] = ..., query_entity: _Optional[_Union[QueryEntity, str]] = ..., query_features: _Optional[_Iterable[str]] = ..., reads_history: _Optional[bool] = ..., index: _Optional[str] = ..., index_recall: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., versions: _Optional[_Mapping[str, str]] = ..., notice: _Optional[str] = ..., reformulators: _Optional[_Iterable[str]] = ..., default_reformulator: _Optional[str] = ..., filter_fields: _Optional[_Mapping[str, FilterType]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
