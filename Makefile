@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-reformulation clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-recommenders bench-reformulation clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswli
 
 bench-ssl: $(VENV)/.bench ## Self-supervised item towers on public data (RECSYS_DATA_DIR); hours, resumes by itself
 	$(BIN)/python -m benchmarks.ssl $(ARGS)
+
+bench-recommenders: $(VENV)/.bench ## Our two-tower beside other recommenders on public data (RECSYS_DATA_DIR); resumes by itself
+	$(BIN)/python -m benchmarks.recommenders $(ARGS)
 
 bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and whom it hurts (RECSYS_DATA_DIR); resumes by itself
 	$(BIN)/python -m benchmarks.reformulation $(ARGS)

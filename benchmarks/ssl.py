@@ -1,4 +1,4 @@
-"""Self-supervised item towers on public data: the paper's Tables 2 to 5, our variants, and peers on the same cases.
+"""Self-supervised item towers on public data: the paper's Tables 2 to 5 and our variants.
 
 `recsys ablate` does the work; what it finds on each data set becomes `results/ssl-<data>.json`, a table and plots.
 Everything is kept below the work folder, so that an interrupted benchmark goes on where it was.
@@ -6,65 +6,31 @@ Everything is kept below the work folder, so that an interrupted benchmark goes 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import random
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from scipy.sparse import csr_matrix
 
-from benchmarks.peers import ranking
 from benchmarks.report import RESULTS, Report
-from recsys import config, registry
+from recsys import config
 from recsys.ablation import show
 from recsys.ablation.ablate import ablate
-from recsys.ablation.cells import asked
 from recsys.ablation.rows import BASELINE, SUBJECTS, laid_over
 from recsys.ablation.tables import SLICES, Ablation
 from recsys.commands.ablate import QUICK
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches, ViewBatches
-from recsys.data.prepare import Prepared, prepare
-from recsys.errors import SettingError
-from recsys.evaluation.baselines import Als, Baseline, Ease, ItemKnn, Popularity
-from recsys.evaluation.held_out import HeldOut, held_out
-from recsys.evaluation.recommenders import Recommender, VectorRecommender
-from recsys.features import Encoder
-from recsys.metrics.ranking import measure, parse
+from recsys.data.prepare import prepare
 from recsys.training.loop import compiled, train_steps
-from recsys.types import Int32
 
-DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "scipy", "implicit")
+DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "scipy")
 WORK = Path("work") / "bench-ssl"
-
-Peer = Baseline | ranking.RankingSettings
-CLASSIC: dict[str, tuple[Peer, ...]] = {
-    "popularity": (Popularity(),),
-    "item_knn": tuple(ItemKnn(neighbours=count) for count in (20, 50, 100)),
-    "als": tuple(
-        Als(dim=dim, confidence_weight=confidence, regularization_weight=regularization)
-        for dim, confidence, regularization in ((64, 1, 1), (64, 10, 100), (128, 10, 100), (128, 30, 100))
-    ),
-    "ease": tuple(Ease(regularization_weight=weight) for weight in (60, 250, 750)),
-}
-
-
-def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
-    """Return LibRecommender's TwoTower without and with its own masking, at several numbers of epochs."""
-    epochs = settings.pop("epochs")
-    return {
-        name: tuple(ranking.RankingSettings(ssl_pattern=pattern, epochs=tried, **settings) for tried in epochs)
-        for name, pattern in (("librecommender", None), ("librecommender_cfm", "cfm"))
-    }
-
 
 REHEARSAL = (
     *QUICK,
@@ -76,8 +42,6 @@ REHEARSAL = (
 STEP_COST_BAR = 2.2
 METRICS = 'ablation.metrics=["AP@10", "AP@50", "R@10", "R@50", "R@20", "nDCG@20"]'
 """The paper's columns, and those by which recommenders are commonly compared."""
-BESIDE_PEERS = {"fraction": 1.0, "logq": True, "slice": "all", "comparison": "peers"}
-"""The case of the rows that are compared with other recommenders."""
 PATHS = {
     "rates": "training.learning_rate",
     "epochs": "training.epochs",
@@ -94,21 +58,16 @@ class Plan:
         run: a run file that comes with the package.
         overrides: for the whole data set.
         by_rate: further overrides for each share of the training interactions.
-        peers: recommenders of other kinds that are trained on everything and measured on the same cases: what is tried
-            of each on validation cases.
-        against_peers: overrides of the two-tower rows that stand beside them; none means that there are no peers.
         bars: the relative gains of the paper's Wikipedia table that CFM must reach, by training rate and metric.
     """
 
     run: str
     overrides: tuple[str, ...]
     by_rate: Mapping[float, tuple[str, ...]]
-    peers: Mapping[str, Sequence[Peer]]
-    against_peers: tuple[str, ...]
     bars: Mapping[float, Mapping[str, float]]
 
 
-def _search(**values: Sequence[object]) -> str:
+def search(**values: Sequence[object]) -> str:
     entries = ", ".join(f'"{PATHS[name]}" = {json.dumps(list(tried))}' for name, tried in values.items())
     return f"ablation.baseline_search={{{entries}}}"
 
@@ -124,34 +83,8 @@ CHOICES = (
 """The other ways of choices that CFM leaves open: what becomes of the item's id, and where the items come from."""
 
 
-TRIED = (
-    'batch_4096 = {settings = {"training.batch_size" = 4096}, search = {}}',
-    'learned_temperature = {settings = {"objective.learned_temperature" = true}, search = {}}',
-    'mixed_negatives = {settings = {"objective.uniform_negatives" = 1024}, search = {}}',
-    'adam_128 = {settings = {"training.optimizer" = "adam", "tower.hidden" = [256]}, search = '
-    '{"training.learning_rate" = [0.003, 0.01], "objective.temperature" = [0.07, 0.1], "training.epochs" = [10], '
-    '"tower.dim" = [128]}}',
-    'dim_128 = {settings = {"tower.hidden" = [256]}, search = {"tower.dim" = [128]}}',
-)
-"""What was tried on the baseline to come closer to the peers."""
-
-OTHER_LINKS = """
-with_history = {search = {}, settings = {"query.features" = {
-  article = {kind = "id", width = 32}, title = {kind = "text", width = 32, buckets = 10000, max_terms = 8},
-  cat_l1 = {kind = "multi_categorical", max_values = 4}, cat_l2 = {kind = "multi_categorical", max_values = 4},
-  cat_l3 = {kind = "multi_categorical", max_values = 4}, lead = {kind = "text", width = 32, max_terms = 24},
-  links = {kind = "history", length = 20}}}}
-""".replace("\n", " ").strip()
-"""Other links of the same page as its history; the item side's features besides."""
-
-
-def _variants(*rows: str) -> str:
+def variants(*rows: str) -> str:
     return f"ablation.variants={{{', '.join(rows)}}}"
-
-
-def _rows_beside_peers(*rows: str) -> tuple[str, ...]:
-    names = ["cfm", *(row.partition(" ")[0] for row in rows)]
-    return (_variants(*rows), f"ablation.subjects={json.dumps(names)}", 'ablation.logq=["counts"]', "ablation.trials=4")
 
 
 PLANS: dict[str, Plan] = {
@@ -160,43 +93,28 @@ PLANS: dict[str, Plan] = {
         ('ablation.logq=["none", "counts"]', METRICS),
         {
             1.0: (
-                _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
+                search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
                 "ablation.trials=2",
                 "ablation.baseline_trials=8",
             ),
             0.1: (
-                _search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                _variants(BOTH, *CHOICES),
+                search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
+                variants(BOTH, *CHOICES),
                 "ablation.baseline_trials=16",
             ),
         },
-        CLASSIC | _librecommender(epochs=(5, 10, 20), temperature=0.07),
-        (
-            _search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-            "ablation.baseline_trials=8",
-            *_rows_beside_peers(*TRIED, BOTH, OTHER_LINKS),
-            "ablation.seeds=[1]",
-        ),
         {1.0: {"AP@10": 0.07, "R@50": 0.04}, 0.1: {"AP@10": 0.21, "R@50": 0.18}},
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
-        {0.1: (_search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.07, 0.1], dims=[64]),)},
-        CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
-        (
-            _search(rates=[0.1], epochs=[5], temperatures=[0.1, 0.15], dims=[64]),
-            *_rows_beside_peers(*TRIED),
-            "ablation.seeds=[1]",
-        ),
+        (variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
+        {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.07, 0.1], dims=[64]),)},
         {},
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (_variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
-        {0.1: (_search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.05, 0.07], dims=[64]),)},
-        {},
-        (),
+        (variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
+        {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.05, 0.07], dims=[64]),)},
         {},
     ),
 }
@@ -206,12 +124,6 @@ def run_of(plan: Plan, training_rate: float, quick: bool) -> Run:
     """Return the run of one share of the training interactions."""
     overrides = [*plan.by_rate[training_rate], f"ablation.training_rates=[{training_rate}]"]
     return config.load(plan.run, [*plan.overrides, *overrides, *(REHEARSAL if quick else ())])
-
-
-def run_beside_peers(plan: Plan, quick: bool) -> Run:
-    """Return the run of the rows that stand beside the peers."""
-    rehearsal = (*REHEARSAL, "ablation.subjects=['cfm']") if quick else ()
-    return config.load(plan.run, [*plan.overrides, *plan.against_peers, *rehearsal])
 
 
 def add_ablation(report: Report, found: Ablation) -> None:
@@ -256,64 +168,9 @@ def judge(report: Report, found: Ablation, bars: Mapping[str, float]) -> None:
             )
 
 
-def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], folder: Path) -> None:
-    """Measure other recommenders on a run's test cases: tuned on its validation cases, trained on the same data."""
-    prepared = prepare(run, folder / "prepared-for-peers")
-    validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
-    test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    metric = run.ablation.tuning_metric
-    for name, tried in peers.items():
-        try:
-            fitted = [_fit(peer, run, prepared, folder / f"{name}-{place}") for place, peer in enumerate(tried)]
-        except (subprocess.CalledProcessError, SettingError) as error:
-            reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
-            report.note(f"{name} was left out: {reason}")
-            continue
-        looks = [_values(make, validation, [metric])[metric].mean() for make in fitted]
-        best = int(np.argmax(looks))
-        values = _values(fitted[best], test, run.ablation.metrics)
-        report.add_means(BESIDE_PEERS, name, values, 1)
-        report.note(f"{name}: {tried[best]}, the best of {len(tried)} on validation cases; one seed.")
-
-
-def _values(make: Callable[[HeldOut], Recommender], part: HeldOut, metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    rows, reachable = asked(part)
-    depth = max(parse(name).cutoff for name in metrics)
-    return measure(metrics, make(part).recommend(rows, depth).item_rows, reachable)
-
-
-def _fit(peer: Peer, run: Run, prepared: Prepared, folder: Path) -> Callable[[HeldOut], Recommender]:
-    """Train a peer on the training part; return what makes it a recommender for the cases of a part."""
-    train = prepared.parts["train"]
-    if isinstance(peer, ranking.RankingSettings):
-        settings = dataclasses.replace(peer, dim=run.tower.dim, hidden=run.tower.hidden, seed=run.seed)
-        query_vectors, item_vectors = ranking.librecommender_vectors(
-            folder,
-            train,
-            _integer_codes(prepared.item_encoders, prepared.item_codes),
-            _integer_codes(prepared.query_encoders, prepared.query_codes),
-            settings,
-            item_count=prepared.item_count,
-            query_count=prepared.query_count,
-        )
-        return lambda part: VectorRecommender(query_vectors[part.query_rows], item_vectors, part.cases.excluded)
-    pairs = (np.ones(len(train), np.float32), (train.query_row, train.item_row))
-    met = csr_matrix(pairs, (prepared.query_count, prepared.item_count))
-    return lambda part: peer.fit(met, met[part.query_rows], part.cases.excluded)
-
-
-def _integer_codes(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray]) -> dict[str, Int32]:
-    """Return the codes of categorical features and bags; ids go to the peer as rows, a history has no codes."""
-    return {
-        name: np.asarray(array)
-        for name, array in codes.items()
-        if array.dtype == np.int32 and registry.kind_of(encoders[name].settings) != "id"
-    }
-
-
 def add_step_cost(report: Report, run: Run, folder: Path, steps: int = 20, rounds: int = 15) -> None:
     """Time blocks of training steps of each row in turn, in a random order; ratios are taken within a round."""
-    prepared = prepare(run, folder / "prepared-for-peers")
+    prepared = prepare(run, folder / "prepared-for-steps")
     tables = config.plain_tables(run)
     blocks: dict[str, Iterator[object]] = {}
     for name, subject in SUBJECTS.items():
@@ -341,30 +198,7 @@ def add_step_cost(report: Report, run: Run, folder: Path, steps: int = 20, round
     report.note(f"Bar {word}: the dearest row's step costs {worst:.2f} times a plain step, wanted < {STEP_COST_BAR}.")
 
 
-def compare(report: Report, found: Ablation, peers: Mapping[str, Sequence[Peer]]) -> None:
-    """Add the two-tower rows beside the peers, and say how the best of them stands to the best peer."""
-    (case,) = found.cases
-    rows = [row for row in report.rows if row.subject in peers]
-    for metric in found.metrics:
-        ours = [found.find(case, "all", name, metric) for name in found.subjects]
-        for entry in ours:
-            report.add_interval(
-                BESIDE_PEERS, f"two_tower_{entry.subject}", metric, entry.value, entry.low, entry.high, entry.seeds
-            )
-        of_peers = [row for row in rows if row.metric == metric]
-        if not of_peers:
-            continue
-        best, peer = max(ours, key=lambda entry: entry.value), max(of_peers, key=lambda row: row.value)
-        word = "leads" if best.value > peer.value else "TRAILS"
-        report.note(
-            f"{metric}: our best two-tower ({best.subject}, {best.value:.4f}) {word} the best peer "
-            f"({peer.subject}, {peer.value:.4f}) by {best.value / peer.value - 1:+.1%}."
-        )
-
-
-def bench(
-    data: str, fractions: Sequence[float], work: Path, results: Path, *, quick: bool, peers: bool, jobs: int
-) -> None:
+def bench(data: str, fractions: Sequence[float], work: Path, results: Path, *, quick: bool, jobs: int) -> None:
     """Run some shares of one data set, none meaning all, to their end and write the results."""
     plan = PLANS[data]
     name = f"ssl-{data}-quick" if quick else f"ssl-{data}"
@@ -384,16 +218,6 @@ def bench(
         if rate == max(plan.by_rate):
             add_step_cost(report, run, home, *((2, 3) if quick else (20, 15)))
         report.write(results)  # after each share, so that an interrupted benchmark has shown something
-    if plan.against_peers and not peers:
-        report.note("Other recommenders: not run.")
-    elif plan.against_peers:
-        run = run_beside_peers(plan, quick)
-        tried = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
-        if quick:
-            report.note("Of the peers, LibRecommender is not rehearsed: it makes an environment of its own.")
-        home = work / name / "peers"
-        add_peers(report, run, tried, home)
-        compare(report, ablate(run, work / name / "1" if not quick else home, jobs), tried)
     report.note(found.notice)
     print(report.write(results).read_text(encoding="utf-8"))
 
@@ -402,7 +226,6 @@ def main(
     data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(PLANS)}; none means all.")] = [],  # noqa: B006
     fractions: Annotated[list[float], typer.Option("--fraction", help="Only this share of the training data.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
-    peers: Annotated[bool, typer.Option(help="Also other recommenders; LibRecommender installs 6 GB.")] = True,
     jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one for each core.")] = 0,
     work: Annotated[Path, typer.Option(help="Where cells are kept for resuming.")] = WORK,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
@@ -411,7 +234,7 @@ def main(
     for name in data or PLANS:
         if name not in PLANS:
             raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(PLANS)}")
-        bench(name, fractions, work, results, quick=quick, peers=peers, jobs=jobs)
+        bench(name, fractions, work, results, quick=quick, jobs=jobs)
 
 
 if __name__ == "__main__":
