@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import tomli_w
 
-from benchmarks.report import Report
 from benchmarks import recommenders
 from benchmarks.recommenders import CLASSIC, add_peers, compare
+from benchmarks.report import Report
 from benchmarks.ssl import PLANS, add_ablation, judge, run_of
 from recsys import config
 from recsys.ablation.ablate import ablate
