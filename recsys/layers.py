@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from recsys.forward import Field, PlainTower
 from recsys.stack import tf
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class FeatureLayer(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def plain(self, table_name: Callable[[EmbeddingTable], str]) -> Field:
+        """Return how the codes become the vector at inference.
+
+        Args:
+            table_name: gives the name of a table.
+        """
+        raise NotImplementedError
+
 
 class Lookup(FeatureLayer):
     """One code, one vector.
@@ -92,6 +101,10 @@ class Lookup(FeatureLayer):
             hidden = tf.random.stateless_uniform(tf.shape(codes), seed) < self._unknown_rate
             codes = tf.where(hidden, tf.ones_like(codes), codes)
         return self._table(codes)
+
+    def plain(self, table_name: Callable[[EmbeddingTable], str]) -> Field:
+        """Return a look-up of one code."""
+        return Field(table_name(self._table))
 
 
 class BagLookup(FeatureLayer):
@@ -117,6 +130,10 @@ class BagLookup(FeatureLayer):
             return total
         count = tf.maximum(tf.reduce_sum(tf.cast(codes >= 0, tf.float32), axis=1, keepdims=True), 1.0)
         return total / (count if self._pooling == "mean" else tf.sqrt(count))
+
+    def plain(self, table_name: Callable[[EmbeddingTable], str]) -> Field:
+        """Return a pooled look-up."""
+        return Field(table_name(self._table), self._pooling)
 
 
 LARGEST_DENSE_GRADIENT = 2**22
@@ -172,6 +189,11 @@ class Dense(FeatureLayer):
         del seed
         return tf.ensure_shape(codes, [None, self.width])
 
+    def plain(self, table_name: Callable[[EmbeddingTable], str]) -> Field:
+        """Return the codes as they are."""
+        del table_name
+        return Field()
+
 
 class Perceptron(tf.keras.layers.Layer):
     """All features side by side, hidden layers, a linear layer, unit length.
@@ -202,6 +224,7 @@ class Perceptron(tf.keras.layers.Layer):
         self.features = features
         self.dim = dim
         self._dropout_rate = dropout_rate
+        self._activation = activation
         self._hidden = [
             tf.keras.layers.Dense(width, activation, dtype=policy, name=f"hidden_{place}")
             for place, width in enumerate(hidden)
@@ -246,6 +269,26 @@ class Perceptron(tf.keras.layers.Layer):
                 columns.append(tf.where(views.masked[view, :, place, None], self._defaults[name], vectors))
         stacked = tf.concat([tf.concat(columns, axis=1) for columns in inputs], axis=0)
         return tf.reshape(self._top(stacked, seed), [views.count, -1, self.dim])
+
+    def plain(self) -> PlainTower | None:
+        """Return the trained tower without TensorFlow; None where its hidden layers do not compute in float32."""
+        layers = [*self._hidden, self._output]
+        if any(layer.compute_dtype != "float32" for layer in layers):
+            return None
+        tables: list[EmbeddingTable] = []
+
+        def table_name(table: EmbeddingTable) -> str:
+            if not any(table is each for each in tables):
+                tables.append(table)
+            return f"{table.name} {next(place for place, each in enumerate(tables) if each is table)}"
+
+        fields = {name: feature.plain(table_name) for name, feature in self.features.items()}
+        return PlainTower(
+            fields,
+            self._activation,
+            {table_name(table): table.vectors.numpy() for table in tables},
+            tuple((layer.kernel.numpy(), layer.bias.numpy()) for layer in layers),
+        )
 
     def _top(self, hidden: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         for place, layer in enumerate(self._hidden):

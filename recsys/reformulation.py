@@ -24,7 +24,7 @@ from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
 from recsys.export.release import Release, derive
-from recsys.export.saved_model import load_tower
+from recsys.export.saved_model import PLAIN_QUERY_TOWER, load_tower
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import parse
 from recsys.progress import task
@@ -38,7 +38,7 @@ from recsys.types import ITEM_ID, Float32, RowSets
 
 BLOCK = 1024
 """Queries that are searched and written at once."""
-TIED = ("item_embeddings.npy", "index", "query_tower")
+TIED = ("item_embeddings.npy", "index", "query_tower", PLAIN_QUERY_TOWER)
 """Parts of a release that mined feedback depends on."""
 
 

@@ -16,7 +16,7 @@ from recsys.data.batches import QueryCodes
 from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
-from recsys.export.saved_model import save_tower
+from recsys.export.saved_model import PLAIN_QUERY_TOWER, save_tower
 from recsys.files import save_array
 from recsys.training.model import TwoTowerModel
 from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32
@@ -51,6 +51,8 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
     save_tower(model.query_tower, prepared.query_encoders, folder / "query_tower")
     save_tower(model.item_tower, prepared.item_encoders, folder / "item_tower")
+    if (plain := model.query_tower.plain()) is not None:
+        plain.save(folder / PLAIN_QUERY_TOWER)
     encoders.save(prepared.query_encoders, folder / "encoders" / "query")
     encoders.save(prepared.item_encoders, folder / "encoders" / "item")
     save_array(folder / "item_embeddings.npy", item_vectors)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from recsys.features import Encoder
+from recsys.forward import PlainTower
 from recsys.stack import tf
 from recsys.types import Float32
 
 SIGNATURE = "encode"
 CHUNK = 4096
+PLAIN_QUERY_TOWER = "plain_query_tower"
 
 
 def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], folder: Path) -> None:
@@ -52,3 +54,9 @@ def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
 
     tower.keeps_alive = loaded
     return tower
+
+
+def load_query_tower(release: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
+    """Return the query tower of a release folder in the form that is quickest for few queries."""
+    plain = release / PLAIN_QUERY_TOWER
+    return PlainTower.load(plain) if plain.is_dir() else load_tower(release / "query_tower")

@@ -188,12 +188,14 @@ class ScannSearcher:
         queries = checked_queries(queries, k, self._dim)
         leaves = min(leaves_to_search or self.parameters["leaves_to_search"], self.parameters["leaves"])
         found = min(k, self._items)
-        rows = np.full((len(queries), k), NO_ROW, np.int32)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
         if len(queries) == 1:
             row, score = self._searcher.search(queries[0], found, self._reordered(reorder_k, found), leaves)
-            rows[0, : len(row)], scores[0, : len(row)] = row, score
-        elif len(queries):
+            if len(row) == k and math.isfinite(score[-1]):
+                return Neighbours(row[None].view(np.int32), score[None])
+            return self._exact.search(queries, k)
+        rows = np.full((len(queries), k), NO_ROW, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        if len(queries):
             rows[:, :found], scores[:, :found] = self._searcher.search_batched(
                 queries, found, self._reordered(reorder_k, found), leaves
             )

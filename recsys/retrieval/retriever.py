@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from recsys import registry
 from recsys.data import encoders
 from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
-from recsys.export.saved_model import load_tower
+from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.types import (
@@ -143,7 +144,7 @@ class Retriever:
         self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
         self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
-        self._query_tower = load_tower(folder / "query_tower")
+        self._query_tower = load_query_tower(folder)
         self._row_of_query: dict[str, int] = {}
         self._known_codes: dict[str, np.ndarray] = {}
         if self._entity != "features":
@@ -389,10 +390,12 @@ class Retriever:
     def _answer(
         self, rows: np.ndarray, scores: Float32, k: int, banned: set[int], encoding: Encoding, place: int
     ) -> Answer:
-        kept = rows != NO_ROW
-        if banned:
-            kept &= ~np.isin(rows, list(banned))
-        rows, scores = rows[kept][:k], scores[kept][:k]
+        if banned or rows[-1] == NO_ROW:
+            kept = rows != NO_ROW
+            if banned:
+                kept &= ~np.isin(rows, list(banned))
+            rows, scores = rows[kept], scores[kept]
+        rows, scores = rows[:k], scores[:k]
         return Answer(
             tuple(self._item_ids[rows]),
             np.ascontiguousarray(scores),
@@ -525,6 +528,6 @@ def _checked_vector(vector: Float32, dim: int, where: str) -> Float32:
     vector = np.asarray(vector, np.float32)
     if vector.shape != (dim,):
         raise RequestError(f"{where}.vector", f"got shape {vector.shape}, expected ({dim},)")
-    if not np.isfinite(vector).all():
-        raise RequestError(f"{where}.vector", "got NaN or infinity, expected finite numbers")
+    if not math.isfinite(np.einsum("i,i", vector, vector)):
+        raise RequestError(f"{where}.vector", "got NaN, infinity or a length beyond float32, expected finite numbers")
     return vector

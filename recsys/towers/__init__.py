@@ -27,7 +27,9 @@ class Tower(Protocol):
     ) -> tf.keras.layers.Layer:
         """Return a Keras layer `(codes, seed=None) -> [batch, dim]`, float32, unit length.
 
-        Where `augmented`, it also has `encode_views(views, seed) -> [views, batch, dim]` over the same weights.
+        Once trained, its `plain()` gives the same without TensorFlow (`recsys.forward.PlainTower`), or None where that
+        is not possible. Where `augmented`, it also has `encode_views(views, seed) -> [views, batch, dim]` over the same
+        weights.
 
         Args:
             features: one layer for each feature; the tower's input is a dictionary of codes by the same names.

@@ -93,3 +93,19 @@ def test_an_all_null_column_is_fitted_or_refused_with_a_reason(kind):
         return
     encoder = feature.fit(nulls, FREQUENCY)
     assert len(encoder.encode(ASKED[kind].combine_chunks())) == ROWS
+
+
+@each_kind
+def test_without_tensorflow_the_layer_gives_the_same_vectors(kind):
+    from recsys.layers import Tables
+
+    encoder = fitted(kind)
+    layer = encoder.build("one", "one", Tables())
+    codes = encoder.encode(ASKED[kind].combine_chunks())
+    expected, tables = layer(codes).numpy(), {}
+
+    def table_name(table):
+        tables["table"] = table.vectors.numpy()
+        return "table"
+
+    np.testing.assert_allclose(layer.plain(table_name).vectors(codes, tables), expected, atol=1e-6)

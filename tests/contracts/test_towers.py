@@ -73,3 +73,10 @@ def test_bfloat16_hidden_layers_still_give_float32_vectors(kind):
     assert vectors.dtype == tf.float32
     assert {variable.dtype for variable in layer.trainable_variables} == {tf.float32}
     np.testing.assert_allclose(np.linalg.norm(vectors.numpy(), axis=1), 1, rtol=1e-5)
+
+
+@each_kind
+def test_without_tensorflow_it_gives_the_same_vectors(kind):
+    tower, codes = built(kind)
+    expected = tower(codes).numpy()
+    np.testing.assert_allclose(tower.plain()({name: each.numpy() for name, each in codes.items()}), expected, atol=1e-6)

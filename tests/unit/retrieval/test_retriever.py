@@ -123,7 +123,7 @@ def test_no_queries_give_no_answers(retriever):
         (Query(), "queries[0]", "got 0 forms"),
         (Query(entity_id="user 1", vector=unit_vector()), "queries[0]", "got 2 forms"),
         (Query(vector=np.ones(7, np.float32)), "queries[0].vector", "expected (8,)"),
-        (Query(vector=np.full(8, np.nan, np.float32)), "queries[0].vector", "NaN or infinity"),
+        (Query(vector=np.full(8, np.nan, np.float32)), "queries[0].vector", "NaN, infinity or a length beyond float32"),
         (Query(features={"twon": "north"}), "queries[0].features.twon", "Did you mean 'town'?"),
         (Query(features={"town": ["north", "south"]}), "queries[0].features.town", "one value in each row"),
     ],
