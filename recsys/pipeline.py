@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare, version
+from recsys.data.prepare import Prepared, prepare, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe, verbatim
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.baselines import baseline
@@ -211,11 +211,11 @@ def _with_index(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def _same_run(run: Run, home: Path) -> None:
     """Refuse to go on with the checkpoints of other weights-to-be: what would come out would be neither run."""
     path, data = home / "run.toml", home / DATA_VERSION
-    now = version(run)
+    now = training_version(run)
     if path.exists():
         changed = _changed(_deciding(config.tables_of(path)), _deciding(config.plain_tables(run)))
         if not changed and data.exists() and data.read_text(encoding="utf-8") != now:
-            changed = ["the files that source reads"]
+            changed = ["the files that it reads"]
         if changed:
             raise DataError(
                 f"{home}: holds a run of this name that differs in {', '.join(changed)}. Add --restart to begin anew, "

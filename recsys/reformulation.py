@@ -19,7 +19,7 @@ from recsys.config import Reformulation, Run
 from recsys.data.mined import Mined, joined
 from recsys.data.prepare import Codes, Prepared, prepare
 from recsys.errors import DataError, SettingError, describe, verbatim
-from recsys.evaluation.held_out import held_out
+from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
@@ -34,7 +34,7 @@ from recsys.retrieval.reformulation import NamedReformulator, Reformulators, che
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
-from recsys.types import ITEM_ID, Float32, RowSets
+from recsys.types import ITEM_ID, Float32
 
 BLOCK = 1024
 """Queries that are searched and written at once."""
@@ -48,7 +48,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     Args:
         release: answers the queries.
         run: reads the data, as the release's own run did.
-        part: `validation`, whose answers the towers have not seen, or `test`, to judge with.
+        part: `validation`, whose answers the towers have not seen, `test`, to judge with, or `train`, for hard
+            negatives: what is found is then free of the query's training items.
         k: first results of each query; excluded items are not among them.
         out: the file.
         work: holds the prepared data; made if needed.
@@ -63,11 +64,13 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     prepared = prepare(run, work / run.name / "prepared")
     tower = load_tower(release.folder / "query_tower")
     _check_same_data(release, run, prepared, tower)
-    cases = held_out(run, prepared, part)
-    asked = np.flatnonzero(cases.cases.reachable.sizes > 0)
-    if not len(asked):
+    asked = questions(run, prepared, part)
+    count = len(asked.case_ids)
+    if not count:
         raise DataError(describe("split", verbatim(f"no {part} case"), "at least one", f"Give a larger {part}_rate."))
-    facts = _tied(release) | {"part": part, "run": run.name, "k": str(k), "queries": str(len(asked))}
+    facts = _tied(release) | {"part": part, "run": run.name, "k": str(k), "queries": str(count)}
+    if part == "train":
+        facts["training_data"] = prepared.training_digest
     # Exclusions decide the cases, too: parts of another run file are not gone on with.
     facts["run_file"] = hashlib.sha256(config.dumps(run).encode()).hexdigest()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -75,21 +78,20 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     with storage(parts):
         parts.mkdir(parents=True, exist_ok=True)
     blocks = []
-    with exclusive(parts), task("mine", len(asked), "queries") as running:
-        for start in range(0, len(asked), BLOCK):
-            rows, file = asked[start : start + BLOCK], parts / f"{start}.arrow"
+    with exclusive(parts), task("mine", count, "queries") as running:
+        for start in range(0, count, BLOCK):
+            rows, file = np.arange(start, min(start + BLOCK, count)), parts / f"{start}.arrow"
             blocks.append(file)
             if file.exists():
                 running.start_at(start + len(rows))
                 continue
-            vectors = tower({name: codes[rows] for name, codes in cases.codes.items()})
-            banned = cases.cases.excluded
-            excluded = RowSets.empty(len(rows)) if banned is None else banned.take(rows)
+            vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
+            excluded = asked.excluded.take(rows)
             Mined(
-                case_ids=cases.cases.case_ids.take(pa.array(rows)),
+                case_ids=asked.case_ids.take(pa.array(rows)),
                 query_vectors=vectors,
                 first=retriever.search_without(vectors, k, excluded),
-                relevant=cases.cases.reachable.take(rows),
+                relevant=asked.relevant.take(rows),
                 excluded=excluded,
                 facts=facts,
             ).write(file)
@@ -214,6 +216,9 @@ def _tied(release: Release) -> dict[str, str]:
 
 
 def _check_tied(release: Release, mined: Mined) -> None:
+    if mined.facts.get("part") == "train":
+        got, advice = verbatim("first results of training queries"), "Mine with `--part validation` or `--part test`."
+        raise DataError(describe(release.name, got, "those of queries whose answers it has not seen", advice))
     if mined.facts.get("search") != _tied(release)["search"]:
         got = verbatim("feedback mined with other towers or another index")
         advice = "Mine again with `recsys mine`."

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.data.mined import Mined
+from recsys.data.prepare import Prepared
 from recsys.evaluation.reformulation import first_results
 from recsys.types import NO_ROW, Float32, Neighbours, RowSets
 
@@ -40,6 +41,16 @@ def mined_of(
         excluded=nothing if excluded is None else sets(*excluded),
         facts={} if facts is None else facts,
     )
+
+
+def mined_for_training(prepared: Prepared, k: int = 3) -> Mined:
+    """Return k items that each training query has not met as what was found first for it: its row's next ones."""
+    positives = prepared.positives("train")
+    asked = np.flatnonzero(positives.sizes > 0)
+    near = (asked[:, None] + np.arange(prepared.item_count)) % prepared.item_count
+    first = [[item for item in row if item not in positives[query]][:k] for query, row in zip(asked, near, strict=True)]
+    facts = {"part": "train", "training_data": prepared.training_digest}
+    return mined_of(first, [positives[query] for query in asked], facts=facts)
 
 
 def unit(vectors: np.ndarray) -> Float32:

@@ -24,7 +24,7 @@ import numpy as np
 
 from recsys import config, progress
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare, version
+from recsys.data.prepare import Prepared, prepare, training_version, version
 from recsys.errors import DataError, InterruptedRun
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.recommenders import VectorRecommender
@@ -86,6 +86,11 @@ class Cell:
         """The version of the data that it reads, as they were when it was first asked: that looks at all files."""
         return version(self.run)
 
+    @cached_property
+    def training_version(self) -> str:
+        """The version of all that its training reads, likewise."""
+        return training_version(self.run)
+
     @property
     def depth(self) -> int:
         """Places that are ranked for each case: as many as any metric asks for."""
@@ -133,7 +138,7 @@ class Cells:
     def folder(self, cell: Cell) -> Path:
         """Return where a cell's files are: a name for people, and a digest of all that decides them."""
         deciding = {name: table for name, table in cell.tables.items() if name not in UNTRAINED}
-        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, cell.data_version], sort_keys=True)
+        settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, cell.training_version], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
         case = f"{cell.case.training_rate:g}-{cell.case.logq}"
         return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"

@@ -1,4 +1,4 @@
-"""`recsys mine`: write the first results of many queries, which a reformulator learns from."""
+"""`recsys mine`: write the first results of many queries, which a reformulator or another training learns from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def command(
     folder: ReleaseFolder,
     run_file: Annotated[Path | None, typer.Argument(metavar="RUN", help="Default: the release's own run file.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file; default: <work>/<run>/mined-<part>.arrow.")] = None,
-    part: Annotated[str, typer.Option(help="validation, to train on, or test, to judge with.")] = "validation",
+    part: Annotated[
+        str, typer.Option(help="validation, for reformulators, test, to judge them, or train, for hard negatives.")
+    ] = "validation",
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="First results of each query.")] = 20,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
     work: Work = Path("work"),
@@ -26,9 +28,8 @@ def command(
     from recsys.export.release import find, open_release
     from recsys.reformulation import mine
 
-    if part not in ("validation", "test"):
-        advice = "The towers have seen the answers of training queries."
-        raise SettingError(describe("--part", part, "validation or test", advice))
+    if part not in ("validation", "test", "train"):
+        raise SettingError(describe("--part", part, "validation, test or train"))
     release = open_release(find(folder))
     run = config.load(run_file or release.folder / "run.toml", overrides)
     path = out or work / run.name / f"mined-{part}.arrow"

@@ -10,6 +10,7 @@ import scipy.sparse as sparse
 
 from recsys.config import Run
 from recsys.data import encoders
+from recsys.data.hard_negatives import HardNegatives
 from recsys.data.history import Past
 from recsys.data.prepare import Codes, Prepared
 from recsys.errors import DataError, describe, verbatim
@@ -23,7 +24,8 @@ class Batch(TypedDict):
 
     Attributes:
         query: codes of the query side, `[batch, *shape]` each.
-        candidate_row: item rows: first the batch's own positives, then the uniform negatives, `[candidates]`, int32.
+        candidate_row: item rows: first the batch's own positives, then the uniform negatives, then the hard ones,
+            `[candidates]`, int32.
         known_positive: `[batch, candidates]`, bool: the candidate is a positive of the query, but not this example's.
         weight: `[batch]`, float32.
         step: scalar, int32, the number of the step, from 0.
@@ -45,12 +47,21 @@ class TrainingBatches:
         uniform_negatives: items drawn uniformly, with replacement, beside each batch's own.
         mask_positives: mark the query's other training items among the candidates; repeats of the example's own item
             are marked in any case.
+        hard_negatives: drawn for each example and shared by the batch; None adds none.
 
     Raises:
         DataError: fewer than two training interactions.
     """
 
-    def __init__(self, prepared: Prepared, run: Run, *, uniform_negatives: int, mask_positives: bool) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        run: Run,
+        *,
+        uniform_negatives: int,
+        mask_positives: bool,
+        hard_negatives: HardNegatives | None = None,
+    ) -> None:
         self._train = prepared.parts["train"]
         if len(self._train) < 2:
             raise DataError(describe("split", verbatim(f"{len(self._train)} training interactions"), "at least 2"))
@@ -60,6 +71,7 @@ class TrainingBatches:
         self._seed = run.seed
         self._item_count = prepared.item_count
         self._uniform_negatives = uniform_negatives
+        self._hard_negatives = hard_negatives
         self._positives = None
         if mask_positives and run.query.entity != "features":
             self._positives = membership(prepared.positives("train"), prepared.item_count)
@@ -76,7 +88,7 @@ class TrainingBatches:
         random = np.random.default_rng([self._seed, 4, step])
         query_row, item_row = self._train.query_row[places], self._train.item_row[places]
         negatives = random.integers(0, self._item_count, self._uniform_negatives, dtype=np.int32)
-        candidate_row = np.concatenate([item_row, negatives])
+        candidate_row = np.concatenate([item_row, negatives, self._hard(query_row, step)])
         weight = self._train.weight
         return Batch(
             query=self._query.training(query_row, places, random),
@@ -86,9 +98,20 @@ class TrainingBatches:
             step=np.int32(step),
         )
 
+    @property
+    def expected_hard(self) -> Float32 | None:
+        """How often each item is a hard negative of one batch on average, `[items]`; None where there are none."""
+        return None if self._hard_negatives is None else self._hard_negatives.expected(self.batch_size)
+
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches from a step to the end of the run, made ahead on another thread."""
         return _dataset(self.batch, range(first_step, self.steps))
+
+    def _hard(self, query_row: Int32, step: int) -> Int32:
+        """Return a batch's hard negatives; their draws are their own, so that the rest of the batch stays the same."""
+        if self._hard_negatives is None:
+            return np.zeros(0, np.int32)
+        return self._hard_negatives.draw(query_row, np.random.default_rng([self._seed, 16, step]))
 
     def _known_positive(self, query_row: Int32, candidate_row: Int32) -> Bool:
         """Return which candidates are other positives of each query; the same item met again is one of them."""

@@ -79,6 +79,14 @@ class Prepared:
             (encoder.shape[0] for encoder in self.query_encoders.values() if encoders.is_history(encoder)), default=0
         )
 
+    @property
+    def training_digest(self) -> str:
+        """A digest of the catalogue's ids and of who met what in training: where it is equal, rows mean the same."""
+        digest = hashlib.sha256("\0".join(self.items[ITEM_ID].to_pylist()).encode())
+        for rows in (self.parts["train"].query_row, self.parts["train"].item_row):
+            digest.update(np.ascontiguousarray(rows))
+        return digest.hexdigest()
+
     def positives(self, *parts: str) -> RowSets:
         """Return the distinct items of each query row in the given parts."""
         rows = [self.parts[part] for part in parts]
@@ -126,6 +134,12 @@ def version(run: Run) -> str:
     deciding["share_tables"] = run.training.share_tables
     settled = json.dumps(deciding, sort_keys=True) + stamp(run.source.paths())
     return hashlib.sha256(settled.encode()).hexdigest()
+
+
+def training_version(run: Run) -> str:
+    """Return a digest of all data that decides the weights: that of `version`, and what the objective reads."""
+    besides = run.objective.paths()
+    return version(run) + (stamp(besides) if besides else "")
 
 
 def _read(run: Run) -> Prepared:

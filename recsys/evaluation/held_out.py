@@ -19,6 +19,23 @@ EARLIER = {"validation": ("train",), "test": ("train", "validation")}
 
 
 @dataclass(frozen=True)
+class Questions:
+    """Queries of one part, what answers them and what may not be shown.
+
+    Attributes:
+        case_ids: `[queries]`, text.
+        codes: the query side's codes, `[queries, *shape]` each.
+        relevant: item rows that answer each query; at least one each.
+        excluded: item rows that may not be shown.
+    """
+
+    case_ids: pa.Array
+    codes: Codes
+    relevant: RowSets
+    excluded: RowSets
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """One part of the split as questions.
 
@@ -59,11 +76,33 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         item_ids=prepared.items[ITEM_ID],
         item_counts=prepared.item_counts,
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
-        excluded=_excluded(run, known.take(rows), rows),
+        excluded=_excluded(run, known.take(rows), rows, seen=run.evaluation.exclude_seen),
     )
     past = Past(_until_asked(before, prepared.parts[part], prepared.query_count), prepared.query_count)
     codes = QueryCodes(prepared, past).now(rows)
     return HeldOut(cases, rows, codes, interactions, interactions[rows])
+
+
+def questions(run: Run, prepared: Prepared, part: str) -> Questions:
+    """Return the queries of a part that can be answered.
+
+    Args:
+        run: as for `held_out`.
+        prepared: the data.
+        part: `validation`, `test`, or `train`: every query entity with training items, in the order of its row and as
+            it stands after all of training; none of its training items may be shown.
+    """
+    if part != "train":
+        cases, codes = (held := held_out(run, prepared, part)).cases, held.codes
+        rows = np.flatnonzero(cases.reachable.sizes > 0)
+        excluded = RowSets.empty(len(rows)) if cases.excluded is None else cases.excluded.take(rows)
+        codes = {name: of_case[rows] for name, of_case in codes.items()}
+        return Questions(cases.case_ids.take(pa.array(rows)), codes, cases.reachable.take(rows), excluded)
+    positives = prepared.positives("train")
+    rows = np.flatnonzero(positives.sizes > 0).astype(np.int32)
+    relevant = positives.take(rows)
+    codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(rows)
+    return Questions(_ids(run, prepared, rows), codes, relevant, _excluded(run, relevant, rows, seen=True))
 
 
 def _until_asked(before: Interactions, asked: Interactions, queries: int) -> Interactions:
@@ -81,10 +120,10 @@ def _ids(run: Run, prepared: Prepared, rows: Int32) -> pa.Array:
     return prepared.queries[QUERY_ID].combine_chunks().take(pa.array(rows))
 
 
-def _excluded(run: Run, known: RowSets, rows: Int32) -> RowSets | None:
-    """Return what may not be shown: seen items where the run says so, and an item as its own neighbour."""
+def _excluded(run: Run, known: RowSets, rows: Int32, *, seen: bool) -> RowSets | None:
+    """Return what may not be shown: known items where `seen` says so, and an item as its own neighbour."""
     owners, banned = [], []
-    if run.evaluation.exclude_seen:
+    if seen:
         owners.append(known.owners)
         banned.append(known.rows)
     if run.query.entity == "item":

@@ -1,7 +1,8 @@
-"""Softmax over the batch's own items (and uniform negatives), corrected for how often each item is drawn."""
+"""Softmax over the batch's own items (and further negatives), corrected for how often each item is drawn."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +11,20 @@ from recsys.errors import ShapeError, describe
 from recsys.objectives import MASKED
 from recsys.registry import settings
 from recsys.stack import tf
+
+
+@settings()
+class HardNegatives:
+    """Further candidates that an earlier model took for right: items among its first results of training queries.
+
+    Attributes:
+        file: what `recsys mine --part train` wrote, from a release of the same data and split; a relative path starts
+            at the current directory.
+        per_query: items drawn from the first results of each query of a batch, for every query of the batch.
+    """
+
+    file: str = Field(min_length=1)
+    per_query: int = Field(default=1, ge=1)
 
 
 @settings()
@@ -23,6 +38,8 @@ class SampledSoftmax:
             estimator, or `none` for plain softmax.
         uniform_negatives: items drawn uniformly from the catalogue as further candidates of every query (mixed
             negative sampling).
+        hard_negatives: first results of an earlier model as further candidates of every query; without the table there
+            are none.
         mask_positives: take the query's other known positives out of the candidates; repeats of its own item never
             count as negatives.
         streaming_rate: weight (0..1) of the newest gap in the streaming estimator.
@@ -37,11 +54,16 @@ class SampledSoftmax:
     learned_temperature: bool = False
     logq: Literal["counts", "streaming", "none"] = "counts"
     uniform_negatives: int = Field(default=0, ge=0)
+    hard_negatives: HardNegatives | None = None
     mask_positives: bool = True
     streaming_rate: float = Field(default=0.05, gt=0, lt=1)
     streaming_hashes: int = Field(default=1, ge=1)
     streaming_slots: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, gt=0)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files that training reads besides the source."""
+        return () if self.hard_negatives is None else (Path(self.hard_negatives.file),)
 
     def loss(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches, ViewBatches
+from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
 from recsys.progress import task
@@ -72,7 +73,7 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
-        DataError: there is nothing to train on, or the checkpoint is damaged.
+        DataError: there is nothing to train on, the hard negatives are of other data, or the checkpoint is damaged.
         SettingError: training diverged.
     """
     if run.training.deterministic:
@@ -81,9 +82,25 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
     return _Loop(run, prepared, folder, validate).run_to_end()
 
 
+def training_batches(run: Run, prepared: Prepared) -> TrainingBatches:
+    """Return the batches that the run's objective asks for.
+
+    Raises:
+        DataError: fewer than two training interactions, or hard negatives of other data.
+    """
+    objective, hard = run.objective, run.objective.hard_negatives
+    return TrainingBatches(
+        prepared,
+        run,
+        uniform_negatives=objective.uniform_negatives,
+        mask_positives=objective.mask_positives,
+        hard_negatives=hard and HardNegatives.read(Path(hard.file), prepared, hard.per_query),
+    )
+
+
 def compiled(run: Run, prepared: Prepared, batches: TrainingBatches) -> TwoTowerModel:
     """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
-    model = TwoTowerModel(prepared, run, batches.steps)
+    model = TwoTowerModel(prepared, run, batches.steps, batches.expected_hard)
     model.compile(optimizer=_optimizer(run, batches.steps))
     model(tf.nest.map_structure(tf.constant, dict(batches.batch(0))))
     model.optimizer.build(model.trainable_variables)
@@ -112,10 +129,7 @@ class _Loop:
         self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None
     ) -> None:
         self._run, self._validate, self._folder = run, validate, folder
-        objective = run.objective
-        self._batches = TrainingBatches(
-            prepared, run, uniform_negatives=objective.uniform_negatives, mask_positives=objective.mask_positives
-        )
+        self._batches = training_batches(run, prepared)
         second = run.self_supervision
         self._views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
         self._model = compiled(run, prepared, self._batches)

@@ -35,9 +35,11 @@ class TwoTowerModel(tfrs.Model):
         prepared: the data; gives encoders, catalogue codes and item counts.
         run: gives towers, objectives and sharing of tables.
         steps: of the whole run, for the schedule of the second task's weight.
+        expected_hard: how often each item is a hard negative of one batch on average, `[items]`, float32; None where
+            there are none.
     """
 
-    def __init__(self, prepared: Prepared, run: Run, steps: int) -> None:
+    def __init__(self, prepared: Prepared, run: Run, steps: int, expected_hard: Float32 | None = None) -> None:
         super().__init__(name="two_tower_model")
         self._objective = run.objective
         self._second = run.self_supervision
@@ -56,6 +58,8 @@ class TwoTowerModel(tfrs.Model):
             self._view_tasks = {side: ViewTask(self._second, fields[side], codes[side]) for side in self._second.sides}
             self._view_weight = scheduled(self._second.objective.weight, self._second.schedule, steps)
             self.view_loss = tf.Variable(0.0, trainable=False, name="view_loss")
+        self._expected_hard = None if expected_hard is None else tf.constant(expected_hard)
+        self._hard_negatives = 0 if expected_hard is None else round(float(expected_hard.sum()))
         self.frequency = self._frequency(prepared, run.training.batch_size)
         self.log_temperature = tf.Variable(
             math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
@@ -154,19 +158,27 @@ class TwoTowerModel(tfrs.Model):
     def _log_q(self, candidate_row: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
         """Return log of the mixture probability of each candidate, `[candidates]`, or zeros without correction.
 
-        `log((batch * p_j + uniform / items) / (batch + uniform))`, in logarithms so that no p is too small.
+        `log((batch * p_j + uniform / items + hard_j) / (batch + uniform + sum_j hard_j))`, in logarithms so that no p
+        is too small; `hard_j` is the mean count of item j among the hard negatives of a batch.
         """
         if self._objective.logq == "none":
             return tf.zeros(tf.shape(candidate_row), tf.float32)
         log_p = self.frequency.log_probability(candidate_row)
-        negatives = self._objective.uniform_negatives
+        negatives = self._objective.uniform_negatives + self._hard_negatives
         if negatives == 0:
             return log_p
         from_batch = tf.math.log(tf.cast(batch_size, tf.float32)) + log_p
-        from_uniform = math.log(negatives) - math.log(self._item_count)
-        highest = tf.maximum(from_batch, from_uniform)
-        total = highest + tf.math.log(tf.exp(from_batch - highest) + tf.exp(from_uniform - highest))
+        from_others = self._log_others(candidate_row)
+        highest = tf.maximum(from_batch, from_others)
+        total = highest + tf.math.log(tf.exp(from_batch - highest) + tf.exp(from_others - highest))
         return total - tf.math.log(tf.cast(batch_size + negatives, tf.float32))
+
+    def _log_others(self, candidate_row: tf.Tensor) -> tf.Tensor | float:
+        """Return log of how often each candidate is drawn besides the batch's own items, scalar or `[candidates]`."""
+        uniform = self._objective.uniform_negatives
+        if self._expected_hard is None:
+            return math.log(uniform) - math.log(self._item_count)
+        return tf.math.log(uniform / self._item_count + tf.gather(self._expected_hard, candidate_row))
 
     def _frequency(self, prepared: Prepared, batch_size: int) -> CountedFrequency | StreamingFrequency:
         counts = prepared.item_counts

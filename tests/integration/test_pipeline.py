@@ -215,7 +215,7 @@ def test_data_that_changed_is_not_mixed_with_old_checkpoints(block_world, tmp_pa
     assert pipeline.train(run, tmp_path / "work", tmp_path / "releases") == first
     met = pq.read_table(data / "interactions.parquet")
     pq.write_table(met.slice(0, 500), data / "interactions.parquet")
-    with pytest.raises(DataError, match="differs in the files that source reads"):
+    with pytest.raises(DataError, match="differs in the files that it reads"):
         pipeline.train(run, tmp_path / "work", tmp_path / "releases")
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from recsys import config, pipeline, reformulation
 from recsys.cli import app
 from recsys.data.mined import Mined
+from recsys.data.prepare import prepare
 from recsys.errors import DataError, RecsysError, RequestError, SettingError, StorageError
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
@@ -98,6 +99,13 @@ def test_part(world) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def train_part(world) -> Path:
+    path = world.work / "wide" / "mined-train.arrow"
+    world.call("mine", world.release.folder, "--part", "train", "-k", 5, "--set", "evaluation.exclude_seen=false")
+    return path
+
+
 def released(printed: str) -> Release:
     (line,) = (line for line in printed.splitlines() if line.startswith("release: "))
     return open_release(Path(line.removeprefix("release: ")))
@@ -144,6 +152,31 @@ def test_the_two_parts_ask_for_other_items(validation, test_part):
     both = wanted[0].keys() & wanted[1].keys()
     assert len(both) > 500
     assert not any(wanted[0][user] & wanted[1][user] for user in both)
+
+
+def test_a_training_query_finds_none_of_its_training_items_whatever_is_shown_in_evaluation(world, train_part):
+    run = config.load(world.release.folder / "run.toml")
+    mined, prepared = Mined.read(train_part), prepare(run, world.work / "wide" / "prepared")
+    positives = prepared.positives("train")
+    assert mined.case_ids.to_pylist() == prepared.queries["query_id"].to_pylist()
+    for place, found in enumerate(mined.first.item_rows):
+        assert set(mined.relevant[place]) == set(positives[place])
+        assert len(set(found) - {NO_ROW}) == 5
+        assert not set(found) & set(positives[place])
+
+
+def test_a_run_trains_with_the_hard_negatives_that_were_mined_for_it(world, train_part, tmp_path):
+    section = {"kind": "sampled_softmax", "hard_negatives": {"file": str(train_part), "per_query": 2}}
+    run = config.from_tables(tables_of(world.data, name="harder", objective=section))
+    release = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    assert config.load(release.folder / "run.toml").objective.hard_negatives.per_query == 2
+    vectors, plain = (np.load(each.folder / "item_embeddings.npy") for each in (release, world.release))
+    assert np.abs(vectors - plain).max() > 0.01
+
+    # the file decides the weights, so that a run of this name does not go on with another
+    Mined.read(train_part).write(train_part)
+    with pytest.raises(DataError, match="differs in the files that it reads"):
+        pipeline.train(run, tmp_path / "work", tmp_path / "releases")
 
 
 def test_mining_goes_on_after_an_interruption(world, validation, tmp_path):
@@ -316,8 +349,14 @@ def test_a_file_that_is_no_feedback_is_refused(world):
 
 
 def test_an_unknown_part_is_refused(world):
-    with pytest.raises(SettingError, match=r"^--part: got 'train', expected validation or test\. The towers have seen"):
-        raise world.refused("mine", world.release.folder, "--part", "train")
+    with pytest.raises(SettingError, match=r"^--part: got 'tests', expected validation, test or train\.$"):
+        raise world.refused("mine", world.release.folder, "--part", "tests")
+
+
+def test_first_results_of_training_queries_teach_no_reformulator_and_judge_none(world, train_part):
+    for word in ("train", "eval"):
+        with pytest.raises(DataError, match=r"got first results of training queries, expected those of queries whose"):
+            raise world.refused("reformulate", word, world.release.folder, train_part)
 
 
 def reordered(folder: Path) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import tomli_w
 
+from recsys import config
+from recsys.data.prepare import prepare
+from tests.mined import mined_for_training
 from tests.worlds import block_run
 
 LONG = {
@@ -60,7 +63,9 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
 )
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(number, code, changes, block_world, tmp_path):
     run_file, killed = tmp_path / "long.toml", tmp_path / "killed"
-    tables = block_run(block_world, training=LONG, objective=OBJECTIVE, tower=TOWER, **changes)
+    mined_for_training(prepare(config.from_tables(block_run(block_world)), tmp_path / "data")).write(tmp_path / "mined")
+    objective = OBJECTIVE | {"hard_negatives": {"file": str(tmp_path / "mined"), "per_query": 2}}
+    tables = block_run(block_world, training=LONG, objective=objective, tower=TOWER, **changes)
     run_file.write_text(tomli_w.dumps(tables))
 
     process = start(run_file, killed)

@@ -11,10 +11,10 @@ import pytest
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.batches import TrainingBatches
 from recsys.data.prepare import Prepared, prepare
 from recsys.stack import tf
-from recsys.training.loop import compiled, fit, train_steps
+from recsys.training.loop import compiled, fit, train_steps, training_batches
+from tests.mined import mined_for_training
 from tests.worlds import block_run
 
 
@@ -27,12 +27,8 @@ def with_training(run: Run, **changes: object) -> Run:
     return dataclasses.replace(run, training=dataclasses.replace(run.training, **changes))
 
 
-def batches(prepared: Prepared, run: Run) -> TrainingBatches:
-    return TrainingBatches(prepared, run, uniform_negatives=run.objective.uniform_negatives, mask_positives=True)
-
-
 def losses(prepared: Prepared, run: Run) -> list[float]:
-    made = batches(prepared, run)
+    made = training_batches(run, prepared)
     tf.keras.utils.set_random_seed(run.seed)
     return [float(loss) for loss in train_steps(compiled(run, prepared, made), made)]
 
@@ -68,7 +64,7 @@ def test_without_patience_the_run_goes_to_its_end(prepared, block_settings, tmp_
 def test_without_validation_cases_the_last_weights_stay(prepared, block_settings, tmp_path):
     fitted = fit(with_training(block_settings, epochs=2), prepared, tmp_path, None)
     assert fitted.validations == ()
-    assert fitted.steps == batches(prepared, with_training(block_settings, epochs=2)).steps
+    assert fitted.steps == training_batches(with_training(block_settings, epochs=2), prepared).steps
 
 
 def test_the_run_can_be_watched_in_tensorboard(prepared, block_settings, tmp_path: Path):
@@ -119,7 +115,7 @@ def test_the_second_task_can_be_watched_in_tensorboard(prepared, block_world, tm
 def test_the_learning_rate_follows_its_schedule(schedule, step, share, prepared, block_world):
     training = {"epochs": 4, "batch_size": 64, "learning_rate": 0.1, "schedule": schedule}
     run = config.from_tables(block_run(block_world, training=training))
-    made = batches(prepared, run)
+    made = training_batches(run, prepared)
     # 600 interactions in batches of 64 are 9 steps an epoch
     assert made.steps == 36
     model = compiled(run, prepared, made)
@@ -131,7 +127,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, step, share, prepared,
 def test_clipping_bounds_the_step(prepared, block_settings):
     def moved(**changes: object) -> float:
         run = with_training(block_settings, optimizer="sgd", learning_rate=1.0, **changes)
-        made = batches(prepared, run)
+        made = training_batches(run, prepared)
         tf.keras.utils.set_random_seed(1)
         model = compiled(run, prepared, made)
         before = [variable.numpy() for variable in model.trainable_variables]
@@ -155,7 +151,7 @@ def test_bfloat16_trains_and_keeps_float32_weights(prepared, block_settings):
 def test_every_correction_trains_with_uniform_negatives_and_a_learned_temperature(logq, prepared, block_world):
     objective = {"kind": "sampled_softmax", "logq": logq, "uniform_negatives": 16, "learned_temperature": True}
     run = config.from_tables(block_run(block_world, objective=objective))
-    made = batches(prepared, run)
+    made = training_batches(run, prepared)
     model = compiled(run, prepared, made)
     start = float(model.temperature)
     seen = [float(loss) for loss in train_steps(model, made)]
@@ -166,7 +162,7 @@ def test_every_correction_trains_with_uniform_negatives_and_a_learned_temperatur
 def test_the_mixture_probability_is_the_share_of_each_item_among_the_drawn_candidates(prepared, block_world):
     objective = {"kind": "sampled_softmax", "uniform_negatives": 64}
     run = config.from_tables(block_run(block_world, objective=objective))
-    made = batches(prepared, run)
+    made = training_batches(run, prepared)
     model = compiled(run, prepared, made)
     rows = np.arange(40, dtype=np.int32)
     log_q = model._log_q(tf.constant(rows), tf.constant(64)).numpy()
@@ -178,8 +174,32 @@ def test_the_mixture_probability_is_the_share_of_each_item_among_the_drawn_candi
     np.testing.assert_allclose(seen, np.exp(log_q), atol=0.012)
 
 
+@pytest.mark.parametrize("uniform", [0, 32])
+def test_the_mixture_probability_counts_hard_negatives_too(uniform, prepared, block_world, tmp_path):
+    mined_for_training(prepared).write(tmp_path / "mined.arrow")
+    hard = {"file": str(tmp_path / "mined.arrow"), "per_query": 2}
+    objective = {"kind": "sampled_softmax", "uniform_negatives": uniform, "hard_negatives": hard}
+    run = config.from_tables(block_run(block_world, objective=objective))
+    made = training_batches(run, prepared)
+    rows = np.arange(40, dtype=np.int32)
+    log_q = compiled(run, prepared, made)._log_q(tf.constant(rows), tf.constant(64)).numpy()
+    drawn = np.concatenate([made.batch(step)["candidate_row"] for step in range(made.steps)])
+    assert len(drawn) == made.steps * (64 + uniform + 64 * 2)
+    assert np.exp(log_q).sum() == pytest.approx(1, rel=1e-4)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=40) / len(drawn), np.exp(log_q), atol=0.012)
+
+
+def test_a_run_trains_with_hard_negatives(prepared, block_world, tmp_path):
+    mined_for_training(prepared).write(tmp_path / "mined.arrow")
+    hard = {"file": str(tmp_path / "mined.arrow")}
+    run = config.from_tables(block_run(block_world, objective={"kind": "sampled_softmax", "hard_negatives": hard}))
+    fitted = fit(run, prepared, tmp_path / "training", lambda model: 0.5)
+    seen = [look.loss for look in fitted.validations]
+    assert seen[-1] < seen[0]
+
+
 def test_a_history_reads_the_table_of_the_item_ids(block_world, prepared):
     run = config.from_tables(block_run(block_world))
-    model = compiled(run, prepared, batches(prepared, run))
+    model = compiled(run, prepared, training_batches(run, prepared))
     # 40 item ids, 1 bucket and 'missing', 8 wide: the history reads the item ids' table, so it is there once
     assert [tuple(variable.shape) for variable in model.trainable_variables].count((42, 8)) == 1
