@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
-from recsys.errors import SettingError, describe
 from recsys.export.release import find
 from recsys.files import write_atomically
 from recsys.retrieval import Retriever
+from serving.endings import check_port_file, stop_on_signals, stop_with_parent
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
@@ -34,17 +32,13 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         MissingError: no such release.
         ReleaseError: the release is damaged, mixed, or does not answer its golden queries.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stopping = stop_on_signals()
+    if settings.port_is_shared:
+        stop_with_parent(stopping)
     logger = make_logger(sys.stderr.buffer)
     release_folder = find(folder, name)
-    if port_file is not None and not port_file.parent.is_dir():
-        raise SettingError(describe("--port-file", str(port_file), "a file in an existing folder"))
+    check_port_file(port_file)
     server = Server(settings, logger)
-    if port_file is not None:
-        # One left by a server that was killed would name a port where nobody answers.
-        port_file.unlink(missing_ok=True)
     try:
         started = time.perf_counter()
         retriever = Retriever.load(release_folder)

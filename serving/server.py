@@ -9,13 +9,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from recsys.errors import SettingError, describe
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.runtime.current_release import CurrentRelease
 from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
-from serving.settings import ServerSettings, address
+from serving.settings import ServerSettings, address, address_taken
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
@@ -43,8 +42,8 @@ class Server:
             ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="call"),
             interceptors=interceptors(logger, sessions.threads),
             options=[
-                # Two servers on one port would share its calls without a word.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port share its calls without a word: only where that is meant.
+                ("grpc.so_reuseport", int(settings.port_is_shared)),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
             ],
@@ -59,10 +58,7 @@ class Server:
         except RuntimeError:
             self.port = 0
         if not self.port:
-            advice = "Stop what listens there, or take another port (0 for a free one)."
-            raise SettingError(
-                describe("server.port", settings.address, "an address to listen on that is free", advice)
-            )
+            raise address_taken(settings)
         self._server.start()
 
     @property

@@ -20,6 +20,9 @@ class ServerSettings:
     Attributes:
         host: address to listen on; the default is reachable from this machine only.
         port: TCP port; 0 takes a free one, which is printed and written to the port file.
+        processes: whole servers that share the port, one after the other in the kernel's choice, each with the release
+            mapped and the threads below. More than there are cores bring nothing.
+        port_is_shared: set for such a process by the one that started it; it then stops when that one is gone.
         worker_threads: calls that are worked on at the same time.
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
         max_k: most items for each query.
@@ -36,6 +39,8 @@ class ServerSettings:
 
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(50051, ge=0, le=65535)
+    processes: int = Field(1, ge=1, le=256)
+    port_is_shared: bool = False
     worker_threads: int = Field(4, ge=1, le=256)
     drain_s: float = Field(10.0, ge=0, allow_inf_nan=False)
     max_k: int = Field(1000, ge=1)
@@ -72,6 +77,12 @@ def load(
         raise SettingError(describe("--settings", str(path), "a TOML file of server settings"))
     tables = config.tables_of(path) if path is not None else {}
     return parse(ServerSettings, config.overridden(tables | dict(given or {}), overrides), "server")
+
+
+def address_taken(settings: ServerSettings) -> SettingError:
+    """Return the error of an address that cannot be listened on."""
+    advice = "Stop what listens there, or take another port (0 for a free one)."
+    return SettingError(describe("server.port", settings.address, "an address to listen on that is free", advice))
 
 
 def address(host: str, port: int) -> str:

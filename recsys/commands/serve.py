@@ -20,8 +20,12 @@ def command(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Serve a release until SIGTERM or SIGINT; ready once its golden queries are answered as written."""
-    from serving import settings
-    from serving.bootstrap import serve
+    from serving.settings import load
 
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    serve(folder, settings.load(settings_file, overrides, given), name=name, port_file=port_file)
+    settings = load(settings_file, overrides, given)
+    if settings.processes > 1:
+        from serving.supervisor import supervise as serve
+    else:
+        from serving.bootstrap import serve
+    serve(folder, settings, name=name, port_file=port_file)

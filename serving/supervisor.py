@@ -1,0 +1,191 @@
+"""Several worker processes behind one port: started together, replaced when one dies, drained together."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from recsys.errors import RecsysError
+from recsys.export.release import find
+from recsys.files import write_atomically
+from recsys.registry import plain
+from serving.endings import check_port_file, stop_on_signals
+from serving.logs import make_logger
+from serving.settings import ServerSettings, address, address_taken
+
+POLL_S = 0.1
+STABLE_S = 60.0
+"""A worker that has lived so long is replaced at once when it dies."""
+LONGEST_PAUSE_S = 10.0
+KILL_AFTER_S = 10.0
+"""Seconds beyond `drain_s` after which a worker that does not stop is killed."""
+
+
+@dataclass
+class _Worker:
+    """One place in the group.
+
+    Attributes:
+        number: of the place, from 0.
+        port_file: where its process says that it is ready.
+        process: that runs at the moment.
+        started: when, in `time.monotonic` seconds.
+        deaths: in a row, without a stable life in between.
+        due: when the next process may start.
+    """
+
+    number: int
+    port_file: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    deaths: int = 0
+    due: float = field(default=0.0)
+
+
+def supervise(folder: Path, settings: ServerSettings, *, name: str = "", port_file: Path | None = None) -> None:
+    """Serve a release with several processes until SIGTERM or SIGINT.
+
+    Args:
+        folder: a release, or a folder of releases.
+        settings: of each server; `processes` says how many.
+        name: a label, release name or fingerprint where the folder holds several.
+        port_file: gets the real port as text once every process serves; removed at the end.
+
+    Raises:
+        SettingError: the port is taken.
+        MissingError: no such release.
+        RecsysError: a process could not start.
+    """
+    stopping = stop_on_signals()
+    find(folder, name)
+    check_port_file(port_file)
+    group = Supervisor(folder, settings, name, make_logger(sys.stderr.buffer))
+    try:
+        group.run(stopping, port_file)
+    finally:
+        if port_file is not None:
+            port_file.unlink(missing_ok=True)
+        group.stop()
+
+
+class Supervisor:
+    """Keeps `settings.processes` servers running on one port, which the kernel shares out among them by connection.
+
+    Each worker is a whole server that maps the same release files. This process loads no release and answers no call.
+
+    Args:
+        folder: a release, or a folder of releases.
+        settings: of each server.
+        name: a label, release name or fingerprint where the folder holds several.
+        logger: a structlog logger.
+
+    Raises:
+        SettingError: the address is taken, or not one of this machine.
+    """
+
+    def __init__(self, folder: Path, settings: ServerSettings, name: str, logger: Any) -> None:
+        self._logger, self._settings = logger, settings
+        self._socket, self.port = _reserve(settings)
+        self._scratch = tempfile.TemporaryDirectory(prefix="recsys-serve-")
+        scratch = Path(self._scratch.name)
+        tables = plain(settings) | {"port": self.port, "processes": 1, "port_is_shared": True}
+        file = scratch / "settings.toml"
+        write_atomically(file, tomli_w.dumps(tables))
+        self._command = [sys.executable, "-m", "serving", str(folder), "--release", name, "--settings", str(file)]
+        self._workers = [_Worker(number, scratch / f"{number}.port") for number in range(settings.processes)]
+
+    @property
+    def address(self) -> str:
+        """Host and the real port."""
+        return address(self._settings.host, self.port)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker has said that it serves."""
+        return all(worker.port_file.exists() for worker in self._workers)
+
+    def run(self, stopping: threading.Event, port_file: Path | None) -> None:
+        """Keep the workers running until told to stop.
+
+        Args:
+            stopping: ends it.
+            port_file: gets the real port as text once every worker serves.
+
+        Raises:
+            RecsysError: a worker could not start before the group was ever ready; what it said is in the log.
+        """
+        was_ready = False
+        while not stopping.is_set():
+            for worker in self._workers:
+                self._look_after(worker, was_ready)
+            if not was_ready and self.is_ready:
+                was_ready = True
+                if port_file is not None:
+                    write_atomically(port_file, f"{self.port}\n")
+                self._logger.info("serving", address=self.address, processes=len(self._workers))
+            stopping.wait(POLL_S)
+
+    def stop(self) -> None:
+        """Let every worker drain, kill those that do not, and give the port back."""
+        running = [worker.process for worker in self._workers if worker.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self._settings.drain_s + KILL_AFTER_S
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._logger.error("worker killed", pid=process.pid)
+                process.kill()
+                process.wait()
+        self._socket.close()
+        self._scratch.cleanup()
+
+    def _look_after(self, worker: _Worker, was_ready: bool) -> None:
+        now = time.monotonic()
+        if worker.process is not None and worker.process.poll() is not None:
+            code, lived_s = worker.process.returncode, now - worker.started
+            self._logger.error("worker died", worker=worker.number, exit_code=code, lived_s=round(lived_s, 3))
+            if not was_ready:
+                raise RecsysError(f"worker {worker.number} ended with exit code {code} before it served; see its log.")
+            worker.process = None
+            worker.port_file.unlink(missing_ok=True)
+            worker.deaths = 0 if lived_s > STABLE_S else worker.deaths + 1
+            worker.due = now + (min(2.0**worker.deaths * POLL_S, LONGEST_PAUSE_S) if worker.deaths else 0.0)
+        if worker.process is None and now >= worker.due:
+            # A signal of the terminal reaches the supervisor alone, which then ends its workers in order. However it
+            # ends itself, its end of the pipe closes and tells them.
+            worker.process = subprocess.Popen(
+                [*self._command, "--port-file", str(worker.port_file)], stdin=subprocess.PIPE, start_new_session=True
+            )
+            worker.started = now
+
+
+def _reserve(settings: ServerSettings) -> tuple[socket.socket, int]:
+    """Return a socket that holds the port without listening, and the port; workers bind it beside that."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without sharing, so that another server on this port is found.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((settings.host, settings.port))
+        port = probe.getsockname()[1]
+    except OSError:
+        raise address_taken(settings) from None
+    finally:
+        probe.close()
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((settings.host, port))
+    return held, port

@@ -1,0 +1,96 @@
+"""Several server processes behind one port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from recsys.types import Query
+from serving.client import Client
+from tests.e2e.test_process import lines_of
+
+AT_MOST_S = 120
+
+
+def wait_until(reached: Callable[[], bool], group: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + AT_MOST_S
+    while not reached():
+        assert group.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.05)
+
+
+def workers_of(group: subprocess.Popen[bytes]) -> list[int]:
+    children = Path(f"/proc/{group.pid}/task/{group.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        # A process that has ended may still stand there as a zombie until its new parent asks for it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_them(block_release, tmp_path):
+    # given: two workers on one port
+    command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
+    with (tmp_path / "log").open("wb") as log:
+        group = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stdout=log, stderr=log)
+    try:
+        wait_until((tmp_path / "port").exists, group, tmp_path)
+        port = int((tmp_path / "port").read_text())
+        first, second = workers_of(group)
+        with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
+            assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
+
+        # when one is killed, then another takes its place, and calls are answered meanwhile and afterwards
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(set(workers_of(group)) - {first, second}) == 1, group, tmp_path)
+        with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
+            assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
+        (died,) = (line for line in lines_of(tmp_path) if line["event"] == "worker died")
+        assert died["exit_code"] == -signal.SIGKILL
+
+        # when the one that started them is killed, then they end, too
+        left = workers_of(group)
+        group.kill()
+        group.wait()
+        deadline = time.monotonic() + AT_MOST_S
+        while not all(is_gone(pid) for pid in left):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        group.kill()
+        group.wait()
+
+
+def test_sigterm_ends_all_workers_well(block_release, tmp_path):
+    command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
+    with (tmp_path / "log").open("wb") as log:
+        group = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stdout=log, stderr=log)
+    try:
+        wait_until((tmp_path / "port").exists, group, tmp_path)
+        group.send_signal(signal.SIGTERM)
+        assert group.wait(AT_MOST_S) == 0
+        events = [line["event"] for line in lines_of(tmp_path)]
+        assert events.count("stopped") == 2
+        assert "worker killed" not in events
+        assert not (tmp_path / "port").exists()
+    finally:
+        group.kill()
+        group.wait()
+
+
+def test_a_release_that_no_worker_can_serve_is_told_once(tmp_path):
+    command = [sys.executable, "-m", "serving", str(tmp_path / "nothing"), "--port", "0", "--set", "processes=2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=AT_MOST_S, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("nothing") == 1
+    assert "Traceback" not in done.stderr
