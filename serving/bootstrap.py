@@ -6,15 +6,19 @@ import signal
 import sys
 import threading
 import time
+from io import FileIO
 from pathlib import Path
 
 from recsys.errors import SettingError, describe
 from recsys.export.release import find
 from recsys.files import write_atomically
 from recsys.retrieval import Retriever
-from serving.logs import make_logger
+from serving.logs import BackgroundFile, make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
+
+LAST_LINES_S = 2.0
+"""Time that the last log lines get to be read."""
 
 
 def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: Path | None = None) -> None:
@@ -37,11 +41,14 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    logger = make_logger(sys.stderr.buffer)
     release_folder = find(folder, name)
     if port_file is not None and not port_file.parent.is_dir():
         raise SettingError(describe("--port-file", str(port_file), "a file in an existing folder"))
+    # Its own descriptor, without the buffer that everything else in the process shares and could block on.
+    log = BackgroundFile(FileIO(sys.stderr.fileno(), "w", closefd=False), settings.telemetry.max_log_lines)
+    logger = make_logger(log)
     server = Server(settings, logger)
+    server.observation.watch(log_drops=lambda: log.dropped)
     if port_file is not None:
         # One left by a server that was killed would name a port where nobody answers.
         port_file.unlink(missing_ok=True)
@@ -49,7 +56,8 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         started = time.perf_counter()
         retriever = Retriever.load(release_folder)
         retriever.warm()
-        server.install(retriever)
+        load_s = round(time.perf_counter() - started, 3)
+        server.install(retriever, load_s)
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
         logger.info(
@@ -57,7 +65,8 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
             address=server.address,
             release=retriever.release.name,
             fingerprint=retriever.release.fingerprint,
-            load_s=round(time.perf_counter() - started, 3),
+            load_s=load_s,
+            **({"metrics": server.observation.metrics_address} if server.observation.metrics_address else {}),
         )
         stopping.wait()
         logger.info("draining", drain_s=settings.drain_s)
@@ -65,4 +74,5 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         if port_file is not None:
             port_file.unlink(missing_ok=True)
         server.stop()
-    logger.info("stopped")
+        logger.info("stopped")
+        log.close(LAST_LINES_S)
