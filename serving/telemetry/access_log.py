@@ -40,8 +40,9 @@ def line_of(call: Call, ended_s: float) -> bytes:
     trace = f', "trace_id": "{call.trace_id}"' if call.trace_id else ""
     ended = f"{_second(int(ended_s))}.{int(ended_s % 1 * 1e6):06d}Z"
     return (
-        f'{{"timestamp": "{ended}", "level": "info", "event": "call", "method": "{call.method}", "code": "{call.code}", '
-        f'"duration_ms": {call.duration_s * 1000:.3f}, "request_id": {quoted(call.request_id)}{release}{trace}}}'
+        f'{{"timestamp": "{ended}", "level": "info", "event": "call", "method": "{call.method}", '
+        f'"code": "{call.code}", "duration_ms": {call.duration_s * 1000:.3f}, "request_id": {quoted(call.request_id)}'
+        f"{release}{trace}}}"
     ).encode()
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import io
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -370,3 +371,31 @@ def test_a_check_of_a_service_that_does_not_exist_is_not_found():
         with pytest.raises(grpc.RpcError) as refused:
             check(health_pb2.HealthCheckRequest(service="none"), timeout=10)
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def top(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recsys.cli", "top", *words]
+    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_top_shows_what_happened_between_two_looks():
+    with measured(ExactRetriever(), recall_rate=1.0) as (_, metrics, client):
+        client.nearest_items(Query(vector=EAST), k=1)
+        eventually(lambda: value(metrics, "recsys_live_recall_count") == 1)
+        done = top(metrics, "--once", "--every", "0.1")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in done.stdout.splitlines() if "│" in line]
+    assert ["ready", "yes"] in rows
+    assert ["NearestItems", "0.0", "0.0", "-", "-"] in rows  # none since the first look
+    assert ["OK", "0.0", "1"] in rows
+    assert ["exact-0123456789ab", "brute_force", "4", "0.0", "-", "1.0000", "1.0000"] in rows
+
+
+def test_top_says_in_one_sentence_that_nobody_answers_or_somebody_else_does():
+    with running(ExactRetriever()) as server:
+        for address in ("127.0.0.1:1", "nonsense:", server.address):
+            done = top(address, "--once")
+            assert done.returncode == 2
+            assert address in done.stderr
+            assert "Traceback" not in done.stderr
