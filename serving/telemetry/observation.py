@@ -38,34 +38,35 @@ class Observation:
         self.around: Callable[[str, grpc.ServicerContext], AbstractContextManager[None]] | None = None
         self.metrics_address = ""
         self._metrics: Any = None
-        self._opened = ExitStack()
-        if settings.metrics_port is not None or settings.metrics_folder is not None:
-            self._measure(settings)
-        if settings.traces_endpoint:
-            from serving.telemetry.tracing import Tracing
+        with ExitStack() as opened:
+            if settings.metrics_port is not None or settings.metrics_folder is not None:
+                self._measure(settings, opened)
+            if settings.traces_endpoint:
+                from serving.telemetry.tracing import Tracing
 
-            tracing = Tracing(settings.traces_endpoint, settings.traces_rate)
-            self._opened.callback(tracing.close)
-            self.around = tracing.around
+                tracing = Tracing(settings.traces_endpoint, settings.traces_rate, logger)
+                opened.callback(tracing.close)
+                self.around = tracing.around
+            self._opened = opened.pop_all()
 
-    def _measure(self, settings: TelemetrySettings) -> None:
+    def _measure(self, settings: TelemetrySettings, opened: ExitStack) -> None:
         from serving.telemetry.metrics import Metrics
 
         self._metrics = metrics = Metrics(settings.metrics_folder)
-        self._opened.callback(metrics.close)
+        opened.callback(metrics.close)
         metrics.watch(running=self.running)
         self.observers.append(metrics.observe)
         if settings.metrics_port is not None:
             from serving.telemetry.exposition import expose
 
             exposition = expose(metrics, settings)
-            self._opened.callback(exposition.close)
+            opened.callback(exposition.close)
             self.metrics_address = exposition.address
         if settings.recall_rate:
             from serving.telemetry.shadow import ShadowSearch
 
             shadow = ShadowSearch(metrics, settings.recall_rate)
-            self._opened.callback(shadow.close)
+            opened.callback(shadow.close)
             self.observers.append(shadow.observe)
 
     def watch(self, **levels: Callable[[], int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -15,6 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from recsys.stages import watch
+from serving.logs import Logger
 from serving.telemetry import calls
 
 EXPORT_S = 2.0
@@ -31,9 +33,12 @@ class Tracing:
     Args:
         endpoint: of an OTLP collector, such as `http://127.0.0.1:4317`; https is verified.
         rate: share of calls without `traceparent` that are traced, 0..1.
+        logger: gets what OpenTelemetry has to say, such as that nobody collects.
     """
 
-    def __init__(self, endpoint: str, rate: float) -> None:
+    def __init__(self, endpoint: str, rate: float, logger: Logger) -> None:
+        self._complaints = _Complaints(logger)
+        logging.getLogger("opentelemetry").addHandler(self._complaints)
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(rate)),
             resource=Resource.create({"service.name": "recsys"}),
@@ -78,7 +83,17 @@ class Tracing:
     def close(self) -> None:
         """Send what is left, for at most `EXPORT_S`."""
         self._provider.shutdown()
+        logging.getLogger("opentelemetry").removeHandler(self._complaints)
 
     def _stages_of(self, span: Span) -> Callable[[str], AbstractContextManager[Span]]:
         parent = set_span_in_context(span)
         return lambda name: self._tracer.start_as_current_span(name, parent, record_exception=False)
+
+
+class _Complaints(logging.Handler):
+    def __init__(self, logger: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logger.warning("tracing", reason=record.getMessage())

@@ -314,10 +314,16 @@ def test_a_traced_call_has_a_span_and_its_stages_have_spans_below_it(block_relea
 
 def test_a_collector_that_is_not_there_holds_nothing_up():
     telemetry = {"traces_endpoint": "http://127.0.0.1:1", "traces_rate": 1.0}
-    with running(ExactRetriever(), telemetry=telemetry) as server, Client(server.address, timeout_s=5.0) as client:
+    log = io.BytesIO()
+    with (
+        running(ExactRetriever(), log=log, telemetry=telemetry) as server,
+        Client(server.address, timeout_s=5.0) as client,
+    ):
         assert client.nearest_items(Query(vector=EAST), k=1).item_ids == ("a",)
         started = time.monotonic()
     assert time.monotonic() - started < 15
+    # what OpenTelemetry says of it is a line like every other
+    assert {json.loads(line)["event"] for line in log.getvalue().splitlines()} == {"call", "tracing"}
 
 
 def test_a_reader_that_never_empties_the_pipe_of_the_log_does_not_stall_the_calls(block_release, tmp_path):
