@@ -94,12 +94,8 @@ def _releases(change: Change) -> Table:
     table = Table(title="releases", title_justify="left")
     for name in ("release", "index", "items", "calls/s", "recall", "since start", "certified"):
         table.add_column(name, justify="left" if name in ("release", "index") else "right")
-    for has, loaded in sorted(
-        change.after.values.get("recsys_release_info", {}).items(), key=lambda each: sorted(each[0])
-    ):
-        if not loaded:
-            continue
-        labels = dict(has)
+    held = change.after.values.get("recsys_release_info", {})
+    for labels in (dict(has) for has, loaded in held.items() if loaded):
         release = labels["release"]
         samples = change.after.total("recsys_live_recall_count", release=release)
         recall = change.after.total("recsys_live_recall_sum", release=release) / samples if samples else math.nan

@@ -87,7 +87,10 @@ class Tracing:
 
     def _stages_of(self, span: Span) -> Callable[[str], AbstractContextManager[Span]]:
         parent = set_span_in_context(span)
-        return lambda name: self._tracer.start_as_current_span(name, parent, record_exception=False)
+        # Without what was raised: its text may quote the request.
+        return lambda name: self._tracer.start_as_current_span(
+            name, parent, record_exception=False, set_status_on_exception=False
+        )
 
 
 class _Complaints(logging.Handler):
