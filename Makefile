@@ -46,7 +46,7 @@ proto: $(VENV)/.dev ## Generate serving/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/serving/v1/*.proto
 
 lock: $(VENV)/.uv ## Write requirements/*.txt anew: pinned versions with hashes
-	for extra in demo dev bench; do \
+	for extra in serve demo dev bench; do \
 	  $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.11 --extra $$extra \
 	    --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-emit-package twintower-recsys \
 	    --output-file requirements/$$extra.txt pyproject.toml || exit 1; \

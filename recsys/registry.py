@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -111,6 +112,10 @@ def _line(cls: type, detail: Any, where: str) -> str:
     path = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner = where or "the run file"
+        for section in detail["loc"][:-1]:
+            inner = typing.get_type_hints(cls).get(section)
+            if dataclasses.is_dataclass(inner):
+                owner, cls = f"{owner}.{section}", inner
         known = [field.name for field in dataclasses.fields(cls)]
         return f"{owner}: {unknown('setting', str(detail['loc'][-1]), known)}"
     rule = detail["msg"]

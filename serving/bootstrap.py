@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from io import FileIO
 from pathlib import Path
 
 from recsys.export.release import find
 from recsys.files import write_atomically
 from recsys.retrieval import Retriever
 from serving.endings import check_port_file, stop_on_signals, stop_with_parent
-from serving.logs import make_logger
+from serving.logs import BackgroundFile, make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
+
+LAST_LINES_S = 2.0
+"""Time that the last log lines get to be read."""
 
 
 def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: Path | None = None) -> None:
@@ -35,15 +39,19 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     stopping = stop_on_signals()
     if settings.port_is_shared:
         stop_with_parent(stopping)
-    logger = make_logger(sys.stderr.buffer)
     release_folder = find(folder, name)
     check_port_file(port_file)
+    # Its own descriptor, without the buffer that everything else in the process shares and could block on.
+    log = BackgroundFile(FileIO(sys.stderr.fileno(), "w", closefd=False), settings.telemetry.max_log_lines)
+    logger = make_logger(log)
     server = Server(settings, logger)
+    server.observation.watch(log_drops=lambda: log.dropped)
     try:
         started = time.perf_counter()
         retriever = Retriever.load(release_folder)
         retriever.warm()
-        server.install(retriever)
+        load_s = round(time.perf_counter() - started, 3)
+        server.install(retriever, load_s)
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
         logger.info(
@@ -51,7 +59,8 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
             address=server.address,
             release=retriever.release.name,
             fingerprint=retriever.release.fingerprint,
-            load_s=round(time.perf_counter() - started, 3),
+            load_s=load_s,
+            **({"metrics": server.observation.metrics_address} if server.observation.metrics_address else {}),
         )
         stopping.wait()
         logger.info("draining", drain_s=settings.drain_s)
@@ -59,4 +68,5 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         if port_file is not None:
             port_file.unlink(missing_ok=True)
         server.stop()
-    logger.info("stopped")
+        logger.info("stopped")
+        log.close(LAST_LINES_S)

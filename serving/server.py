@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
+from serving.logs import Logger
 from serving.runtime.current_release import CurrentRelease
+from serving.runtime.readiness import Readiness
 from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address, address_taken
+from serving.telemetry.observation import Observation
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
@@ -26,21 +28,26 @@ class Server:
 
     Args:
         settings: where to listen and what to allow.
-        logger: a structlog logger.
+        logger: gets a line a call.
 
     Raises:
-        SettingError: the address is taken, or not one of this machine.
+        SettingError: the address is taken, or not one of this machine; the one of the metrics likewise.
+
+    Attributes:
+        observation: what it tells of itself.
     """
 
-    def __init__(self, settings: ServerSettings, logger: Any) -> None:
+    def __init__(self, settings: ServerSettings, logger: Logger) -> None:
         self._settings = settings
         self._current = CurrentRelease()
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
-        self._health = health.HealthServicer()
-        self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.observation = Observation(settings.telemetry, logger)
+        self._readiness = Readiness([SERVICE], self.observation.ready)
+        threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
+        self.observation.watch(queue=threads.waiting)
         self._server = grpc.server(
-            ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="call"),
-            interceptors=interceptors(logger, sessions.threads),
+            threads,
+            interceptors=interceptors(logger, self.observation, sessions.threads),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
@@ -51,13 +58,14 @@ class Server:
         pb_grpc.add_RecommendationServiceServicer_to_server(
             RecommendationServicer(self._current, sessions, settings), self._server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
             self.port = self._server.add_insecure_port(settings.address)
         except RuntimeError:
             self.port = 0
         if not self.port:
+            self.observation.close()
             raise address_taken(settings)
         self._server.start()
 
@@ -66,16 +74,27 @@ class Server:
         """Host and the real port."""
         return address(self._settings.host, self.port)
 
-    def install(self, retriever: Retriever) -> None:
-        """Answer from this release from now on, and say so to health checks."""
+    def install(self, retriever: Retriever, load_s: float = 0.0) -> None:
+        """Answer from this release from now on, and say so to health checks.
+
+        Args:
+            retriever: answers.
+            load_s: seconds that it took to load.
+        """
         self._current.install(retriever)
-        self._announce(health_pb2.HealthCheckResponse.SERVING)
+        self.observation.loaded(retriever.release, load_s)
+        self._readiness.say(SERVICE, True)
 
     def stop(self) -> None:
         """Report NOT_SERVING, take no new calls, let running ones end within `drain_s`, stop."""
-        self._health.enter_graceful_shutdown()
+        self._readiness.drain()
         self._server.stop(self._settings.drain_s).wait()
+        self.observation.close()
 
-    def _announce(self, status: int) -> None:
-        for service in ("", SERVICE):
-            self._health.set(service, status)
+
+class CallThreads(ThreadPoolExecutor):
+    """The threads that work on calls."""
+
+    def waiting(self) -> int:
+        """Return how many calls wait for one."""
+        return self._work_queue.qsize()

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys import config
 from recsys.errors import SettingError, describe
 from recsys.registry import parse, settings
+
+
+@settings()
+class TelemetrySettings:
+    """What a server tells of itself.
+
+    Attributes:
+        access_log_rate: share of calls that ended well which are logged, 0..1; of the others every one is.
+        max_log_lines: log lines that may wait for a slow reader; further ones are dropped and counted.
+        metrics_host: address that `/metrics` listens on; the default is reachable from this machine only.
+        metrics_port: its TCP port; 0 takes a free one, which is logged; not set: no port.
+        metrics_folder: where the worker processes of one server put their figures together, so that one port shows all
+            of them; empty it before they start. Not set: the environment's PROMETHEUS_MULTIPROC_DIR, or none.
+        recall_rate: share of queries that are searched again exactly to measure recall, 0..1; never takes more than a
+            twentieth of one core, and needs metrics.
+        traces_endpoint: where spans are sent by OTLP over gRPC, such as http://127.0.0.1:4317; empty: nowhere.
+        traces_rate: share of calls without `traceparent` that are traced, 0..1.
+    """
+
+    access_log_rate: float = Field(1.0, ge=0, le=1)
+    max_log_lines: int = Field(10_000, ge=1)
+    metrics_host: str = Field("127.0.0.1", min_length=1)
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    metrics_folder: Path | None = Field(default_factory=lambda: os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None)
+    recall_rate: float = Field(0.01, ge=0, le=1)
+    traces_endpoint: str = ""
+    traces_rate: float = Field(0.01, ge=0, le=1)
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _an_address(cls, endpoint: str) -> str:
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise ValueError("an address that begins with http:// or https://, or nothing")
+        return endpoint
 
 
 @settings()
@@ -35,6 +70,7 @@ class ServerSettings:
         max_session_s: seconds that one session may last, waiting included.
         max_feature_bytes: most bytes of one query's feature values, as sent.
         max_message_bytes: largest request; larger ones are refused before they are read.
+        telemetry: what it tells of itself, see [telemetry].
     """
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -53,6 +89,7 @@ class ServerSettings:
     max_session_s: float = Field(600.0, gt=0, allow_inf_nan=False)
     max_feature_bytes: int = Field(65_536, ge=1)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     @property
     def address(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.indexes._checks import checked_queries
+from recsys.stages import stage
 from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours
 
 BLOCK_QUERIES = 128
@@ -27,6 +28,7 @@ class ExactSearcher:
         """Hold the item vectors, `[items, dim]`, float32, finite; may be a memory map."""
         self.vectors = vectors
 
+    @stage("search")
     def search(self, queries: Float32, k: int) -> Neighbours:
         """Return the k largest inner products for each query.
 

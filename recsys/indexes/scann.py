@@ -17,6 +17,7 @@ from recsys.indexes._checks import checked_queries, checked_vectors
 from recsys.indexes._seal import opened, seal
 from recsys.registry import settings
 from recsys.stack import scann
+from recsys.stages import stage
 from recsys.types import NO_ROW, Float32, Neighbours
 
 CODEBOOK_ITEMS = 16
@@ -169,6 +170,7 @@ class ScannSearcher:
         self._items, self._dim = vectors.shape
         self.parameters = dict(parameters)
 
+    @stage("search")
     def search(
         self, queries: Float32, k: int, *, leaves_to_search: int | None = None, reorder_k: int | None = None
     ) -> Neighbours:

@@ -16,6 +16,7 @@ from recsys.errors import ReleaseError, RequestError, SettingError, describe, un
 from recsys.files import write_atomically
 from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, unit
 from recsys.retrieval.guard import Guard, signals
+from recsys.stages import stage
 from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Neighbours
 
 FOLDER = "reformulators"
@@ -63,6 +64,7 @@ class NamedReformulator:
     guard: Guard = field(default_factory=Guard)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @stage("reformulate")
     def move(self, queries: Float32, feedback: Feedback, *, guarded: bool = True) -> Move:
         """Return the moved queries.
 

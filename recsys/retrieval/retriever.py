@@ -20,7 +20,9 @@ from recsys.errors import DataError, ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
+from recsys.indexes import ExactSearcher
 from recsys.retrieval.reformulation import Reformulators, feedback_of
+from recsys.stages import stage
 from recsys.types import (
     HISTORY,
     ITEM_ID,
@@ -193,6 +195,7 @@ class Retriever:
                 "99 %: the index is not that of the vectors, or the ScaNN version differs. Run `recsys doctor`."
             )
 
+    @stage("encode")
     def encode(self, queries: Sequence[Query]) -> Encoding:
         """Return the vectors of queries, through the query tower where that is what they need.
 
@@ -239,7 +242,7 @@ class Retriever:
                 vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
         return Encoding(vectors, tuple(origins), tuple(missing))
 
-    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
         """Return the k nearest items of each query, best first.
 
         Items that a query names (`item_ids`, `excluded_ids`, in an item-to-item release also `entity_id`) are not in
@@ -248,6 +251,7 @@ class Retriever:
         Args:
             queries: each one of the four forms.
             k: places, >= 1; the catalogue may be smaller.
+            exact: look at every item instead of asking the index, to see what it misses.
 
         Raises:
             RequestError: as `encode`, or k < 1.
@@ -260,7 +264,8 @@ class Retriever:
         answers: list[Answer | None] = [None] * len(queries)
         if searched:
             deepest = k + max(len(banned[place]) for place in searched)
-            found = self._searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
+            searcher = ExactSearcher(self._vectors) if exact else self._searcher
+            found = searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
             for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
                 answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
         for place, origin in enumerate(encoding.origins):

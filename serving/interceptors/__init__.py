@@ -1,7 +1,7 @@
-"""What happens around every unary call and every session, outermost first: access log, error mapping, deadline.
+"""What happens around every unary call and every session, outermost first: record, spans, error mapping, deadline.
 
-The order is fixed here, by hand, because it matters: the log must see the code that the mapping chose, and the mapping
-must see what the deadline raised.
+The order is fixed here, by hand, because it matters: log, metrics and spans must see the code that the mapping chose,
+and the mapping must see what the deadline raised.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from typing import Any
 
 import grpc
 
-from serving.interceptors.access_log import access_log
+from serving.interceptors.call_record import call_record
 from serving.interceptors.deadline import deadline
 from serving.interceptors.error_mapping import error_mapping
+from serving.telemetry.observation import Observation
 
 Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
 
-def interceptors(logger: Any, streams: ThreadPoolExecutor) -> list[grpc.ServerInterceptor]:
+def interceptors(logger: Any, observation: Observation, streams: ThreadPoolExecutor) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
 
     Args:
         logger: a structlog logger.
+        observation: sees every call.
         streams: the threads of calls whose requests are a stream.
     """
-    return [Around(each, streams) for each in (access_log(logger), error_mapping(logger), deadline())]
+    surroundings: list[Surrounding] = [call_record(observation.observers, observation.running)]
+    if observation.around is not None:
+        surroundings.append(observation.around)
+    surroundings += [error_mapping(logger), deadline()]
+    return [Around(each, streams) for each in surroundings]
 
 
 class Around(grpc.ServerInterceptor):

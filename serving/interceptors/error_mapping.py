@@ -10,8 +10,8 @@ import grpc
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
-from serving.interceptors.access_log import bound_request_id
 from serving.status import status_of
+from serving.telemetry import calls
 
 
 def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
@@ -29,7 +29,7 @@ def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], Abstract
         except grpc.RpcError:  # the caller of a session has gone: there is nobody to tell
             raise
         except Exception as error:
-            status = status_of(error, bound_request_id())
+            status = status_of(error, calls.current().request_id)
             if status.code == code_pb2.INTERNAL:
                 logger.error("call failed", method=method, exc_info=error)
         context.abort_with_status(rpc_status.to_status(status))

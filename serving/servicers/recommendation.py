@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-import structlog
 
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
@@ -16,6 +15,8 @@ from serving import convert
 from serving.runtime.current_release import CurrentRelease
 from serving.runtime.sessions import Sessions
 from serving.settings import ServerSettings
+from serving.telemetry import calls
+from serving.telemetry.calls import Move, Searched
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
@@ -38,7 +39,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
-            (answer,) = retriever.nearest([query], request.k)
+            (answer,) = answers = retriever.nearest([query], request.k)
+        _tell(Searched(retriever, [query], request.k, answers))
         shown = _shown(retriever, answer) if request.include_metadata else ()
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown), release=convert.release_id(retriever.release)
@@ -58,6 +60,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         ]
         with _as_in_request("queries[0]"):
             answers = retriever.nearest(queries, request.k)
+        _tell(Searched(retriever, queries, request.k, answers))
+        calls.current().query_count = len(queries)
         return pb.BatchNearestItemsResponse(
             results=[
                 convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
@@ -119,7 +123,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def _retriever(self, pin: str = "") -> Retriever:
         retriever = self._current.retriever(pin)
-        structlog.contextvars.bind_contextvars(release=retriever.release.name)
+        calls.current().release = retriever.release
         return retriever
 
 
@@ -184,8 +188,23 @@ class Conversation:
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
             )
+        call = calls.current()
+        call.plan = _plan(answer.answer)
+        call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         shown = _shown(self._retriever, answer.answer) if asked.include_metadata else ()
         return convert.reformulated(answer, self._retriever, shown)
+
+
+def _tell(searched: Searched) -> None:
+    """Put into the call's record how it was answered."""
+    call = calls.current()
+    call.searched = searched
+    plans = {_plan(answer) for answer in searched.answers}
+    call.plan = plans.pop() if len(plans) == 1 else "mixed"
+
+
+def _plan(answer: Answer) -> str:
+    return "popularity" if answer.origin is Origin.POPULARITY else "index"
 
 
 def _check_k(k: int, settings: ServerSettings) -> None:

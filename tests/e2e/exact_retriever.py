@@ -66,7 +66,7 @@ class ExactRetriever:
         vectors, origins, missing_ids = zip(*made, strict=True)
         return Encoding(np.array(vectors, np.float32), origins, missing_ids)
 
-    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
         encoding = self.encode(queries)
         answers = []
         for place, query in enumerate(queries):

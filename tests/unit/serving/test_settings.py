@@ -24,3 +24,13 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_wrong_override_is_named(override):
     with pytest.raises(SettingError, match=override.partition("=")[0]):
         settings.load(overrides=[override])
+
+
+def test_settings_of_a_section_are_named_with_it(tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text("[telemetry]\nmetrics_port = 9464\n")
+    assert settings.load(file, ["telemetry.recall_rate=0.5"]).telemetry.metrics_port == 9464
+    with pytest.raises(SettingError, match=r"server\.telemetry: no setting named 'metrics_prt'\. Did you mean"):
+        settings.load(file, ["telemetry.metrics_prt=1"])
+    with pytest.raises(SettingError, match=r"server\.telemetry\.traces_endpoint: got 'here', expected .*http"):
+        settings.load(file, ["telemetry.traces_endpoint='here'"])

@@ -1,0 +1,49 @@
+"""Which services answer: what health checks are told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from grpc_health.v1 import health, health_pb2
+
+WHOLE = ""
+"""The service's name that stands for the whole server in a health check."""
+
+
+class Readiness:
+    """Health of each service; the whole server is ready when all of them are. Safe for calls from several threads.
+
+    The health service itself answers as soon as the server listens, and says so of itself until it drains: a check of
+    its name is a check that the process lives.
+
+    Args:
+        services: full names; none is ready yet.
+        told: is told each change of a service.
+    """
+
+    def __init__(self, services: Iterable[str], told: Callable[[str, bool], None]) -> None:
+        self.servicer = health.HealthServicer()
+        self._ready = dict.fromkeys(services, False)
+        self._told = told
+        self._lock = threading.Lock()
+        self.servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        for service in self._ready:
+            self.say(service, False)
+
+    def say(self, service: str, is_ready: bool) -> None:
+        """Say whether a service answers from now on."""
+        with self._lock:
+            self._ready[service] = is_ready
+            for name, ready in ((service, is_ready), (WHOLE, all(self._ready.values()))):
+                self.servicer.set(
+                    name,
+                    health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING,
+                )
+        self._told(service, is_ready)
+
+    def drain(self) -> None:
+        """Say NOT_SERVING of everything, for good."""
+        self.servicer.enter_graceful_shutdown()
+        for service in self._ready:
+            self._told(service, False)
