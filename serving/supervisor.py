@@ -9,11 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+from prometheus_client import multiprocess
 
 from recsys.errors import RecsysError
 from recsys.export.release import find
@@ -98,9 +100,14 @@ class Supervisor:
         self._socket, self.port = _reserve(settings)
         self._scratch = tempfile.TemporaryDirectory(prefix="recsys-serve-")
         scratch = Path(self._scratch.name)
-        tables = plain(settings) | {"port": self.port, "processes": 1, "port_is_shared": True}
+        telemetry = settings.telemetry
+        self._metrics_folder: Path | None = None
+        if telemetry.metrics_port is not None:
+            self._metrics_folder = telemetry.metrics_folder or scratch / "metrics"
+            telemetry = replace(telemetry, metrics_port=None, metrics_folder=self._metrics_folder)
+        of_worker = replace(settings, port=self.port, processes=1, port_is_shared=True, telemetry=telemetry)
         file = scratch / "settings.toml"
-        write_atomically(file, tomli_w.dumps(tables))
+        write_atomically(file, tomli_w.dumps(plain(of_worker)))
         self._command = [sys.executable, "-m", "serving", str(folder), "--release", name, "--settings", str(file)]
         self._workers = [_Worker(number, scratch / f"{number}.port") for number in range(settings.processes)]
 
@@ -124,6 +131,11 @@ class Supervisor:
         Raises:
             RecsysError: a worker could not start before the group was ever ready; what it said is in the log.
         """
+        with ExitStack() as opened:
+            metrics = self._expose(opened)
+            self._keep_running(stopping, port_file, metrics)
+
+    def _keep_running(self, stopping: threading.Event, port_file: Path | None, metrics: dict[str, str]) -> None:
         was_ready = False
         while not stopping.is_set():
             for worker in self._workers:
@@ -132,8 +144,21 @@ class Supervisor:
                 was_ready = True
                 if port_file is not None:
                     write_atomically(port_file, f"{self.port}\n")
-                self._logger.info("serving", address=self.address, processes=len(self._workers))
+                self._logger.info("serving", address=self.address, processes=len(self._workers), **metrics)
             stopping.wait(POLL_S)
+
+    def _expose(self, opened: ExitStack) -> dict[str, str]:
+        """Show the figures of all workers at the one port of metrics; return its address for the log."""
+        if self._metrics_folder is None:
+            return {}
+        from serving.telemetry.exposition import expose
+        from serving.telemetry.metrics import Metrics
+
+        metrics = Metrics(self._metrics_folder)
+        opened.callback(metrics.close)
+        exposition = expose(metrics, self._settings.telemetry)
+        opened.callback(exposition.close)
+        return {"metrics": exposition.address}
 
     def stop(self) -> None:
         """Let every worker drain, kill those that do not, and give the port back."""
@@ -159,6 +184,8 @@ class Supervisor:
             self._logger.error("worker died", worker=worker.number, exit_code=code, lived_s=round(lived_s, 3))
             if not was_ready:
                 raise RecsysError(f"worker {worker.number} ended with exit code {code} before it served; see its log.")
+            if self._metrics_folder is not None:
+                multiprocess.mark_process_dead(worker.process.pid, self._metrics_folder)
             worker.process = None
             worker.port_file.unlink(missing_ok=True)
             worker.deaths = 0 if lived_s > STABLE_S else worker.deaths + 1

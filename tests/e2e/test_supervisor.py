@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys.types import Query
 from serving.client import Client
+from serving.telemetry.reading import read
 from tests.e2e.test_process import lines_of
 
 AT_MOST_S = 120
@@ -41,8 +42,9 @@ def is_gone(pid: int) -> bool:
 def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_them(block_release, tmp_path):
     # given: two workers on one port
     command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
+    command += ["--set", "telemetry.metrics_port=0", "--port-file", str(tmp_path / "port")]
     with (tmp_path / "log").open("wb") as log:
-        group = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stdout=log, stderr=log)
+        group = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_until((tmp_path / "port").exists, group, tmp_path)
         port = int((tmp_path / "port").read_text())
@@ -55,6 +57,9 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
         wait_until(lambda: len(set(workers_of(group)) - {first, second}) == 1, group, tmp_path)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
             assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
+        (served,) = (line for line in lines_of(tmp_path) if "processes" in line)
+        # One port shows what both processes counted: the call before the death and the one after it.
+        assert read(served["metrics"]).total("recsys_rpc_duration_seconds_count", rpc="NearestItems") == 2
         (died,) = (line for line in lines_of(tmp_path) if line["event"] == "worker died")
         assert died["exit_code"] == -signal.SIGKILL
 
