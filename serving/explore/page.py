@@ -13,7 +13,7 @@ from nicegui import events, run, ui
 from recsys.errors import RecsysError
 from recsys.types import FeedbackKind, Mention, Origin
 from serving import display
-from serving.errors import DeadlineError, UnavailableError
+from serving.errors import UnavailableError
 from serving.explore.catalogue import Catalogue, Known
 from serving.explore.comparison import Place
 from serving.explore.link import Answer, Link
@@ -25,6 +25,7 @@ PLACES = (10, 20, 50)
 DEEPEST = 20
 LOOK_S = 0.5
 SHOWN_HISTORY = 12
+WAITING = "What you asked for comes as soon as the server answers again."
 KEYS = (
     ("/", "search"),
     ("n", "one by chance"),
@@ -107,7 +108,7 @@ class Page:
                         ui.label(key)
                     with ui.element("dd"):
                         ui.label(what)
-            ui.button("Close", on_click=dialog.close).props("flat")
+            ui.button("Close", on_click=dialog.close).props("flat no-caps")
         return dialog
 
     @ui.refreshable_method
@@ -402,7 +403,8 @@ class Page:
             try:
                 answer = await run.io_bound(self._link.ask, question)
             except RecsysError as error:
-                answer, refusal, waits = None, str(error), isinstance(error, (UnavailableError, DeadlineError))
+                waits = isinstance(error, UnavailableError)
+                answer, refusal = None, WAITING if waits else str(error)
             if question is not self._trail.now:
                 return  # a later question is on its way
             if answer is not None:
