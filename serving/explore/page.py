@@ -72,11 +72,14 @@ class Page:
             self._messages()
             with ui.element("section").classes("panel picker"):
                 self._picker()
-            self._content()
+            self._about()
+            self._panel = self._controls()
+            self._result()
         self._footer()
         self._help = self._key_help()
         ui.keyboard(self._key, ignore=["input", "select", "textarea"])
         ui.timer(LOOK_S, self._look)
+        self._refresh()
 
     # What is shown.
 
@@ -165,16 +168,18 @@ class Page:
                     ui.label(told).classes("columns")
 
     @ui.refreshable_method
-    def _content(self) -> None:
-        self._rows = []
-        if self._trail.now.subject is None:
-            with ui.element("section").classes("panel empty"):
-                ui.icon("travel_explore")
-                ui.label("Pick somebody or something, or let chance pick.").classes("heading")
-                ui.label("Then like and dislike what is found, and watch the list change.")
+    def _about(self) -> None:
+        if self._trail.now.subject is not None:
+            self._subject(self._trail.now.subject)
             return
-        self._subject(self._trail.now.subject)
-        self._controls()
+        with ui.element("section").classes("panel empty"):
+            ui.icon("travel_explore")
+            ui.label("Pick somebody or something, or let chance pick.").classes("heading")
+            ui.label("Then like and dislike what is found, and watch the list change.")
+
+    @ui.refreshable_method
+    def _result(self) -> None:
+        self._rows = []
         if self._answer is None:
             return
         self._verdict(self._answer)
@@ -182,8 +187,7 @@ class Page:
             self._list("before", "Original", self._answer.comparison.before)
             self._list("after", "After feedback", self._answer.comparison.after)
             self._aside(self._answer)
-        if self._rows:
-            self._move_cursor(0)
+        self._move_cursor(0)
 
     def _subject(self, subject: Subject) -> None:
         side = self._known.items if subject.form is Form.ITEM else self._known.entities
@@ -192,7 +196,7 @@ class Page:
             ui.icon("inventory_2" if subject.form is Form.ITEM else "person").classes("portrait")
             with ui.element("div").classes("about"):
                 title = display.title(subject.id, columns)
-                ui.label(title).classes("heading").mark("subject")
+                ui.label(title if subject.form is Form.ITEM else f"User {title}").classes("heading")
                 with ui.element("div").classes("chips"):
                     if title != subject.id:
                         ui.label(subject.id).classes("chip id")
@@ -203,29 +207,36 @@ class Page:
                     more = f", and {len(history) - len(met)} more" if len(history) > len(met) else ""
                     ui.label(f"met last: {'; '.join(met)}{more}").classes("history")
 
-    def _controls(self) -> None:
+    def _controls(self) -> ui.element:
         now = self._trail.now
-        with ui.element("section").classes("panel controls"):
+        with ui.element("section").classes("panel controls") as controls:
             names = sorted({*self._link.facts.reformulators, now.reformulator})
-            reformulator = ui.select(
+            self._reformulator = ui.select(
                 names, label="Reformulator", value=now.reformulator, on_change=self._changes("reformulator")
             )
-            reformulator.props("outlined dense options-dense").classes("reformulator")
-            with ui.element("label").classes("depth"):
-                slider = ui.slider(min=0, max=DEEPEST, value=now.depth).props("aria-label=depth dense")
-                ui.label().bind_text_from(slider, "value", lambda depth: f"Depth: the last {depth} marks count")
+            self._reformulator.props("outlined dense options-dense").classes("reformulator")
+            with ui.element("div").classes("depth"):
+                self._depth = ui.slider(min=0, max=DEEPEST, value=now.depth).props("aria-label=depth dense")
+                ui.label().bind_text_from(self._depth, "value", lambda depth: f"Depth: the last {depth} marks count")
                 # Once it is let go, and not at each place that it is drawn over.
-                slider.on("change", lambda: self._change("depth", int(slider.value)))
-            places = ui.select(list(PLACES), label="Places", value=now.k, on_change=self._changes("k"))
-            places.props("outlined dense options-dense").classes("places")
-            ui.switch("Guard", value=now.guarded, on_change=self._changes("guarded")).tooltip(
-                "May keep the original query where it doubts the move"
-            )
+                self._depth.on("change", lambda event: self._change("depth", event.args))
+            self._places = ui.select(list(PLACES), label="Places", value=now.k, on_change=self._changes("k"))
+            self._places.props("outlined dense options-dense").classes("places")
+            self._guard = ui.switch("Guard", value=now.guarded, on_change=self._changes("guarded"))
+            self._guard.tooltip("May keep the original query where it doubts the move")
             ui.element("span").classes("space")
-            undo = ui.button("Undo", icon="undo", on_click=self._undo).props("flat no-caps").mark("undo")
-            undo.set_enabled(bool(self._trail.past))
-            reset = ui.button("Reset", icon="restart_alt", on_click=self._reset).props("flat no-caps").mark("reset")
-            reset.set_enabled(bool(now.marks))
+            self._undoes = ui.button("Undo", icon="undo", on_click=self._undo).props("flat no-caps")
+            self._resets = ui.button("Reset", icon="restart_alt", on_click=self._reset).props("flat no-caps")
+        return controls
+
+    def _refresh(self) -> None:
+        """Show everything as it is now, but for the settings: a person may just be moving one."""
+        self._panel.set_visibility(self._trail.now.subject is not None)
+        self._undoes.set_enabled(bool(self._trail.past))
+        self._resets.set_enabled(bool(self._trail.now.marks))
+        self._messages.refresh()
+        self._about.refresh()
+        self._result.refresh()
 
     def _verdict(self, answer: Answer) -> None:
         moved, changes = answer.moved, answer.comparison
@@ -386,7 +397,18 @@ class Page:
         await self._go(self._trail.to(replace(self._trail.now, **{setting: value})))
 
     async def _undo(self) -> None:
-        await self._go(self._trail.back())
+        if not self._trail.past:
+            return
+        self._trail = self._trail.back()
+        now = self._trail.now
+        for element, value in (
+            (self._reformulator, now.reformulator),
+            (self._depth, now.depth),
+            (self._places, now.k),
+            (self._guard, now.guarded),
+        ):
+            element.set_value(value)  # which is no step, because it is asked already
+        await self._ask()
 
     async def _reset(self) -> None:
         await self._go(self._trail.to(self._trail.now.without_marks()))
@@ -412,8 +434,7 @@ class Page:
         self._refusal, self._waits_for_server = refusal, waits
         if self._answer is not None and self._answer.question.subject != question.subject:
             self._answer = None
-        self._messages.refresh()
-        self._content.refresh()
+        self._refresh()
 
     def _refuse(self, why: str) -> None:
         self._refusal = why
