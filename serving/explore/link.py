@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Link:
         self._connect = connect
         self._client: Client | None = None
         self._opened = ExitStack()
+        self._swapping = threading.Lock()
+        self._left = False
         self._failed_checks = 0
 
     def ask(self, question: Question) -> Answer:
@@ -110,12 +113,14 @@ class Link:
             if facts.fingerprint != self.release.fingerprint:
                 advice = "Explore the release that is served, or serve this one."
                 raise RefusedError(describe(self.name, facts.name, f"one that serves {self.release.name}", advice))
-            self.facts, self._opened = facts, opening.pop_all()
-        self._client = client
+            with self._swapping:
+                if not self._left:  # else what was begun just now ends with this block
+                    self.facts, self._client, self._opened = facts, client, opening.pop_all()
 
     def _close(self) -> None:
-        self._client = None
-        self._opened.close()
+        with self._swapping:
+            self._client, opened, self._opened = None, self._opened, ExitStack()
+        opened.close()
 
     def __enter__(self) -> Self:
         self._open()
@@ -124,4 +129,5 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
         self._close()

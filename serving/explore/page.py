@@ -65,6 +65,8 @@ class Page:
         self._chosen = 0
         self._cursor = 0
         self._rows: list[ui.element] = []
+        self._buttons: dict[tuple[str, FeedbackKind], ui.button] = {}
+        self._client = ui.context.client
         ui.add_css(STYLE)
         ui.colors(primary="#3454d1", positive="#15803d", negative="#b42318")
         self._header()
@@ -179,7 +181,7 @@ class Page:
 
     @ui.refreshable_method
     def _result(self) -> None:
-        self._rows = []
+        self._rows, self._buttons = [], {}
         if self._answer is None:
             return
         self._verdict(self._answer)
@@ -245,12 +247,13 @@ class Page:
             _figure("left", str(len(changes.left)), "bad" if changes.left else "")
             _figure("changed place", str(len(changes.moved)))
             _figure("drift", f"{moved.drift:.3f}", hint="1 - cosine of the original and the moved query, 0 to 2")
+            hint = f"its confidence that the move does not hurt: {moved.confidence:.2f}"
             if not answer.question.guarded:
                 _figure("guard", "off")
             elif moved.fell_back:
-                _figure("guard", "kept the original query", "bad", f"confidence {moved.confidence:.2f}")
-            else:
-                _figure("guard", "let it pass", hint=f"confidence {moved.confidence:.2f}")
+                _figure("guard", "kept the original query", "bad", hint)
+            elif answer.question.marks:
+                _figure("guard", "let it pass", hint=hint)
             if (origin := moved.ranking.origin) is not None:
                 _figure("query", ORIGINS[origin], "wide")
 
@@ -284,14 +287,15 @@ class Page:
         if which == "after":
             self._rows.append(row)
 
-    def _thumbs(self, item_id: str, position: int | None, kind: FeedbackKind | None) -> None:
+    def _thumbs(self, item_id: str, position: int, kind: FeedbackKind | None) -> None:
         with ui.element("div").classes("thumbs"):
             for meant, icon, verb, colour in (
                 (FeedbackKind.LIKED, "thumb_up", "like", "positive"),
                 (FeedbackKind.DISLIKED, "thumb_down", "dislike", "negative"),
             ):
                 said = kind is meant
-                button = ui.button(icon=icon, on_click=lambda meant=meant: self._mark(item_id, meant, position))
+                button = ui.button(icon=icon, on_click=lambda meant=meant: self._press(item_id, meant, position))
+                self._buttons[item_id, meant] = button  # that of the later list, which is shown after the other
                 button.props(f"flat round dense size=sm color={colour if said else 'grey-6'}").classes(verb)
                 button.props(f"aria-label={verb} aria-pressed={str(said).lower()}")
 
@@ -386,6 +390,12 @@ class Page:
 
     async def _mark(self, item_id: str, kind: FeedbackKind, position: int | None) -> None:
         await self._go(self._trail.to(self._trail.now.marking(item_id, kind, position)))
+
+    async def _press(self, item_id: str, kind: FeedbackKind, position: int) -> None:
+        await self._mark(item_id, kind, position)
+        if button := self._buttons.get((item_id, kind)):
+            # The list was made anew; who goes through it by Tab stays at the item.
+            self._client.run_javascript(f"getHtmlElement({button.id})?.focus({{preventScroll: true}})")
 
     def _changes(self, setting: str) -> Callable[[events.ValueChangeEventArguments], Awaitable[None]]:
         async def change(event: events.ValueChangeEventArguments) -> None:
