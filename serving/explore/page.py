@@ -65,8 +65,6 @@ class Page:
         self._chosen = 0
         self._cursor = 0
         self._rows: list[ui.element] = []
-        self._buttons: dict[tuple[str, FeedbackKind], ui.button] = {}
-        self._client = ui.context.client
         ui.add_css(STYLE)
         ui.colors(primary="#3454d1", positive="#15803d", negative="#b42318")
         self._header()
@@ -181,7 +179,7 @@ class Page:
 
     @ui.refreshable_method
     def _result(self) -> None:
-        self._rows, self._buttons = [], {}
+        self._rows = []
         if self._answer is None:
             return
         self._verdict(self._answer)
@@ -294,8 +292,7 @@ class Page:
                 (FeedbackKind.DISLIKED, "thumb_down", "dislike", "negative"),
             ):
                 said = kind is meant
-                button = ui.button(icon=icon, on_click=lambda meant=meant: self._press(item_id, meant, position))
-                self._buttons[item_id, meant] = button  # that of the later list, which is shown after the other
+                button = ui.button(icon=icon, on_click=lambda meant=meant: self._mark(item_id, meant, position))
                 button.props(f"flat round dense size=sm color={colour if said else 'grey-6'}").classes(verb)
                 button.props(f"aria-label={verb} aria-pressed={str(said).lower()}")
 
@@ -390,12 +387,6 @@ class Page:
 
     async def _mark(self, item_id: str, kind: FeedbackKind, position: int | None) -> None:
         await self._go(self._trail.to(self._trail.now.marking(item_id, kind, position)))
-
-    async def _press(self, item_id: str, kind: FeedbackKind, position: int) -> None:
-        await self._mark(item_id, kind, position)
-        if button := self._buttons.get((item_id, kind)):
-            # The list was made anew; who goes through it by Tab stays at the item.
-            self._client.run_javascript(f"getHtmlElement({button.id})?.focus({{preventScroll: true}})")
 
     def _changes(self, setting: str) -> Callable[[events.ValueChangeEventArguments], Awaitable[None]]:
         async def change(event: events.ValueChangeEventArguments) -> None:
