@@ -14,6 +14,9 @@ from pathlib import Path
 from recsys.errors import RecsysError
 from serving.client import Client
 
+STOP_S = 60.0
+"""What a server gets to end its calls before it is killed."""
+
 
 @contextmanager
 def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
@@ -44,4 +47,8 @@ def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
             yield client
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
+        try:
+            server.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()

@@ -94,16 +94,18 @@ def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: 
         title: what was asked; may be empty.
         columns: display columns to show, the first ones.
     """
+    from serving import display
+
     origin = ranking.origin.value if ranking.origin else "unknown"
     missing = f"; unknown ids: {', '.join(ranking.missing_ids)}" if ranking.missing_ids else ""
     table = Table(title=title, title_justify="left", caption=f"from {origin}{missing}; {ranking.release.name}")
-    names = sorted(ranking.metadata[0] if ranking.metadata else {}, key=_importance)[:columns]
+    names = display.ordered(ranking.metadata[0] if ranking.metadata else ())[:columns]
     for name in ("", "item", "score", *names):
         table.add_column(name, justify="right" if name in ("", "score") else "left", overflow="fold")
     for place, (item_id, score, shown) in enumerate(
         zip(ranking.item_ids, ranking.scores, ranking.metadata, strict=True), 1
     ):
-        cells = (_shown(shown.get(name)) for name in names)
+        cells = (display.text(shown.get(name)) for name in names)
         table.add_row(str(place), item_id, f"{score:.4f}", *cells)
     console.print(table)
 
@@ -133,19 +135,6 @@ def _print_explanation(explanation: Explanation, console: Console) -> None:
     console.print(table)
     for what, ids in (("entered", explanation.entered_ids), ("left", explanation.left_ids)):
         console.print(f"{what}: {', '.join(ids) or 'none'}")
-
-
-def _importance(column: str) -> tuple[bool, bool, str]:
-    """Return a sort key: what a person reads first, then the alphabet; the wire does not keep the columns' order."""
-    return column not in ("title", "name"), column in ("item_id", "training_count"), column
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _listed(text: str) -> tuple[str, ...]:
