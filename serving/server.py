@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,10 +17,15 @@ from serving.runtime.current_release import CurrentRelease
 from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address
+from serving.trust.callers import Callers
+from serving.trust.reloaded import Reloaded
+from serving.trust.tls import server_credentials
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+AUTH_RELOAD_S = 1.0
 
 
 class Server:
@@ -30,18 +36,22 @@ class Server:
         logger: a structlog logger.
 
     Raises:
-        SettingError: the address is taken, or not one of this machine.
+        SettingError: the address is taken, or not one of this machine; a certificate or the auth file is unusable.
     """
 
     def __init__(self, settings: ServerSettings, logger: Any) -> None:
         self._settings = settings
+        credentials = server_credentials(settings.tls, logger) if settings.tls.certificate else None
+        callers = _callers(settings.auth.file, logger) if settings.auth.file else None
+        if callers is not None and credentials is None and settings.host not in LOOPBACK:
+            logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self._current = CurrentRelease()
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self._health = health.HealthServicer()
         self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="call"),
-            interceptors=interceptors(logger, sessions.threads),
+            interceptors=interceptors(logger, sessions.threads, callers),
             options=[
                 # Two servers on one port would share its calls without a word.
                 ("grpc.so_reuseport", 0),
@@ -55,7 +65,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
-            self.port = self._server.add_insecure_port(settings.address)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(settings.address)
+            else:
+                self.port = self._server.add_secure_port(settings.address, credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
@@ -83,3 +96,7 @@ class Server:
     def _announce(self, status: int) -> None:
         for service in ("", SERVICE):
             self._health.set(service, status)
+
+
+def _callers(file: Path, logger: Any) -> Reloaded[Callers]:
+    return Reloaded(lambda read: Callers(file, read), "auth", logger, every_s=AUTH_RELOAD_S)

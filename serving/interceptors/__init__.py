@@ -1,7 +1,7 @@
-"""What happens around every unary call and every session, outermost first: access log, error mapping, deadline.
+"""What happens around every call, outermost first: access log, audit, error mapping, decoding, auth, deadline.
 
-The order is fixed here, by hand, because it matters: the log must see the code that the mapping chose, and the mapping
-must see what the deadline raised.
+The order is fixed here, by hand, because it matters: the logs must see the code that the mapping chose, the mapping
+must see what all others raised, and what a call takes from its caller's quota stands in the decoded request.
 """
 
 from __future__ import annotations
@@ -14,20 +14,35 @@ from typing import Any
 import grpc
 
 from serving.interceptors.access_log import access_log
+from serving.interceptors.audit import Audit
+from serving.interceptors.auth import Auth
 from serving.interceptors.deadline import deadline
+from serving.interceptors.decoding import Decoding
 from serving.interceptors.error_mapping import error_mapping
+from serving.trust.callers import Callers
+from serving.trust.reloaded import Reloaded
 
 Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
 
-def interceptors(logger: Any, streams: ThreadPoolExecutor) -> list[grpc.ServerInterceptor]:
+def interceptors(
+    logger: Any, streams: ThreadPoolExecutor, callers: Reloaded[Callers] | None = None
+) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
 
     Args:
         logger: a structlog logger.
         streams: the threads of calls whose requests are a stream.
+        callers: who may call; None for everybody.
     """
-    return [Around(each, streams) for each in (access_log(logger), error_mapping(logger), deadline())]
+    return [
+        Around(access_log(logger), streams),
+        Audit(logger),
+        Around(error_mapping(logger), streams),
+        Decoding(),
+        *([Auth(callers)] if callers is not None else []),
+        Around(deadline(), streams),
+    ]
 
 
 class Around(grpc.ServerInterceptor):
