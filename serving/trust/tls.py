@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from recsys.errors import SettingError, describe, verbatim
+from recsys.errors import SettingError, describe
 from serving.settings import Tls
 from serving.trust.reloaded import Read, Reloaded
 
@@ -126,5 +126,5 @@ def _check_dates(certificates: Sequence[x509.Certificate], where: str, path: Pat
     if any(each.not_valid_before_utc <= now <= each.not_valid_after_utc for each in certificates):
         return
     first = certificates[0]
-    dates = f"{path}, valid from {first.not_valid_before_utc.isoformat()} to {first.not_valid_after_utc.isoformat()}"
-    raise SettingError(describe(where, verbatim(dates), f"one that is valid now, {now:%Y-%m-%dT%H:%M:%SZ}"))
+    dates = f"valid from {first.not_valid_before_utc.isoformat()} to {first.not_valid_after_utc.isoformat()}"
+    raise SettingError(f"{where}: got {str(path)!r}, {dates}, expected one that is valid now. Renew it.")
