@@ -14,6 +14,7 @@ from recsys.errors import SettingError, describe
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.runtime.current_release import CurrentRelease
+from serving.runtime.health import Health
 from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address
@@ -47,7 +48,7 @@ class Server:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self._current = CurrentRelease()
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
-        self._health = health.HealthServicer()
+        self._health = Health()
         self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server = grpc.server(
             ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="call"),

@@ -139,7 +139,7 @@ class Callers:
     def __init__(self, path: Path, read: Read) -> None:
         try:
             tables = tomllib.loads(read("auth.file", path).decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SettingError(f"{path}: not TOML: {error}.") from None
         file: AuthFile = parse(AuthFile, tables, str(path))
         if not file.callers and file.jwt is None:

@@ -61,22 +61,19 @@ def server_credentials(tls: Tls, logger: Any) -> grpc.ServerCredentials:
     Raises:
         SettingError: a file is missing or no PEM, the key is not the certificate's, or a certificate is out of date.
     """
-    given: list[grpc.ServerCertificateConfiguration] = []
 
     def make(read: Read) -> grpc.ServerCertificateConfiguration:
         return _configuration(tls, read, logger)
 
     files = Reloaded(make, "tls", logger)
+    given = files.current()
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        found = files.current()
-        if found is given[-1]:
-            return None
-        given[:] = [found]
-        return found
+        nonlocal given
+        before, given = given, files.current()
+        return None if given is before else given
 
-    given.append(files.current())
-    return grpc.dynamic_ssl_server_credentials(given[0], changed, tls.client_ca is not None)
+    return grpc.dynamic_ssl_server_credentials(given, changed, tls.client_ca is not None)
 
 
 def _configuration(tls: Tls, read: Read, logger: Any) -> grpc.ServerCertificateConfiguration:
@@ -108,14 +105,18 @@ def _check_pair(certificate: bytes, key: bytes, where: str, files: Tls | ClientT
     """Return the certificate that a key is the key of."""
     first, *_ = _certificates(certificate, f"{where}.certificate", files.certificate)
     _check_dates([first], f"{where}.certificate", files.certificate)
-    try:
-        private = load_pem_private_key(key, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise SettingError(
-            describe(f"{where}.key", str(files.key), "a private key as PEM, without a password")
-        ) from None
     spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if private.public_key().public_bytes(*spki) != first.public_key().public_bytes(*spki):
+    try:
+        of_key = load_pem_private_key(key, None).public_key().public_bytes(*spki)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        rule = "a private key as PEM, without a password"
+        raise SettingError(describe(f"{where}.key", str(files.key), rule)) from None
+    try:
+        of_certificate = first.public_key().public_bytes(*spki)
+    except (ValueError, UnsupportedAlgorithm):
+        rule = "one with a key of a known kind"
+        raise SettingError(describe(f"{where}.certificate", str(files.certificate), rule)) from None
+    if of_key != of_certificate:
         raise SettingError(describe(f"{where}.key", str(files.key), f"the key of the certificate {files.certificate}"))
     return first
 

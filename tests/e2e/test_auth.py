@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tomli_w
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.errors import RequestError, SettingError
@@ -156,14 +156,6 @@ def test_health_is_everybody_s_and_reflection_is_the_readers(server):
     with Client(server.address) as nobody:
         assert nobody.is_serving()
     channel = grpc.insecure_channel(server.address)
-    check = health_pb2.HealthCheckRequest(service="")
-    watched = channel.unary_stream(
-        f"/{health.SERVICE_NAME}/Watch",
-        health_pb2.HealthCheckRequest.SerializeToString,
-        health_pb2.HealthCheckResponse.FromString,
-    )(check)
-    assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
-    watched.cancel()
     reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
 
     def listed(metadata: Any) -> list[Any]:
