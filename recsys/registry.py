@@ -111,13 +111,12 @@ def plain(instance: Any) -> dict[str, Any]:
 def _line(cls: type, detail: Any, where: str) -> str:
     path = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = where or "the run file"
-        for section in detail["loc"][:-1]:
-            inner = typing.get_type_hints(cls).get(section)
-            if dataclasses.is_dataclass(inner):
-                owner, cls = f"{owner}.{section}", inner
+        *sections, name = detail["loc"]
+        for section in sections:
+            cls = _section(cls, section)
+        owner = ".".join(str(part) for part in (where, *sections) if part != "") or "the run file"
         known = [field.name for field in dataclasses.fields(cls)]
-        return f"{owner}: {unknown('setting', str(detail['loc'][-1]), known)}"
+        return f"{owner}: {unknown('setting', str(name), known)}"
     rule = detail["msg"]
     for prefix in ("Input should be ", "Value error, "):
         rule = rule.removeprefix(prefix)
@@ -125,3 +124,11 @@ def _line(cls: type, detail: Any, where: str) -> str:
     if detail["type"] in ("missing", "missing_argument"):
         rule = "a value"
     return describe(path, got, rule)
+
+
+def _section(cls: type, name: object) -> type:
+    """Return the settings that stand in a field: those of the section itself, of an optional one, or of a table's."""
+    fields = getattr(cls, "__pydantic_fields__", {})
+    kind = fields[name].annotation if name in fields else cls
+    held = (kind, *typing.get_args(kind))
+    return next((each for each in held if dataclasses.is_dataclass(each)), cls)

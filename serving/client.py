@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -18,21 +18,25 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from recsys.errors import RequestError
+from recsys.errors import RequestError, SettingError
 from recsys.retrieval import Explanation
 from recsys.types import Mention, Origin, Query
 from serving import convert
 from serving.answers import EncodedQuery, Ranking, Reformulation, ReleaseName, ServedRelease
 from serving.errors import DeadlineError, UnavailableError
 from serving.status import error_of
+from serving.trust.tls import ClientTls
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
 ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
+Metadata = tuple[tuple[str, str], ...]
+Token = str | Callable[[], str]
 POLL_S = 0.1
 HEALTH_S = 1.0
+HEALTH_REQUEST = health_pb2.HealthCheckRequest(service=SERVICE)
 TIMEOUT_S = 1.0
 SESSION_S = 600.0
 RETRY_POLICY = {
@@ -92,11 +96,22 @@ class Client:
     Args:
         target: `host:port`.
         timeout_s: time allowed for each call with its retries, seconds.
+        tls: encrypts the connection; None leaves it open.
+        token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
+            network sees it.
+
+    Raises:
+        SettingError: a file of `tls` is missing or wrong.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target, options=OPTIONS)
+    def __init__(
+        self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
+    ) -> None:
+        self._timeout_s, self._token = timeout_s, token
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -146,7 +161,13 @@ class Client:
             session_s: time allowed for the whole session, seconds; each round has the client's `timeout_s`.
             how: see `How`.
         """
-        return Session(self._service, _asked(query, k, **how), timeout_s=self._timeout_s, session_s=session_s)
+        return Session(
+            self._service,
+            _asked(query, k, **how),
+            timeout_s=self._timeout_s,
+            session_s=session_s,
+            metadata=_metadata(self._token),
+        )
 
     def release(self) -> ServedRelease:
         """Return what is served."""
@@ -154,13 +175,7 @@ class Client:
 
     def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
-        try:
-            answer = self._health.Check(
-                health_pb2.HealthCheckRequest(service=SERVICE), timeout=min(self._timeout_s, HEALTH_S)
-            )
-        except grpc.RpcError:
-            return False
-        return answer.status == health_pb2.HealthCheckResponse.SERVING
+        return not self._unready()
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the server is ready.
@@ -169,9 +184,9 @@ class Client:
             UnavailableError: it is not after `timeout_s` seconds.
         """
         deadline = time.monotonic() + timeout_s
-        while not self.is_serving():
+        while why := self._unready():
             if time.monotonic() > deadline:
-                raise _not_ready(timeout_s)
+                raise _not_ready(timeout_s, why)
             time.sleep(POLL_S)
 
     def close(self) -> None:
@@ -186,9 +201,16 @@ class Client:
     ) -> None:
         self.close()
 
+    def _unready(self) -> str:
+        """Return why the server is not ready; nothing where it is."""
+        try:
+            return _why(self._health.Check(HEALTH_REQUEST, timeout=min(self._timeout_s, HEALTH_S)))
+        except grpc.RpcError as error:
+            return error.details() or error.code().name
+
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=self._timeout_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -199,11 +221,19 @@ class AsyncClient:
     Args:
         target: `host:port`.
         timeout_s: time allowed for each call with its retries, seconds.
+        tls: encrypts the connection; None leaves it open.
+        token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
+            network sees it.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+    def __init__(
+        self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
+    ) -> None:
+        self._timeout_s, self._token = timeout_s, token
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -234,7 +264,13 @@ class AsyncClient:
 
     def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> AsyncSession:
         """Return a session for several rounds of feedback on one query, as `Client.session`."""
-        return AsyncSession(self._service, _asked(query, k, **how), timeout_s=self._timeout_s, session_s=session_s)
+        return AsyncSession(
+            self._service,
+            _asked(query, k, **how),
+            timeout_s=self._timeout_s,
+            session_s=session_s,
+            metadata=_metadata(self._token),
+        )
 
     async def release(self) -> ServedRelease:
         """Return what is served."""
@@ -242,20 +278,14 @@ class AsyncClient:
 
     async def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
-        try:
-            answer = await self._health.Check(
-                health_pb2.HealthCheckRequest(service=SERVICE), timeout=min(self._timeout_s, HEALTH_S)
-            )
-        except grpc.RpcError:
-            return False
-        return answer.status == health_pb2.HealthCheckResponse.SERVING
+        return not await self._unready()
 
     async def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the server is ready, as `Client.wait_until_ready`."""
         deadline = time.monotonic() + timeout_s
-        while not await self.is_serving():
+        while why := await self._unready():
             if time.monotonic() > deadline:
-                raise _not_ready(timeout_s)
+                raise _not_ready(timeout_s, why)
             await asyncio.sleep(POLL_S)
 
     async def close(self) -> None:
@@ -270,9 +300,15 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    async def _unready(self) -> str:
+        try:
+            return _why(await self._health.Check(HEALTH_REQUEST, timeout=min(self._timeout_s, HEALTH_S)))
+        except grpc.RpcError as error:
+            return error.details() or error.code().name
+
     async def _call(self, method: Any, request: Any) -> Any:
         try:
-            return await method(request, timeout=self._timeout_s)
+            return await method(request, timeout=self._timeout_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -287,6 +323,7 @@ class Session:
         begin: what every round asks.
         timeout_s: time allowed for each round, seconds.
         session_s: time allowed for all of them, seconds.
+        metadata: says who asks.
     """
 
     def __init__(
@@ -296,11 +333,12 @@ class Session:
         *,
         timeout_s: float,
         session_s: float,
+        metadata: Metadata = (),
     ) -> None:
         self._begin: pb.ReformulateRequest | None = begin
         self._timeout_s = timeout_s
         self._sent: queue.SimpleQueue[pb.SessionRequest | None] = queue.SimpleQueue()
-        self._call = service.Session(iter(self._sent.get, None), timeout=session_s)
+        self._call = service.Session(iter(self._sent.get, None), timeout=session_s, metadata=metadata)
 
     def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
         """Return the answer after one more round of feedback.
@@ -360,6 +398,7 @@ class AsyncSession:
         begin: what every round asks.
         timeout_s: time allowed for each round, seconds.
         session_s: time allowed for all of them, seconds.
+        metadata: says who asks.
     """
 
     def __init__(
@@ -369,10 +408,11 @@ class AsyncSession:
         *,
         timeout_s: float,
         session_s: float,
+        metadata: Metadata = (),
     ) -> None:
         self._begin: pb.ReformulateRequest | None = begin
         self._timeout_s = timeout_s
-        self._call = service.Session(timeout=session_s)
+        self._call = service.Session(timeout=session_s, metadata=metadata)
 
     async def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
         """Return the answer after one more round of feedback, as `Session.ask`."""
@@ -553,5 +593,19 @@ def _release_name(message: pb.ReleaseId) -> ReleaseName:
     return ReleaseName(message.name, message.fingerprint)
 
 
-def _not_ready(timeout_s: float) -> UnavailableError:
-    return UnavailableError(f"no server was ready within {timeout_s:g} s. See whether it runs and what its log says.")
+def _metadata(token: Token) -> Metadata:
+    told = token() if callable(token) else token
+    if not (told.isascii() and told.isprintable()):
+        # Not shown: it is a secret, also where it is a wrong one.
+        raise SettingError("token: expected printable ASCII characters in one line.")
+    return (("authorization", f"Bearer {told}"),) if told else ()
+
+
+def _why(answer: health_pb2.HealthCheckResponse) -> str:
+    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return "" if serving else "it is loading or stopping"
+
+
+def _not_ready(timeout_s: float, why: str) -> UnavailableError:
+    advice = "See whether it runs and what its log says."
+    return UnavailableError(f"no server was ready within {timeout_s:g} s ({why}). {advice}")

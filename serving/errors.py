@@ -33,5 +33,25 @@ class DeadlineError(RecsysError, TimeoutError):
     """The time allowed for a call ran out: allow more, or ask for less."""
 
 
+class UnauthenticatedError(RecsysError):
+    """The server does not know who calls: bring a token, or a newer one."""
+
+
+class ForbiddenError(RecsysError):
+    """The server knows who calls, and the caller's role does not reach: ask its operator for another role."""
+
+
+class QuotaError(RecsysError):
+    """The caller has used up its quota for now: call later, or less often.
+
+    Attributes:
+        retry_after_s: seconds until the next call is let through.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class ServerError(RecsysError):
     """The server failed: report the request id that the message names to those who run it."""

@@ -97,8 +97,8 @@ class Logger(structlog.make_filtering_bound_logger("info")):  # type: ignore[mis
 def make_logger(file: BinaryIO | BackgroundFile) -> Logger:
     """Return a logger that writes to a binary stream and needs no global configuration.
 
-    Each line has `timestamp` (ISO 8601, UTC), `level`, `event`, the fields of the call, and the request id and release
-    of the call being worked on.
+    Each line has `timestamp` (ISO 8601, UTC), `level`, `event`, the fields of the call, and the request id, caller and
+    release of the call being worked on.
     """
     return structlog.wrap_logger(
         structlog.BytesLogger(file),
@@ -118,6 +118,8 @@ def _with_the_call(_logger: Any, _method: str, event: dict[str, Any]) -> dict[st
     call = calls.current()
     if call.request_id:
         event.setdefault("request_id", call.request_id)
+    if call.caller:
+        event.setdefault("caller", call.caller)
     if call.release is not None:
         event.setdefault("release", call.release.name)
     return event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -17,10 +18,15 @@ from serving.runtime.sessions import Sessions
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address, address_taken
 from serving.telemetry.observation import Observation
+from serving.trust.callers import Callers
+from serving.trust.reloaded import Reloaded
+from serving.trust.tls import server_credentials
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+AUTH_RELOAD_S = 1.0
 
 
 class Server:
@@ -31,7 +37,8 @@ class Server:
         logger: gets a line a call.
 
     Raises:
-        SettingError: the address is taken, or not one of this machine; the one of the metrics likewise.
+        SettingError: the address is taken, or not one of this machine; the one of the metrics likewise; a certificate
+            or the auth file is unusable.
 
     Attributes:
         observation: what it tells of itself.
@@ -39,6 +46,10 @@ class Server:
 
     def __init__(self, settings: ServerSettings, logger: Logger) -> None:
         self._settings = settings
+        credentials = server_credentials(settings.tls, logger) if settings.tls.certificate else None
+        callers = _callers(settings.auth.file, logger) if settings.auth.file else None
+        if callers is not None and credentials is None and settings.host not in LOOPBACK:
+            logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self._current = CurrentRelease()
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self.observation = Observation(settings.telemetry, logger)
@@ -47,7 +58,7 @@ class Server:
         self.observation.watch(queue=threads.waiting)
         self._server = grpc.server(
             threads,
-            interceptors=interceptors(logger, self.observation, sessions.threads),
+            interceptors=interceptors(logger, self.observation, sessions.threads, callers),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
@@ -61,7 +72,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
-            self.port = self._server.add_insecure_port(settings.address)
+            if credentials is None:
+                self.port = self._server.add_insecure_port(settings.address)
+            else:
+                self.port = self._server.add_secure_port(settings.address, credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
@@ -98,3 +112,7 @@ class CallThreads(ThreadPoolExecutor):
     def waiting(self) -> int:
         """Return how many calls wait for one."""
         return self._work_queue.qsize()
+
+
+def _callers(file: Path, logger: Logger) -> Reloaded[Callers]:
+    return Reloaded(lambda read: Callers(file, read), "auth", logger, every_s=AUTH_RELOAD_S)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys import config
 from recsys.errors import SettingError, describe
@@ -49,6 +49,40 @@ class TelemetrySettings:
 
 
 @settings()
+class Tls:
+    """How connections are encrypted: not at all without a certificate. Files are PEM, and read again when they change.
+
+    Attributes:
+        certificate: the server's certificate, followed by those between it and the authority.
+        key: its private key, without a password.
+        client_ca: certificates of the authorities whose clients may connect; without it any client may.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key together")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca only beside certificate and key")
+        return self
+
+
+@settings()
+class Auth:
+    """Who may call: everybody without a file, and with one only those that it names.
+
+    Attributes:
+        file: TOML, see `serving.trust.callers`; read again when it changes.
+    """
+
+    file: Path | None = None
+
+
+@settings()
 class ServerSettings:
     """Settings of one server process.
 
@@ -70,6 +104,8 @@ class ServerSettings:
         max_session_s: seconds that one session may last, waiting included.
         max_feature_bytes: most bytes of one query's feature values, as sent.
         max_message_bytes: largest request; larger ones are refused before they are read.
+        tls: how connections are encrypted.
+        auth: who may call.
         telemetry: what it tells of itself, see [telemetry].
     """
 
@@ -89,6 +125,8 @@ class ServerSettings:
     max_session_s: float = Field(600.0, gt=0, allow_inf_nan=False)
     max_feature_bytes: int = Field(65_536, ge=1)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    tls: Tls = Field(default_factory=Tls)
+    auth: Auth = Field(default_factory=Auth)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
     @property

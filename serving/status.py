@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
@@ -10,9 +12,18 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError
-from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
+from serving.errors import (
+    DeadlineError,
+    ForbiddenError,
+    QuotaError,
+    ReleasePinError,
+    ServerError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 
 DOMAIN = "serving.v1"
+QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 INTERNAL_MESSAGE = "the server failed; the log has the reason under the request id."
 
 
@@ -34,10 +45,14 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         failure = error_details_pb2.PreconditionFailure(violations=[violation])
         return _status(code_pb2.FAILED_PRECONDITION, "RELEASE_NOT_SERVED", str(error), request_id, failure)
     if isinstance(error, UnavailableError):
-        delay = Duration()
-        delay.FromMilliseconds(int(error.retry_after_s * 1000))
-        retry = error_details_pb2.RetryInfo(retry_delay=delay)
-        return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, retry)
+        return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, _retry(error.retry_after_s))
+    if isinstance(error, UnauthenticatedError):
+        return _status(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", str(error), request_id)
+    if isinstance(error, ForbiddenError):
+        return _status(code_pb2.PERMISSION_DENIED, "ROLE_TOO_LOW", str(error), request_id)
+    if isinstance(error, QuotaError):
+        retry = _retry(error.retry_after_s)
+        return _status(code_pb2.RESOURCE_EXHAUSTED, QUOTA_EXCEEDED, str(error), request_id, retry)
     if isinstance(error, DeadlineError):
         return _status(code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error), request_id)
     if isinstance(error, MissingError):
@@ -59,19 +74,25 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         return RequestError(violation.field, violation.description)
     if failure := details.get(error_details_pb2.PreconditionFailure):
         return ReleasePinError(message, failure.violations[0].subject)
+    info, retry = details.get(error_details_pb2.ErrorInfo), details.get(error_details_pb2.RetryInfo)
+    retry_after_s = retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0
     if code is grpc.StatusCode.UNAVAILABLE:
-        retry = details.get(error_details_pb2.RetryInfo)
-        return UnavailableError(message, retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0)
+        return UnavailableError(message, retry_after_s)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return UnauthenticatedError(message)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return ForbiddenError(message)
     if code is grpc.StatusCode.CANCELLED:
         # What a client cancels itself is not asked about: gRPC says this where a call meets a stopping server.
         return UnavailableError(f"the server closed the call ({message}).")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == QUOTA_EXCEEDED:
+        return QuotaError(message, retry_after_s)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return RequestError("request", f"{message}; send less at once, or raise the limit")
     if code is grpc.StatusCode.NOT_FOUND:
         return MissingError(message)
-    info = details.get(error_details_pb2.ErrorInfo)
     request_id = f" Request id: {info.metadata['request_id']}." if info else ""
     return ServerError(f"{code.name}: {message}{request_id}")
 
@@ -83,6 +104,12 @@ def _status(code: int, reason: str, message: str, request_id: str, *details: Mes
         packed.append(Any())
         packed[-1].Pack(detail)
     return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _retry(after_s: float) -> error_details_pb2.RetryInfo:
+    delay = Duration()
+    delay.FromMilliseconds(math.ceil(after_s * 1000))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _details(call: grpc.RpcError) -> dict[type[Message], Message]:

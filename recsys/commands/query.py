@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, client_tls, token_of
+
 if TYPE_CHECKING:
     from recsys.retrieval import Explanation
     from serving.answers import Ranking, Reformulation
@@ -37,6 +39,11 @@ def command(
     reformulator: Annotated[str, typer.Option(help="What moves the query by feedback; empty: the default.")] = "",
     guard: Annotated[bool, typer.Option(help="Let the guard keep the original query.")] = True,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the feedback did.")] = False,
+    tls: UseTls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Print the nearest items of one query (entity, features and history, items, or vector), also after feedback."""
     import numpy as np
@@ -65,7 +72,8 @@ def command(
     }
     mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in _listed(ids)]
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
-    with Client(target, timeout_s=10.0) as client:
+    encrypted, token = client_tls(tls, ca, certificate, key), token_of(token_file)
+    with Client(target, timeout_s=10.0, tls=encrypted, token=token) as client:
         client.wait_until_ready(wait_s)
         if not (mentions or pseudo or reformulator or explain):
             print_ranking(client.nearest_items(query, k, release_pin=release, include_metadata=True), Console())

@@ -1,7 +1,8 @@
-"""What happens around every unary call and every session, outermost first: record, spans, error mapping, deadline.
+"""What happens around every call, outermost first: record, spans, audit, error mapping, decoding, auth, deadline.
 
 The order is fixed here, by hand, because it matters: log, metrics and spans must see the code that the mapping chose,
-and the mapping must see what the deadline raised.
+the mapping must see what all within it raised, and what a call takes from its caller's quota stands in the decoded
+request.
 """
 
 from __future__ import annotations
@@ -13,27 +14,39 @@ from typing import Any
 
 import grpc
 
+from serving.interceptors.audit import Audit
+from serving.interceptors.auth import Auth
 from serving.interceptors.call_record import call_record
 from serving.interceptors.deadline import deadline
+from serving.interceptors.decoding import Decoding
 from serving.interceptors.error_mapping import error_mapping
 from serving.telemetry.observation import Observation
+from serving.trust.callers import Callers
+from serving.trust.reloaded import Reloaded
 
 Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
 
-def interceptors(logger: Any, observation: Observation, streams: ThreadPoolExecutor) -> list[grpc.ServerInterceptor]:
+def interceptors(
+    logger: Any, observation: Observation, streams: ThreadPoolExecutor, callers: Reloaded[Callers] | None = None
+) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
 
     Args:
         logger: a structlog logger.
         observation: sees every call.
         streams: the threads of calls whose requests are a stream.
+        callers: who may call; None for everybody.
     """
-    surroundings: list[Surrounding] = [call_record(observation.observers, observation.running)]
-    if observation.around is not None:
-        surroundings.append(observation.around)
-    surroundings += [error_mapping(logger), deadline()]
-    return [Around(each, streams) for each in surroundings]
+    return [
+        Around(call_record(observation.observers, observation.running), streams),
+        *([Around(observation.around, streams)] if observation.around is not None else []),
+        Audit(logger),
+        Around(error_mapping(logger), streams),
+        Decoding(),
+        *([Auth(callers)] if callers is not None else []),
+        Around(deadline(), streams),
+    ]
 
 
 class Around(grpc.ServerInterceptor):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 
 from grpc_health.v1 import health, health_pb2
 
+from serving.runtime.health import Health
+
 WHOLE = ""
 """The service's name that stands for the whole server in a health check."""
 
@@ -23,7 +25,7 @@ class Readiness:
     """
 
     def __init__(self, services: Iterable[str], told: Callable[[str, bool], None]) -> None:
-        self.servicer = health.HealthServicer()
+        self.servicer = Health()
         self._ready = dict.fromkeys(services, False)
         self._told = told
         self._lock = threading.Lock()

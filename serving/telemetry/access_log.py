@@ -35,14 +35,16 @@ def line_of(call: Call, ended_s: float) -> bytes:
         call: it has ended.
         ended_s: when, in seconds since 1970.
     """
-    # Only the request id and the release's name are not of our own making: they may hold what JSON escapes.
+    # Only these and the request id are not of our own making: they may hold what JSON escapes.
+    caller = f', "caller": {quoted(call.caller)}' if call.caller else ""
+    refusal = f', "refusal": {quoted(call.refusal)}' if call.refusal else ""
     release = f', "release": {quoted(call.release.name)}' if call.release is not None else ""
     trace = f', "trace_id": "{call.trace_id}"' if call.trace_id else ""
     ended = f"{_second(int(ended_s))}.{int(ended_s % 1 * 1e6):06d}Z"
     return (
         f'{{"timestamp": "{ended}", "level": "info", "event": "call", "method": "{call.method}", '
         f'"code": "{call.code}", "duration_ms": {call.duration_s * 1000:.3f}, "request_id": {quoted(call.request_id)}'
-        f"{release}{trace}}}"
+        f"{caller}{refusal}{release}{trace}}}"
     ).encode()
 
 

@@ -49,6 +49,8 @@ class Call:
     Attributes:
         method: full name, such as `/serving.v1.RecommendationService/NearestItems`.
         request_id: the caller's, or one made up.
+        caller: who called, by the name that the auth file gives; empty where everybody may.
+        refusal: why the caller was not let in, in more detail than it was told.
         release: that answered.
         plan: how the items were searched; several plans in one call are `mixed`.
         query_count: queries of a call that brings several; 0 for other calls.
@@ -61,6 +63,8 @@ class Call:
 
     method: str
     request_id: str
+    caller: str = ""
+    refusal: str = ""
     release: Release | None = None
     plan: str = ""
     query_count: int = 0

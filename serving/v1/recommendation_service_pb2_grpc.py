@@ -39,11 +39,16 @@ class RecommendationServiceStub:
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
+    | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
-    RESOURCE_EXHAUSTED comes from gRPC itself and has no details: the request is larger than the server's message limit
+    RESOURCE_EXHAUSTED without details comes from gRPC itself: the request is larger than the server's message limit
     (4 MiB unless the operator set another), or the response larger than the client's.
+
+    Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.
@@ -101,11 +106,16 @@ class RecommendationServiceServicer:
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
+    | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
-    RESOURCE_EXHAUSTED comes from gRPC itself and has no details: the request is larger than the server's message limit
+    RESOURCE_EXHAUSTED without details comes from gRPC itself: the request is larger than the server's message limit
     (4 MiB unless the operator set another), or the response larger than the client's.
+
+    Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.
@@ -216,11 +226,16 @@ class RecommendationService:
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
+    | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
-    RESOURCE_EXHAUSTED comes from gRPC itself and has no details: the request is larger than the server's message limit
+    RESOURCE_EXHAUSTED without details comes from gRPC itself: the request is larger than the server's message limit
     (4 MiB unless the operator set another), or the response larger than the client's.
+
+    Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.

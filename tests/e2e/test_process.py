@@ -98,7 +98,13 @@ def test_a_release_that_does_not_exist_is_one_sentence_and_exit_code_two(tmp_pat
     assert "Traceback" not in done.stderr
 
 
-WRONG = (["--port", "70000"], ["--set", "worker_threads=0"], ["--set", "no_such=1"], ["--settings", "absent.toml"])
+WRONG = (
+    ["--port", "70000"],
+    ["--set", "worker_threads=0"],
+    ["--set", "no_such=1"],
+    ["--settings", "absent.toml"],
+    ["--set", "auth.file=absent.toml"],
+)
 
 
 @pytest.mark.parametrize("option", WRONG, ids=" ".join)

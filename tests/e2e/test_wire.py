@@ -404,6 +404,17 @@ def test_reflection_lists_the_service(server):
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
+def test_those_who_watch_the_health_take_no_thread_and_do_not_hold_up_the_end_when_they_leave_at_the_same_moment():
+    watch = health_pb2.HealthCheckRequest(service=SERVICE)
+    with running(ExactRetriever(), worker_threads=1) as server:
+        checks = health_pb2_grpc.HealthStub(grpc.insecure_channel(server.address))
+        watches = [checks.Watch(watch, timeout=30) for _ in range(8)]
+        assert {next(each).status for each in watches} == {health_pb2.HealthCheckResponse.SERVING}
+        assert stub(server).GetRelease(pb.GetReleaseRequest(), timeout=10).fingerprint == FINGERPRINT
+        for each in watches:
+            each.cancel()
+
+
 def test_stopping_says_so_refuses_new_calls_and_lets_the_running_one_end():
     retriever = GatedRetriever()
     with running(retriever) as server, Client(server.address, timeout_s=20.0) as client:

@@ -11,7 +11,15 @@ from grpc_status import rpc_status
 
 from recsys import errors
 from recsys.errors import MissingError, RecsysError, RequestError
-from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
+from serving.errors import (
+    DeadlineError,
+    ForbiddenError,
+    QuotaError,
+    ReleasePinError,
+    ServerError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from serving.status import error_of, status_of
 
 EXAMPLES = [
@@ -19,6 +27,9 @@ EXAMPLES = [
     ReleasePinError("another is served", "v7"),
     UnavailableError("loading", 2.5),
     DeadlineError("too late"),
+    UnauthenticatedError("who is it"),
+    ForbiddenError("not you"),
+    QuotaError("not now", 1.5),
     ServerError("broken"),
     ZeroDivisionError("nobody foresaw this"),
     *(
@@ -62,7 +73,15 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
 
 @pytest.mark.parametrize(
     "error",
-    [RequestError("query.vector", "ü"), ReleasePinError("other", "v7"), MissingError("gone"), DeadlineError("late")],
+    [
+        RequestError("query.vector", "ü"),
+        ReleasePinError("other", "v7"),
+        MissingError("gone"),
+        DeadlineError("late"),
+        UnauthenticatedError("who is it"),
+        ForbiddenError("not you"),
+        QuotaError("not now", 1.5),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_that_the_caller_can_mend_comes_back_as_it_was_raised(error):
