@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.indexes._checks import checked_queries
 from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours
@@ -17,42 +18,60 @@ GROUP = 64
 
 
 class ExactSearcher:
-    """Search by computing every inner product; the yardstick of every other index.
+    """Search by computing every inner product, with all items or some; the yardstick of every other index.
 
     Ties of the computed float32 scores go to the lower item_row. Time is bound by reading the item vectors once for
     each query (or block of queries); memory by `BLOCK_SCORES` besides the answer. Safe for calls from several threads.
     """
 
-    def __init__(self, vectors: Float32) -> None:
-        """Hold the item vectors, `[items, dim]`, float32, finite; may be a memory map."""
-        self.vectors = vectors
+    def __init__(self, vectors: Float32, rows: NDArray[np.integer] | None = None) -> None:
+        """Hold the item vectors.
 
-    def search(self, queries: Float32, k: int) -> Neighbours:
+        Args:
+            vectors: `[items, dim]`, float32, finite; may be a memory map.
+            rows: the only item rows that are looked at, ascending and distinct; None for all.
+        """
+        self.vectors, self.rows = vectors, rows
+
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
         """Return the k largest inner products for each query.
 
         Args:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
+            effort: changes nothing: everything is looked at already.
 
         Raises:
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.
         """
-        items, dim = self.vectors.shape
-        queries = checked_queries(queries, k, dim)
+        queries = checked_queries(queries, k, self.vectors.shape[1])
         rows = np.full((len(queries), k), NO_ROW, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        found = min(k, items)
-        for start in range(0, len(queries), BLOCK_QUERIES):
+        found = min(k, len(self))
+        for start in range(0, len(queries) if found else 0, BLOCK_QUERIES):
             block = slice(start, start + BLOCK_QUERIES)
             self._fill(queries[block], rows[block, :found], scores[block, :found])
+        if self.rows is not None:
+            rows[:, :found] = self.rows[rows[:, :found]]
         return Neighbours(rows, scores)
+
+    def __len__(self) -> int:
+        return len(self.vectors) if self.rows is None else len(self.rows)
+
+    def _block(self, start: int, stop: int) -> Float32:
+        if self.rows is None:
+            return self.vectors[start:stop]
+        return self.vectors.take(self.rows[start:stop], axis=0)
 
     def _fill(self, queries: Float32, best_rows: Int32, best_scores: Float32) -> None:
         k = best_rows.shape[1]
         step = BLOCK_SCORES // len(queries)
-        for start in range(0, len(self.vectors), step):
-            block = self.vectors[start : start + step]
-            scores = _inner_products(block, queries[0])[None] if len(queries) == 1 else queries @ block.T
+        for start in range(0, len(self), step):
+            stop = min(start + step, len(self))
+            if len(queries) == 1:
+                scores = self._inner_products(queries[0], start, stop)[None]
+            else:
+                scores = queries @ self._block(start, stop).T
             for query, row in enumerate(scores):
                 places = largest(row, min(k, len(row)))
                 if start == 0:
@@ -63,13 +82,13 @@ class ExactSearcher:
                 order = np.argsort(-kept, kind="stable")[:k]
                 best_rows[query], best_scores[query] = rows[order], kept[order]
 
-
-def _inner_products(vectors: Float32, query: Float32) -> Float32:
-    scores = np.empty(len(vectors), np.float32)
-    step = max(1, UNTHREADED // len(query))
-    for start in range(0, len(vectors), step):
-        np.dot(vectors[start : start + step], query, out=scores[start : start + step])
-    return scores
+    def _inner_products(self, query: Float32, first: int, end: int) -> Float32:
+        scores = np.empty(end - first, np.float32)
+        step = max(1, UNTHREADED // len(query))
+        for start in range(first, end, step):
+            stop = min(start + step, end)
+            np.dot(self._block(start, stop), query, out=scores[start - first : stop - first])
+        return scores
 
 
 def largest(scores: Float32, k: int) -> Int64:
