@@ -249,6 +249,11 @@ class Diversity:
         return not self.crowding_field and not self.max_per_value and self.mmr_weight == 0
 
 
+EVERY_ITEM = Filter()
+ALIKE = Diversity()
+"""What changes nothing."""
+
+
 class Plan(enum.Enum):
     """How the items of an answer were searched."""
 
@@ -283,7 +288,7 @@ class Query:
     item_ids: Sequence[str] = ()
     vector: Float32 | None = None
     excluded_ids: Sequence[str] = ()
-    filter: Filter = Filter()
+    filter: Filter = EVERY_ITEM
     exclude_seen: bool = False
 
 

@@ -24,6 +24,7 @@ from recsys.retrieval.filtering import ItemFilters
 from recsys.retrieval.narrowed import Found, Narrow, NarrowedSearch
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.types import (
+    ALIKE,
     HISTORY,
     ITEM_ID,
     NO_ROW,
@@ -43,7 +44,6 @@ from recsys.types import (
     RowSets,
 )
 
-ALIKE = Diversity()
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
 

@@ -38,7 +38,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
-            (answer,) = retriever.nearest([query], request.k)
+            (answer,) = retriever.nearest([query], request.k, convert.diversity(request.diversity))
         shown = _shown(retriever, answer) if request.include_metadata else ()
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown), release=convert.release_id(retriever.release)
@@ -57,7 +57,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
         with _as_in_request("queries[0]"):
-            answers = retriever.nearest(queries, request.k)
+            answers = retriever.nearest(queries, request.k, convert.diversity(request.diversity))
         return pb.BatchNearestItemsResponse(
             results=[
                 convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
@@ -183,6 +183,7 @@ class Conversation:
                 reformulator=asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
+                diversity=convert.diversity(asked.diversity),
             )
         shown = _shown(self._retriever, answer.answer) if asked.include_metadata else ()
         return convert.reformulated(answer, self._retriever, shown)
