@@ -14,6 +14,9 @@ BLOCK_SCORES = 2**22
 UNTHREADED = 2**18
 """Multiplications that OpenBLAS does on the calling thread. One query is done in such pieces: memory bounds it, and
 threads that wait for one another on busy cores cost more than they bring (measured: 15 ms in place of 0.7)."""
+DENSE_RATE = 0.25
+"""From this share of the rows on, one query is multiplied with all of them: reading in order is faster than picking out
+(100,000 x 64: all 1.1 ms; 20,000 of them 0.6, 50,000 of them 1.8)."""
 GROUP = 64
 
 
@@ -82,13 +85,27 @@ class ExactSearcher:
                 order = np.argsort(-kept, kind="stable")[:k]
                 best_rows[query], best_scores[query] = rows[order], kept[order]
 
-    def _inner_products(self, query: Float32, first: int, end: int) -> Float32:
-        scores = np.empty(end - first, np.float32)
+    def _inner_products(self, query: Float32, start: int, stop: int) -> Float32:
+        if self.rows is None:
+            return _inner_products(self.vectors[start:stop], query)
+        rows = self.rows[start:stop]
+        low, high = rows[0], rows[-1] + 1
+        if len(rows) >= DENSE_RATE * (high - low):
+            return _inner_products(self.vectors[low:high], query)[rows - low]
+        scores = np.empty(len(rows), np.float32)
         step = max(1, UNTHREADED // len(query))
-        for start in range(first, end, step):
-            stop = min(start + step, end)
-            np.dot(self._block(start, stop), query, out=scores[start - first : stop - first])
+        for place in range(0, len(rows), step):
+            part = slice(place, place + step)
+            np.dot(self.vectors.take(rows[part], axis=0), query, out=scores[part])
         return scores
+
+
+def _inner_products(vectors: Float32, query: Float32) -> Float32:
+    scores = np.empty(len(vectors), np.float32)
+    step = max(1, UNTHREADED // len(query))
+    for start in range(0, len(vectors), step):
+        np.dot(vectors[start : start + step], query, out=scores[start : start + step])
+    return scores
 
 
 def largest(scores: Float32, k: int) -> Int64:

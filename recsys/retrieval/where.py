@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from recsys.errors import RequestError
 from recsys.types import Condition, Filter
 
@@ -23,7 +25,8 @@ def where(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
 
     Args:
         conditions: by column, with `!=` (none of), `>=`, `>`, `<=` or `<` after its name, otherwise one of. Values are
-            texts, numbers, truth values, dates or times (without a zone: UTC), for `=` and `!=` also lists of them.
+            texts, numbers, truth values, dates or times (without a zone: UTC); one of and none of also take several,
+            as a list, tuple, set or array.
 
     Raises:
         RequestError: no column, or a value of another type.
@@ -37,6 +40,8 @@ def _condition(key: str, value: Any) -> Condition:
     if matched is None or not matched[1]:
         raise RequestError("where", f"got {key!r}, expected the name of a column, and after it one of != >= > <= <")
     field, sign = matched[1], matched[2] or "="
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if sign in BOUNDS:
         return Condition(field, **{BOUNDS[sign]: _plain(value, key)})
     several = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
@@ -45,12 +50,11 @@ def _condition(key: str, value: Any) -> Condition:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """Return a value as filters hold it: times in seconds since 1970, NumPy scalars as Python's."""
+    """Return a value as filters hold it: times in seconds since 1970."""
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         value = datetime.datetime(value.year, value.month, value.day)
     if isinstance(value, datetime.datetime):
         return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
-    plain = value.item() if hasattr(value, "item") else value
-    if not isinstance(plain, (str, bool, int, float)):
+    if not isinstance(value, (str, bool, int, float)):
         raise RequestError(f"where[{key!r}]", f"got {value!r}, expected text, a number, a truth value, or a time")
-    return plain
+    return value
