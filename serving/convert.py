@@ -61,6 +61,7 @@ FILTER_TYPES = {
     FilterType.BOOL: pb.FILTER_TYPE_BOOL,
 }
 BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
+DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
 LITTLE_ENDIAN = np.dtype("<f4")
@@ -161,15 +162,12 @@ def diversity_message(asked: Diversity) -> pb.Diversity:
         RequestError: a value of a type that the wire does not carry.
     """
     message = pb.Diversity()
-    for name in ("crowding_field", "max_per_value", "mmr_weight"):
+    for name, kind in DIVERSITY.items():
         try:
             setattr(message, name, getattr(asked, name))
         except (TypeError, ValueError):
-            raise RequestError(f"diversity.{name}", f"got {getattr(asked, name)!r}, expected {_KINDS[name]}") from None
+            raise RequestError(f"diversity.{name}", f"got {getattr(asked, name)!r}, expected {kind}") from None
     return message
-
-
-_KINDS = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 
 
 def mentions(message: pb.Feedback, where: str, settings: ServerSettings) -> tuple[Mention, ...]:

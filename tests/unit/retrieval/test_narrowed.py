@@ -62,26 +62,26 @@ def test_few_allowed_items_are_searched_exactly():
 
 def test_many_allowed_items_are_picked_from_deeper_results_of_the_index():
     recorder = Recorder(VECTORS)
-    rows = range(3_000)
+    rows = range(3_900)
     (found,) = search([allowing(rows)], searcher=recorder)
-    # (10 + 3 sqrt(10)) 4000 / 3000 = 26, up to the next power of two
+    # (10 + 3 sqrt(10)) 4000 / 3900 = 20, up to the next power of two
     assert recorder.asked == [(1, 32, pytest.approx(np.sqrt(3.2)))]
     assert (found.plan, found.candidate_count) == (Plan.OVER_FETCH, 32)
     assert found.rows.tolist() == best(QUERIES[0], rows, 10)
 
 
 def test_where_the_index_finds_too_few_every_allowed_item_is_searched():
-    rows = best(-QUERIES[0], range(ITEMS), 3_000)
+    rows = best(-QUERIES[0], range(ITEMS), 3_900)
     (found,) = search([allowing(rows)])
-    assert (found.plan, found.candidate_count) == (Plan.ESCALATED, 3_000)
+    assert (found.plan, found.candidate_count) == (Plan.ESCALATED, 3_900)
     assert found.rows.tolist() == best(QUERIES[0], rows, 10)
 
 
 def test_exact_search_is_chosen_where_it_multiplies_less_than_candidates_cost():
-    # A candidate costs as much as 1,250 multiplications, a call as much as 80 candidates: 1250 (80 + 20) = 125,000,
-    # and 64 * 1,953 = 124,992.
-    assert is_few(1_953, 20, 64)
-    assert not is_few(1_954, 20, 64)
+    # A candidate costs as much as 2,000 multiplications, a call as much as 80 candidates: 2000 (80 + 20) = 200,000,
+    # which is 64 * 3,125.
+    assert is_few(3_125, 20, 64)
+    assert not is_few(3_126, 20, 64)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_may_not_be_shown_is_made_up_for():
 
 def test_queries_with_the_same_filter_are_searched_together():
     recorder = Recorder(VECTORS)
-    narrow = allowing(range(3_000))
+    narrow = allowing(range(3_900))
     search([narrow] * 4, queries=QUERIES, searcher=recorder)
     assert [count for count, _, _ in recorder.asked] == [4]
 
@@ -138,7 +138,7 @@ def test_an_index_that_finds_nothing_is_no_excuse():
             shape = (len(queries), k)
             return Neighbours(np.full(shape, NO_ROW, np.int32), np.full(shape, -np.inf, np.float32))
 
-    rows = range(3_000)
+    rows = range(3_900)
     (found,) = search([allowing(rows)], searcher=Blind(VECTORS))
     assert (found.plan, found.rows.tolist()) == (Plan.ESCALATED, best(QUERIES[0], rows, 10))
 
