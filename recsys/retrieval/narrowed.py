@@ -178,14 +178,21 @@ class NarrowedSearch:
         values = None
         if diversity.crowding_field:
             values = self._filters.column(diversity.crowding_field, "diversity.crowding_field").values.take(pool.rows)
-        chosen = choose(
-            relevance,
-            k,
-            mmr_weight=diversity.mmr_weight,
-            vectors=self._vectors.take(pool.rows, axis=0) if diversity.mmr_weight else None,
-            values=values,
-            max_per_value=diversity.max_per_value,
-        )
+        listed = np.arange(len(pool.rows))
+        if values is not None and diversity.mmr_weight and len(listed) > _pool_k(k):
+            # Distances within a whole catalogue would take seconds: only the best that can stand together are compared.
+            listed = choose(relevance, _pool_k(k), values=values, max_per_value=diversity.max_per_value)
+            values = values.take(listed)
+        chosen = listed[
+            choose(
+                relevance[listed],
+                k,
+                mmr_weight=diversity.mmr_weight,
+                vectors=self._vectors.take(pool.rows[listed], axis=0) if diversity.mmr_weight else None,
+                values=values,
+                max_per_value=diversity.max_per_value,
+            )
+        ]
         all_shown = len(chosen) == len(pool.rows) or len(chosen) < k
         return replace(pool, rows=pool.rows[chosen], scores=pool.scores[chosen], exhausted=pool.exhausted and all_shown)
 

@@ -161,6 +161,13 @@ def test_an_answer_that_crowding_leaves_short_says_that_there_is_no_more():
     assert (len(found.rows), found.exhausted) == (4, True)
 
 
+def test_crowding_and_distance_over_the_whole_catalogue_show_all_that_there_may_be():
+    (found,) = search([allowing(range(ITEMS))], diversity=Diversity("genre", 3, 0.5))
+    assert sorted(GENRES[row] for row in found.rows) == ["even"] * 3 + ["odd"] * 3
+    assert found.rows[0] == best(QUERIES[0], range(ITEMS), 1)[0]
+    assert found.exhausted
+
+
 def test_the_scale_of_a_query_changes_nothing_about_diversity():
     diversity = Diversity(mmr_weight=0.4)
     (found,) = search([allowing(range(ITEMS))], diversity=diversity)
