@@ -466,6 +466,8 @@ class Retriever:
         Raises:
             RequestError: a filter or diversity that the columns do not allow.
         """
+        if diversity.changes_nothing and not any(query.filter.all_of for query in queries):
+            return [None] * len(queries)
         self._narrowed.check(diversity)
         return [
             Narrow.of(self._filters.allowed(query.filter, f"queries[{place}].filter"), banned[place])
@@ -480,6 +482,8 @@ class Retriever:
         """Return the answers of queries that the index alone cannot answer; None for the others."""
         answers: list[Answer | None] = [None] * len(narrow)
         asked = {place: each for place, each in enumerate(narrow) if each is not None}
+        if not asked:
+            return answers
         searched = [place for place in asked if encoding.origins[place] is not Origin.POPULARITY]
         if searched:
             among = [asked[place] for place in searched]
