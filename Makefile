@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-recommenders bench-reformulation fuzz clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-memory bench-ssl bench-recommenders bench-reformulation fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,9 @@ bench-train: $(VENV)/.bench ## Training speed against a plain loop, the TFRS tut
 
 bench-index: $(VENV)/.bench ## Index speed at equal recall against faiss, hnswlib and usearch
 	$(BIN)/python -m benchmarks.index $(if $(wildcard releases/*/manifest.json),--release releases) $(ARGS)
+
+bench-filters: $(VENV)/.bench ## Recall and time of filtered search at five selectivities, plan by plan
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.filters $(ARGS)
 
 bench-ssl: $(VENV)/.bench ## Self-supervised item towers on public data (RECSYS_DATA_DIR); hours, resumes by itself
 	$(BIN)/python -m benchmarks.ssl $(ARGS)

@@ -65,11 +65,14 @@ class ItemSide:
     Attributes:
         features: the item tower's inputs by name.
         metadata: columns of the items that travel in the release for display; empty means all.
+        filters: columns of strings, lists of strings, numbers, truth values or times that requests may filter by;
+            empty means those of `metadata` that hold such values.
         augmentations: choices from `recsys.augmentations`, applied in training to the items of the main task.
     """
 
     features: dict[str, Any]
     metadata: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
     augmentations: tuple[Any, ...] = ()
 
     @field_validator("features")

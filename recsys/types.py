@@ -179,6 +179,94 @@ class Origin(enum.Enum):
     """Nothing was known of the query: the items most frequent in training."""
 
 
+class FilterType(enum.Enum):
+    """What a column of the items holds that can be filtered by."""
+
+    STRING = "string"
+    """One string."""
+    STRINGS = "strings"
+    """Several strings."""
+    NUMBER = "number"
+    """A number; a time as seconds since 1970, UTC."""
+    BOOL = "bool"
+    """A truth value."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one column of an item must hold: exactly one of `any_of`, `none_of`, or bounds.
+
+    An item without a value in the column passes `none_of` and nothing else; one with several values passes `any_of`
+    where one of them is named, and `none_of` where none is.
+
+    Attributes:
+        field: the column.
+        any_of: at least one value: strings, numbers or truth values, as the column holds.
+        none_of: as `any_of`.
+        minimum: the number itself passes.
+        exclusive_minimum: only larger numbers pass; not beside `minimum`.
+        maximum: the number itself passes.
+        exclusive_maximum: only smaller numbers pass; not beside `maximum`.
+    """
+
+    field: str
+    any_of: tuple[str | float | bool, ...] | None = None
+    none_of: tuple[str | float | bool, ...] | None = None
+    minimum: float | None = None
+    exclusive_minimum: float | None = None
+    maximum: float | None = None
+    exclusive_maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which items an answer may hold: those that meet all conditions; without any, every item passes.
+
+    Attributes:
+        all_of: the conditions.
+    """
+
+    all_of: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How alike the items of one answer may be; by default as alike as they come.
+
+    Attributes:
+        crowding_field: the column whose values are to be mixed; empty means none. Items without a value do not count.
+        max_per_value: most items of one value of that column in an answer: >= 1 where there is a column.
+        mmr_weight: 0..1, unitless: 0 ranks by score alone, 1 by distance to the items above alone.
+    """
+
+    crowding_field: str = ""
+    max_per_value: int = 0
+    mmr_weight: float = 0.0
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the items may be as alike as they come."""
+        return not self.crowding_field and not self.max_per_value and self.mmr_weight == 0
+
+
+EVERY_ITEM = Filter()
+ALIKE = Diversity()
+"""What changes nothing."""
+
+
+class Plan(enum.Enum):
+    """How the items of an answer were searched."""
+
+    INDEX = "index"
+    """The index, without a condition."""
+    EXACT_SUBSET = "exact_subset"
+    """Every item that may be shown, exactly: there are few."""
+    OVER_FETCH = "over_fetch"
+    """The index, deeper than asked, without what may not be shown."""
+    ESCALATED = "escalated"
+    """The index found too few that may be shown, and every item that may was searched."""
+
+
 @dataclass(frozen=True)
 class Query:
     """What a caller wants neighbours of: exactly one of the four forms.
@@ -190,6 +278,8 @@ class Query:
         item_ids: items to find neighbours of; several are averaged.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
+        filter: which items the answer may hold besides.
+        exclude_seen: also leave out what the entity is known to have met: its history in the release and in the query.
     """
 
     entity_id: str | None = None
@@ -198,6 +288,8 @@ class Query:
     item_ids: Sequence[str] = ()
     vector: Float32 | None = None
     excluded_ids: Sequence[str] = ()
+    filter: Filter = EVERY_ITEM
+    exclude_seen: bool = False
 
 
 class FeedbackKind(enum.IntEnum):

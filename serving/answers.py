@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.retrieval import Explanation
-from recsys.types import Float32, Origin
+from recsys.types import FilterType, Float32, Origin, Plan
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,18 @@ class Ranking:
 
     Attributes:
         item_ids: at most k.
-        scores: `[len(item_ids)]`, float32, inner products, not increasing; where the origin is `POPULARITY`, shares
-            (0..1) of the training interactions.
+        scores: `[len(item_ids)]`, float32, inner products, not increasing unless by MMR; where the origin is
+            `POPULARITY`, shares (0..1) of the training interactions.
         metadata: display columns of each item by name; empty unless asked for.
         origin: what the query's vector was made from; None where the server is newer than this client and says
             something else.
         missing_ids: ids in the query that the release does not know.
         release: which answered.
+        plan: how the items were searched; None where nothing was, or where the server is newer or older than this
+            client.
+        candidate_count: items that were looked at to fill the answer.
+        exhausted: no further item of the catalogue may be shown, so that fewer than k need not mean a miss.
+        degraded: the search was cut short: recall is lower than promised.
     """
 
     item_ids: tuple[str, ...]
@@ -45,6 +50,10 @@ class Ranking:
     origin: Origin | None
     missing_ids: tuple[str, ...]
     release: ReleaseName
+    plan: Plan | None
+    candidate_count: int
+    exhausted: bool
+    degraded: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,8 @@ class ServedRelease:
         reformulators: names of those that feedback may be answered with.
         default_reformulator: the one that answers where none is named; empty where the server is older than this
             client.
+        filter_fields: columns that `where` and `Diversity.crowding_field` may name, and what each holds; those of a
+            kind that only newer clients know are left out.
     """
 
     name: str
@@ -133,3 +144,4 @@ class ServedRelease:
     notice: str
     reformulators: tuple[str, ...]
     default_reformulator: str
+    filter_fields: Mapping[str, FilterType]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -18,9 +19,10 @@ import numpy as np
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from recsys import retrieval
 from recsys.errors import RequestError, SettingError
 from recsys.retrieval import Explanation
-from recsys.types import Mention, Origin, Query
+from recsys.types import ALIKE, EVERY_ITEM, Diversity, Filter, Mention, Origin, Query
 from serving import convert
 from serving.answers import EncodedQuery, Ranking, Reformulation, ReleaseName, ServedRelease
 from serving.errors import DeadlineError, UnavailableError
@@ -31,6 +33,8 @@ from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
+PLANS = {number: plan for plan, number in convert.PLANS.items()}
+FILTER_TYPES = {number: kind for kind, number in convert.FILTER_TYPES.items()}
 ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
 Metadata = tuple[tuple[str, str], ...]
 Token = str | Callable[[], str]
@@ -67,7 +71,22 @@ OPTIONS = [
 ]
 
 
-class How(TypedDict, total=False):
+class Narrowing(TypedDict, total=False):
+    """Which items an answer may hold; everything may be left out.
+
+    Attributes:
+        where: conditions that the items must meet besides the query's own, as a `Filter` or as `recsys.retrieval.where`
+            reads them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
+        exclude_seen: leave out what the entity is known to have met, also where the query does not say so.
+        diversity: how alike the items may be.
+    """
+
+    where: Mapping[str, Any] | Filter
+    exclude_seen: bool
+    diversity: Diversity
+
+
+class How(Narrowing, total=False):
     """How a query is answered after feedback; everything may be left out.
 
     Attributes:
@@ -115,7 +134,15 @@ class Client:
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
-    def nearest_items(self, query: Query, k: int, *, release_pin: str = "", include_metadata: bool = False) -> Ranking:
+    def nearest_items(
+        self,
+        query: Query,
+        k: int,
+        *,
+        release_pin: str = "",
+        include_metadata: bool = False,
+        **narrowing: Unpack[Narrowing],
+    ) -> Ranking:
         """Return the nearest items of one query.
 
         Args:
@@ -123,14 +150,22 @@ class Client:
             k: places.
             release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
             include_metadata: also return the items' display columns.
+            narrowing: see `Narrowing`.
         """
-        return _ranking(self._call(self._service.NearestItems, _nearest(query, k, release_pin, include_metadata)))
+        request = _nearest(query, k, release_pin, include_metadata, **narrowing)
+        return _ranking(self._call(self._service.NearestItems, request))
 
     def batch_nearest_items(
-        self, queries: Sequence[Query], k: int, *, release_pin: str = "", include_metadata: bool = False
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        release_pin: str = "",
+        include_metadata: bool = False,
+        **narrowing: Unpack[Narrowing],
     ) -> list[Ranking]:
         """Return the nearest items of each query, in the queries' order; arguments as in `nearest_items`."""
-        request = _batch(queries, k, release_pin, include_metadata)
+        request = _batch(queries, k, release_pin, include_metadata, **narrowing)
         return _rankings(self._call(self._service.BatchNearestItems, request))
 
     def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
@@ -238,17 +273,29 @@ class AsyncClient:
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     async def nearest_items(
-        self, query: Query, k: int, *, release_pin: str = "", include_metadata: bool = False
+        self,
+        query: Query,
+        k: int,
+        *,
+        release_pin: str = "",
+        include_metadata: bool = False,
+        **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query, as `Client.nearest_items`."""
-        request = _nearest(query, k, release_pin, include_metadata)
+        request = _nearest(query, k, release_pin, include_metadata, **narrowing)
         return _ranking(await self._call(self._service.NearestItems, request))
 
     async def batch_nearest_items(
-        self, queries: Sequence[Query], k: int, *, release_pin: str = "", include_metadata: bool = False
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        release_pin: str = "",
+        include_metadata: bool = False,
+        **narrowing: Unpack[Narrowing],
     ) -> list[Ranking]:
         """Return the nearest items of each query, as `Client.batch_nearest_items`."""
-        request = _batch(queries, k, release_pin, include_metadata)
+        request = _batch(queries, k, release_pin, include_metadata, **narrowing)
         return _rankings(await self._call(self._service.BatchNearestItems, request))
 
     async def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
@@ -448,18 +495,52 @@ class AsyncSession:
         await self.close()
 
 
-def _nearest(query: Query, k: int, release_pin: str, include_metadata: bool) -> pb.NearestItemsRequest:
-    return pb.NearestItemsRequest(
-        query=convert.query_message(query), k=_places(k), release_pin=release_pin, include_metadata=include_metadata
+def _narrowed(query: Query, *, where: Mapping[str, Any] | Filter = EVERY_ITEM, exclude_seen: bool = False) -> Query:
+    """Return a query with further conditions on the items."""
+    further = where if isinstance(where, Filter) else retrieval.where(where)
+    return dataclasses.replace(
+        query,
+        filter=Filter(query.filter.all_of + further.all_of),
+        exclude_seen=query.exclude_seen or exclude_seen,
     )
 
 
-def _batch(queries: Sequence[Query], k: int, release_pin: str, include_metadata: bool) -> pb.BatchNearestItemsRequest:
-    return pb.BatchNearestItemsRequest(
-        queries=[convert.query_message(query, f"queries[{place}]") for place, query in enumerate(queries)],
+def _nearest(
+    query: Query,
+    k: int,
+    release_pin: str,
+    include_metadata: bool,
+    *,
+    diversity: Diversity = ALIKE,
+    **further: Any,
+) -> pb.NearestItemsRequest:
+    return pb.NearestItemsRequest(
+        query=convert.query_message(_narrowed(query, **further)),
         k=_places(k),
         release_pin=release_pin,
         include_metadata=include_metadata,
+        diversity=convert.diversity_message(diversity),
+    )
+
+
+def _batch(
+    queries: Sequence[Query],
+    k: int,
+    release_pin: str,
+    include_metadata: bool,
+    *,
+    diversity: Diversity = ALIKE,
+    **further: Any,
+) -> pb.BatchNearestItemsRequest:
+    return pb.BatchNearestItemsRequest(
+        queries=[
+            convert.query_message(_narrowed(query, **further), f"queries[{place}]")
+            for place, query in enumerate(queries)
+        ],
+        k=_places(k),
+        release_pin=release_pin,
+        include_metadata=include_metadata,
+        diversity=convert.diversity_message(diversity),
     )
 
 
@@ -484,9 +565,11 @@ def _asked(
     release_pin: str = "",
     include_metadata: bool = False,
     include_explanation: bool = False,
+    diversity: Diversity = ALIKE,
+    **further: Any,
 ) -> pb.ReformulateRequest:
     return pb.ReformulateRequest(
-        query=convert.query_message(query),
+        query=convert.query_message(_narrowed(query, **further)),
         feedback=feedback,
         depth=None if depth is None else _places(depth, "depth"),
         reformulator=reformulator,
@@ -495,6 +578,7 @@ def _asked(
         include_metadata=include_metadata,
         include_explanation=include_explanation,
         ignore_guard=not guarded,
+        diversity=convert.diversity_message(diversity),
     )
 
 
@@ -555,6 +639,10 @@ def _ranked(message: pb.RankedItems, release: ReleaseName) -> Ranking:
         origin=ORIGINS.get(message.origin),
         missing_ids=tuple(message.missing_ids),
         release=release,
+        plan=PLANS.get(message.plan),
+        candidate_count=message.candidate_count,
+        exhausted=message.exhausted,
+        degraded=message.degraded,
     )
 
 
@@ -586,6 +674,9 @@ def _served(message: pb.Release) -> ServedRelease:
         notice=message.notice,
         reformulators=tuple(message.reformulators),
         default_reformulator=message.default_reformulator,
+        filter_fields={
+            name: FILTER_TYPES[kind] for name, kind in sorted(message.filter_fields.items()) if kind in FILTER_TYPES
+        },
     )
 
 

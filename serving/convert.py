@@ -8,12 +8,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from recsys.errors import RequestError
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
-from recsys.types import FeedbackKind, Float32, Mention, Origin, Query
+from recsys.types import (
+    EVERY_ITEM,
+    Condition,
+    Diversity,
+    FeedbackKind,
+    Filter,
+    FilterType,
+    Float32,
+    Mention,
+    Origin,
+    Plan,
+    Query,
+)
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 
@@ -35,6 +47,21 @@ FEEDBACK_KINDS = {
     FeedbackKind.CLICKED: pb.FEEDBACK_KIND_CLICKED,
     FeedbackKind.SKIPPED: pb.FEEDBACK_KIND_SKIPPED,
 }
+PLANS = {
+    None: pb.SEARCH_PLAN_UNSPECIFIED,
+    Plan.INDEX: pb.SEARCH_PLAN_INDEX,
+    Plan.EXACT_SUBSET: pb.SEARCH_PLAN_EXACT_SUBSET,
+    Plan.OVER_FETCH: pb.SEARCH_PLAN_OVER_FETCH,
+    Plan.ESCALATED: pb.SEARCH_PLAN_ESCALATED,
+}
+FILTER_TYPES = {
+    FilterType.STRING: pb.FILTER_TYPE_STRING,
+    FilterType.STRINGS: pb.FILTER_TYPE_STRINGS,
+    FilterType.NUMBER: pb.FILTER_TYPE_NUMBER,
+    FilterType.BOOL: pb.FILTER_TYPE_BOOL,
+}
+BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
+DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
 LITTLE_ENDIAN = np.dtype("<f4")
@@ -49,12 +76,14 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
         settings: the limits.
 
     Raises:
-        RequestError: no form is set, a list is longer than its limit, or the vector's bytes are no numbers.
+        RequestError: no form is set, a list is longer than its limit, the vector's bytes are no numbers, or a condition
+            of the filter has no rule or values that no column holds.
     """
     form = message.WhichOneof("form")
     excluded = _ids(message.excluded_ids, f"{where}.excluded_ids", settings)
+    narrowed = {"filter": _filter(message.filter, f"{where}.filter", settings), "exclude_seen": message.exclude_seen}
     if form == "vector":
-        return Query(vector=vector(message.vector, f"{where}.vector"), excluded_ids=excluded)
+        return Query(vector=vector(message.vector, f"{where}.vector"), excluded_ids=excluded, **narrowed)
     if form == "entity":
         entity = message.entity
         return Query(
@@ -62,12 +91,13 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
             features=_features(entity, f"{where}.entity.features", settings),
             history=_ids(entity.history, f"{where}.entity.history", settings),
             excluded_ids=excluded,
+            **narrowed,
         )
     if form == "items":
         item_ids = _ids(message.items.item_ids, f"{where}.items.item_ids", settings)
         if not item_ids:
             raise RequestError(f"{where}.items.item_ids", "got none, expected at least 1")
-        return Query(item_ids=item_ids, excluded_ids=excluded)
+        return Query(item_ids=item_ids, excluded_ids=excluded, **narrowed)
     raise RequestError(where, "got no form, expected one of: entity, items, vector")
 
 
@@ -79,12 +109,16 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
         where: its path in the request, for messages.
 
     Raises:
-        RequestError: two forms, or a feature value of a type that the wire does not carry.
+        RequestError: two forms, or a value of a type that the wire does not carry.
     """
     by_entity = asked.entity_id is not None or asked.features is not None or len(asked.history) > 0
     if by_entity + (len(asked.item_ids) > 0) + (asked.vector is not None) > 1:
         raise RequestError(where, "got several forms, expected one of: entity or features, item ids, vector")
-    message = pb.Query(excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"))
+    message = pb.Query(
+        excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"), exclude_seen=bool(asked.exclude_seen)
+    )
+    for place, condition in enumerate(asked.filter.all_of):
+        message.filter.all_of.append(_condition_message(condition, f"{where}.filter.all_of[{place}]"))
     if asked.vector is not None:
         message.vector.float32_le = _numbers(asked.vector, f"{where}.vector").tobytes()
     elif asked.item_ids:
@@ -114,6 +148,26 @@ def vector(message: pb.Vector, where: str) -> Float32:
     if encoding == "values":
         return np.array(message.values.values, np.float32)
     raise RequestError(where, "got no encoding, expected one of: values, float32_le")
+
+
+def diversity(message: pb.Diversity) -> Diversity:
+    """Return a diversity message as the library takes it."""
+    return Diversity(message.crowding_field, message.max_per_value, message.mmr_weight)
+
+
+def diversity_message(asked: Diversity) -> pb.Diversity:
+    """Return a diversity as a message.
+
+    Raises:
+        RequestError: a value of a type that the wire does not carry.
+    """
+    message = pb.Diversity()
+    for name, kind in DIVERSITY.items():
+        try:
+            setattr(message, name, getattr(asked, name))
+        except (TypeError, ValueError):
+            raise RequestError(f"diversity.{name}", f"got {getattr(asked, name)!r}, expected {kind}") from None
+    return message
 
 
 def mentions(message: pb.Feedback, where: str, settings: ServerSettings) -> tuple[Mention, ...]:
@@ -187,6 +241,9 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.
         metadata=[_struct(columns) for columns in shown],
         origin=ORIGINS[answer.origin],
         missing_ids=answer.missing_ids,
+        plan=PLANS[answer.plan],
+        candidate_count=answer.candidate_count,
+        exhausted=answer.exhausted,
     )
 
 
@@ -215,9 +272,76 @@ def release(retriever: Retriever) -> pb.Release:
         notice=facts.notice,
         reformulators=retriever.reformulators,
         default_reformulator=retriever.default_reformulator,
+        filter_fields={name: FILTER_TYPES[kind] for name, kind in retriever.filter_fields.items()},
     )
     message.create_time.FromDatetime(datetime.datetime.fromisoformat(manifest.created))
     return message
+
+
+def _filter(message: pb.Filter, where: str, settings: ServerSettings) -> Filter:
+    if not message.all_of:
+        return EVERY_ITEM
+    if len(message.all_of) > settings.max_conditions:
+        got, most = len(message.all_of), settings.max_conditions
+        raise RequestError(f"{where}.all_of", f"got {got} conditions, expected at most {most}")
+    return Filter(
+        tuple(
+            _condition(condition, f"{where}.all_of[{place}]", settings)
+            for place, condition in enumerate(message.all_of)
+        )
+    )
+
+
+def _condition(message: pb.Condition, where: str, settings: ServerSettings) -> Condition:
+    rule = message.WhichOneof("rule")
+    if rule is None:
+        raise RequestError(where, "got no rule, expected one of: any_of, none_of, range")
+    if rule == "range":
+        bounds = {name: getattr(message.range, name) for name in BOUNDS if message.range.HasField(name)}
+        if not bounds:
+            raise RequestError(f"{where}.range", f"got no bound, expected at least one of: {', '.join(BOUNDS)}")
+        return Condition(message.field, **bounds)
+    values = getattr(message, rule).values
+    if len(values) > settings.max_filter_values:
+        got, most = len(values), settings.max_filter_values
+        raise RequestError(f"{where}.{rule}", f"got {got} values, expected at most {most}")
+    return Condition(
+        message.field, **{rule: tuple(_scalar(value, f"{where}.{rule}[{at}]") for at, value in enumerate(values))}
+    )
+
+
+def _scalar(message: Value, where: str) -> str | float | bool:
+    kind = message.WhichOneof("kind")
+    if kind not in ("string_value", "number_value", "bool_value"):
+        raise RequestError(where, f"got {kind or 'nothing'}, expected a string, a number or a truth value")
+    return getattr(message, kind)
+
+
+def _condition_message(asked: Condition, where: str) -> pb.Condition:
+    message = pb.Condition(field=_id_text(asked.field, f"{where}.field"))
+    rules = [name for name in ("any_of", "none_of") if getattr(asked, name) is not None]
+    bounds = {name: getattr(asked, name) for name in BOUNDS if getattr(asked, name) is not None}
+    if len(rules) + bool(bounds) != 1:
+        got = len(rules) + bool(bounds)
+        raise RequestError(where, f"got {got} rules, expected one of: any_of, none_of, a range with a bound")
+    for rule in rules:
+        values = getattr(message, rule)
+        values.SetInParent()
+        for place, value in enumerate(getattr(asked, rule)):
+            if not isinstance(value, (str, bool, int, float)) or (isinstance(value, str) and not _is_utf8(value)):
+                at = f"{where}.{rule}[{place}]"
+                raise RequestError(at, f"got {value!r}, expected a string, a number or a truth value")
+            values.append(value if isinstance(value, (str, bool)) else _number(value, f"{where}.{rule}[{place}]"))
+    for name, value in bounds.items():
+        setattr(message.range, name, _number(value, f"{where}.range.{name}"))
+    return message
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise RequestError(where, f"got {value!r}, expected a number") from None
 
 
 def _mention(message: pb.FeedbackItem, where: str) -> Mention:

@@ -97,6 +97,8 @@ class ServerSettings:
         max_k: most items for each query.
         max_batch: most queries in one BatchNearestItems.
         max_ids: most ids in one list of a query (history, item ids, excluded ids).
+        max_conditions: most conditions of one query's filter.
+        max_filter_values: most values of one condition.
         max_feedback: most items of feedback of one query, in a session of all its rounds together.
         max_depth: most items of feedback that count; the time of learned reformulators grows with its square.
         max_sessions: sessions that are open at the same time, beside the calls of `worker_threads`; each has a thread.
@@ -118,6 +120,8 @@ class ServerSettings:
     max_k: int = Field(1000, ge=1)
     max_batch: int = Field(1024, ge=1)
     max_ids: int = Field(10_000, ge=1)
+    max_conditions: int = Field(16, ge=0)
+    max_filter_values: int = Field(1000, ge=1)
     max_feedback: int = Field(10_000, ge=1)
     max_depth: int = Field(1000, ge=0)
     max_sessions: int = Field(64, ge=1, le=1024)

@@ -83,6 +83,7 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
                 "vector": {"kind": "embedding"},
             },
             "metadata": ["title", "taste"],
+            "filters": ["taste", "tags", "price"],
         },
         "split": {"kind": "leave_last"},
         "tower": {"kind": "mlp", "hidden": [16], "dim": 8},

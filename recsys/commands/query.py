@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +19,10 @@ from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, client_tls,
 
 if TYPE_CHECKING:
     from recsys.retrieval import Explanation
+    from recsys.types import Filter, FilterType
     from serving.answers import Ranking, Reformulation
+
+CONDITION = re.compile(r"\s*(.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*", re.DOTALL)
 
 
 def command(
@@ -28,6 +35,15 @@ def command(
     items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas.")] = "",
     vector: Annotated[str, typer.Option(help="Numbers with commas.")] = "",
     exclude: Annotated[str, typer.Option(help="Item ids to leave out, with commas.")] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="COLUMN=VALUE, also with != >= > <= <, on the items; several values with commas, or as a JSON list."
+        ),
+    ] = None,
+    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave out what the entity has met.")] = False,
+    crowding: Annotated[str, typer.Option(help="COLUMN:N, at most N items of one value of that column.")] = "",
+    mmr: Annotated[float, typer.Option(help="0 ranks by score alone, 1 by distance to the items above.")] = 0.0,
     k: Annotated[int, typer.Option("-k", help="Places.")] = 10,
     release: Annotated[str, typer.Option(help="Only this release will do: name or fingerprint.")] = "",
     like: Annotated[str, typer.Option(help="Feedback: item ids that somebody said yes to, with commas.")] = "",
@@ -49,7 +65,7 @@ def command(
     import numpy as np
 
     from recsys.errors import SettingError, describe
-    from recsys.types import FeedbackKind, Mention, Query
+    from recsys.types import Diversity, FeedbackKind, Mention, Query
     from serving.client import Client
 
     try:
@@ -63,6 +79,7 @@ def command(
         item_ids=_listed(items),
         vector=numbers,
         excluded_ids=_listed(exclude),
+        exclude_seen=exclude_seen,
     )
     said = {
         FeedbackKind.LIKED: like,
@@ -71,12 +88,17 @@ def command(
         FeedbackKind.SKIPPED: skip,
     }
     mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in _listed(ids)]
+    field, most = _crowding(crowding)
+    diversity = Diversity(field, most, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     encrypted, token = client_tls(tls, ca, certificate, key), token_of(token_file)
     with Client(target, timeout_s=10.0, tls=encrypted, token=token) as client:
         client.wait_until_ready(wait_s)
+        if where:
+            query = replace(query, filter=_filter(where, client.release().filter_fields))
         if not (mentions or pseudo or reformulator or explain):
-            print_ranking(client.nearest_items(query, k, release_pin=release, include_metadata=True), Console())
+            ranking = client.nearest_items(query, k, release_pin=release, include_metadata=True, diversity=diversity)
+            print_ranking(ranking, Console())
             return
         answer = client.reformulate(
             query,
@@ -89,6 +111,7 @@ def command(
             release_pin=release,
             include_metadata=True,
             include_explanation=explain,
+            diversity=diversity,
         )
         print_reformulation(answer, Console())
 
@@ -106,7 +129,10 @@ def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: 
 
     origin = ranking.origin.value if ranking.origin else "unknown"
     missing = f"; unknown ids: {', '.join(ranking.missing_ids)}" if ranking.missing_ids else ""
-    table = Table(title=title, title_justify="left", caption=f"from {origin}{missing}; {ranking.release.name}")
+    plan = f", {ranking.plan.value} of {ranking.candidate_count:,}" if ranking.plan else ""
+    ended = "; no further item may be shown" if ranking.exhausted else ""
+    caption = f"from {origin}{plan}{missing}{ended}; {ranking.release.name}"
+    table = Table(title=title, title_justify="left", caption=caption)
     names = display.ordered(ranking.metadata[0] if ranking.metadata else ())[:columns]
     for name in ("", "item", "score", *names):
         table.add_column(name, justify="right" if name in ("", "score") else "left", overflow="fold")
@@ -159,6 +185,63 @@ def _feature(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filter:
+    """Return what `--where` says, its values as the served columns hold them."""
+    from recsys.errors import RequestError, SettingError, describe, unknown
+    from recsys.retrieval import where
+
+    pairs = []
+    for text in conditions:
+        matched = CONDITION.fullmatch(text)
+        if matched is None:
+            raise SettingError(describe("--where", text, "COLUMN=VALUE, or != >= > <= < in place of ="))
+        name, sign, value = matched.groups()
+        if name not in fields:
+            raise SettingError(f"--where: {unknown('column to filter by', name, fields)}")
+        values = [_value(each, fields[name], text) for each in _parts(value)]
+        pairs.append((f"{name} {sign}", values if sign in ("=", "!=") else values[0] if len(values) == 1 else values))
+    try:
+        return where(pairs)
+    except RequestError as error:
+        raise SettingError(f"--where: {error}") from None
+
+
+def _parts(text: str) -> Sequence[Any]:
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        listed = None
+    return listed if isinstance(listed, list) else _listed(text)
+
+
+def _value(value: Any, kind: FilterType, text: str) -> Any:
+    """Return one value as a column of this kind holds it."""
+    from recsys.errors import SettingError, describe
+    from recsys.types import FilterType
+
+    if kind in (FilterType.STRING, FilterType.STRINGS) or not isinstance(value, str):
+        return value
+    if kind is FilterType.BOOL:
+        if value.lower() not in ("true", "false"):
+            raise SettingError(describe("--where", text, "true or false"))
+        return value.lower() == "true"
+    for read in (float, datetime.fromisoformat):
+        try:
+            return read(value)
+        except ValueError:
+            continue
+    raise SettingError(describe("--where", text, "a number, or a time such as 2020-12-31"))
+
+
+def _crowding(text: str) -> tuple[str, int]:
+    from recsys.errors import SettingError, describe
+
+    name, _, most = text.rpartition(":")
+    if text and (not name or not most.isdecimal()):
+        raise SettingError(describe("--crowding", text, "COLUMN:N, such as genre:2"))
+    return name, int(most or 0)
 
 
 def _port(file: Path, wait_s: float) -> int:

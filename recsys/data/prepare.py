@@ -18,6 +18,7 @@ import pyarrow.feather as feather
 from recsys import config
 from recsys.config import Run
 from recsys.data import encoders
+from recsys.data.filterable import check_filters
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
@@ -114,8 +115,8 @@ def prepare(run: Run, folder: Path) -> Prepared:
         folder: where the arrays go; made, and made again when it belongs to other settings or data, or is damaged.
 
     Raises:
-        DataError: no usable interactions, a missing or reserved column, or more broken rows than
-            `data.max_rejected_rate`.
+        DataError: no usable interactions, a missing or reserved column, one that cannot be filtered by, or more broken
+            rows than `data.max_rejected_rate`.
         StorageError: the folder cannot be written.
     """
     digest = version(run)
@@ -123,7 +124,9 @@ def prepare(run: Run, folder: Path) -> Prepared:
         prepared = _read(run)
         with storage(folder.parent):
             _save(prepared, folder, digest)
-    return _load(folder)
+    prepared = _load(folder)
+    check_filters(run.item.filters, prepared.items)
+    return prepared
 
 
 def version(run: Run) -> str:

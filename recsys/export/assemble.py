@@ -93,10 +93,10 @@ def _codes_now(prepared: Prepared) -> QueryCodes:
 
 
 def _items(run: Run, prepared: Prepared) -> pa.Table:
-    """Return the catalogue with its training counts: feature columns and the metadata for display."""
+    """Return the catalogue with its training counts: feature columns, those for display and those to filter by."""
     features = [encoders.raw_column(feature, name, "item") for name, feature in run.item.features.items()]
     shown = run.item.metadata or tuple(prepared.items.column_names)
-    wanted = dict.fromkeys([ITEM_ID, *shown, *features])
+    wanted = dict.fromkeys([ITEM_ID, *shown, *run.item.filters, *features])
     return prepared.items.select(list(wanted)).append_column(TRAINING_COUNT, pa.array(prepared.item_counts))
 
 

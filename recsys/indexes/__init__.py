@@ -19,12 +19,13 @@ from recsys.types import Float32, Neighbours
 class Searcher(Protocol):
     """An open index. Safe for calls from several threads."""
 
-    def search(self, queries: Float32, k: int) -> Neighbours:
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
         """Return the k largest inner products for each query.
 
         Args:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
+            effort: how many times as much of the catalogue to look at as settled for the index, > 0.
 
         Raises:
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.

@@ -172,7 +172,13 @@ class ScannSearcher:
 
     @stage("search")
     def search(
-        self, queries: Float32, k: int, *, leaves_to_search: int | None = None, reorder_k: int | None = None
+        self,
+        queries: Float32,
+        k: int,
+        *,
+        effort: float = 1.0,
+        leaves_to_search: int | None = None,
+        reorder_k: int | None = None,
     ) -> Neighbours:
         """Return nearly the k largest inner products for each query, with exact scores.
 
@@ -181,6 +187,7 @@ class ScannSearcher:
         Args:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
+            effort: how many times as many leaves to look into as settled on, > 0.
             leaves_to_search: leaves to look into instead of those settled on: fewer are faster and find less.
             reorder_k: items to score exactly instead of the number settled on.
 
@@ -188,7 +195,8 @@ class ScannSearcher:
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.
         """
         queries = checked_queries(queries, k, self._dim)
-        leaves = min(leaves_to_search or self.parameters["leaves_to_search"], self.parameters["leaves"])
+        wanted = math.ceil(effort * (leaves_to_search or self.parameters["leaves_to_search"]))
+        leaves = min(wanted, self.parameters["leaves"])
         found = min(k, self._items)
         if len(queries) == 1:
             row, score = self._searcher.search(queries[0], found, self._reordered(reorder_k, found), leaves)

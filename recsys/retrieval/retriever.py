@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import registry
@@ -21,21 +23,27 @@ from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
 from recsys.indexes import ExactSearcher
+from recsys.retrieval.filtering import ItemFilters
+from recsys.retrieval.narrowed import Found, Narrow, NarrowedSearch
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.stages import stage
 from recsys.types import (
+    ALIKE,
     HISTORY,
     ITEM_ID,
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
+    Diversity,
     Feedback,
     FeedbackKind,
+    FilterType,
     Float32,
     Int64,
     Mention,
     Neighbours,
     Origin,
+    Plan,
     Query,
     RowSets,
 )
@@ -65,16 +73,22 @@ class Answer:
 
     Attributes:
         item_ids: best first, at most k.
-        scores: `[len(item_ids)]`, float32, inner products, not increasing; for `POPULARITY` shares (0..1) of the
-            training interactions.
+        scores: `[len(item_ids)]`, float32, inner products, not increasing unless by MMR; for `POPULARITY` shares (0..1)
+            of the training interactions.
         origin: what the query's vector was made from.
         missing_ids: ids in the query that the release does not know.
+        plan: how the items were searched; None for `POPULARITY`, which searches nothing.
+        candidate_count: items that were looked at to fill the answer: results of the index, or items of the subset.
+        exhausted: no further item of the catalogue may be shown.
     """
 
     item_ids: tuple[str, ...]
     scores: Float32
     origin: Origin
     missing_ids: tuple[str, ...]
+    plan: Plan | None = Plan.INDEX
+    candidate_count: int = 0
+    exhausted: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,8 @@ class Retriever:
         if len(self._vectors) != len(self._item_ids):
             raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
         self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
+        self._filters = ItemFilters(self._items, tables["item"].get("filters") or self._shown_names)
+        self._narrowed = NarrowedSearch(self._searcher, self._vectors, self._filters)
         self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
         self._query_tower = load_query_tower(folder)
@@ -242,7 +258,14 @@ class Retriever:
                 vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
         return Encoding(vectors, tuple(origins), tuple(missing))
 
-    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
+    @property
+    def filter_fields(self) -> Mapping[str, FilterType]:
+        """The columns that a filter or `Diversity.crowding_field` may name, and what each holds."""
+        return self._filters.types
+
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False
+    ) -> list[Answer]:
         """Return the k nearest items of each query, best first.
 
         Items that a query names (`item_ids`, `excluded_ids`, in an item-to-item release also `entity_id`) are not in
@@ -251,25 +274,29 @@ class Retriever:
         Args:
             queries: each one of the four forms.
             k: places, >= 1; the catalogue may be smaller.
+            diversity: how alike the items of an answer may be.
             exact: look at every item instead of asking the index, to see what it misses.
 
         Raises:
-            RequestError: as `encode`, or k < 1.
+            RequestError: as `encode`, k < 1, or a filter or diversity that the release's columns do not allow.
         """
         if k < 1:
             raise RequestError("k", f"got {k}, expected >= 1")
+        if exact:
+            return self._exactly.nearest(queries, k, diversity)
         encoding = self.encode(queries)
         banned = [self._banned(query) for query in queries]
-        searched = [place for place, origin in enumerate(encoding.origins) if origin is not Origin.POPULARITY]
-        answers: list[Answer | None] = [None] * len(queries)
+        narrow = self._narrow(queries, banned, diversity)
+        answers = self._nearest_narrowed(encoding, k, narrow, diversity)
+        open_ = [place for place, answer in enumerate(answers) if answer is None]
+        searched = [place for place in open_ if encoding.origins[place] is not Origin.POPULARITY]
         if searched:
             deepest = k + max(len(banned[place]) for place in searched)
-            searcher = ExactSearcher(self._vectors) if exact else self._searcher
-            found = searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
+            found = self._searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
             for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
                 answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
-        for place, origin in enumerate(encoding.origins):
-            if origin is Origin.POPULARITY:
+        for place in open_:
+            if encoding.origins[place] is Origin.POPULARITY:
                 answers[place] = self._most_popular(k, banned[place], encoding, place)
         return [answer for answer in answers if answer is not None]
 
@@ -317,6 +344,7 @@ class Retriever:
         reformulator: str = "",
         guarded: bool = True,
         explained: bool = False,
+        diversity: Diversity = ALIKE,
     ) -> ReformulatedAnswer:
         """Return the k nearest items of a query after feedback has moved it.
 
@@ -332,6 +360,7 @@ class Retriever:
             reformulator: its name; empty means the release's default.
             guarded: let the reformulator's guard keep the original query.
             explained: also say what the feedback did; costs a search of k items.
+            diversity: how alike the items of the answer may be; pseudo feedback comes as alike as it is.
 
         Raises:
             RequestError: as `nearest`, an unknown reformulator, pseudo_k < 0, or depth < 0.
@@ -347,18 +376,23 @@ class Retriever:
         last = {mention.item_id: mention for mention in mentions}
         unknown_ids = tuple(item_id for item_id in last if item_id not in self._row_of_item)
         banned = self._banned(query)
+        narrow = self._narrow([query], [banned], diversity)[0]
         if encoding.origins[0] is Origin.POPULARITY:
-            answer = self._most_popular(k, banned, encoding, 0)
+            (answer,) = self._nearest_narrowed(encoding, k, [narrow], diversity)
+            answer = answer or self._most_popular(k, banned, encoding, 0)
             nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
             return ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing)
         known = [mention for mention in last.values() if mention.item_id in self._row_of_item][:depth]
-        first = self._search(encoding.vectors, max(pseudo_k, k if explained else 0), banned)
+        compared_k = k if explained and diversity.changes_nothing else 0
+        first = self._search(encoding.vectors, max(pseudo_k, compared_k), banned, narrow).rows
+        before = first[:k]
+        if explained and not diversity.changes_nothing:
+            before = self._search(encoding.vectors, k, banned, narrow, diversity).rows
         room = None if depth is None else depth - len(known)
-        rows, feedback = self._feedback(encoding.vectors, known, first.item_rows[0, :pseudo_k], room)
+        rows, feedback = self._feedback(encoding.vectors, known, first[:pseudo_k], room)
         move = named.move(encoding.vectors, feedback, guarded=guarded)
-        found = self._search(move.vectors, k, banned)
-        answer = self._answer(found.item_rows[0], found.scores[0], k, set(), encoding, 0)
-        told = self._explained(rows, move.item_weights[0], first.item_rows[0, :k], answer) if explained else None
+        answer = self._answer_of(self._search(move.vectors, k, banned, narrow, diversity), encoding, 0)
+        told = self._explained(rows, move.item_weights[0], before, answer) if explained else None
         return ReformulatedAnswer(
             answer=answer,
             vector=move.vectors[0],
@@ -379,7 +413,29 @@ class Retriever:
 
     @cached_property
     def _shown(self) -> pa.Table:
-        return self._items.select(list(self._metadata or self._items.column_names))
+        return self._items.select(list(self._shown_names))
+
+    @property
+    def _shown_names(self) -> Sequence[str]:
+        return self._metadata or self._items.column_names
+
+    @cached_property
+    def _histories(self) -> RowSets:
+        """The items that each known query entity met, as far as the release holds them."""
+        known = pq.read_table(self.release.folder / "queries.parquet")
+        if HISTORY not in known.column_names:
+            return RowSets.empty(known.num_rows)
+        met = known[HISTORY].combine_chunks()
+        rows = pc.index_in(pc.list_flatten(met), self._items[ITEM_ID].combine_chunks()).to_numpy(zero_copy_only=False)
+        return RowSets.from_pairs(pc.list_parent_indices(met).to_numpy(), rows, known.num_rows)
+
+    @cached_property
+    def _exactly(self) -> Retriever:
+        """The same with exact search in place of the index."""
+        twin = copy.copy(self)
+        twin._searcher = ExactSearcher(self._vectors)
+        twin._narrowed = NarrowedSearch(twin._searcher, self._vectors, self._filters)
+        return twin
 
     @cached_property
     def _popular(self) -> tuple[Int64, Float32]:
@@ -395,28 +451,82 @@ class Retriever:
     def _answer(
         self, rows: np.ndarray, scores: Float32, k: int, banned: set[int], encoding: Encoding, place: int
     ) -> Answer:
-        if banned or rows[-1] == NO_ROW:
+        found = self._unbanned(rows, scores, k, banned)
+        if encoding.origins[place] is Origin.POPULARITY:
+            found = replace(found, plan=None)
+        return self._answer_of(found, encoding, place)
+
+    def _unbanned(self, rows: np.ndarray, scores: Float32, k: int, banned: set[int]) -> Found:
+        """Return the k first of an index's results without the banned ones."""
+        looked_at = len(rows)
+        if banned or looked_at == 0 or rows[-1] == NO_ROW:
             kept = rows != NO_ROW
             if banned:
                 kept &= ~np.isin(rows, list(banned))
             rows, scores = rows[kept], scores[kept]
-        rows, scores = rows[:k], scores[:k]
+        plan = Plan.OVER_FETCH if banned else Plan.INDEX
+        exhausted = len(self._item_ids) - len(banned) <= k
+        return Found(rows[:k], scores[:k], plan, looked_at, exhausted)
+
+    def _answer_of(self, found: Found, encoding: Encoding, place: int) -> Answer:
         return Answer(
-            tuple(self._item_ids[rows]),
-            np.ascontiguousarray(scores),
+            tuple(self._item_ids[found.rows]),
+            np.ascontiguousarray(found.scores),
             encoding.origins[place],
             encoding.missing_ids[place],
+            found.plan,
+            found.candidate_count,
+            found.exhausted,
         )
 
-    def _search(self, vectors: Float32, k: int, banned: set[int]) -> Neighbours:
-        """Return the k best items of one query without the banned ones; none for k = 0."""
+    def _narrow(
+        self, queries: Sequence[Query], banned: Sequence[set[int]], diversity: Diversity
+    ) -> list[Narrow | None]:
+        """Return what each answer may hold; None where the index alone can answer.
+
+        Raises:
+            RequestError: a filter or diversity that the columns do not allow.
+        """
+        if diversity.changes_nothing and not any(query.filter.all_of for query in queries):
+            return [None] * len(queries)
+        self._narrowed.check(diversity)
+        return [
+            Narrow.of(self._filters.allowed(query.filter, f"queries[{place}].filter"), banned[place])
+            if query.filter.all_of or not diversity.changes_nothing
+            else None
+            for place, query in enumerate(queries)
+        ]
+
+    def _nearest_narrowed(
+        self, encoding: Encoding, k: int, narrow: Sequence[Narrow | None], diversity: Diversity
+    ) -> list[Answer | None]:
+        """Return the answers of queries that the index alone cannot answer; None for the others."""
+        answers: list[Answer | None] = [None] * len(narrow)
+        asked = {place: each for place, each in enumerate(narrow) if each is not None}
+        if not asked:
+            return answers
+        searched = [place for place in asked if encoding.origins[place] is not Origin.POPULARITY]
+        if searched:
+            among = [asked[place] for place in searched]
+            for place, found in zip(
+                searched, self._narrowed.search(encoding.vectors[searched], k, among, diversity), strict=True
+            ):
+                answers[place] = self._answer_of(found, encoding, place)
+        for place in asked.keys() - searched:
+            found = self._narrowed.popular(*self._popular, k, asked[place], diversity)
+            answers[place] = self._answer_of(found, encoding, place)
+        return answers
+
+    def _search(
+        self, vectors: Float32, k: int, banned: set[int], narrow: Narrow | None, diversity: Diversity = ALIKE
+    ) -> Found:
+        """Return the k best items of one query that may be shown; none for k = 0."""
         if k == 0:
-            return Neighbours(np.zeros((1, 0), np.int32), np.zeros((1, 0), np.float32))
+            return Found(np.zeros(0, np.int32), np.zeros(0, np.float32), None, 0, False)
+        if narrow is not None:
+            return self._narrowed.search(vectors, k, [narrow], diversity)[0]
         found = self._searcher.search(vectors, min(k + len(banned), len(self._item_ids)))
-        if not banned:
-            return found
-        kept = ~np.isin(found.item_rows[0], list(banned))
-        return Neighbours(found.item_rows[:, kept][:, :k], found.scores[:, kept][:, :k])
+        return self._unbanned(found.item_rows[0], found.scores[0], k, banned)
 
     def _feedback(
         self, vectors: Float32, mentions: Sequence[Mention], pseudo_rows: np.ndarray, room: int | None
@@ -461,7 +571,12 @@ class Retriever:
         named = [*query.excluded_ids, *query.item_ids]
         if self._entity == "item" and query.entity_id is not None:
             named.append(query.entity_id)
-        return {self._row_of_item[item_id] for item_id in named if item_id in self._row_of_item}
+        if query.exclude_seen:
+            named.extend(query.history)
+        banned = {self._row_of_item[item_id] for item_id in named if item_id in self._row_of_item}
+        if query.exclude_seen and query.entity_id in self._row_of_query:
+            banned.update(self._histories[self._row_of_query[query.entity_id]].tolist())
+        return banned
 
     def _codes(self, wanted: Sequence[tuple[int, Query | int]]) -> Mapping[str, np.ndarray]:
         """Return the codes of known rows and of queries by features, in the order wanted."""

@@ -10,7 +10,7 @@ import grpc
 
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Mention, Origin
+from recsys.types import ALIKE, Diversity, Mention
 from serving import convert
 from serving.runtime.current_release import CurrentRelease
 from serving.runtime.sessions import Sessions
@@ -39,8 +39,9 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
-            (answer,) = answers = retriever.nearest([query], request.k)
-        _tell(Searched(retriever, [query], request.k, answers))
+            diversity = _diversity(request)
+            (answer,) = answers = retriever.nearest([query], request.k, diversity)
+        _tell(Searched(retriever, [query], request.k, answers), diversity)
         shown = _shown(retriever, answer) if request.include_metadata else ()
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown), release=convert.release_id(retriever.release)
@@ -59,8 +60,9 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
         with _as_in_request("queries[0]"):
-            answers = retriever.nearest(queries, request.k)
-        _tell(Searched(retriever, queries, request.k, answers))
+            diversity = _diversity(request)
+            answers = retriever.nearest(queries, request.k, diversity)
+        _tell(Searched(retriever, queries, request.k, answers), diversity)
         calls.current().query_count = len(queries)
         return pb.BatchNearestItemsResponse(
             results=[
@@ -187,6 +189,7 @@ class Conversation:
                 reformulator=asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
+                diversity=_diversity(asked),
             )
         call = calls.current()
         call.plan = _plan(answer.answer)
@@ -195,16 +198,23 @@ class Conversation:
         return convert.reformulated(answer, self._retriever, shown)
 
 
-def _tell(searched: Searched) -> None:
+def _diversity(
+    request: pb.NearestItemsRequest | pb.BatchNearestItemsRequest | pb.ReformulateRequest,
+) -> Diversity:
+    return convert.diversity(request.diversity) if request.HasField("diversity") else ALIKE
+
+
+def _tell(searched: Searched, diversity: Diversity) -> None:
     """Put into the call's record how it was answered."""
     call = calls.current()
-    call.searched = searched
+    if diversity is ALIKE:  # or the best scores are not what was asked for
+        call.searched = searched
     plans = {_plan(answer) for answer in searched.answers}
     call.plan = plans.pop() if len(plans) == 1 else "mixed"
 
 
 def _plan(answer: Answer) -> str:
-    return "popularity" if answer.origin is Origin.POPULARITY else "index"
+    return answer.plan.value if answer.plan is not None else "popularity"
 
 
 def _check_k(k: int, settings: ServerSettings) -> None:

@@ -66,6 +66,15 @@ def test_the_answer_is_the_largest_inner_products_best_first(build, batch):
     assert_best(neighbours, vectors, queries, 10)
 
 
+def test_more_effort_finds_no_worse_items(build):
+    vectors, queries = drawn(400, 8), drawn(7, 8, seed=1)
+    searcher = build(vectors)
+
+    found = [searcher.search(queries, 10, effort=effort).scores.sum() for effort in (0.01, 1, 1000)]
+
+    assert found[0] <= found[1] + 1e-4 <= found[2] + 2e-4
+
+
 def test_vectors_of_very_different_length_are_ranked_by_inner_product_not_by_angle(build):
     vectors = drawn(300, 6) * np.geomspace(1e-3, 1e3, 300, dtype=np.float32)[:, None]
     queries = drawn(5, 6, seed=1)

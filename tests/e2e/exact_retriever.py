@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from recsys.errors import RequestError
 from recsys.export.release import Facts, Manifest, Release
 from recsys.retrieval import Answer, Encoding
-from recsys.types import Origin, Query
+from recsys.types import ALIKE, Diversity, FilterType, Origin, Query
 
 FINGERPRINT = "0123456789abcdef" * 4
 VECTORS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8), "ü": (-1.0, 0.0)}
@@ -57,6 +57,7 @@ class ExactRetriever:
 
     reformulators = ("average", "identity")
     default_reformulator = "average"
+    filter_fields: ClassVar[dict[str, FilterType]] = {}
 
     def warm(self) -> None:
         """Nothing to replay."""
@@ -66,7 +67,9 @@ class ExactRetriever:
         vectors, origins, missing_ids = zip(*made, strict=True)
         return Encoding(np.array(vectors, np.float32), origins, missing_ids)
 
-    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False
+    ) -> list[Answer]:
         encoding = self.encode(queries)
         answers = []
         for place, query in enumerate(queries):
@@ -114,10 +117,10 @@ class GatedRetriever(ExactRetriever):
         super().__init__()
         self.entered, self.gate = threading.Event(), threading.Event()
 
-    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE) -> list[Answer]:
         self.entered.set()
         assert self.gate.wait(30)
-        return super().nearest(queries, k)
+        return super().nearest(queries, k, diversity)
 
 
 class BrokenRetriever(ExactRetriever):
@@ -127,5 +130,5 @@ class BrokenRetriever(ExactRetriever):
         super().__init__()
         self.error = error
 
-    def nearest(self, queries: Sequence[Query], k: int) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE) -> list[Answer]:
         raise self.error

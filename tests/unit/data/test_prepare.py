@@ -142,3 +142,14 @@ def test_data_that_was_prepared_for_shared_tables_is_not_taken_for_others(tmp_pa
     prepare(shared, tmp_path / "prepared")
     again = prepare(own, tmp_path / "prepared")
     assert known_ids(again, "query") != known_ids(again, "item")
+
+
+def test_a_column_that_cannot_be_filtered_by_is_told_before_training_also_of_data_prepared_before(
+    block_world, tmp_path
+):
+    tables = block_run(block_world)
+    prepare(config.from_tables(tables), tmp_path / "prepared")
+    for column, told in (("vector", "item.filters: vector: got "), ("colour", "no column named 'colour'")):
+        run = config.from_tables(tables | {"item": tables["item"] | {"filters": [column]}})
+        with pytest.raises(DataError, match=told):
+            prepare(run, tmp_path / "prepared")

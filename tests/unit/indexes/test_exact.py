@@ -43,3 +43,13 @@ def test_catalogues_and_batches_larger_than_a_block_of_memory_are_ranked_as_one(
 
     for query, rows in zip(queries[-2:], neighbours.item_rows[-2:], strict=True):
         assert rows.tolist() == np.argsort(-(vectors @ query), kind="stable")[:20].tolist()
+
+
+def test_only_the_given_rows_are_looked_at():
+    vectors = np.array([[3, 0], [1, 0], [2, 0], [0, 1]], np.float32)
+    for queries in (np.array([[1, 0]], np.float32), np.array([[1, 0], [0, 1]], np.float32)):
+        neighbours = ExactSearcher(vectors, np.array([1, 2, 3])).search(queries, 4)
+        assert neighbours.item_rows[0].tolist() == [2, 1, 3, -1]
+        assert neighbours.scores[0].tolist() == [2, 1, 0, -np.inf]
+    nothing = ExactSearcher(vectors, np.array([], np.int64)).search(queries, 2)
+    assert nothing.item_rows.tolist() == [[-1, -1], [-1, -1]]

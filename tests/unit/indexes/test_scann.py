@@ -45,6 +45,19 @@ def test_choices_left_open_follow_the_square_root_of_the_items(tmp_path):
     assert parameters["quantisation"] == "ah"
 
 
+def test_effort_multiplies_the_leaves_that_are_searched(tmp_path):
+    vectors = clustered(900)
+    searcher = searcher_of(Scann(brute_force_below=0, leaves=30, leaves_to_search=1, reorder_k=900), vectors, tmp_path)
+    queries = clustered(20, seed=1)
+
+    found = {effort: searcher.search(queries, 10, effort=effort) for effort in (1, 3, 30)}
+
+    for effort, neighbours in found.items():
+        same = searcher.search(queries, 10, leaves_to_search=effort)
+        np.testing.assert_array_equal(neighbours.item_rows, same.item_rows)
+    assert found[1].scores.sum() < found[30].scores.sum()
+
+
 def test_no_more_is_asked_of_scann_than_the_items_allow(tmp_path):
     # 12 items are fewer than the 16 codes of a quantiser's block.
     index = Scann(brute_force_below=0, leaves=500, leaves_to_search=300, reorder_k=900)

@@ -1,0 +1,139 @@
+"""Item columns that can be filtered by: for each value, the rows that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.types import Condition, FilterType, Int32, RowSets
+
+KINDS = "strings, lists of strings, numbers, truth values or times"
+
+
+def filter_type(kind: pa.DataType) -> FilterType | None:
+    """Return what a column of this Arrow type can be filtered as; None where it cannot."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if _is_text(kind):
+        return FilterType.STRING
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return FilterType.STRINGS if _is_text(kind.value_type) else None
+    if pa.types.is_boolean(kind):
+        return FilterType.BOOL
+    for is_number in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal):
+        if is_number(kind):
+            return FilterType.NUMBER
+    return FilterType.NUMBER if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
+
+
+def filter_types(items: pa.Table, names: Iterable[str]) -> dict[str, FilterType]:
+    """Return what each of the named columns can be filtered as, those left out that cannot."""
+    found = {name: filter_type(items.schema.field(name).type) for name in names}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def check_filters(names: Sequence[str], items: pa.Table) -> None:
+    """Refuse columns that the items lack or that cannot be filtered by.
+
+    Raises:
+        DataError: names `item.filters` and the column.
+    """
+    for name in names:
+        if name not in items.column_names:
+            raise DataError(f"item.filters: {unknown('column', name, items.column_names)}")
+        if filter_type(kind := items.schema.field(name).type) is None:
+            raise DataError(describe(f"item.filters: {name}", verbatim(str(kind)), KINDS))
+
+
+@dataclass(frozen=True)
+class FilterColumn:
+    """One column as inverted lists.
+
+    Attributes:
+        kind: what it holds.
+        items: rows of the catalogue.
+        places: of each value in `rows`; empty for numbers, which `numbers` finds.
+        numbers: `[values]`, float64, ascending and distinct; empty unless it holds numbers.
+        rows: the item rows of each value, `[values]`; an item with several values stands under each.
+    """
+
+    kind: FilterType
+    items: int
+    places: Mapping[str | bool, int]
+    numbers: NDArray[np.float64]
+    rows: RowSets
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray, kind: FilterType) -> FilterColumn:
+        """Return a column of the items; values that are null or NaN are absent."""
+        values = column.combine_chunks()
+        owners = np.arange(len(column))
+        if kind is FilterType.STRINGS:
+            owners = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
+            values = pc.list_flatten(values)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if kind is FilterType.NUMBER:
+            numbers = _numbers(values)
+            present = ~np.isnan(numbers)
+            distinct, codes = np.unique(numbers[present], return_inverse=True)
+            rows = RowSets.from_pairs(codes, owners[present].astype(np.int32), len(distinct))
+            return cls(kind, len(column), {}, distinct, rows)
+        encoded = values.dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        places = {value: place for place, value in enumerate(encoded.dictionary.to_pylist())}
+        rows = RowSets.from_pairs(codes[codes >= 0], owners[codes >= 0].astype(np.int32), len(places))
+        return cls(kind, len(column), places, np.zeros(0), rows)
+
+    @cached_property
+    def values(self) -> RowSets:
+        """The places of the values of each item, `[items]`; `rows` the other way round."""
+        return RowSets.from_pairs(self.rows.rows, self.rows.owners, self.items)
+
+    def passing(self, condition: Condition) -> Int32:
+        """Return the rows that a condition names: those that pass it, or with `none_of` those that do not.
+
+        Args:
+            condition: whose values are of this column's type. A row may stand more than once.
+        """
+        named = condition.any_of if condition.none_of is None else condition.none_of
+        if named is None:
+            return self._between(condition)
+        if self.kind is FilterType.NUMBER:
+            found = np.flatnonzero(np.isin(self.numbers, np.asarray(named, np.float64)))
+        else:
+            found = np.array([self.places[value] for value in named if value in self.places], np.int64)
+        return self.rows.take(np.unique(found)).rows
+
+    def _between(self, condition: Condition) -> Int32:
+        first, last = 0, len(self.numbers)
+        if condition.minimum is not None:
+            first = int(np.searchsorted(self.numbers, condition.minimum, "left"))
+        if condition.exclusive_minimum is not None:
+            first = int(np.searchsorted(self.numbers, condition.exclusive_minimum, "right"))
+        if condition.maximum is not None:
+            last = int(np.searchsorted(self.numbers, condition.maximum, "right"))
+        if condition.exclusive_maximum is not None:
+            last = int(np.searchsorted(self.numbers, condition.exclusive_maximum, "left"))
+        return self.rows.rows[self.rows.offsets[first] : self.rows.offsets[max(first, last)]]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _numbers(values: pa.Array) -> NDArray[np.float64]:
+    """Return numbers, and times as seconds since 1970, UTC; NaN where there is none."""
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        microseconds = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
+        return microseconds.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
+    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -1,0 +1,252 @@
+"""Search where not every item may be shown, or not every one beside the others."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recsys.errors import RequestError
+from recsys.indexes import ExactSearcher, Searcher
+from recsys.retrieval.diversity import choose
+from recsys.retrieval.filtering import Allowed, ItemFilters
+from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan
+
+CANDIDATE_NUMBERS = 2000
+CALL_CANDIDATES = 80
+"""What the index costs: one candidate as much as multiplying so many numbers exactly, and a call by itself as much as
+so many candidates. Measured (`make bench-filters`); where both cost alike exact search is taken, which no filter that
+goes against the query can make twice as dear."""
+MARGIN = 3.0
+"""Standard deviations that an over-fetch goes deeper than what holds k allowed items on average."""
+POOL = 10
+POOL_MOST = 2000
+POOL_GROWTH = 8
+"""Candidates for one place of a diverse answer, most candidates at first, and how much deeper to look where too few of
+them can stand beside each other."""
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """What the answer to one query may hold.
+
+    Attributes:
+        allowed: items that may be shown.
+        banned: item rows that may not, although they are allowed, distinct.
+    """
+
+    allowed: Allowed
+    banned: Int64
+
+    @property
+    def shown(self) -> int:
+        """How many items may be shown."""
+        return self.allowed.count - len(self.banned)
+
+    def passes(self, rows: Int32) -> Bool:
+        """Return which rows may be shown; `NO_ROW` may not."""
+        kept = (rows != NO_ROW) & self.allowed.mask[rows]
+        return kept & ~np.isin(rows, self.banned) if len(self.banned) else kept
+
+    @classmethod
+    def of(cls, allowed: Allowed, banned: set[int]) -> Narrow:
+        """Return it from what may be shown and any rows that may not."""
+        rows = np.array(sorted(banned), np.int64)
+        return cls(allowed, rows[allowed.mask[rows]])
+
+
+@dataclass(frozen=True)
+class Found:
+    """Items for one query, best first.
+
+    Attributes:
+        rows: at most k item rows.
+        scores: `[len(rows)]`, float32.
+        plan: how they were searched; None where nothing was.
+        candidate_count: items that were looked at: results of the index, or items of the subset.
+        exhausted: no further item may be shown.
+    """
+
+    rows: Int32
+    scores: Float32
+    plan: Plan | None
+    candidate_count: int
+    exhausted: bool
+
+
+def over_fetch_depth(k: int, allowed: int, items: int) -> int:
+    """Return how many results of an index hold k allowed items in all likelihood, where chance alone allows items.
+
+    `(k + MARGIN sqrt(k)) items / allowed`, up to the next power of two, so that calls of like depth go together.
+
+    Args:
+        k: places, >= 1.
+        allowed: how many of the items are allowed, >= 1.
+        items: how many there are.
+    """
+    if allowed == items:
+        return min(k, items)
+    depth = math.ceil((k + MARGIN * math.sqrt(k)) * items / allowed)
+    return min(1 << (depth - 1).bit_length(), items)
+
+
+def is_few(allowed: int, depth: int, dim: int) -> bool:
+    """Return whether exact search over the allowed items costs less than an index search of this depth."""
+    return allowed * dim <= CANDIDATE_NUMBERS * (CALL_CANDIDATES + depth)
+
+
+class NarrowedSearch:
+    """Search with one plan for each query. Safe for calls from several threads.
+
+    Args:
+        searcher: the index.
+        vectors: `[items, dim]`, float32, what it searches.
+        filters: the columns for crowding.
+    """
+
+    def __init__(self, searcher: Searcher, vectors: Float32, filters: ItemFilters) -> None:
+        self._searcher, self._vectors, self._filters = searcher, vectors, filters
+
+    def check(self, diversity: Diversity) -> None:
+        """Refuse a diversity that cannot be had.
+
+        Raises:
+            RequestError: an unknown column, or a number out of its range.
+        """
+        if diversity.crowding_field:
+            self._filters.column(diversity.crowding_field, "diversity.crowding_field")
+            if diversity.max_per_value < 1:
+                raise RequestError("diversity.max_per_value", f"got {diversity.max_per_value}, expected >= 1")
+        elif diversity.max_per_value:
+            got = diversity.max_per_value
+            raise RequestError("diversity.max_per_value", f"got {got} without crowding_field, expected a column there")
+        weight = diversity.mmr_weight
+        if not isinstance(weight, numbers.Real) or not 0 <= weight <= 1:
+            raise RequestError("diversity.mmr_weight", f"got {weight!r}, expected 0 to 1")
+
+    def search(self, vectors: Float32, k: int, narrow: Sequence[Narrow], diversity: Diversity) -> list[Found]:
+        """Return the k best items of each query that may be shown, and beside each other.
+
+        Args:
+            vectors: `[batch, dim]`, float32, finite.
+            k: places, >= 1.
+            narrow: what each answer may hold.
+            diversity: as checked.
+        """
+        if diversity.changes_nothing:
+            return self._searched(vectors, k, narrow)
+        found: list[Found | None] = [None] * len(narrow)
+        waiting, pool_k = list(range(len(narrow))), _pool_k(k)
+        while waiting:
+            pools = self._searched(vectors[waiting], pool_k, [narrow[place] for place in waiting])
+            for place, pool in zip(waiting, pools, strict=True):
+                length = max(float(np.linalg.norm(vectors[place])), 1e-12)
+                chosen = self._diverse(pool, pool.scores / length, k, diversity)
+                if len(chosen.rows) == k or pool.exhausted:
+                    found[place] = chosen
+            waiting = [place for place in waiting if found[place] is None]
+            pool_k *= POOL_GROWTH
+        return [each for each in found if each is not None]
+
+    def popular(self, rows: Int64, shares: Float32, k: int, narrow: Narrow, diversity: Diversity) -> Found:
+        """Return the k most popular items that may be shown, and beside each other.
+
+        Args:
+            rows: `[items]`, most popular first.
+            shares: `[items]`, of the interactions, 0..1.
+            k: places, >= 1.
+            narrow: what the answer may hold.
+            diversity: as checked.
+        """
+        kept = narrow.passes(rows)
+        rows, shares = rows[kept], shares[kept]
+        if diversity.changes_nothing:
+            return _best(rows, shares, k, narrow, None, narrow.shown)
+        pool_k = _pool_k(k)
+        while True:
+            pool = _best(rows, shares, pool_k, narrow, None, narrow.shown)
+            relevance = pool.scores / max(float(pool.scores.max(initial=0)), 1e-12)
+            chosen = self._diverse(pool, relevance, k, diversity)
+            if len(chosen.rows) == k or pool.exhausted:
+                return chosen
+            pool_k *= POOL_GROWTH
+
+    def _diverse(self, pool: Found, relevance: Float32, k: int, diversity: Diversity) -> Found:
+        values = None
+        if diversity.crowding_field:
+            values = self._filters.column(diversity.crowding_field, "diversity.crowding_field").values.take(pool.rows)
+        listed = np.arange(len(pool.rows))
+        if values is not None and diversity.mmr_weight and len(listed) > _pool_k(k):
+            # Distances within a whole catalogue would take seconds: only the best that can stand together are compared.
+            listed = choose(relevance, _pool_k(k), values=values, max_per_value=diversity.max_per_value)
+            values = values.take(listed)
+        chosen = listed[
+            choose(
+                relevance[listed],
+                k,
+                mmr_weight=diversity.mmr_weight,
+                vectors=self._vectors.take(pool.rows[listed], axis=0) if diversity.mmr_weight else None,
+                values=values,
+                max_per_value=diversity.max_per_value,
+            )
+        ]
+        all_shown = len(chosen) == len(pool.rows) or len(chosen) < k
+        return replace(pool, rows=pool.rows[chosen], scores=pool.scores[chosen], exhausted=pool.exhausted and all_shown)
+
+    def _searched(self, vectors: Float32, k: int, narrow: Sequence[Narrow]) -> list[Found]:
+        items, dim = self._vectors.shape
+        found: list[Found | None] = [None] * len(narrow)
+        exact, indexed = [], {}
+        for place, each in enumerate(narrow):
+            count = each.allowed.count
+            depth = over_fetch_depth(min(k + len(each.banned), count), count, items) if each.shown else 0
+            if each.shown == 0 or is_few(count, depth, dim):
+                exact.append(place)
+            else:
+                indexed.setdefault(depth, []).append(place)
+        for depth, places in indexed.items():
+            effort = math.sqrt(max(1.0, depth / k))
+            results = self._searcher.search(vectors[places], depth, effort=effort)
+            for place, rows, scores in zip(places, results.item_rows, results.scores, strict=True):
+                kept = narrow[place].passes(rows)
+                if np.count_nonzero(kept) < min(k, narrow[place].shown):
+                    continue
+                looked_at = int(np.count_nonzero(rows != NO_ROW))
+                found[place] = _best(rows[kept], scores[kept], k, narrow[place], Plan.OVER_FETCH, looked_at)
+        escalated = [place for places in indexed.values() for place in places if found[place] is None]
+        for places, plan in ((exact, Plan.EXACT_SUBSET), (escalated, Plan.ESCALATED)):
+            self._exactly(vectors, k, narrow, places, plan, found)
+        return [each for each in found if each is not None]
+
+    def _exactly(
+        self,
+        vectors: Float32,
+        k: int,
+        narrow: Sequence[Narrow],
+        places: Sequence[int],
+        plan: Plan,
+        found: list[Found | None],
+    ) -> None:
+        """Fill in what exact search over the allowed items finds, queries with the same items together."""
+        together: dict[int, list[int]] = {}
+        for place in places:
+            together.setdefault(id(narrow[place].allowed), []).append(place)
+        for group in together.values():
+            allowed = narrow[group[0]].allowed
+            rows = None if allowed.count == len(self._vectors) else allowed.rows
+            deepest = min(k + max(len(narrow[place].banned) for place in group), max(allowed.count, 1))
+            results = ExactSearcher(self._vectors, rows).search(vectors[group], deepest)
+            for place, item_rows, scores in zip(group, results.item_rows, results.scores, strict=True):
+                kept = narrow[place].passes(item_rows)
+                found[place] = _best(item_rows[kept], scores[kept], k, narrow[place], plan, allowed.count)
+
+
+def _pool_k(k: int) -> int:
+    return max(2 * k, min(POOL * k, POOL_MOST))
+
+
+def _best(rows: Int32, scores: Float32, k: int, narrow: Narrow, plan: Plan | None, candidate_count: int) -> Found:
+    return Found(rows[:k], scores[:k], plan, candidate_count, narrow.shown <= k)
