@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-reformulation clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-reformulation bench-experiment clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,9 @@ bench-ssl: $(VENV)/.bench ## Self-supervised item towers on public data (RECSYS_
 
 bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and whom it hurts (RECSYS_DATA_DIR); resumes by itself
 	$(BIN)/python -m benchmarks.reformulation $(ARGS)
+
+bench-experiment: $(VENV)/.bench ## False alarms, coverage and narrowing of the analysis of experiments; memory and time of a log
+	$(BIN)/python -m benchmarks.experiment $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)

@@ -13,7 +13,10 @@ from rich.console import Console
 from recsys import commands
 from recsys.errors import InterruptedRun, RecsysError
 
-EXTRAS = "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query"
+EXTRAS = (
+    "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
+    "'twintower-recsys[experiment]' to analyse experiments"
+)
 
 app = typer.Typer(
     name="recsys",

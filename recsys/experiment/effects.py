@@ -10,6 +10,7 @@ from scipy import stats
 from tea_tasting import Mean, RatioOfMeans, SampleRatio, adjust_fwer
 from tea_tasting.aggr import Aggregates
 from tea_tasting.experiment import ExperimentResult
+from tea_tasting.metrics.mean import MeanResult
 
 from recsys.errors import RefusedError, describe
 from recsys.experiment.sequential import always_valid_half_width
@@ -89,7 +90,6 @@ def difference(
             advice = "Wait for more, or look whether the log and the experiment belong together."
             raise RefusedError(describe(f"units in arm {name}", moments.count(), "at least 2", advice))
     adjusted = measured.numer_covariate is not None
-    normal = RatioOfMeans(*_columns(measured), confidence_level=measured.confidence_level, use_t=False, equal_var=False)
     if _constant(control, measured) and _constant(treatment, measured):
         contents = [moments.mean(measured.numer) / moments.mean(measured.denom) for moments in (control, treatment)]
         apart = contents[1] - contents[0]
@@ -97,9 +97,7 @@ def difference(
         bounds = (apart, apart, apart, relative, relative, relative, apart, apart)
         return Effect(metric, arm, group, adjusted, *contents, *bounds, 0.0, 1.0, 1.0)
     found = measured.analyze_aggregates(control, treatment)
-    by_normal = normal.analyze_aggregates(control, treatment)
-    quantile = stats.norm.ppf((1 + measured.confidence_level) / 2)
-    error = float((by_normal.effect_size_ci_upper - by_normal.effect_size_ci_lower) / (2 * quantile))
+    error = _standard_error(control, treatment, measured, found)
     units = control.count() + treatment.count()
     half = always_valid_half_width(
         error, units, planned_units=planned_units or units, alpha=(1 - measured.confidence_level) / comparisons
@@ -187,8 +185,15 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float], control
     return min(1.0, len(p_values) * min(p_values))
 
 
-def _columns(measured: RatioOfMeans) -> tuple[str | None, ...]:
-    return measured.numer, measured.denom, measured.numer_covariate, measured.denom_covariate
+def _standard_error(control: Aggregates, treatment: Aggregates, measured: RatioOfMeans, found: MeanResult) -> float:
+    """Return the standard error, which tea-tasting tells only through the statistic or a normal interval."""
+    if found.statistic != 0:
+        return float(found.effect_size / found.statistic)
+    columns = (measured.numer, measured.denom, measured.numer_covariate, measured.denom_covariate)
+    normal = RatioOfMeans(*columns, confidence_level=0.95, alternative="two-sided", use_t=False, equal_var=False)
+    result = normal.analyze_aggregates(control, treatment)
+    width = result.effect_size_ci_upper - result.effect_size_ci_lower
+    return float(width / (2 * stats.norm.ppf(0.975)))
 
 
 def _constant(moments: Aggregates, measured: RatioOfMeans) -> bool:

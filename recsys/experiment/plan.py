@@ -62,8 +62,8 @@ class Experiment:
     """One experiment: whom it may take, how many it takes now, and what its arms are.
 
     A unit is in where its place on the namespace's line lies in `segment`, its traffic draw is below `traffic_rate`
-    and its arm draw falls to an arm: three independent draws. Raising `traffic_rate` lets units in and moves none, so ramp
-    with it and leave the shares alone.
+    and its arm draw falls to an arm: three independent draws. Raising `traffic_rate` lets units in and moves none, so
+    ramp with it and leave the shares alone.
 
     Attributes:
         layer: what kind of question it is: one unit is in at most one experiment of a layer at a time.

@@ -140,6 +140,15 @@ def test_a_metric_that_never_moves_has_no_effect_and_no_warning(frame):
     assert math.isnan(effect.relative_difference)
 
 
+def test_arms_that_are_exactly_alike_still_have_a_standard_error(frame):
+    control = frame.filter(arm="control")
+    alike = pl.concat([control, control.with_columns(arm=pl.lit("new"))])
+    effect = effect_of(alike, ratio_metric("clicks", None))
+    clicks = control["clicks"].to_numpy()
+    assert effect.difference == 0
+    assert effect.standard_error == pytest.approx(math.sqrt(2 * np.var(clicks, ddof=1) / len(clicks)), **EXACT)
+
+
 def test_an_arm_of_one_unit_is_refused(frame):
     with pytest.raises(RefusedError, match="units in arm new: got 1, expected at least 2"):
         effect_of(
