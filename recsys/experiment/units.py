@@ -10,14 +10,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 from pydantic import Field
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import MissingError, unknown
+from recsys.errors import DataError, MissingError, describe, unknown
 from recsys.experiment.log import Log
 from recsys.experiment.plan import Experiment, Metric
 from recsys.files import storage
@@ -107,6 +107,34 @@ class Units:
     daily: Moments
     sliced: Moments
     health: Health
+
+    @staticmethod
+    def of_table(frame: pl.DataFrame, metrics: Mapping[str, Metric], experiment: str = "table") -> Units:
+        """Return units that somebody else has added up.
+
+        Args:
+            frame: one row a unit: `unit`, `arm`, one column of numbers for each metric, `exposures` where a metric is
+                a ratio to them (else 1 is put in), and, for CUPED, the same columns with `BEFORE`.
+            metrics: what the columns mean, by name.
+            experiment: what to call it.
+
+        Raises:
+            DataError: a column is missing, empty somewhere or not a number.
+        """
+        if "exposures" not in frame.columns:
+            frame = frame.with_columns(exposures=pl.lit(1.0))
+        past = [name + BEFORE for name in ("exposures", *metrics) if name + BEFORE in frame.columns]
+        numbers = ["exposures", *metrics, *past]
+        try:
+            chosen = frame.select(
+                pl.col("unit").cast(pl.String), pl.col("arm").cast(pl.String), pl.col(numbers).cast(pl.Float64)
+            )
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"table of units: {str(error).partition(chr(10))[0]}.") from None
+        if unsound := [name for name in numbers if not chosen[name].is_finite().fill_null(False).all()]:
+            raise DataError(describe("table of units", unsound, "finite numbers in every row"))
+        moment = datetime.fromtimestamp(0, UTC)
+        return Units(experiment, moment, dict(metrics), chosen, {}, {}, Health())
 
 
 def experiments_of(log: Log) -> dict[str, int]:

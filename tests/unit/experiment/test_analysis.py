@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from rich.console import Console
 
-from recsys.errors import RefusedError, SettingError
+from recsys.errors import DataError, RefusedError, SettingError
 from recsys.experiment import plan
 from recsys.experiment.analysis import analyse, as_json, render
 from recsys.experiment.plan import Metric
@@ -155,3 +157,32 @@ def test_without_a_primary_metric_nothing_is_decided():
     units = units_of(effect=0.5, metrics={"clicks": Metric(event="click")})
     assert decided(units).verdict == "undecided"
     assert "no metric is primary" in decided(units).reasons[-1]
+
+
+def test_a_table_that_somebody_else_added_up_is_analysed_like_a_log():
+    frame = units_of(effect=0.2).frame
+    found = analyse(Units.of_table(frame.select("unit", "arm", "clicks"), {"clicks": METRICS["clicks"]}))
+    assert found.decisions[0].verdict == "ship"
+    assert not any(effect.adjusted for effect in found.effects)
+    assert any(effect.adjusted for effect in analyse(Units.of_table(frame, METRICS)).effects)
+    for broken, told in [
+        (frame.drop("clicks"), "clicks"),
+        (frame.with_columns(clicks=pl.lit("many")), "table of units"),
+        (frame.with_columns(clicks=pl.lit(None)), r"got \['clicks'\], expected finite numbers in every row"),
+    ]:
+        with pytest.raises(DataError, match=told):
+            Units.of_table(broken, METRICS)
+
+
+def test_the_public_cookie_cats_test_reads_as_published():
+    folder = os.environ.get("RECSYS_DATA_DIR")
+    if not folder or not (Path(folder) / "cookie_cats").is_dir():
+        pytest.skip("RECSYS_DATA_DIR has no cookie_cats")
+    players = pl.read_parquet(Path(folder) / "cookie_cats" / "players.parquet")
+    frame = players.select("retention_7", unit="userid", arm="version")
+    metric = {"retention_7": Metric(event="return", count="any", role="primary")}
+    found = analyse(Units.of_table(frame, metric), control="gate_30", final=True)
+    (effect,) = found.effects
+    assert (round(effect.control, 3), round(effect.value, 3)) == (0.190, 0.182)
+    assert effect.p_value == pytest.approx(0.0016, abs=0.0001)
+    assert found.decisions[0].verdict == "do not ship"
