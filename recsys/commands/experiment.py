@@ -68,6 +68,7 @@ def analyze(
     from recsys.experiment import plan as plans
     from recsys.experiment.log import open_log
     from recsys.experiment.units import Window, read_units
+    from recsys.registry import parse
 
     plan = plans.load(plan_file) if plan_file else plans.Plan()
     promised = _offline(offline)
@@ -76,7 +77,7 @@ def analyze(
     log = open_log(folder)
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
-    window = Window(before_days=before_days, attribution_h=attribution_h)
+    window = parse(Window, {"before_days": before_days, "attribution_h": attribution_h}, "analyze")
     units = read_units(
         log,
         name,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from recsys.errors import RefusedError, describe
 
@@ -118,6 +117,8 @@ def preference(credits: pl.DataFrame, first: str, second: str, *, confidence: fl
     Raises:
         RefusedError: no unit saw an interleaved list.
     """
+    from scipy import stats  # not at the top: a server that drafts has no SciPy
+
     if credits.is_empty():
         raise RefusedError(describe("interleaved lists", 0, "at least one", "Look whether `teams` was logged."))
     balance = (

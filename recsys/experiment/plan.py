@@ -20,6 +20,8 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """What experiments, arms, layers, namespaces, salts and metrics may be called; it fits a BLAKE2b key."""
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 SETTING_PATH = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+TAKEN = frozenset({"unit", "arm", "group", "exposures", "shown"})
+"""Columns of a table of units that no metric may be called."""
 SHARE_TOLERANCE = 1e-9
 """How far shares such as 0.1 + 0.2 + 0.7 may miss 1 in floating point."""
 
@@ -224,6 +226,9 @@ def from_tables(tables: Mapping[str, Any]) -> Plan:
     values = dict(tables)
     experiments = _named_tables(tables, "experiments")
     metrics = _named_tables(tables, "metrics")
+    for name in metrics:
+        if name in TAKEN or name.endswith("_before"):
+            raise SettingError(describe("metrics", name, f"a name other than {', '.join(sorted(TAKEN))} and *_before"))
     values["experiments"] = {name: _experiment(name, table) for name, table in experiments.items()}
     values["metrics"] = {name: parse(Metric, table, f"metrics.{name}") for name, table in metrics.items()}
     if isinstance(values.get("holdout"), Mapping):

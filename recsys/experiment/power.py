@@ -96,7 +96,12 @@ def design(
         "relative_difference": "rel_effect_size",
         "power": "power",
     }[unknowns[0]]
-    (found,) = metric.solve_power_from_aggregates(sample, parameter)
+    try:
+        (found,) = metric.solve_power_from_aggregates(sample, parameter)
+    except ValueError:
+        # The search begins at three units, where this difference is found already.
+        rule = "a smaller one, which a handful of units would not show"
+        raise SettingError(describe("relative_difference", relative_difference, rule)) from None
     return Design(int(found.n_obs), float(found.effect_size), float(found.rel_effect_size), float(found.power), alpha)
 
 

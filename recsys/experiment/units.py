@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,14 +175,16 @@ def read_units(
 
     Raises:
         MissingError: the log tells of no such experiment.
+        DataError: a file of the log is damaged.
         StorageError: no room for temporary files.
     """
     window = window or Window()
-    unit_kind, start = _unit_and_start(log, name, experiment)
+    with _damage_told(log):
+        unit_kind, start = _unit_and_start(log, name, experiment)
     reading = _Reading(name, unit_kind, start, metrics, window, slices)
     share = rows_at_once if slices is None else rows_at_once // 10
     parts = max(1, -(-log.exposure_rows // max(1, share)))
-    with tempfile.TemporaryDirectory(prefix="recsys-experiment-") as scratch, storage(Path(scratch)):
+    with tempfile.TemporaryDirectory(prefix="recsys-experiment-") as scratch, storage(Path(scratch)), _damage_told(log):
         folder = Path(scratch)
         with task("read log", parts + 2, "parts") as running:
             events, event_counts = _distinct_events(log, folder, rows_at_once)
@@ -194,10 +197,21 @@ def read_units(
                 tally.add(part, events)
                 running.advance()
     counts = {**tally.counts, **event_counts}
-    counts["unknown_tokens"] = counts.pop("distinct_events") - counts.pop("known_events")
+    # Below 0 only where one token was given to two units.
+    counts["unknown_tokens"] = max(0, counts.pop("distinct_events") - counts.pop("known_events"))
     health = Health(**counts, exposures=log.exposure_rows, events=log.event_rows, torn_segments=log.torn_segments)
     frame = pl.concat(tally.frames) if tally.frames else reading.empty()
     return Units(name, start, dict(metrics), frame, tally.daily, tally.sliced, health)
+
+
+@contextmanager
+def _damage_told(log: Log) -> Iterator[None]:
+    """Turn what Polars says of damaged rows into one error."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        told = str(error).partition("\n")[0]
+        raise DataError(f"{log.folder}: a file of the log is damaged: {told}. Remove it or write it again.") from error
 
 
 def _unit_and_start(log: Log, name: str, experiment: Experiment | None) -> tuple[str, datetime]:

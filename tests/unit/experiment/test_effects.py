@@ -253,6 +253,7 @@ def test_cuped_needs_one_minus_the_squared_correlation_of_the_units():
         ({"units": 100, "power": 0.01}, "power: got 0.01"),
         ({"power": 0.8, "relative_difference": 0.0}, "relative_difference: got 0.0"),
         ({"units": 100, "power": 0.8, "correlation": 1.0}, "correlation: got 1.0"),
+        ({"power": 0.8, "relative_difference": 100.0}, "relative_difference: got 100.0, expected a smaller one"),
     ],
 )
 def test_a_design_out_of_range_is_a_setting_s_mistake(settings, told):

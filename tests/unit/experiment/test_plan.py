@@ -143,3 +143,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
         path.write_bytes(text)
     with pytest.raises(SettingError, match=re.escape(f"{path}: ") + told):
         plan.load(path)
+
+
+@pytest.mark.parametrize("name", ["exposures", "arm", "clicks_before"])
+def test_a_metric_may_not_be_called_like_a_column_that_is_there_already(name):
+    with pytest.raises(SettingError, match=f"metrics: got '{name}', expected a name other than"):
+        plan.from_tables({"metrics": {name: {"event": "click"}}})

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.errors import MissingError
+from recsys.errors import DataError, MissingError
 from recsys.experiment.log import open_log
 from recsys.experiment.plan import Metric
 from recsys.experiment.units import Window, event_kinds, experiments_of, read_units
@@ -149,3 +149,17 @@ def test_a_log_of_overrides_only_has_no_units(tmp_path):
     units = units_of(tmp_path, shown, [])
     assert units.frame.is_empty()
     assert units.frame.columns == ["unit", "arm", "exposures", "clicks", "exposures_before", "clicks_before"]
+
+
+def test_rows_that_are_damaged_are_told_without_a_stack_trace_of_another_library(tmp_path):
+    log = open_log(big_log(tmp_path))
+    path = tmp_path / "exposures" / "part-0.parquet"
+    content = bytearray(path.read_bytes())
+    content[200 : len(content) // 2] = b"\xff" * (len(content) // 2 - 200)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a file of the log is damaged"):
+        read_units(log, "towers", CLICKS)
+
+
+def test_a_log_without_events_or_metrics_still_counts_its_units(tmp_path):
+    assert units_of(tmp_path, [exposure("t1", "u1", "control")], [], {}).frame["exposures"].to_list() == [1.0]
