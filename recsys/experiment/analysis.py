@@ -290,7 +290,8 @@ def render(analysis: Analysis, console: Console) -> None:
         for name, count in dataclasses.asdict(analysis.health).items()
         if count or name in ("exposures", "events")
     ]
-    console.print(f"log: {', '.join(left_out)}", highlight=False, soft_wrap=True)
+    if analysis.health != Health():
+        console.print(f"log: {', '.join(left_out)}", highlight=False, soft_wrap=True)
     interval = f"{analysis.confidence:.0%} interval"
     for title, effects, group in (
         ("effects", analysis.effects, ""),
