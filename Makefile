@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-memory bench-ssl bench-recommenders bench-reformulation fuzz clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ bench-recommenders: $(VENV)/.bench ## Our two-tower beside other recommenders on
 
 bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and whom it hurts (RECSYS_DATA_DIR); resumes by itself
 	$(BIN)/python -m benchmarks.reformulation $(ARGS)
+
+bench-experiment: $(VENV)/.bench ## False alarms, coverage and narrowing of the analysis of experiments; memory and time of a log
+	$(BIN)/python -m benchmarks.experiment $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)

@@ -15,7 +15,8 @@ from recsys.errors import InterruptedRun, RecsysError
 
 EXTRAS = (
     "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
-    "'twintower-recsys[serve,web]' to explore"
+    "'twintower-recsys[serve,web]' to explore, "
+    "'twintower-recsys[experiment]' to analyse experiments"
 )
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ import grpc
 
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
-from recsys.types import ALIKE, Diversity, Mention
+from recsys.types import ALIKE, Diversity, Mention, Origin
 from serving import convert
 from serving.runtime.current_release import CurrentRelease
 from serving.runtime.sessions import Sessions

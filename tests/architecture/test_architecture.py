@@ -74,6 +74,12 @@ def test_importing_every_settings_module_does_not_import_tensorflow():
     assert run_fresh(code + "print('tensorflow' in sys.modules, 'scann' in sys.modules)") == "False False"
 
 
+def test_what_a_server_needs_of_experiments_imports_no_statistics():
+    modules = [f"recsys.experiment.{name}" for name in ("plan", "assignment", "log", "slates", "interleaving")]
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+    assert run_fresh(code + "print([name for name in ('scipy', 'tea_tasting') if name in sys.modules])") == "[]"
+
+
 def test_only_one_file_touches_scann():
     touching = re.compile(r"^\s*(import scann|from recsys\.stack import .*\bscann\b)", re.MULTILINE)
     users = [name_of(path) for path in WRITTEN if touching.search(path.read_text(encoding="utf-8"))]

@@ -1,0 +1,306 @@
+"""`recsys experiment`: who is in which arm, how many units are needed, and what a log says."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recsys.experiment.analysis import Analysis
+    from recsys.experiment.log import Log
+    from recsys.experiment.plan import Metric, Plan
+
+app = typer.Typer(help="Assign arms, plan experiments, and read what they found.", no_args_is_help=True)
+
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="An experiment file (TOML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+SHOWN_UNITS = 50
+"""Units that `assign` shows one by one."""
+
+
+@app.command()
+def analyze(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A log folder: exposures/ and events/.")],
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", metavar="PLAN", help="The experiment file: arms, shares, metrics.")
+    ] = None,
+    name: Annotated[str, typer.Option("--experiment", help="Which one; not needed where there is only one.")] = "",
+    control: Annotated[str, typer.Option(help="The arm to compare with. Default: the plan's, or 'control'.")] = "",
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Level of all intervals.")] = 0.95,
+    final: Annotated[
+        bool, typer.Option("--final", help="This is the planned last look: fixed intervals decide.")
+    ] = False,
+    planned_units: Annotated[
+        int | None, typer.Option(min=1, help="Units at which always-valid intervals are tightest; settle it before.")
+    ] = None,
+    before_days: Annotated[float, typer.Option(min=0, help="Days before the start that CUPED reads; 0: none.")] = 14.0,
+    attribution_h: Annotated[float, typer.Option(min=0.001, help="Hours in which events count.")] = 168.0,
+    quantiles: Annotated[list[float], typer.Option("--quantile", help="Also compare it; may be repeated.")] = [],  # noqa: B006
+    slices: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Parquet or CSV with item_id and slice: also by slice.")
+    ] = None,
+    release: Annotated[
+        Path | None, typer.Option(metavar="RELEASE", help="Slices head, torso, tail, cold by its training counts.")
+    ] = None,
+    despite_sample_ratio: Annotated[
+        bool, typer.Option("--despite-sample-ratio", help="Show effects even though units were lost.")
+    ] = False,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append offline differences and online effects to it.")
+    ] = None,
+    offline: Annotated[
+        list[str], typer.Option("--offline", metavar="ARM:METRIC=DIFFERENCE", help="For the ledger; may be repeated.")
+    ] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions."""
+    from recsys.experiment import analysis
+    from recsys.experiment import plan as plans
+    from recsys.experiment.log import open_log
+    from recsys.experiment.units import Window, read_units
+    from recsys.registry import parse
+
+    plan = plans.load(plan_file) if plan_file else plans.Plan()
+    promised = _offline(offline)
+    if promised and ledger is None:
+        raise SettingError(describe("--offline", offline, "a --ledger to write it to"))
+    log = open_log(folder)
+    name = name or _only_experiment(log, plan)
+    experiment = plan.experiment(name) if plan_file else None
+    window = parse(Window, {"before_days": before_days, "attribution_h": attribution_h}, "analyze")
+    units = read_units(
+        log,
+        name,
+        plan.metrics or _default_metrics(log),
+        experiment=experiment,
+        window=window,
+        slices=_slices(slices, release),
+    )
+    found = analysis.analyse(
+        units,
+        experiment=experiment,
+        control=control,
+        confidence=confidence,
+        planned_units=planned_units,
+        final=final,
+        quantiles=quantiles,
+        despite_sample_ratio=despite_sample_ratio,
+    )
+    if as_json:
+        print(json.dumps(analysis.as_json(found), indent=1, allow_nan=False))
+    else:
+        analysis.render(found, Console())
+    if ledger is not None:
+        ended = experiment.end if experiment is not None and experiment.end is not None else datetime.now().astimezone()
+        _append(ledger, found, promised, ended)
+
+
+@app.command()
+def power(
+    mean: Annotated[float | None, typer.Option(help="Mean of the metric in the control.")] = None,
+    deviation: Annotated[float | None, typer.Option(min=0, help="Its standard deviation between units.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Instead of both: share of units that convert.")
+    ] = None,
+    units: Annotated[int | None, typer.Option(help="Units of both arms together.")] = None,
+    effect: Annotated[float | None, typer.Option(help="Relative difference to find, such as 0.02.")] = None,
+    chance: Annotated[float | None, typer.Option("--power", help="Chance of finding it.")] = None,
+    alpha: Annotated[float, typer.Option(help="Chance of finding what is not there.")] = 0.05,
+    ratio: Annotated[float, typer.Option(help="Units of the new arm for each one of the control.")] = 1.0,
+    correlation: Annotated[float, typer.Option(help="Of the metric with CUPED's covariate.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Solve for what is left out of --units, --effect and --power; without --power it is 0.8."""
+    import dataclasses
+
+    from recsys.experiment.power import design
+
+    if (rate is None) == (mean is None or deviation is None) or (rate is not None and (mean or deviation)):
+        raise SettingError(describe("power", {"rate": rate, "mean": mean}, "either --rate, or --mean and --deviation"))
+    if rate is not None:
+        mean, deviation = rate, (rate * (1 - rate)) ** 0.5
+    if chance is None and (units is None or effect is None):
+        chance = 0.8
+    found = design(
+        mean,
+        deviation,
+        units=units,
+        relative_difference=effect,
+        power=chance,
+        alpha=alpha,
+        ratio=ratio,
+        correlation=correlation,
+    )
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    Console().print(
+        f"{found.units:,} units, both arms together, find a relative difference of {found.relative_difference:.2%} "
+        f"({found.difference:+.4g}) with a chance of {found.power:.1%}, at alpha = {found.alpha:g}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def assign(
+    plan_file: PlanFile,
+    units: Annotated[list[str] | None, typer.Argument(metavar="UNIT...", help="Users or sessions.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--units", metavar="FILE", help="Text, one unit a line, or Parquet with `unit`.")
+    ] = None,
+    at: Annotated[datetime | None, typer.Option(help="The moment; UTC. Default: now.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write `unit` and one column an experiment.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which arm of each experiment units are in; the same as the server says."""
+    from datetime import UTC
+
+    import polars as pl
+
+    from recsys.experiment import plan as plans
+    from recsys.experiment.assignment import Assigner
+    from recsys.files import storage
+
+    assigner = Assigner(plans.load(plan_file))
+    named = [*(units or []), *(_units_in(file) if file else [])]
+    if not named:
+        raise SettingError(describe("units", verbatim("none"), "units as arguments or --units FILE"))
+    now = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
+    arms = {name: assigner.arms_of(name, named, now) for name in assigner.plan.experiments}
+    frame = pl.DataFrame({"unit": named, **arms})
+    console = Console()
+    if out is not None:
+        with storage(out.parent):
+            temporary = out.with_name(f".{out.name}")
+            frame.write_parquet(temporary)
+            temporary.replace(out)
+        console.print(f"written: {out}", soft_wrap=True)
+    elif as_json:
+        print(json.dumps(frame.to_dicts()))
+    elif len(frame) <= SHOWN_UNITS:
+        _show(frame.rows(), frame.columns, console)
+    else:
+        counts = [
+            (name, arm or "none", f"{count:,}")
+            for name in arms
+            for arm, count in frame.group_by(name).len().sort(name).iter_rows()
+        ]
+        _show(counts, ["experiment", "arm", "units"], console)
+
+
+def _show(rows: list[tuple], columns: list[str], console: Console) -> None:
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(cell) or "-" for cell in row))
+    console.print(table)
+
+
+def _units_in(file: Path) -> list[str]:
+    import polars as pl
+
+    if file.suffix in (".parquet", ".csv"):
+        return _frame(file, {"unit": pl.String})["unit"].drop_nulls().to_list()
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"--units: cannot read {file}: {error}.") from None
+
+
+def _frame(file: Path, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    """Return columns of a Parquet or CSV file, cast to the given types."""
+    import polars as pl
+
+    try:
+        frame = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
+        return frame.select(pl.col(name).cast(kind) for name, kind in columns.items())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        told = str(error).partition("\n")[0]
+        raise DataError(f"{file}: cannot read {' and '.join(columns)}: {told}.") from None
+
+
+def _only_experiment(log: Log, plan: Plan) -> str:
+    from recsys.experiment.units import experiments_of
+
+    names = sorted(experiments_of(log))
+    known = [name for name in names if name in plan.experiments] if plan.experiments else names
+    if len(known) != 1:
+        raise SettingError(describe("--experiment", "", f"one of {', '.join(names) or 'none: the log names none'}"))
+    return known[0]
+
+
+def _default_metrics(log: Log) -> dict[str, Metric]:
+    """Return one metric for each kind of event: the share of lists that it came of."""
+    from recsys.experiment.plan import Metric
+    from recsys.experiment.units import event_kinds
+
+    return {f"{kind}_rate": Metric(event=kind, count="exposures", per="exposure") for kind in event_kinds(log)}
+
+
+def _slices(file: Path | None, release: Path | None) -> pl.DataFrame | None:
+    import polars as pl
+
+    if file is not None and release is not None:
+        raise SettingError(describe("--slices and --release", [str(file), str(release)], "one of both"))
+    if release is not None:
+        from recsys.evaluation.slices import item_slices
+        from recsys.export.release import find, open_release
+
+        items = pl.read_parquet(open_release(find(release), verify=False).folder / "items.parquet")
+        members = item_slices(items["training_count"].to_numpy())
+        return pl.concat(
+            items.filter(pl.Series(chosen)).select(pl.col("item_id").cast(pl.String), slice=pl.lit(name))
+            for name, chosen in members.items()
+        )
+    if file is None:
+        return None
+    frame = _frame(file, {"item_id": pl.String, "slice": pl.String}).drop_nulls()
+    if frame["item_id"].is_duplicated().any():
+        twice = frame.filter(pl.col("item_id").is_duplicated())["item_id"][0]
+        raise DataError(describe(f"{file}: item_id", twice, "each item once"))
+    return frame
+
+
+def _offline(words: list[str]) -> dict[str, dict[str, float]]:
+    promised: dict[str, dict[str, float]] = {}
+    for word in words:
+        left, equals, number = word.rpartition("=")
+        arm, colon, metric = left.partition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            equals = ""
+        if not (equals and colon and arm and metric):
+            raise SettingError(describe("--offline", word, "ARM:METRIC=DIFFERENCE, such as ssl:nDCG@10=0.004"))
+        promised.setdefault(arm, {})[metric] = value
+    return promised
+
+
+def _append(path: Path, found: Analysis, promised: dict[str, dict[str, float]], ended: datetime) -> None:
+    from recsys.experiment import ledger
+
+    if not found.effects:
+        raise RefusedError(describe(str(path), verbatim("a broken sample ratio"), "an experiment that can be trusted"))
+    arms = [arm for arm in found.units if arm != found.control]
+    for arm in promised:
+        if arm not in arms:
+            raise SettingError(f"--offline: {unknown('arm', arm, arms)}")
+    for arm in arms:
+        # The CUPED effect of a metric comes after the plain one and takes its place.
+        online = {
+            effect.metric: ledger.Outcome(effect.difference, effect.low, effect.high)
+            for effect in found.effects
+            if effect.arm == arm
+        }
+        day = ended.date().isoformat()
+        ledger.append(path, ledger.Entry(found.experiment, arm, found.control, day, promised.get(arm, {}), online))

@@ -1,0 +1,169 @@
+"""Which arm a unit is in: a salted hash, the same on every machine and for one unit or a million."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import SettingError, describe
+from recsys.experiment.plan import Arm, Experiment, Plan
+from recsys.types import Bool
+
+OUTSIDE = ""
+"""Stands for the arm of a unit that is in none."""
+
+SEGMENT, TRAFFIC, ARM, HOLDOUT = b"segment", b"traffic", b"arm", b"holdout"
+"""What a draw is for; draws for different purposes are independent."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One experiment that a unit is in.
+
+    Attributes:
+        experiment: its name.
+        arm: the arm's name.
+        unit_kind: `user` or `session`.
+        overridden: whether the experiment file names the unit; such units are not analysed.
+        settings: what the unit is served with.
+    """
+
+    experiment: str
+    arm: str
+    unit_kind: str
+    overridden: bool
+    settings: Arm
+
+
+def draw(salt: str, purpose: bytes, unit: str) -> float:
+    """Return a unit's place on a line, a multiple of `2^-53` in [0, 1).
+
+    `floor( BLAKE2b-64(unit; key = salt, person = purpose) / 2^11 ) / 2^53`, the digest read as little-endian
+
+    A keyed hash, so that no salt and unit can run together to the bytes of another pair; BLAKE2b (RFC 7693), because it
+    has key and purpose built in, is in every standard library that matters and takes less time than SHA-256. Python's
+    `hash` differs between processes, and hashes of data frames between versions.
+
+    Args:
+        salt: at most 64 bytes.
+        purpose: at most 16 bytes.
+        unit: any text.
+    """
+    digest = hashlib.blake2b(unit.encode(), digest_size=8, key=salt.encode(), person=purpose).digest()
+    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+def draws(salt: str, purpose: bytes, units: Iterable[str]) -> NDArray[np.float64]:
+    """Return what `draw` gives for each unit, `[units]`, float64."""
+    start = hashlib.blake2b(digest_size=8, key=salt.encode(), person=purpose)
+    digests = bytearray()
+    for unit in units:
+        one = start.copy()
+        one.update(unit.encode())
+        digests += one.digest()
+    return (np.frombuffer(digests, "<u8") >> np.uint64(11)) * 2.0**-53
+
+
+class Assigner:
+    """Assigns arms after a plan; holds nothing else, so a new plan is a new assigner.
+
+    Args:
+        plan: the experiment file.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._cuts = {name: _cuts(experiment) for name, experiment in plan.experiments.items()}
+
+    def held_out(self, unit: str) -> bool:
+        """Return whether no experiment may take a unit."""
+        holdout = self.plan.holdout
+        return holdout.rate > 0 and draw(holdout.salt, HOLDOUT, unit) < holdout.rate
+
+    def assign(self, units: Mapping[str, str], now: datetime) -> tuple[Assignment, ...]:
+        """Return every experiment that a request is in.
+
+        Args:
+            units: the request's `user` and `session`, as far as known; an experiment whose unit is missing or empty
+                does not take the request.
+            now: with time zone.
+        """
+        found = []
+        for name, experiment in self.plan.experiments.items():
+            unit = units.get(experiment.unit)
+            if not unit:
+                continue
+            arm, overridden = self._arm(name, experiment, unit, now)
+            if arm != OUTSIDE:
+                found.append(Assignment(name, arm, experiment.unit, overridden, experiment.arms[arm]))
+        return tuple(found)
+
+    def arms_of(self, experiment: str, units: Sequence[str], now: datetime) -> NDArray[np.str_]:
+        """Return what `assign` gives for each of many units.
+
+        Args:
+            experiment: its name.
+            units: texts, of the experiment's kind.
+            now: with time zone.
+
+        Returns:
+            `[units]`, names of arms, `OUTSIDE` where a unit is in none.
+
+        Raises:
+            SettingError: no experiment of that name, or a moment without time zone.
+        """
+        chosen, name = self.plan.experiment(experiment), experiment
+        _check_zone(now)
+        bounds, arms = self._cuts[name]
+        labels = np.array([*arms, OUTSIDE])
+        found = labels[np.searchsorted(bounds, draws(chosen.salt, ARM, units), side="right")]
+        found[~self._takes(chosen, units, now)] = OUTSIDE
+        if chosen.overrides:
+            arm_of = chosen.overrides.get
+            found = np.array([arm_of(unit, arm) for unit, arm in zip(units, found, strict=True)], labels.dtype)
+        return found
+
+    def _arm(self, name: str, experiment: Experiment, unit: str, now: datetime) -> tuple[str, bool]:
+        _check_zone(now)
+        if unit in experiment.overrides:
+            return experiment.overrides[unit], True
+        start, stop = experiment.segment
+        if (
+            not experiment.runs_at(now)
+            or not start <= draw(experiment.namespace, SEGMENT, unit) < stop
+            or draw(experiment.salt, TRAFFIC, unit) >= experiment.traffic_rate
+            or self.held_out(unit)
+        ):
+            return OUTSIDE, False
+        bounds, arms = self._cuts[name]
+        return (*arms, OUTSIDE)[bisect_right(bounds, draw(experiment.salt, ARM, unit))], False
+
+    def _takes(self, experiment: Experiment, units: Sequence[str], now: datetime) -> Bool:
+        if not experiment.runs_at(now):
+            return np.zeros(len(units), bool)
+        start, stop = experiment.segment
+        places = draws(experiment.namespace, SEGMENT, units)
+        taken = (places >= start) & (places < stop) & np.fromiter(map(bool, units), bool, len(units))
+        taken &= draws(experiment.salt, TRAFFIC, units) < experiment.traffic_rate
+        if self.plan.holdout.rate > 0:
+            taken &= draws(self.plan.holdout.salt, HOLDOUT, units) >= self.plan.holdout.rate
+        return taken
+
+
+def _cuts(experiment: Experiment) -> tuple[list[float], list[str]]:
+    """Return the upper bounds of the arms' parts of the line, and the arms in the same order."""
+    arms = sorted(experiment.arms)
+    bounds = np.cumsum([experiment.arms[arm].share for arm in arms])
+    # Shares that make 1 on paper must leave no unit out.
+    return np.where(np.abs(bounds - 1) < 1e-9, 1.0, bounds).tolist(), arms
+
+
+def _check_zone(now: datetime) -> None:
+    if now.tzinfo is None:
+        raise SettingError(describe("now", now.isoformat(), "a moment with time zone"))

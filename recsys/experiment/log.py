@@ -1,0 +1,243 @@
+"""The two logs that serving writes, what was shown and what came of it: their columns, and how to read them.
+
+A log folder holds `exposures/` and `events/`. In each lie Parquet files (`*.parquet`) and Arrow IPC streams
+(`*.arrow`), the segments that a server appends to before they are compacted; other names are passed over. A segment
+may end in the middle of a batch, because its writer was killed: what came before is read. A segment may still lie
+beside the Parquet file that it was compacted into: rows are told apart by token and event id, so nothing counts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from polars.io.plugins import register_io_source
+
+from recsys.errors import DataError, MissingError, describe, verbatim
+
+VERSION = 1
+"""Of both schemas. A reader refuses higher ones; columns that it does not know are passed over."""
+VERSION_KEY = b"recsys.log_version"
+"""Where a file's schema metadata holds its version; a file without it counts as version 1."""
+
+_METADATA = {VERSION_KEY: str(VERSION).encode()}
+_MOMENT = pa.timestamp("us", tz="UTC")
+_ASSIGNMENT = pa.struct(
+    [
+        ("experiment", pa.string()),
+        ("arm", pa.string()),
+        ("unit_kind", pa.string()),
+        ("overridden", pa.bool_()),
+    ]
+)
+
+EXPOSURES = pa.schema(
+    [
+        ("timestamp", _MOMENT),
+        ("request_id", pa.string()),
+        ("token", pa.string()),
+        ("user_id", pa.string()),
+        ("session_id", pa.string()),
+        ("held_out", pa.bool_()),
+        ("assignments", pa.list_(_ASSIGNMENT)),
+        ("release", pa.string()),
+        ("reformulator", pa.string()),
+        ("item_ids", pa.list_(pa.string())),
+        ("positions", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float32())),
+        ("propensities", pa.list_(pa.float64())),
+        ("teams", pa.list_(pa.string())),
+        ("slate_policy", pa.string()),
+        ("slate_parameter", pa.float64()),
+        ("slate_propensity", pa.float64()),
+        ("candidate_ids", pa.list_(pa.string())),
+        ("candidate_scores", pa.list_(pa.float32())),
+    ],
+    metadata=_METADATA,
+)
+"""One row for each list that was served.
+
+    timestamp           when it was served, by the server's clock
+    request_id          of the call
+    token               unique; comes back with every event about this list
+    user_id session_id  who asked, null where unknown; an assignment names the one that was hashed
+    held_out            whether no experiment may take the unit
+    assignments         experiments that the request was in, as `assignment.Assignment` without its settings
+    release             the release's full name, as in every answer
+    reformulator        the one that was applied
+    item_ids            what was shown, `[k]`
+    positions           place of each, 0 = best, `[k]`
+    scores              inner products, `[k]`
+    propensities        probability of each item at its place, 0..1, `[k]`; null where the list was not randomised and
+                        where it is left to be computed offline from the candidates
+    teams               arm that contributed each item of an interleaved list, `[k]`; null elsewhere
+    slate_policy        `plackett_luce`, `epsilon_swap`, or null for a list that was not randomised
+    slate_parameter     its temperature or epsilon
+    slate_propensity    probability of exactly this list, 0..1
+    candidate_ids       items that the policy could have shown, best first; bounded; null where not randomised
+    candidate_scores    their scores
+"""
+
+EVENTS = pa.schema(
+    [
+        ("event_id", pa.string()),
+        ("token", pa.string()),
+        ("kind", pa.string()),
+        ("item_id", pa.string()),
+        ("value", pa.float64()),
+        ("timestamp", _MOMENT),
+    ],
+    metadata=_METADATA,
+)
+"""One row for each outcome.
+
+    event_id    chosen by the client; the same id again is the same event again
+    token       of the list that it is about
+    kind        such as `click`, `like`, `purchase`
+    item_id     which item of the list; null where the outcome is about the whole list
+    value       such as money or seconds; null where there is none
+    timestamp   when it happened, by the client's clock
+"""
+
+LOGS = {"exposures": EXPOSURES, "events": EVENTS}
+"""The schema of each subfolder."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log folder, opened but not read.
+
+    Attributes:
+        folder: where it lies.
+        exposures: rows of `EXPOSURES`, lazy.
+        events: rows of `EVENTS`, lazy.
+        exposure_rows: how many there are, repeats counted.
+        event_rows: how many there are, repeats counted.
+        torn_segments: segments that end in the middle of a batch.
+    """
+
+    folder: Path
+    exposures: pl.LazyFrame
+    events: pl.LazyFrame
+    exposure_rows: int
+    event_rows: int
+    torn_segments: int
+
+
+def open_log(folder: str | Path) -> Log:
+    """Open a log folder; nothing is read but schemas and row counts.
+
+    Args:
+        folder: holds `exposures/` and, where anything came of them, `events/`.
+
+    Raises:
+        MissingError: the folder has no file of exposures.
+        DataError: a file is damaged, of a newer version, or lacks a column.
+    """
+    folder = Path(folder)
+    exposures, exposure_rows, torn = _open(folder / "exposures", EXPOSURES)
+    if exposure_rows == 0:
+        raise MissingError(
+            describe(str(folder), verbatim("no exposures"), "a log folder with exposures/*.parquet or *.arrow")
+        )
+    events, event_rows, torn_events = _open(folder / "events", EVENTS)
+    return Log(folder, exposures, events, exposure_rows, event_rows, torn + torn_events)
+
+
+def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
+    visible = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
+    files = [path for path in visible if path.suffix == ".parquet"]
+    segments = [path for path in visible if path.suffix == ".arrow"]
+    wanted = _polars_schema(schema)
+    rows, torn, readable = 0, 0, []
+    for path in files:
+        try:
+            metadata = pq.read_metadata(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
+        _check(path, metadata.schema.to_arrow_schema(), wanted)
+        rows += metadata.num_rows
+    for path in segments:
+        found = _Torn()
+        for batch in _batches(path, wanted, found):
+            rows += len(batch)
+        torn += found.torn
+        readable += [] if found.empty else [path]
+    parts = []
+    if files:
+        parts.append(pl.scan_parquet(files, schema=wanted, extra_columns="ignore"))
+    if readable:
+        parts.append(register_io_source(_segment_source(readable, wanted), schema=wanted))
+    return pl.concat(parts) if parts else pl.LazyFrame(schema=wanted), rows, torn
+
+
+class _Torn:
+    """Whether a segment ends in the middle of a batch, and whether even its schema is missing."""
+
+    torn = False
+    empty = False
+
+
+def _batches(path: Path, wanted: pl.Schema, found: _Torn) -> Iterator[pa.RecordBatch]:
+    """Yield the whole batches of a segment."""
+    with pa.OSFile(str(path)) as file:
+        try:
+            reader = pa.ipc.open_stream(file)
+        except (pa.ArrowInvalid, EOFError, OSError):
+            found.torn = found.empty = True
+            return
+        _check(path, reader.schema, wanted)
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                # A stream that was closed ends with a marker; one that was killed between two batches just ends.
+                return
+            except (pa.ArrowInvalid, OSError):
+                found.torn = True
+                return
+            yield batch
+
+
+def _segment_source(segments: Sequence[Path], wanted: pl.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
+    def source(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        left = n_rows
+        for path in segments:
+            for batch in _batches(path, wanted, _Torn()):
+                frame = pl.from_arrow(batch).select(wanted.names())
+                if left is not None:
+                    frame = frame.head(left)
+                    left -= len(frame)
+                frame = frame if predicate is None else frame.filter(predicate)
+                yield frame if with_columns is None else frame.select(with_columns)
+                if left == 0:
+                    return
+
+    return source
+
+
+def _check(path: Path, schema: pa.Schema, wanted: pl.Schema) -> None:
+    version = (schema.metadata or {}).get(VERSION_KEY, b"1").decode(errors="replace")
+    if not version.isdigit() or int(version) > VERSION:
+        advice = "It was written by a newer version of this program: read it with that one."
+        raise DataError(describe(f"{path}: log version", verbatim(version), f"at most {VERSION}", advice))
+    got = _polars_schema(schema)
+    for name, kind in wanted.items():
+        if name not in got:
+            raise DataError(describe(f"{path}: column {name}", verbatim("nothing"), f"{kind}"))
+        if got[name] != kind:
+            raise DataError(describe(f"{path}: column {name}", verbatim(str(got[name])), f"{kind}"))
+
+
+def _polars_schema(schema: pa.Schema) -> pl.Schema:
+    return pl.from_arrow(schema.empty_table()).schema
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")

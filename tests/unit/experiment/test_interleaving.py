@@ -1,0 +1,71 @@
+"""Team-draft interleaving."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from recsys.errors import RefusedError
+from recsys.experiment.interleaving import credit, draft, preference
+from recsys.experiment.log import open_log
+from tests.unit.experiment.logs import event, exposure, write_log
+
+FIRST, SECOND = ["a", "b", "c", "d"], ["b", "e", "a", "f"]
+
+
+def drafts(count=2000, k=4):
+    generator = np.random.default_rng(3)
+    return [draft(FIRST, SECOND, k, generator) for _ in range(count)]
+
+
+def test_teams_are_of_equal_size_after_every_round_and_no_item_stands_twice():
+    for made in drafts():
+        assert len({item for item, _ in made}) == len(made) == 4
+        for end in (2, 4):
+            assert sum(team for _, team in made[:end]) == end // 2
+
+
+def test_each_team_s_items_come_in_its_own_order_and_the_coin_is_fair():
+    made = drafts()
+    for items in made:
+        for team, own in enumerate((FIRST, SECOND)):
+            places = [own.index(item) for item, of in items if of == team]
+            assert places == sorted(places)
+    begun = sum(items[0][1] for items in made)
+    # 2,000 tosses: 1,000 +- 4.5 * sqrt(500) = 101
+    assert abs(begun - 1000) < 101
+
+
+def test_a_list_ends_where_both_arms_run_out():
+    made = draft(["a"], ["a", "b"], 5, np.random.default_rng(0))
+    assert sorted(item for item, _ in made) == ["a", "b"]
+    assert draft([], [], 3, np.random.default_rng(0)) == []
+    assert [team for _, team in draft([], ["a", "b"], 3, np.random.default_rng(0))] == [1, 1]
+
+
+def test_credit_is_counted_once_a_list_and_item_and_tested_by_unit(tmp_path):
+    teams = {"teams": ["old", "new", "new"]}
+    shown = [exposure(f"t{number}", f"u{number}", None, **teams) for number in range(6)]
+    shown += [exposure("t9", "u0", None, **teams), exposure("plain", "u9", None)]
+    events = [
+        event("e0", "t0", item_id="i1"), event("e1", "t0", item_id="i1"), event("e2", "t9", item_id="i0"),
+        event("e3", "t1", item_id="i1"), event("e4", "t2", item_id="i2"), event("e5", "t3", item_id="i0"),
+        event("e6", "plain", item_id="i0"), event("e7", "t4", item_id="elsewhere"), event("e8", "t5", kind="like"),
+    ]  # fmt: skip
+    log = open_log(write_log(tmp_path, shown, events))
+    found = preference(credit(log.exposures, log.events, "click"), "old", "new")
+    # u0: one each; u1, u2: new; u3: old; u4, u5: nothing.
+    assert (found.first_wins, found.second_wins, found.ties) == (1, 2, 3)
+    reference = stats.binomtest(2, 3)
+    assert found.win_rate == pytest.approx(2 / 3)
+    assert found.p_value == pytest.approx(reference.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(tuple(reference.proportion_ci()), rel=1e-9)
+
+
+def test_interleaving_without_credit_prefers_nobody_and_without_lists_is_refused(tmp_path):
+    log = open_log(write_log(tmp_path, [exposure("t", "u", None, teams=["old", "new", "new"])], []))
+    credits = credit(log.exposures, log.events, "click")
+    assert preference(credits, "old", "new").p_value == 1
+    with pytest.raises(RefusedError, match="interleaved lists: got 0"):
+        preference(credits.clear(), "old", "new")
