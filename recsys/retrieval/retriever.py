@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from recsys import registry
 from recsys.data import encoders
-from recsys.errors import DataError, ReleaseError, RequestError, unknown
+from recsys.errors import ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_tower
 from recsys.features import Encoder
+from recsys.retrieval.coding import coded
+from recsys.retrieval.merging import first_kept
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.types import (
     HISTORY,
@@ -215,8 +217,11 @@ class Retriever:
             elif query.item_ids:
                 known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
                 missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
-                if known and self._entity == "item":
-                    through_tower.extend((place, self._row_of_query[item_id]) for item_id in known)
+                if self._entity == "item":
+                    asked = {item_id: self._row_of_query.get(item_id) for item_id in known}
+                    through_tower.extend((place, asked[item_id]) for item_id in known if asked[item_id] is not None)
+                    own = [item_id for item_id in known if asked[item_id] is None]
+                    vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in own]].sum(axis=0)
                 elif known:
                     vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in known]].mean(axis=0)
                 origins[place] = Origin.ITEMS if known else Origin.POPULARITY
@@ -289,16 +294,7 @@ class Retriever:
         found = self._searcher.search(vectors, deepest)
         banned = excluded.contains(np.arange(len(vectors))[:, None], found.item_rows)
         kept = (found.item_rows != NO_ROW) & ~banned
-        # What is kept moves to the front, in its order; the rest becomes padding.
-        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(kept, order, axis=1)
-        rows = np.where(kept, np.take_along_axis(found.item_rows, order, axis=1), NO_ROW)
-        scores = np.where(kept, np.take_along_axis(found.scores, order, axis=1), -np.inf)
-        missing = ((0, 0), (0, k - rows.shape[1]))
-        return Neighbours(
-            np.pad(rows, missing, constant_values=NO_ROW).astype(np.int32),
-            np.pad(scores, missing, constant_values=-np.inf).astype(np.float32),
-        )
+        return first_kept(found, kept, k)
 
     def reformulate(
         self,
@@ -476,16 +472,7 @@ class Retriever:
     def _encode_asked(self, name: str, encoder: Encoder, asked: Sequence[tuple[int, Query]]) -> np.ndarray:
         column = self._column(name)
         values = [self._value(query, column) for _, query in asked]
-        try:
-            return encoder.encode(pa.array(values))
-        except (DataError, pa.ArrowException, ValueError, TypeError):
-            pass
-        for (place, _), value in zip(asked, values, strict=True):
-            try:
-                encoder.encode(pa.array([value]))
-            except (DataError, pa.ArrowException, ValueError, TypeError) as error:
-                raise RequestError(f"queries[{place}].features.{column}", str(error)) from None
-        return np.concatenate([encoder.encode(pa.array([value])) for value in values])
+        return coded(encoder, values, [f"queries[{place}].features.{column}" for place, _ in asked])
 
     def _value(self, query: Query, column: str) -> Any:
         if column == HISTORY:
