@@ -110,7 +110,9 @@ def plain(instance: Any) -> dict[str, Any]:
 def _line(cls: type, detail: Any, where: str) -> str:
     path = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
     if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = where or "the run file"
+        owner = path.rpartition(".")[0] or "the run file"
+        for part in detail["loc"][:-1]:
+            cls = cls.__pydantic_fields__[part].annotation
         known = [field.name for field in dataclasses.fields(cls)]
         return f"{owner}: {unknown('setting', str(detail['loc'][-1]), known)}"
     rule = detail["msg"]

@@ -12,14 +12,25 @@ from grpc_reflection.v1alpha import reflection
 from recsys.errors import SettingError, describe
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
-from serving.runtime.current_release import CurrentRelease
+from serving.runtime.release_folder import ReleaseFolder
+from serving.runtime.releases import Held, Releases
 from serving.runtime.sessions import Sessions
+from serving.servicers.catalogue import CatalogueServicer
+from serving.servicers.operator import OperatorServicer
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address
+from serving.v1 import (
+    catalogue_service_pb2,
+    catalogue_service_pb2_grpc,
+    operator_service_pb2,
+    operator_service_pb2_grpc,
+)
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+CATALOGUE = catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 
 
 class Server:
@@ -28,14 +39,17 @@ class Server:
     Args:
         settings: where to listen and what to allow.
         logger: a structlog logger.
+        folder: gives the releases, and lets operators change them; without it `install` gives one, and there is no
+            OperatorService.
 
     Raises:
         SettingError: the address is taken, or not one of this machine.
     """
 
-    def __init__(self, settings: ServerSettings, logger: Any) -> None:
+    def __init__(self, settings: ServerSettings, logger: Any, folder: ReleaseFolder | None = None) -> None:
         self._settings = settings
-        self._current = CurrentRelease()
+        self.releases = Releases() if folder is None else folder.releases
+        self._services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self._health = health.HealthServicer()
         self._announce(health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -50,10 +64,16 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self._current, sessions, settings), self._server
+            RecommendationServicer(self.releases, sessions, settings), self._server
         )
+        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
+            CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
+        )
+        if folder is not None:
+            operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(folder), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        reflected = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)
         try:
             self.port = self._server.add_insecure_port(settings.address)
         except RuntimeError:
@@ -71,8 +91,12 @@ class Server:
         return address(self._settings.host, self.port)
 
     def install(self, retriever: Retriever) -> None:
-        """Answer from this release from now on, and say so to health checks."""
-        self._current.install(retriever)
+        """Answer from this release from now on, under the label `stable`, and say so to health checks."""
+        self.releases.install(Held(retriever))
+        self.ready()
+
+    def ready(self) -> None:
+        """Tell health checks that calls are answered."""
         self._announce(health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:
@@ -81,5 +105,5 @@ class Server:
         self._server.stop(self._settings.drain_s).wait()
 
     def _announce(self, status: int) -> None:
-        for service in ("", SERVICE):
+        for service in ("", *self._services):
             self._health.set(service, status)

@@ -24,3 +24,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_wrong_override_is_named(override):
     with pytest.raises(SettingError, match=override.partition("=")[0]):
         settings.load(overrides=[override])
+
+
+def test_a_setting_of_a_section_may_be_overridden_and_a_wrong_one_is_named_with_those_of_its_section():
+    assert settings.load(overrides=["releases.watch_s=0.5"]).releases.watch_s == 0.5
+    with pytest.raises(SettingError, match=r"server\.releases: no setting named 'watch'.* Known: labels, orders_file"):
+        settings.load(overrides=["releases.watch=1"])

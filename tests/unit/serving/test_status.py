@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 
 from recsys import errors
 from recsys.errors import MissingError, RecsysError, RequestError
-from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
+from serving.errors import DeadlineError, ReleasePinError, ReleaseRefusedError, ServerError, UnavailableError
 from serving.status import error_of, status_of
 
 EXAMPLES = [
@@ -83,3 +83,9 @@ def test_the_request_id_of_a_server_failure_reaches_the_caller_and_nothing_else_
     assert isinstance(back, ServerError)
     assert "r1" in str(back)
     assert "secret" not in str(back)
+
+
+def test_a_release_that_was_refused_is_told_from_one_that_is_not_served():
+    back = error_of(FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1")))
+    assert isinstance(back, ReleaseRefusedError)
+    assert (back.release, str(back)) == ("blocks-1", "blocks-1 was refused: damaged")
