@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from recsys.errors import RequestError
 from recsys.export.release import Release
@@ -138,6 +138,11 @@ def mentions(message: pb.Feedback, where: str, settings: ServerSettings) -> tupl
 def item_features(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
     """Return the raw feature values of an item to upsert, by name."""
     return {name: _feature(value) for name, value in message.features.values.items()}
+
+
+def metadata(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
+    """Return the columns of an item to upsert, by name; numbers that are not finite are missing."""
+    return {name: _plain(value) for name, value in message.metadata.fields.items()}
 
 
 def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
@@ -375,6 +380,17 @@ def _struct(columns: Mapping[str, Any]) -> Struct:
     message = Struct()
     message.update({name: _json(value) for name, value in columns.items()})
     return message
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return value.number_value if math.isfinite(value.number_value) else None
+    if kind == "list_value":
+        return [_plain(each) for each in value.list_value.values]
+    if kind == "struct_value":
+        return {name: _plain(each) for name, each in value.struct_value.fields.items()}
+    return getattr(value, kind) if kind in ("string_value", "bool_value") else None
 
 
 def _json(value: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys import registry
+from recsys.errors import RequestError, unknown
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.retriever import Retriever
@@ -88,10 +89,29 @@ class LiveItems:
         """Items of the release that were removed."""
         return sum(row is None and item_id in self._base._row_of_item for item_id, row in self._rows.items())
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names that `Change.metadata` may have."""
-        return tuple(name for name in self._base._items.column_names if name not in (ITEM_ID, TRAINING_COUNT))
+    def check(self, metadata: Sequence[Mapping[str, Any]]) -> None:
+        """Compare metadata of changes with the columns of the release's items.
+
+        Args:
+            metadata: of each item.
+
+        Raises:
+            RequestError: no such column, or a value that it cannot hold; `field` begins with `items[i].`.
+        """
+        made = (ITEM_ID, TRAINING_COUNT)
+        types = {column.name: column.type for column in self._base._items.schema if column.name not in made}
+        values: dict[str, list[tuple[int, Any]]] = {}
+        for place, each in enumerate(metadata):
+            for name, value in each.items():
+                if name not in types:
+                    raise RequestError(f"items[{place}].metadata.{name}", unknown("item column", name, types))
+                if value is not None:
+                    values.setdefault(name, []).append((place, value))
+        for name, given in values.items():
+            lost = typed([value for _, value in given], types[name]).is_null().to_numpy(zero_copy_only=False)
+            for (place, value), missing in zip(given, lost, strict=True):
+                if missing:
+                    raise RequestError(f"items[{place}].metadata.{name}", f"got {value!r}, expected {types[name]}")
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Make the next `retriever`, which knows of these changes, later ones over earlier ones."""

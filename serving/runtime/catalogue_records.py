@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from google.protobuf.json_format import MessageToDict
 
 from recsys.types import Float32
 from serving import convert
@@ -84,7 +83,7 @@ def items_of(payload: bytes) -> list[Upserted]:
             item.item_id,
             vector,
             convert.item_features(item) if item.WhichOneof("source") == "features" else None,
-            MessageToDict(item.metadata),
+            convert.metadata(item),
             fingerprint,
         )
         for item, vector in zip(items, vectors, strict=True)

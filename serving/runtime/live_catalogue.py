@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -92,10 +93,13 @@ class LiveCatalogue:
             self._catch_up()
         return self._items.retriever
 
-    @cached_property
-    def columns(self) -> frozenset[str]:
-        """Names that an item's metadata may have: the columns of the release's items that it does not make itself."""
-        return frozenset(self._items.columns)
+    def check_metadata(self, metadata: Sequence[Mapping[str, Any]]) -> None:
+        """Compare the metadata of items to upsert with the release's columns.
+
+        Raises:
+            RequestError: no such column, or a value that it cannot hold.
+        """
+        self._items.check(metadata)
 
     def state(self) -> State:
         """Return what was changed, by a call that begins now."""

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import structlog
 
-from recsys.errors import RequestError, StorageError, unknown
+from recsys.errors import RequestError, StorageError
 from recsys.types import Float32
 from serving import convert
 from serving.errors import CatalogueReadOnlyError
@@ -42,11 +42,7 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         live = self._live(request.release_pin)
         _check_count("items", len(request.items), self._settings.max_upserts)
         _check_ids(request.items)
-        columns = live.columns
-        for place, item in enumerate(request.items):
-            for name in item.metadata.fields:
-                if name not in columns:
-                    raise RequestError(f"items[{place}].metadata.{name}", unknown("item column", name, columns))
+        live.check_metadata([convert.metadata(item) for item in request.items])
         vectors = _vectors(request.items, live)
         ids = [item.item_id for item in request.items]
         fingerprint = live.release.fingerprint

@@ -136,6 +136,12 @@ WRONG = [
     ([Upsert("a", vector=VECTOR), Upsert("b", features={"tast": 1})], "items[1].features.tast", "no item feature"),
     ([Upsert("a", features={"vector": [1.0]})], "items[0].features.vector", "expected vectors of 3"),
     ([Upsert("a", vector=VECTOR, metadata={"titel": ""})], "items[0].metadata.titel", "Did you mean 'title'?"),
+    (
+        [Upsert("a", vector=VECTOR, metadata={"price": "cheap"})],
+        "items[0].metadata.price",
+        "got 'cheap', expected double",
+    ),
+    ([Upsert("a", vector=VECTOR, metadata={"tags": {"b": 1}})], "items[0].metadata.tags", "expected list<"),
 ]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys import pipeline
 from recsys.indexes import ExactSearcher
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems, Segment
 from recsys.types import NO_ROW, FeedbackKind, Mention, Origin, Query
+from tests.unit.data.test_prepare import item_to_item
 
 RANDOM = np.random.default_rng(5)
 
@@ -145,3 +147,20 @@ def test_metadata_of_another_type_counts_as_missing(live):
     live.apply([Change("a", unit(1)[0], {"price": "cheap", "tags": ["x"], "title": 3}), Change("b", unit(1)[0])])
     table = live.retriever._items.slice(40).to_pylist()
     assert [(row["price"], row["tags"], row["title"]) for row in table] == [(None, ["x"], "3"), (None, None, None)]
+
+
+def test_in_an_item_to_item_release_a_new_item_asks_with_its_features_or_else_its_vector(tmp_path):
+    release = pipeline.train(item_to_item(tmp_path), tmp_path / "work", tmp_path / "releases")
+    retriever = Retriever.load(release.folder)
+    live, (vector, other) = LiveItems(retriever), unit(2)
+    live.apply([Change("by features", vector, features={"group": "group 1"}), Change("by vector", other)])
+    asked = [Query(item_ids=["by features"]), Query(entity_id="by features"), Query(item_ids=["by vector"])]
+    encoding = live.retriever.encode(asked)
+    assert encoding.origins == (Origin.ITEMS, Origin.KNOWN_ENTITY, Origin.ITEMS)
+    # as the query tower sees an unknown item with these features
+    (expected,) = retriever.encode([Query(entity_id="by features", features={"group": "group 1"})]).vectors
+    np.testing.assert_allclose(encoding.vectors, [expected, expected, other], atol=1e-6)
+    (answer,) = live.retriever.nearest([Query(item_ids=["by features", "item 3"])], 100)
+    assert not {"by features", "item 3"} & set(answer.item_ids)
+    assert "by vector" in answer.item_ids
+    assert len(answer.item_ids) == 30
