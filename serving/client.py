@@ -110,12 +110,16 @@ class Client:
     Every call raises RequestError (change the query), ReleasePinError, UnavailableError (after retries), DeadlineError
     or ServerError.
 
+    Attributes:
+        target: where the server is.
+
     Args:
         target: `host:port`.
         timeout_s: time allowed for each call with its retries, seconds.
     """
 
     def __init__(self, target: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.target = target
         self._timeout_s = timeout_s
         self._channel = grpc.insecure_channel(target, options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)

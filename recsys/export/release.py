@@ -257,8 +257,9 @@ def read_labels(root: Path) -> dict[str, str]:
     """
     path = root / LABELS
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (ValueError, TypeError):
+        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {label: str(name) for label, name in table.items()}
+    except (ValueError, AttributeError):
         raise ReleaseError(
             f"{path}: not a table of labels. Remove it and promote again; promotions.jsonl has them."
         ) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.swaps import swaps
+from recsys.cli import app
 from recsys.errors import MissingError, RequestError
 from recsys.export.release import LABELS, Release, newest
 from recsys.files import write_atomically
 from recsys.types import FeedbackKind, Mention, Query
-from serving.client import Client
+from serving.answers import Upsert
+from serving.client import AsyncClient, Client
 from serving.errors import ReleasePinError, ReleaseRefusedError
 from serving.logs import make_logger
 from serving.runtime.release_folder import ReleaseFolder
@@ -221,9 +226,6 @@ def test_a_session_keeps_the_release_that_it_began_with(root, block_release, oth
 
 
 def test_a_replaced_release_lives_until_its_calls_end_and_no_longer(root, other_block_release):
-    import gc
-    import weakref
-
     with serving(root) as (client, folder):
         held = folder.releases.retriever()
         alive = weakref.ref(held)
@@ -231,7 +233,6 @@ def test_a_replaced_release_lives_until_its_calls_end_and_no_longer(root, other_
         folder.releases.drop("stable")
         assert held.nearest([ASKED], 1)[0].item_ids
         del held
-        gc.collect()
         assert alive() is None
 
 
@@ -262,3 +263,34 @@ def test_one_release_is_served_as_it_is_and_not_watched(block_release):
         assert client.reload_release().releases[0].name == block_release.name
         assert "watch-releases" not in [thread.name for thread in threading.enumerate()]
     assert threading.active_count() <= before + 8
+
+
+def test_operators_work_from_the_command_line_too(root, block_release, other_block_release):
+    with serving(root) as (client, _):
+
+        def run(*words: str) -> str:
+            done = CliRunner().invoke(app, ["release", *words], env={"COLUMNS": "200"}, catch_exceptions=False)
+            assert done.exit_code == 0
+            return done.stdout
+
+        address = client.target
+        assert block_release.name in run("held", address)
+        assert "kept to roll back to" in run("reload", address, "--release", other_block_release.name)
+        assert "rolled back" in run("roll-back", address)
+        assert client.release().name == block_release.name
+
+
+def test_the_asyncio_client_does_the_same(root, other_block_release, tmp_path):
+    async def work(address: str) -> None:
+        async with AsyncClient(address, timeout_s=30.0) as client:
+            held = await client.reload_release(other_block_release.name)
+            assert held == await client.releases()
+            assert held.releases[0].labels == (await client.release()).labels == ("stable",)
+            done = await client.upsert_items([Upsert("ny", vector=np.ones(8, np.float32))])
+            assert (done.added_count, done.release.name) == (1, other_block_release.name)
+            assert (await client.delete_items(["ny", "b"])).missing_ids == ("b",)
+            assert (await client.catalogue()).sequence == 2
+            assert (await client.roll_back_release()).releases[0].rolled_back
+
+    with serving(root, catalogue={"folder": tmp_path / "changes"}) as (client, _):
+        asyncio.run(work(client.target))
