@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-reformulation clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-reformulation bench-catalogue clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and wh
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-catalogue: $(VENV)/.bench ## What changes to the items of a running server cost (ARGS=releases)
+	$(BIN)/python -m benchmarks.catalogue $(ARGS)
 
 clean: ## Remove what demo, tests and benchmarks leave behind (not the environment)
 	rm -rf work releases .pytest_cache .ruff_cache .hypothesis .import_linter_cache build

@@ -221,7 +221,8 @@ class Retriever:
                     asked = {item_id: self._row_of_query.get(item_id) for item_id in known}
                     through_tower.extend((place, asked[item_id]) for item_id in known if asked[item_id] is not None)
                     own = [item_id for item_id in known if asked[item_id] is None]
-                    vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in own]].sum(axis=0)
+                    if own:
+                        vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in own]].sum(axis=0)
                 elif known:
                     vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in known]].mean(axis=0)
                 origins[place] = Origin.ITEMS if known else Origin.POPULARITY

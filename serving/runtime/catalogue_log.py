@@ -157,12 +157,11 @@ class CatalogueLog:
         try:
             with self._alone(), storage(self._folder):
                 self._write(batch)
-        except OSError as error:
+        except Exception as error:
             for waiting in batch:
                 waiting.error = error
-        finally:
-            for waiting in batch:
-                waiting.done = True
+        for waiting in batch:
+            waiting.done = True
 
     def _write(self, batch: list[_Waiting]) -> None:
         path, size = self._at(self.position)
@@ -237,7 +236,7 @@ class _Waiting:
     payload: bytes
     sequence: int = 0
     done: bool = False
-    error: OSError | None = None
+    error: Exception | None = None
 
 
 def _framed(sequence: int, payload: bytes) -> bytes:

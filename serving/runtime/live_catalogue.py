@@ -139,13 +139,13 @@ class LiveCatalogue:
 
     def _catch_up(self) -> None:
         with self._applying:
-            since = self.sequence
+            last = self.sequence
             records, position = self._log.read(max(self._position, 0))
             written: list[Upserted] = []
             told: dict[bytes, Outcome] = {}
             met: dict[str, bool] = {}
             for record in records:
-                if record.sequence <= since:
+                if record.sequence <= self.sequence:  # of a snapshot that says what is known
                     continue
                 items = items_of(record.payload)
                 token = token_of(record.payload)
@@ -154,31 +154,31 @@ class LiveCatalogue:
                     told[token] = Outcome(record.sequence, known)
                 met.update({item.item_id: not item.deleted for item in items})
                 written += items
-                self.sequence = record.sequence
+                last = record.sequence
             self._apply(list({item.item_id: item for item in written}.values()))
             self._awaited.update(told)
-            self._position = position
+            self.sequence, self._position = last, position
 
     def _apply(self, items: Sequence[Upserted]) -> None:
         if not items:
             return
         foreign = [item for item in items if not item.deleted and item.fingerprint != self.release.fingerprint]
         vectors = self._encoded([item for item in foreign if item.features is not None])
-        refused = [item.item_id for item in foreign if item.item_id not in vectors]
+        refused = {item.item_id: None for item in foreign if item.item_id not in vectors}
         changes = [
             Change(
                 item.item_id,
                 vectors.get(item.item_id, item.vector),
                 item.metadata,
                 item.features,
-                forgotten=item.item_id in set(refused),
+                forgotten=item.item_id in refused,
             )
             for item in items
         ]
         self._items.apply(changes)
         changed = {item.item_id for item in items}
         still = {item_id: None for item_id in self._refused_ids if item_id not in changed}
-        self._refused_ids = still | dict.fromkeys(refused)
+        self._refused_ids = still | refused
 
     def _encoded(self, items: Sequence[Upserted]) -> Mapping[str, Float32]:
         """Return the vectors of items of another release by id, as far as this one can encode them."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys import pipeline
 from recsys.indexes import ExactSearcher
 from recsys.retrieval import Retriever
-from recsys.retrieval.live_items import Change, LiveItems, Segment
+from recsys.retrieval.live_items import Change, LiveItems, Segment, typed
 from recsys.types import NO_ROW, FeedbackKind, Mention, Origin, Query
 from tests.unit.data.test_prepare import item_to_item
 
@@ -164,3 +165,20 @@ def test_in_an_item_to_item_release_a_new_item_asks_with_its_features_or_else_it
     assert not {"by features", "item 3"} & set(answer.item_ids)
     assert "by vector" in answer.item_ids
     assert len(answer.item_ids) == 30
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values"),
+    [
+        (pa.dictionary(pa.int32(), pa.string()), ["a", "b", None]),
+        (pa.timestamp("us", "UTC"), ["2026-01-02T03:04:05Z", None, "2026-01-02 03:04Z"]),
+        (pa.int64(), [1.0, None, 2.0]),
+        (pa.list_(pa.string()), [["a"], None, []]),
+        (pa.bool_(), [True, None, False]),
+    ],
+    ids=lambda each: str(each) if isinstance(each, pa.DataType) else "",
+)
+def test_values_of_the_wire_become_those_of_a_column(wanted, values):
+    column = typed(values, wanted)
+    assert column.type == wanted
+    assert column.is_null().to_pylist() == [value is None for value in values]
