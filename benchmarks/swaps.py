@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -65,12 +67,11 @@ def swaps(
         rest_s: seconds between two swaps.
     """
     root = scratch / "releases"
-    root.mkdir()
-    for release in releases:
-        (root / release.name).symlink_to(release.folder)
+    # Two of each, or the server would find the next one among those that it keeps, and load nothing.
+    turns = [_copied(release, root / f"{release.name}-{copy}") for copy in (1, 2) for release in releases]
     queries = _queries(releases[0])
     expected = {release.fingerprint: Retriever.load(release.folder).nearest(queries, k) for release in releases}
-    _promote(root, releases[0])
+    _promote(root, turns[0])
     seen, stopping = Seen(), threading.Event()
     with served(root, scratch, start_s=120.0, settings=["releases.watch_s=0.1"]) as client:
         asking = [
@@ -84,7 +85,7 @@ def swaps(
             for turn in range(1, count + 1):
                 time.sleep(rest_s)
                 begun = time.perf_counter()
-                _swap(client, root, releases[turn % len(releases)], turn)
+                _swap(client, root, turns[turn % len(turns)], turn)
                 seen.swap_s.append(time.perf_counter() - begun)
         finally:
             stopping.set()
@@ -98,7 +99,7 @@ def _swap(client: Client, root: Path, following: Release, turn: int) -> None:
     if turn % 2:
         _promote(root, following)
         deadline = time.monotonic() + SWAP_S
-        while client.release().fingerprint != following.fingerprint:
+        while client.release().name != following.name:
             if time.monotonic() > deadline:
                 raise RecsysError(f"the server does not answer from {following.name} after {SWAP_S:g} s.")
             time.sleep(POLL_S)
@@ -109,6 +110,11 @@ def _swap(client: Client, root: Path, following: Release, turn: int) -> None:
     # Folder and server agree again, so that the next promotion counts.
     _promote(root, following)
     client.reload_release()
+
+
+def _copied(release: Release, folder: Path) -> Release:
+    shutil.copytree(release.folder, folder, copy_function=os.symlink)
+    return open_release(folder, verify=False)
 
 
 def _promote(root: Path, release: Release) -> None:

@@ -77,8 +77,8 @@ def test_twenty_swaps_under_load_fail_no_call_and_mix_no_answer(block_release, o
     assert seen.failures == []
     assert seen.mixed == []
     assert len(seen.swap_s) == 20
-    assert seen.calls.keys() == {block_release.name, other_block_release.name}
-    assert min(seen.calls.values()) > 100
+    assert len(seen.calls) == 4
+    assert min(seen.calls.values()) > 20
 
 
 def test_a_promotion_in_the_folder_is_followed(root, block_release, other_block_release):
