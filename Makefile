@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment fuzz clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench-experiment: $(VENV)/.bench ## False alarms, coverage and narrowing of the 
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-catalogue: $(VENV)/.bench ## What changes to the items of a running server cost (ARGS=releases)
+	$(BIN)/python -m benchmarks.catalogue $(ARGS)
 
 fuzz: $(VENV)/.dev ## Nonsense to every RPC for MINUTES (5); ARGS="--seed N" sends the same again
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) $(ARGS)

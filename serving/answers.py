@@ -1,10 +1,10 @@
-"""What the client returns: frozen, with NumPy scores, and no wire messages."""
+"""What the client takes and returns: frozen, with NumPy arrays, and no wire messages."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.retrieval import Explanation
@@ -125,6 +125,7 @@ class ServedRelease:
             client.
         filter_fields: columns that `where` and `Diversity.crowding_field` may name, and what each holds; those of a
             kind that only newer clients know are left out.
+        labels: under which it is served; none for one that is only kept to roll back to.
     """
 
     name: str
@@ -145,3 +146,121 @@ class ServedRelease:
     reformulators: tuple[str, ...]
     default_reformulator: str
     filter_fields: Mapping[str, FilterType]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeldRelease:
+    """A release that a server has loaded.
+
+    Attributes:
+        name: under which it was published.
+        fingerprint: 64 hex digits over all its parts.
+        labels: under which it answers; none for one that is kept to roll back to.
+        loaded: when it had been loaded, UTC.
+        rolled_back: a label was taken back to it and is not moved by the folder.
+    """
+
+    name: str
+    fingerprint: str
+    labels: tuple[str, ...]
+    loaded: datetime.datetime
+    rolled_back: bool
+
+
+@dataclass(frozen=True)
+class RefusedRelease:
+    """A release that a server did not load.
+
+    Attributes:
+        name: its name.
+        label: that it should have had.
+        reason: why.
+        time: when, UTC.
+    """
+
+    name: str
+    label: str
+    reason: str
+    time: datetime.datetime
+
+
+@dataclass(frozen=True)
+class HeldReleases:
+    """What a server holds.
+
+    Attributes:
+        releases: those that answer, then those that are kept to roll back to.
+        refused: the last one under each label, as long as no other was loaded under it since.
+    """
+
+    releases: tuple[HeldRelease, ...]
+    refused: tuple[RefusedRelease, ...]
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """An item to add or replace: by features or by a vector.
+
+    Attributes:
+        item_id: its id.
+        features: raw values by name, for the item tower of the release and of every later one.
+        vector: `[dim]`, float32, in the space of the release; a later one refuses it.
+        metadata: display columns by name; what is not named has no value.
+    """
+
+    item_id: str
+    features: Mapping[str, Any] | None = None
+    vector: Float32 | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Upserted:
+    """Items were added or replaced, and are on disk.
+
+    Attributes:
+        sequence: the change's place in the log.
+        added_count: items that were not there before.
+        replaced_count: items that were.
+        release: which encoded them.
+    """
+
+    sequence: int
+    added_count: int
+    replaced_count: int
+    release: ReleaseName
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Items were removed, and that is on disk.
+
+    Attributes:
+        sequence: the change's place in the log.
+        missing_ids: those that the catalogue did not have.
+    """
+
+    sequence: int
+    missing_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChangedCatalogue:
+    """What was changed since the release was written.
+
+    Attributes:
+        sequence: the last change that counts.
+        item_count: items that can be retrieved.
+        upserted_count: items that were added or replaced.
+        deleted_count: items of the release that were removed.
+        refused_ids: items upserted by vector for an earlier release, which this one does not show.
+        release: that they stand beside.
+    """
+
+    sequence: int
+    item_count: int
+    upserted_count: int
+    deleted_count: int
+    refused_ids: tuple[str, ...]
+    release: ReleaseName

@@ -7,11 +7,11 @@ import time
 from io import FileIO
 from pathlib import Path
 
-from recsys.export.release import find
 from recsys.files import write_atomically
-from recsys.retrieval import Retriever
 from serving.endings import check_port_file, stop_on_signals, stop_with_parent
 from serving.logs import BackgroundFile, make_logger
+from serving.runtime.release_folder import ReleaseFolder
+from serving.runtime.releases import Releases
 from serving.server import Server
 from serving.settings import ServerSettings
 
@@ -20,15 +20,15 @@ LAST_LINES_S = 2.0
 
 
 def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: Path | None = None) -> None:
-    """Serve a release until SIGTERM or SIGINT.
+    """Serve the releases of a folder until SIGTERM or SIGINT.
 
     The port is bound first, health says NOT_SERVING, the release is checked, loaded and warmed with its golden queries;
-    then health says SERVING and the port file appears.
+    then health says SERVING and the port file appears. From then on the folder is watched (see `ReleaseFolder`).
 
     Args:
         folder: a release, or a folder of releases.
         settings: where to listen and what to allow.
-        name: a label, release name or fingerprint where the folder holds several.
+        name: a label, release name or fingerprint that is served in place of `stable`.
         port_file: gets the real port as text once the server is ready; removed at the end.
 
     Raises:
@@ -39,34 +39,36 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     stopping = stop_on_signals()
     if settings.port_is_shared:
         stop_with_parent(stopping)
-    release_folder = find(folder, name)
-    check_port_file(port_file)
     # Its own descriptor, without the buffer that everything else in the process shares and could block on.
     log = BackgroundFile(FileIO(sys.stderr.fileno(), "w", closefd=False), settings.telemetry.max_log_lines)
     logger = make_logger(log)
-    server = Server(settings, logger)
+    release_folder = ReleaseFolder(folder, Releases(), settings, logger, name=name)
+    release_folder.said()
+    check_port_file(port_file)
+    server = Server(settings, logger, release_folder)
     server.observation.watch(log_drops=lambda: log.dropped)
     try:
         started = time.perf_counter()
-        retriever = Retriever.load(release_folder)
-        retriever.warm()
-        load_s = round(time.perf_counter() - started, 3)
-        server.install(retriever, load_s)
+        release_folder.load()
+        server.ready()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
+        release = server.releases.retriever().release
         logger.info(
             "serving",
             address=server.address,
-            release=retriever.release.name,
-            fingerprint=retriever.release.fingerprint,
-            load_s=load_s,
+            release=release.name,
+            fingerprint=release.fingerprint,
+            load_s=round(time.perf_counter() - started, 3),
             **({"metrics": server.observation.metrics_address} if server.observation.metrics_address else {}),
         )
+        release_folder.start()
         stopping.wait()
         logger.info("draining", drain_s=settings.drain_s)
     finally:
         if port_file is not None:
             port_file.unlink(missing_ok=True)
+        release_folder.stop()
         server.stop()
         logger.info("stopped")
         log.close(LAST_LINES_S)

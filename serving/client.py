@@ -24,13 +24,31 @@ from recsys.errors import RequestError, SettingError
 from recsys.retrieval import Explanation
 from recsys.types import ALIKE, EVERY_ITEM, Diversity, Filter, Mention, Origin, Query
 from serving import convert
-from serving.answers import EncodedQuery, Ranking, Reformulation, ReleaseName, ServedRelease
+from serving.answers import (
+    ChangedCatalogue,
+    Deleted,
+    EncodedQuery,
+    HeldRelease,
+    HeldReleases,
+    Ranking,
+    Reformulation,
+    RefusedRelease,
+    ReleaseName,
+    ServedRelease,
+    Upsert,
+    Upserted,
+)
 from serving.errors import DeadlineError, UnavailableError
 from serving.status import error_of
 from serving.trust.tls import ClientTls
+from serving.v1 import catalogue_service_pb2 as catalogue_pb
+from serving.v1 import catalogue_service_pb2_grpc as catalogue_pb_grpc
+from serving.v1 import operator_service_pb2 as operator_pb
+from serving.v1 import operator_service_pb2_grpc as operator_pb_grpc
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
+CATALOGUE = catalogue_pb.DESCRIPTOR.services_by_name["CatalogueService"].full_name
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
 PLANS = {number: plan for plan, number in convert.PLANS.items()}
@@ -43,10 +61,11 @@ HEALTH_S = 1.0
 HEALTH_REQUEST = health_pb2.HealthCheckRequest(service=SERVICE)
 TIMEOUT_S = 1.0
 SESSION_S = 600.0
+RELOAD_S = 600.0
 RETRY_POLICY = {
     "methodConfig": [
         {
-            "name": [{"service": SERVICE}],
+            "name": [{"service": SERVICE}, {"service": CATALOGUE}],
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.05s",
@@ -94,6 +113,7 @@ class How(Narrowing, total=False):
         reformulator: its name; empty for the release's default.
         guarded: let the guard keep the original query, as it does by default.
         release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
+        release_label: which of several served releases answers; empty means `stable`.
         include_metadata: also return the items' display columns.
         include_explanation: also say what the feedback did.
     """
@@ -102,6 +122,7 @@ class How(Narrowing, total=False):
     reformulator: str
     guarded: bool
     release_pin: str
+    release_label: str
     include_metadata: bool
     include_explanation: bool
 
@@ -111,6 +132,9 @@ class Client:
 
     Every call raises RequestError (change the query), ReleasePinError, UnavailableError (after retries), DeadlineError
     or ServerError.
+
+    Attributes:
+        target: where the server is.
 
     Args:
         target: `host:port`.
@@ -126,12 +150,15 @@ class Client:
     def __init__(
         self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
     ) -> None:
+        self.target = target
         self._timeout_s, self._token = timeout_s, token
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=OPTIONS)
         else:
             self._channel = grpc.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
+        self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def nearest_items(
@@ -140,6 +167,7 @@ class Client:
         k: int,
         *,
         release_pin: str = "",
+        release_label: str = "",
         include_metadata: bool = False,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
@@ -149,10 +177,11 @@ class Client:
             query: an entity, items, or a vector.
             k: places.
             release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
+            release_label: which of several served releases answers; empty means `stable`.
             include_metadata: also return the items' display columns.
             narrowing: see `Narrowing`.
         """
-        request = _nearest(query, k, release_pin, include_metadata, **narrowing)
+        request = _nearest(query, k, release_pin, release_label, include_metadata, **narrowing)
         return _ranking(self._call(self._service.NearestItems, request))
 
     def batch_nearest_items(
@@ -161,16 +190,17 @@ class Client:
         k: int,
         *,
         release_pin: str = "",
+        release_label: str = "",
         include_metadata: bool = False,
         **narrowing: Unpack[Narrowing],
     ) -> list[Ranking]:
         """Return the nearest items of each query, in the queries' order; arguments as in `nearest_items`."""
-        request = _batch(queries, k, release_pin, include_metadata, **narrowing)
+        request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
         return _rankings(self._call(self._service.BatchNearestItems, request))
 
-    def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
+    def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
-        return _encoded(self._call(self._service.EncodeQuery, _encode(query, release_pin)))
+        return _encoded(self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label)))
 
     def reformulate(
         self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
@@ -204,9 +234,53 @@ class Client:
             metadata=_metadata(self._token),
         )
 
-    def release(self) -> ServedRelease:
+    def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        return _served(self._call(self._service.GetRelease, pb.GetReleaseRequest()))
+        request = pb.GetReleaseRequest(release_pin=release_pin, release_label=release_label)
+        return _served(self._call(self._service.GetRelease, request))
+
+    def releases(self) -> HeldReleases:
+        """Return every release that the server holds, and those that it refused."""
+        return _held(self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest()))
+
+    def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> HeldReleases:
+        """Let the server load a release beside those that answer, and put it under a label; return what it holds then.
+
+        Args:
+            release: its name or fingerprint in the server's folder; empty: what the folder has under the label, or
+                its newest.
+            label: empty means `stable`.
+            timeout_s: time allowed, seconds.
+
+        Raises:
+            ReleaseRefusedError: it is damaged; nothing changed.
+        """
+        request = operator_pb.ReloadReleaseRequest(label=label, release=release)
+        return _held(self._call(self._operator.ReloadRelease, request, timeout_s))
+
+    def roll_back_release(self, *, label: str = "") -> HeldReleases:
+        """Put the release that a label had before back under it until `reload_release`; return what is held then."""
+        return _held(self._call(self._operator.RollBackRelease, operator_pb.RollBackReleaseRequest(label=label)))
+
+    def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
+        """Add items or replace those that there are, all or nothing; they can be retrieved once this returns.
+
+        Args:
+            items: each by features or by vector.
+            release_pin: the release whose space the vectors are of.
+
+        Raises:
+            CatalogueReadOnlyError: the server was started without `catalogue.folder`.
+        """
+        return _upserted(self._call(self._catalogue.UpsertItems, _upserts(items, release_pin)))
+
+    def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+        """Remove items; none can be retrieved once this returns."""
+        return _deleted(self._call(self._catalogue.DeleteItems, _deletes(item_ids)))
+
+    def catalogue(self) -> ChangedCatalogue:
+        """Return what was changed since the release was written."""
+        return _catalogue(self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
 
     def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
@@ -243,9 +317,9 @@ class Client:
         except grpc.RpcError as error:
             return error.details() or error.code().name
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
         try:
-            return method(request, timeout=self._timeout_s, metadata=_metadata(self._token))
+            return method(request, timeout=timeout_s or self._timeout_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -270,6 +344,8 @@ class AsyncClient:
         else:
             self._channel = grpc.aio.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
+        self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     async def nearest_items(
@@ -278,11 +354,12 @@ class AsyncClient:
         k: int,
         *,
         release_pin: str = "",
+        release_label: str = "",
         include_metadata: bool = False,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query, as `Client.nearest_items`."""
-        request = _nearest(query, k, release_pin, include_metadata, **narrowing)
+        request = _nearest(query, k, release_pin, release_label, include_metadata, **narrowing)
         return _ranking(await self._call(self._service.NearestItems, request))
 
     async def batch_nearest_items(
@@ -291,16 +368,17 @@ class AsyncClient:
         k: int,
         *,
         release_pin: str = "",
+        release_label: str = "",
         include_metadata: bool = False,
         **narrowing: Unpack[Narrowing],
     ) -> list[Ranking]:
         """Return the nearest items of each query, as `Client.batch_nearest_items`."""
-        request = _batch(queries, k, release_pin, include_metadata, **narrowing)
+        request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
         return _rankings(await self._call(self._service.BatchNearestItems, request))
 
-    async def encode_query(self, query: Query, *, release_pin: str = "") -> EncodedQuery:
+    async def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
-        return _encoded(await self._call(self._service.EncodeQuery, _encode(query, release_pin)))
+        return _encoded(await self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label)))
 
     async def reformulate(
         self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
@@ -319,9 +397,36 @@ class AsyncClient:
             metadata=_metadata(self._token),
         )
 
-    async def release(self) -> ServedRelease:
+    async def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        return _served(await self._call(self._service.GetRelease, pb.GetReleaseRequest()))
+        request = pb.GetReleaseRequest(release_pin=release_pin, release_label=release_label)
+        return _served(await self._call(self._service.GetRelease, request))
+
+    async def releases(self) -> HeldReleases:
+        """Return every release that the server holds, and those that it refused."""
+        return _held(await self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest()))
+
+    async def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> HeldReleases:
+        """Let the server load a release and put it under a label, as `Client.reload_release`."""
+        request = operator_pb.ReloadReleaseRequest(label=label, release=release)
+        return _held(await self._call(self._operator.ReloadRelease, request, timeout_s))
+
+    async def roll_back_release(self, *, label: str = "") -> HeldReleases:
+        """Put the release that a label had before back under it, as `Client.roll_back_release`."""
+        request = operator_pb.RollBackReleaseRequest(label=label)
+        return _held(await self._call(self._operator.RollBackRelease, request))
+
+    async def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
+        """Add items or replace those that there are, as `Client.upsert_items`."""
+        return _upserted(await self._call(self._catalogue.UpsertItems, _upserts(items, release_pin)))
+
+    async def delete_items(self, item_ids: Sequence[str]) -> Deleted:
+        """Remove items, as `Client.delete_items`."""
+        return _deleted(await self._call(self._catalogue.DeleteItems, _deletes(item_ids)))
+
+    async def catalogue(self) -> ChangedCatalogue:
+        """Return what was changed since the release was written."""
+        return _catalogue(await self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
 
     async def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
@@ -353,9 +458,9 @@ class AsyncClient:
         except grpc.RpcError as error:
             return error.details() or error.code().name
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
         try:
-            return await method(request, timeout=self._timeout_s, metadata=_metadata(self._token))
+            return await method(request, timeout=timeout_s or self._timeout_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -509,6 +614,7 @@ def _nearest(
     query: Query,
     k: int,
     release_pin: str,
+    release_label: str,
     include_metadata: bool,
     *,
     diversity: Diversity = ALIKE,
@@ -518,6 +624,7 @@ def _nearest(
         query=convert.query_message(_narrowed(query, **further)),
         k=_places(k),
         release_pin=release_pin,
+        release_label=release_label,
         include_metadata=include_metadata,
         diversity=convert.diversity_message(diversity),
     )
@@ -527,6 +634,7 @@ def _batch(
     queries: Sequence[Query],
     k: int,
     release_pin: str,
+    release_label: str,
     include_metadata: bool,
     *,
     diversity: Diversity = ALIKE,
@@ -539,6 +647,7 @@ def _batch(
         ],
         k=_places(k),
         release_pin=release_pin,
+        release_label=release_label,
         include_metadata=include_metadata,
         diversity=convert.diversity_message(diversity),
     )
@@ -550,8 +659,10 @@ def _places(k: int, where: str = "k") -> int:
     return k
 
 
-def _encode(query: Query, release_pin: str) -> pb.EncodeQueryRequest:
-    return pb.EncodeQueryRequest(query=convert.query_message(query), release_pin=release_pin)
+def _encode(query: Query, release_pin: str, release_label: str) -> pb.EncodeQueryRequest:
+    return pb.EncodeQueryRequest(
+        query=convert.query_message(query), release_pin=release_pin, release_label=release_label
+    )
 
 
 def _asked(
@@ -563,6 +674,7 @@ def _asked(
     reformulator: str = "",
     guarded: bool = True,
     release_pin: str = "",
+    release_label: str = "",
     include_metadata: bool = False,
     include_explanation: bool = False,
     diversity: Diversity = ALIKE,
@@ -575,6 +687,7 @@ def _asked(
         reformulator=reformulator,
         k=_places(k),
         release_pin=release_pin,
+        release_label=release_label,
         include_metadata=include_metadata,
         include_explanation=include_explanation,
         ignore_guard=not guarded,
@@ -677,6 +790,57 @@ def _served(message: pb.Release) -> ServedRelease:
         filter_fields={
             name: FILTER_TYPES[kind] for name, kind in sorted(message.filter_fields.items()) if kind in FILTER_TYPES
         },
+        labels=tuple(message.labels),
+    )
+
+
+def _held(response: operator_pb.ListReleasesResponse) -> HeldReleases:
+    return HeldReleases(
+        releases=tuple(
+            HeldRelease(
+                name=each.name,
+                fingerprint=each.fingerprint,
+                labels=tuple(each.labels),
+                loaded=each.load_time.ToDatetime(tzinfo=datetime.UTC),
+                rolled_back=each.rolled_back,
+            )
+            for each in response.releases
+        ),
+        refused=tuple(
+            RefusedRelease(each.name, each.label, each.reason, each.refuse_time.ToDatetime(tzinfo=datetime.UTC))
+            for each in response.refused
+        ),
+    )
+
+
+def _upserts(items: Sequence[Upsert], release_pin: str) -> catalogue_pb.UpsertItemsRequest:
+    return catalogue_pb.UpsertItemsRequest(
+        items=[convert.upsert_message(item, f"items[{place}]") for place, item in enumerate(items)],
+        release_pin=release_pin,
+    )
+
+
+def _deletes(item_ids: Sequence[str]) -> catalogue_pb.DeleteItemsRequest:
+    return catalogue_pb.DeleteItemsRequest(item_ids=convert.item_ids(item_ids, "item_ids"))
+
+
+def _upserted(response: catalogue_pb.UpsertItemsResponse) -> Upserted:
+    release = _release_name(response.release)
+    return Upserted(response.sequence, response.added_count, response.replaced_count, release)
+
+
+def _deleted(response: catalogue_pb.DeleteItemsResponse) -> Deleted:
+    return Deleted(response.sequence, tuple(response.missing_ids))
+
+
+def _catalogue(message: catalogue_pb.Catalogue) -> ChangedCatalogue:
+    return ChangedCatalogue(
+        sequence=message.sequence,
+        item_count=message.item_count,
+        upserted_count=message.upserted_count,
+        deleted_count=message.deleted_count,
+        refused_ids=tuple(message.refused_ids),
+        release=_release_name(message.release),
     )
 
 

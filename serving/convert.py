@@ -26,7 +26,9 @@ from recsys.types import (
     Plan,
     Query,
 )
+from serving.answers import Upsert
 from serving.settings import ServerSettings
+from serving.v1 import catalogue_service_pb2 as catalogue_pb
 from serving.v1 import recommendation_service_pb2 as pb
 
 ORIGINS = {
@@ -187,6 +189,48 @@ def mentions(message: pb.Feedback, where: str, settings: ServerSettings) -> tupl
     return tuple(_mention(item, f"{where}.items[{place}]") for place, item in enumerate(message.items))
 
 
+def item_features(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
+    """Return the raw feature values of an item to upsert, by name."""
+    return {name: _feature(value) for name, value in message.features.values.items()}
+
+
+def metadata(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
+    """Return the columns of an item to upsert, by name; numbers that are not finite are missing."""
+    return {name: _plain(value) for name, value in message.metadata.fields.items()}
+
+
+def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
+    """Return an item to upsert as a message.
+
+    Args:
+        item: with features or a vector.
+        where: its path in the request, for messages.
+
+    Raises:
+        RequestError: features and a vector, a value of a type that the wire does not carry, or an id that is no text.
+    """
+    if item.features is not None and item.vector is not None:
+        raise RequestError(where, "got features and a vector, expected one of them")
+    message = catalogue_pb.UpsertItem(item_id=_id_text(item.item_id, f"{where}.item_id"))
+    if item.vector is not None:
+        message.vector.float32_le = _numbers(item.vector, f"{where}.vector").tobytes()
+    elif item.features is not None:
+        message.features.SetInParent()
+        for name, value in item.features.items():
+            message.features.values[name].CopyFrom(_feature_message(value, f"{where}.features.{name}"))
+    message.metadata.CopyFrom(_struct(item.metadata))
+    return message
+
+
+def item_ids(ids: Sequence[str], where: str) -> list[str]:
+    """Return item ids as texts.
+
+    Raises:
+        RequestError: they are one text, or one of them is none.
+    """
+    return _id_texts(ids, where)
+
+
 def feedback_message(said: Sequence[Mention], pseudo: bool, where: str = "feedback") -> pb.Feedback:
     """Return feedback as a message.
 
@@ -252,8 +296,13 @@ def release_id(release: Release) -> pb.ReleaseId:
     return pb.ReleaseId(name=release.name, fingerprint=release.fingerprint)
 
 
-def release(retriever: Retriever) -> pb.Release:
-    """Return what a retriever serves."""
+def release(retriever: Retriever, labels: Sequence[str] = ()) -> pb.Release:
+    """Return what a retriever serves.
+
+    Args:
+        retriever: over the release.
+        labels: under which it is served.
+    """
     manifest, facts = retriever.release.manifest, retriever.release.facts
     message = pb.Release(
         name=retriever.release.name,
@@ -273,6 +322,7 @@ def release(retriever: Retriever) -> pb.Release:
         reformulators=retriever.reformulators,
         default_reformulator=retriever.default_reformulator,
         filter_fields={name: FILTER_TYPES[kind] for name, kind in retriever.filter_fields.items()},
+        labels=labels,
     )
     message.create_time.FromDatetime(datetime.datetime.fromisoformat(manifest.created))
     return message
@@ -454,6 +504,17 @@ def _struct(columns: Mapping[str, Any]) -> Struct:
     message = Struct()
     message.update({name: _json(value) for name, value in columns.items()})
     return message
+
+
+def _plain(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        return value.number_value if math.isfinite(value.number_value) else None
+    if kind == "list_value":
+        return [_plain(each) for each in value.list_value.values]
+    if kind == "struct_value":
+        return {name: _plain(each) for name, each in value.struct_value.fields.items()}
+    return getattr(value, kind) if kind in ("string_value", "bool_value") else None
 
 
 def _json(value: Any) -> Any:

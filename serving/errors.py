@@ -17,6 +17,22 @@ class ReleasePinError(MissingError):
         self.pin = pin
 
 
+class ReleaseRefusedError(RecsysError):
+    """A running server did not take a release and goes on with its old one: read why, write the release again.
+
+    Attributes:
+        release: the name of the one that was refused.
+    """
+
+    def __init__(self, message: str, release: str) -> None:
+        super().__init__(message)
+        self.release = release
+
+
+class CatalogueReadOnlyError(RecsysError):
+    """The server takes no changes to its items: ask one that was started with `catalogue.folder`."""
+
+
 class UnavailableError(RecsysError):
     """No server answers, or it is not ready yet: repeat the call a little later.
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,14 @@ STOP_S = 60.0
 
 
 @contextmanager
-def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
+def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Client]:
     """Serve a release on a free port while the block runs; yield a client of it.
 
     Args:
-        release: its folder.
+        release: its folder, or a folder of releases.
         scratch: gets `server.port` and `server.log`.
         start_s: seconds that the server may take to start.
+        settings: `key=value` or `section.key=value` each.
 
     Raises:
         RecsysError: it did not start; what it logged is a note of the error.
@@ -33,6 +34,8 @@ def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
+    for setting in settings:
+        command += ["--set", setting]
     with open(log, "wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
     try:

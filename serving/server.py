@@ -12,19 +12,30 @@ from grpc_reflection.v1alpha import reflection
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.logs import Logger
-from serving.runtime.current_release import CurrentRelease
 from serving.runtime.readiness import Readiness
+from serving.runtime.release_folder import ReleaseFolder
+from serving.runtime.releases import Held, Holding, Releases
 from serving.runtime.sessions import Sessions
+from serving.servicers.catalogue import CatalogueServicer
+from serving.servicers.operator import OperatorServicer
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address, address_taken
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.tls import server_credentials
+from serving.v1 import (
+    catalogue_service_pb2,
+    catalogue_service_pb2_grpc,
+    operator_service_pb2,
+    operator_service_pb2_grpc,
+)
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+CATALOGUE = catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 AUTH_RELOAD_S = 1.0
 
@@ -35,6 +46,8 @@ class Server:
     Args:
         settings: where to listen and what to allow.
         logger: gets a line a call.
+        folder: gives the releases, and lets operators change them; without it `install` gives one, and there is no
+            OperatorService.
 
     Raises:
         SettingError: the address is taken, or not one of this machine; the one of the metrics likewise; a certificate
@@ -44,16 +57,18 @@ class Server:
         observation: what it tells of itself.
     """
 
-    def __init__(self, settings: ServerSettings, logger: Logger) -> None:
+    def __init__(self, settings: ServerSettings, logger: Logger, folder: ReleaseFolder | None = None) -> None:
         self._settings = settings
         credentials = server_credentials(settings.tls, logger) if settings.tls.certificate else None
         callers = _callers(settings.auth.file, logger) if settings.auth.file else None
         if callers is not None and credentials is None and settings.host not in LOOPBACK:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
-        self._current = CurrentRelease()
+        self.releases = Releases() if folder is None else folder.releases
+        self.releases.tell(self._changed)
+        services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self.observation = Observation(settings.telemetry, logger)
-        self._readiness = Readiness([SERVICE], self.observation.ready)
+        self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
         self.observation.watch(queue=threads.waiting)
         self._server = grpc.server(
@@ -67,10 +82,16 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self._current, sessions, settings), self._server
+            RecommendationServicer(self.releases, sessions, settings), self._server
         )
+        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
+            CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
+        )
+        if folder is not None:
+            operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(folder), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        reflected = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)
         try:
             if credentials is None:
                 self.port = self._server.add_insecure_port(settings.address)
@@ -88,22 +109,28 @@ class Server:
         """Host and the real port."""
         return address(self._settings.host, self.port)
 
-    def install(self, retriever: Retriever, load_s: float = 0.0) -> None:
-        """Answer from this release from now on, and say so to health checks.
+    def install(self, retriever: Retriever) -> None:
+        """Answer from this release from now on, under the label `stable`, and say so to health checks."""
+        self.releases.install(Held(retriever))
+        self.ready()
 
-        Args:
-            retriever: answers.
-            load_s: seconds that it took to load.
-        """
-        self._current.install(retriever)
-        self.observation.loaded(retriever.release, load_s)
-        self._readiness.say(SERVICE, True)
+    def ready(self) -> None:
+        """Tell health checks that calls are answered."""
+        self._readiness.all_ready()
 
     def stop(self) -> None:
         """Report NOT_SERVING, take no new calls, let running ones end within `drain_s`, stop."""
         self._readiness.drain()
         self._server.stop(self._settings.drain_s).wait()
         self.observation.close()
+
+    def _changed(self, before: Holding, after: Holding) -> None:
+        """Tell of the releases that were loaded, and of those that are gone."""
+        old, new = ({held.fingerprint: held for held in holding} for holding in (before, after))
+        for fingerprint in new.keys() - old.keys():
+            self.observation.loaded(new[fingerprint].retriever.release, new[fingerprint].load_s)
+        for fingerprint in old.keys() - new.keys():
+            self.observation.retired(old[fingerprint].retriever.release)
 
 
 class CallThreads(ThreadPoolExecutor):

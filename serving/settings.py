@@ -83,6 +83,44 @@ class Auth:
 
 
 @settings()
+class ReleaseSettings:
+    """Which releases of a folder a server answers from.
+
+    Attributes:
+        watch_s: seconds between two looks at the folder; 0 never looks again.
+        labels: labels of the folder that are served; each may take the memory of two releases, its own and the one
+            before it. `stable` always is.
+        orders_file: what operators ordered (ReloadRelease by name, RollBackRelease): shared by the processes of one
+            server, and kept through a restart. None: for this process alone, until it ends.
+    """
+
+    watch_s: float = Field(2.0, ge=0, allow_inf_nan=False)
+    labels: tuple[str, ...] = ("stable", "canary")
+    orders_file: Path | None = None
+
+
+@settings()
+class CatalogueSettings:
+    """Changes to the items between two releases.
+
+    Attributes:
+        folder: holds their log, on a local disk; shared by the processes of one server and by nothing else. None: the
+            items are those of the release.
+        max_upserts: most items in one UpsertItems.
+        max_deletes: most ids in one DeleteItems.
+        compact_bytes: a log of this length is written anew with only the last change of each item, and then again
+            whenever it has doubled.
+        index_above: upserted items that are searched exactly; more get an index of their own.
+    """
+
+    folder: Path | None = None
+    max_upserts: int = Field(1000, ge=1)
+    max_deletes: int = Field(10_000, ge=1)
+    compact_bytes: int = Field(16 * 1024 * 1024, ge=1)
+    index_above: int = Field(10_000, ge=1)
+
+
+@settings()
 class ServerSettings:
     """Settings of one server process.
 
@@ -109,6 +147,8 @@ class ServerSettings:
         tls: how connections are encrypted.
         auth: who may call.
         telemetry: what it tells of itself, see [telemetry].
+        releases: which releases of a folder are served.
+        catalogue: changes to their items.
     """
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -132,6 +172,8 @@ class ServerSettings:
     tls: Tls = Field(default_factory=Tls)
     auth: Auth = Field(default_factory=Auth)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    releases: ReleaseSettings = Field(default_factory=ReleaseSettings)
+    catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
 
     @property
     def address(self) -> str:

@@ -13,10 +13,12 @@ from grpc_status import rpc_status
 
 from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError
 from serving.errors import (
+    CatalogueReadOnlyError,
     DeadlineError,
     ForbiddenError,
     QuotaError,
     ReleasePinError,
+    ReleaseRefusedError,
     ServerError,
     UnauthenticatedError,
     UnavailableError,
@@ -39,11 +41,11 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         bad_request = error_details_pb2.BadRequest(field_violations=[violation])
         return _status(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", str(error), request_id, bad_request)
     if isinstance(error, ReleasePinError):
-        violation = error_details_pb2.PreconditionFailure.Violation(
-            type="RELEASE", subject=error.pin, description=str(error)
-        )
-        failure = error_details_pb2.PreconditionFailure(violations=[violation])
-        return _status(code_pb2.FAILED_PRECONDITION, "RELEASE_NOT_SERVED", str(error), request_id, failure)
+        return _unmet("RELEASE_NOT_SERVED", "RELEASE", error.pin, error, request_id)
+    if isinstance(error, ReleaseRefusedError):
+        return _unmet("RELEASE_REFUSED", "RELEASE", error.release, error, request_id)
+    if isinstance(error, CatalogueReadOnlyError):
+        return _unmet("CATALOGUE_READ_ONLY", "CATALOGUE", "catalogue.folder", error, request_id)
     if isinstance(error, UnavailableError):
         return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, _retry(error.retry_after_s))
     if isinstance(error, UnauthenticatedError):
@@ -73,7 +75,10 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         violation = bad_request.field_violations[0]
         return RequestError(violation.field, violation.description)
     if failure := details.get(error_details_pb2.PreconditionFailure):
-        return ReleasePinError(message, failure.violations[0].subject)
+        reason, subject = details[error_details_pb2.ErrorInfo].reason, failure.violations[0].subject
+        if reason == "CATALOGUE_READ_ONLY":
+            return CatalogueReadOnlyError(message)
+        return (ReleaseRefusedError if reason == "RELEASE_REFUSED" else ReleasePinError)(message, subject)
     info, retry = details.get(error_details_pb2.ErrorInfo), details.get(error_details_pb2.RetryInfo)
     retry_after_s = retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0
     if code is grpc.StatusCode.UNAVAILABLE:
@@ -95,6 +100,12 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         return MissingError(message)
     request_id = f" Request id: {info.metadata['request_id']}." if info else ""
     return ServerError(f"{code.name}: {message}{request_id}")
+
+
+def _unmet(reason: str, kind: str, subject: str, error: Exception, request_id: str) -> status_pb2.Status:
+    violation = error_details_pb2.PreconditionFailure.Violation(type=kind, subject=subject, description=str(error))
+    failure = error_details_pb2.PreconditionFailure(violations=[violation])
+    return _status(code_pb2.FAILED_PRECONDITION, reason, str(error), request_id, failure)
 
 
 def _status(code: int, reason: str, message: str, request_id: str, *details: Message) -> status_pb2.Status:

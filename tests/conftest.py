@@ -40,3 +40,14 @@ def block_release(block_settings: Run, tmp_path_factory: pytest.TempPathFactory)
 
     folder = tmp_path_factory.mktemp("block_release")
     return pipeline.train(block_settings, folder / "work", folder / "releases")
+
+
+@pytest.fixture(scope="session")
+def other_block_release(block_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    """Another release over the same items and users, with other towers."""
+    from recsys import pipeline
+
+    folder = tmp_path_factory.mktemp("other_block_release")
+    tables = block_run(block_world, seed=4)
+    tables["training"] |= {"epochs": 1}
+    return pipeline.train(config.from_tables(tables), folder / "work", folder / "releases")

@@ -1,4 +1,4 @@
-"""`recsys release`: list, show, verify and promote releases."""
+"""`recsys release`: list, show, verify and promote releases of a folder; move those of a running server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from recsys.commands import ReleaseFolder
 
 if TYPE_CHECKING:
     from recsys.export.release import Release
+    from serving.answers import HeldReleases
 
-app = typer.Typer(help="List, show, verify and promote releases.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify and promote releases; move those of a server.", no_args_is_help=True)
+
+Target = Annotated[str, typer.Argument(metavar="SERVER", help="host:port of the server.")]
+Label = Annotated[str, typer.Option(help="The label that is meant.")]
+ASK_S = 10.0
 
 
 @app.command("list")
@@ -89,6 +94,49 @@ def promote(
 
     said = give_label(open_release(folder), label, metric=metric, max_drop_rate=max_drop, force=force)
     Console().print(f"{label}: {said}", soft_wrap=True)
+
+
+@app.command()
+def held(target: Target = "127.0.0.1:50051") -> None:
+    """List the releases that a running server holds, and those that it refused."""
+    from serving.client import Client
+
+    with Client(target, timeout_s=ASK_S) as client:
+        _print_held(client.releases())
+
+
+@app.command()
+def reload(
+    target: Target = "127.0.0.1:50051",
+    release: Annotated[str, typer.Option(help="Name or fingerprint; empty: what the server's folder says.")] = "",
+    label: Label = "stable",
+) -> None:
+    """Let a running server load a release and answer from it; a damaged one is refused."""
+    from serving.client import Client
+
+    with Client(target, timeout_s=ASK_S) as client:
+        _print_held(client.reload_release(release, label=label))
+
+
+@app.command("roll-back")
+def roll_back(target: Target = "127.0.0.1:50051", label: Label = "stable") -> None:
+    """Let a running server answer from the release before, until the next `reload`."""
+    from serving.client import Client
+
+    with Client(target, timeout_s=ASK_S) as client:
+        _print_held(client.roll_back_release(label=label))
+
+
+def _print_held(held: HeldReleases) -> None:
+    table = Table()
+    for column in ("release", "labels", "loaded", ""):
+        table.add_column(column, overflow="fold")
+    for each in held.releases:
+        told = "rolled back" if each.rolled_back else "" if each.labels else "kept to roll back to"
+        table.add_row(each.name, " ".join(each.labels), each.loaded.isoformat(timespec="seconds"), told)
+    for refused in held.refused:
+        table.add_row(refused.name, f"not {refused.label}", refused.time.isoformat(timespec="seconds"), refused.reason)
+    Console().print(table)
 
 
 def show_release(release: Release, console: Console) -> None:

@@ -220,7 +220,7 @@ def find(root: str | Path, name: str = "") -> Path:
     wanted = labels.get(wanted, wanted)
     fitting = [folder for own, folder in known.items() if own == wanted]
     if not fitting and len(wanted) >= 6:
-        fitting = [folder for own, folder in known.items() if _fingerprint_of(folder).startswith(wanted)]
+        fitting = [folder for own, folder in known.items() if _said(folder, "fingerprint").startswith(wanted)]
     if len(fitting) == 1:
         return fitting[0]
     if not wanted:
@@ -230,6 +230,18 @@ def find(root: str | Path, name: str = "") -> Path:
             "`recsys train`."
         )
     raise MissingError(f"{root}: {unknown('release', wanted, [*known, *labels])}")
+
+
+def newest(root: Path) -> Path:
+    """Return the folder of the release that was written last.
+
+    Raises:
+        MissingError: there is none that says when it was written.
+    """
+    written = [(created, path.parent.name) for path in published(root) if (created := _said(path.parent, "created"))]
+    if not written:
+        return find(root)
+    return root / max(written)[1]
 
 
 def published(root: Path) -> list[Path]:
@@ -245,8 +257,9 @@ def read_labels(root: Path) -> dict[str, str]:
     """
     path = root / LABELS
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (ValueError, TypeError):
+        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {label: str(name) for label, name in table.items()}
+    except (ValueError, AttributeError):
         raise ReleaseError(
             f"{path}: not a table of labels. Remove it and promote again; promotions.jsonl has them."
         ) from None
@@ -397,10 +410,11 @@ def _fingerprint(version: int, facts: Facts, parts: Mapping[str, Part]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _fingerprint_of(folder: Path) -> str:
+def _said(folder: Path, key: str) -> str:
+    """Return what a manifest says under a key; empty where it cannot be read."""
     try:
-        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["fingerprint"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))[key])
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

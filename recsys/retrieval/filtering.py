@@ -44,11 +44,12 @@ class ItemFilters:
     Args:
         items: the catalogue; row = item_row.
         names: of the columns; those that hold nothing to filter by are left out.
+        hidden: `[items]`: rows that no filter lets pass; None for none.
     """
 
-    def __init__(self, items: pa.Table, names: Sequence[str]) -> None:
+    def __init__(self, items: pa.Table, names: Sequence[str], hidden: Bool | None = None) -> None:
         self.types: Mapping[str, FilterType] = filter_types(items, names)
-        self._items = items
+        self._items, self._hidden = items, hidden
         self._columns: dict[str, FilterColumn] = {}
         most = max(1, CACHED_BYTES // (ITEM_BYTES * max(1, items.num_rows)))
         self._compiled = lru_cache(most)(self._compile)
@@ -85,7 +86,7 @@ class ItemFilters:
         return self._compiled(asked)
 
     def _compile(self, asked: Filter) -> Allowed:
-        mask = np.ones(self._items.num_rows, bool)
+        mask = np.ones(self._items.num_rows, bool) if self._hidden is None else ~self._hidden
         for condition in asked.all_of:
             named = self._columns[condition.field].passing(condition)
             if condition.none_of is not None:

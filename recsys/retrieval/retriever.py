@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 
 from recsys import registry
 from recsys.data import encoders
-from recsys.errors import DataError, ReleaseError, RequestError, unknown
+from recsys.errors import ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
 from recsys.indexes import ExactSearcher
+from recsys.retrieval.coding import coded
 from recsys.retrieval.filtering import ItemFilters
+from recsys.retrieval.merging import first_kept
 from recsys.retrieval.narrowed import Found, Narrow, NarrowedSearch
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.stages import stage
@@ -235,8 +237,12 @@ class Retriever:
             elif query.item_ids:
                 known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
                 missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
-                if known and self._entity == "item":
-                    through_tower.extend((place, self._row_of_query[item_id]) for item_id in known)
+                if self._entity == "item":
+                    asked = {item_id: self._row_of_query.get(item_id) for item_id in known}
+                    through_tower.extend((place, asked[item_id]) for item_id in known if asked[item_id] is not None)
+                    own = [item_id for item_id in known if asked[item_id] is None]
+                    if own:
+                        vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in own]].sum(axis=0)
                 elif known:
                     vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in known]].mean(axis=0)
                 origins[place] = Origin.ITEMS if known else Origin.POPULARITY
@@ -322,16 +328,7 @@ class Retriever:
         found = self._searcher.search(vectors, deepest)
         banned = excluded.contains(np.arange(len(vectors))[:, None], found.item_rows)
         kept = (found.item_rows != NO_ROW) & ~banned
-        # What is kept moves to the front, in its order; the rest becomes padding.
-        order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-        kept = np.take_along_axis(kept, order, axis=1)
-        rows = np.where(kept, np.take_along_axis(found.item_rows, order, axis=1), NO_ROW)
-        scores = np.where(kept, np.take_along_axis(found.scores, order, axis=1), -np.inf)
-        missing = ((0, 0), (0, k - rows.shape[1]))
-        return Neighbours(
-            np.pad(rows, missing, constant_values=NO_ROW).astype(np.int32),
-            np.pad(scores, missing, constant_values=-np.inf).astype(np.float32),
-        )
+        return first_kept(found, kept, k)
 
     def reformulate(
         self,
@@ -430,6 +427,11 @@ class Retriever:
         return RowSets.from_pairs(pc.list_parent_indices(met).to_numpy(), rows, known.num_rows)
 
     @cached_property
+    def _shown_count(self) -> int:
+        """Items that may be found."""
+        return len(self._item_ids)
+
+    @cached_property
     def _exactly(self) -> Retriever:
         """The same with exact search in place of the index."""
         twin = copy.copy(self)
@@ -465,7 +467,7 @@ class Retriever:
                 kept &= ~np.isin(rows, list(banned))
             rows, scores = rows[kept], scores[kept]
         plan = Plan.OVER_FETCH if banned else Plan.INDEX
-        exhausted = len(self._item_ids) - len(banned) <= k
+        exhausted = self._shown_count - len(banned) <= k
         return Found(rows[:k], scores[:k], plan, looked_at, exhausted)
 
     def _answer_of(self, found: Found, encoding: Encoding, place: int) -> Answer:
@@ -599,16 +601,7 @@ class Retriever:
     def _encode_asked(self, name: str, encoder: Encoder, asked: Sequence[tuple[int, Query]]) -> np.ndarray:
         column = self._column(name)
         values = [self._value(query, column) for _, query in asked]
-        try:
-            return encoder.encode(pa.array(values))
-        except (DataError, pa.ArrowException, ValueError, TypeError):
-            pass
-        for (place, _), value in zip(asked, values, strict=True):
-            try:
-                encoder.encode(pa.array([value]))
-            except (DataError, pa.ArrowException, ValueError, TypeError) as error:
-                raise RequestError(f"queries[{place}].features.{column}", str(error)) from None
-        return np.concatenate([encoder.encode(pa.array([value])) for value in values])
+        return coded(encoder, values, [f"queries[{place}].features.{column}" for place, _ in asked])
 
     def _value(self, query: Query, column: str) -> Any:
         if column == HISTORY:

@@ -44,6 +44,11 @@ class Readiness:
                 )
         self._told(service, is_ready)
 
+    def all_ready(self) -> None:
+        """Say that every service answers from now on."""
+        for service in self._ready:
+            self.say(service, True)
+
     def drain(self) -> None:
         """Say NOT_SERVING of everything, for good."""
         self.servicer.enter_graceful_shutdown()

@@ -1,4 +1,4 @@
-"""`serving.v1.RecommendationService` over the current release."""
+"""`serving.v1.RecommendationService` over the releases that a server holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
 from recsys.types import ALIKE, Diversity, Mention, Origin
 from serving import convert
-from serving.runtime.current_release import CurrentRelease
+from serving.runtime.releases import Releases
 from serving.runtime.sessions import Sessions
 from serving.settings import ServerSettings
 from serving.telemetry import calls
@@ -20,22 +20,31 @@ from serving.telemetry.calls import Move, Searched
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
+Asked = (
+    pb.NearestItemsRequest
+    | pb.BatchNearestItemsRequest
+    | pb.EncodeQueryRequest
+    | pb.ReformulateRequest
+    | pb.GetReleaseRequest
+)
+"""Requests that say which release is to answer."""
+
 
 class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     """Answers from one release a call.
 
     Args:
-        current: the release that answers at the moment of the call.
+        releases: those that answer at the moment of the call.
         sessions: places for sessions.
         settings: the limits.
     """
 
-    def __init__(self, current: CurrentRelease, sessions: Sessions, settings: ServerSettings) -> None:
-        self._current, self._sessions, self._settings = current, sessions, settings
+    def __init__(self, releases: Releases, sessions: Sessions, settings: ServerSettings) -> None:
+        self._releases, self._sessions, self._settings = releases, sessions, settings
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
         """Return the nearest items of one query."""
-        retriever = self._retriever(request.release_pin)
+        retriever = self._retriever(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
@@ -51,7 +60,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         self, request: pb.BatchNearestItemsRequest, context: grpc.ServicerContext
     ) -> pb.BatchNearestItemsResponse:
         """Return the nearest items of several queries."""
-        retriever = self._retriever(request.release_pin)
+        retriever = self._retriever(request)
         _check_k(request.k, self._settings)
         if not 1 <= len(request.queries) <= self._settings.max_batch:
             expected = f"expected 1 to {self._settings.max_batch}"
@@ -74,7 +83,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def EncodeQuery(self, request: pb.EncodeQueryRequest, context: grpc.ServicerContext) -> pb.EncodeQueryResponse:
         """Return the vector of one query."""
-        retriever = self._retriever(request.release_pin)
+        retriever = self._retriever(request)
         query = convert.query(request.query, "query", self._settings)
         with _as_in_request("query"):
             encoding = retriever.encode([query])
@@ -90,7 +99,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> pb.ReformulateResponse:
         """Return the nearest items of one query after feedback has moved it."""
-        conversation = Conversation(request, self._retriever(request.release_pin), self._settings)
+        conversation = Conversation(request, self._retriever(request), self._settings)
         conversation.hear(request.feedback)
         return conversation.answer()
 
@@ -111,7 +120,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 if conversation is None:
                     begin = request.begin
                     with _within("begin"):
-                        conversation = Conversation(begin, self._retriever(begin.release_pin), self._settings)
+                        conversation = Conversation(begin, self._retriever(begin), self._settings)
                         conversation.hear(begin.feedback)
                         answer = conversation.answer()
                 else:
@@ -121,10 +130,11 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""
-        return convert.release(self._retriever())
+        retriever = self._retriever(request)
+        return convert.release(retriever, self._releases.holding.labels_of(retriever.release.fingerprint))
 
-    def _retriever(self, pin: str = "") -> Retriever:
-        retriever = self._current.retriever(pin)
+    def _retriever(self, request: Asked) -> Retriever:
+        retriever = self._releases.retriever(request.release_pin, request.release_label)
         calls.current().release = retriever.release
         return retriever
 

@@ -22,9 +22,10 @@ from serving.client import Client
 
 
 @contextmanager
-def serving(release: Release, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
+def serving(release: Release, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Client]]:
     """A server process that is ready, and a client of it; `folder` gets `port` and `log`."""
     command = [sys.executable, "-m", "serving", str(release.folder), "--port", "0", "--port-file", str(folder / "port")]
+    command += options
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -15,7 +15,7 @@ from recsys.errors import RequestError
 from recsys.retrieval import Answer
 from recsys.types import FeedbackKind, Mention, Origin, Query
 from serving import convert
-from serving.runtime.current_release import matches
+from serving.runtime.releases import matches
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 

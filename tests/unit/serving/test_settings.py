@@ -52,3 +52,9 @@ def test_an_unknown_setting_of_a_section_is_told_with_those_of_that_section():
 def test_a_certificate_needs_its_key_and_client_certificates_need_both(overrides):
     with pytest.raises(SettingError, match=r"server\.tls: got .*, expected .*certificate and key"):
         settings.load(overrides=overrides)
+
+
+def test_a_setting_of_a_section_may_be_overridden_and_a_wrong_one_is_named_with_those_of_its_section():
+    assert settings.load(overrides=["releases.watch_s=0.5"]).releases.watch_s == 0.5
+    with pytest.raises(SettingError, match=r"server\.releases: no setting named 'watch'.* Known: labels, orders_file"):
+        settings.load(overrides=["releases.watch=1"])

@@ -16,6 +16,7 @@ from serving.errors import (
     ForbiddenError,
     QuotaError,
     ReleasePinError,
+    ReleaseRefusedError,
     ServerError,
     UnauthenticatedError,
     UnavailableError,
@@ -102,3 +103,9 @@ def test_the_request_id_of_a_server_failure_reaches_the_caller_and_nothing_else_
     assert isinstance(back, ServerError)
     assert "r1" in str(back)
     assert "secret" not in str(back)
+
+
+def test_a_release_that_was_refused_is_told_from_one_that_is_not_served():
+    back = error_of(FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1")))
+    assert isinstance(back, ReleaseRefusedError)
+    assert (back.release, str(back)) == ("blocks-1", "blocks-1 was refused: damaged")

@@ -1,0 +1,273 @@
+"""The write-ahead log of changes to the catalogue: one append-only file that all processes of a server share."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.errors import DataError, StorageError
+from recsys.files import storage
+
+MAGIC = b"RECSYS-1"
+HEADER = struct.Struct("<IIQ")
+"""Length of the payload, CRC-32 of sequence and payload, sequence."""
+SEQUENCE = struct.Struct("<Q")
+POSITION, LAST, COMPACTED, WORDS = 0, 1, 2, 3
+"""Words of the shared counter: position, last sequence, bytes of the snapshot that the file began with."""
+SIZE_BITS = 40
+
+
+@dataclass(frozen=True)
+class Record:
+    """One acknowledged change.
+
+    Attributes:
+        sequence: its place, 1 for the first; all records of a snapshot have that of the last change in it.
+        payload: what was changed.
+    """
+
+    sequence: int
+    payload: bytes
+
+
+class CatalogueLog:
+    """Records on disk before they are acknowledged, and a counter in shared memory that says how many there are.
+
+    A record counts once the counter includes it, which happens after `fdatasync`; whatever a killed writer left behind
+    it is cut off by the next one. A compacted log is another file; the counter names the one that counts. Writers of
+    all processes take turns by a file lock; those of one process share one `fdatasync`. Readers need no lock. Safe for
+    calls from several threads.
+
+    Args:
+        folder: of this one server, on a local disk; made if needed.
+
+    Raises:
+        DataError: the log is damaged before its end.
+        StorageError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writing, self._queueing = threading.Lock(), threading.Lock()
+        self._queue: list[_Waiting] = []
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self._shared = self._counter()
+                self._recover()
+
+    @property
+    def position(self) -> int:
+        """Which file counts, and how much of it; another number means that there is something to read."""
+        return self._shared[POSITION]
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return self.position % (1 << SIZE_BITS)
+
+    @property
+    def compacted_bytes(self) -> int:
+        """Length of the snapshot that the file began with; 0 before the first."""
+        return self._shared[COMPACTED]
+
+    def append(self, payload: bytes) -> int:
+        """Write a record and return its sequence when it is on disk.
+
+        Raises:
+            StorageError: writing failed; nothing was changed.
+        """
+        waiting = _Waiting(payload)
+        with self._queueing:
+            self._queue.append(waiting)
+        with self._writing:
+            if not waiting.done:
+                with self._queueing:
+                    batch, self._queue = self._queue, []
+                self._commit(batch)
+        if waiting.error is not None:
+            raise StorageError(str(waiting.error))
+        return waiting.sequence
+
+    def read(self, position: int = 0) -> tuple[list[Record], int]:
+        """Return the records since a position, and the position that they reach.
+
+        Args:
+            position: as an earlier call returned it; 0 for all. Of a file that has been compacted since, all records of
+                its successor are returned, also those that were read before.
+
+        Raises:
+            DataError: the log is damaged or gone.
+        """
+        while True:
+            now = self.position
+            path, size = self._at(now)
+            start = position % (1 << SIZE_BITS) if position >> SIZE_BITS == now >> SIZE_BITS else 0
+            start = max(start, len(MAGIC))
+            try:
+                with open(path, "rb") as file:
+                    content = os.pread(file.fileno(), size - start, start)
+            except FileNotFoundError:
+                if now == self.position:
+                    raise _damaged(path, 0) from None
+                continue
+            records, end = _parsed(content)
+            if start + end != size:
+                raise _damaged(path, start + end)
+            return records, now
+
+    def compact(self, fold: Callable[[Iterable[bytes]], Iterable[bytes]]) -> None:
+        """Replace the file by a shorter one that says the same; writers wait, readers do not.
+
+        Args:
+            fold: returns fewer payloads with the effect of those given.
+
+        Raises:
+            StorageError: writing failed; the old file goes on.
+        """
+        with self._writing, self._alone(), storage(self._folder):
+            records, now = self.read()
+            last = self._shared[LAST]
+            following = ((now >> SIZE_BITS) + 1) << SIZE_BITS
+            path, _ = self._at(following)
+            temporary = path.with_name(f".{path.name}")
+            with open(temporary, "wb") as file:
+                file.write(MAGIC)
+                for payload in fold(record.payload for record in records):
+                    file.write(_framed(last, payload))
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            os.replace(temporary, path)
+            _sync_folder(self._folder)
+            self._shared[COMPACTED] = size
+            self._shared[POSITION] = following + size
+            self._map.flush()
+            self._at(now)[0].unlink()
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            with self._alone(), storage(self._folder):
+                self._write(batch)
+        except Exception as error:
+            for waiting in batch:
+                waiting.error = error
+        for waiting in batch:
+            waiting.done = True
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        path, size = self._at(self.position)
+        last = self._shared[LAST]
+        with open(path, "r+b", buffering=0) as file:
+            try:
+                if os.fstat(file.fileno()).st_size != size:
+                    file.truncate(size)  # what a killed writer left
+                file.seek(size)
+                content = b"".join(_framed(last + place, waiting.payload) for place, waiting in enumerate(batch, 1))
+                view = memoryview(content)
+                while view:
+                    view = view[file.write(view) :]
+                os.fdatasync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+        self._shared[LAST] = last + len(batch)
+        self._shared[POSITION] += len(content)
+        for place, waiting in enumerate(batch, 1):
+            waiting.sequence = last + place
+
+    def _counter(self) -> memoryview:
+        path = self._folder / "catalogue.position"
+        if not path.exists() or path.stat().st_size != WORDS * 8:
+            generations = sorted(int(file.stem.rpartition("-")[2]) for file in self._folder.glob("catalogue-*.log"))
+            first = (generations[-1] if generations else 0) << SIZE_BITS
+            path.write_bytes(struct.pack("=3Q", first, 0, 0))
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), WORDS * 8)
+        # Aligned words: the processor reads and writes each as a whole.
+        return memoryview(self._map).cast("Q")
+
+    def _recover(self) -> None:
+        """Count every whole record, and cut off what was not written to its end."""
+        path, counted = self._at(self.position)
+        for other in (*self._folder.glob("catalogue-*.log"), *self._folder.glob(".catalogue-*.log")):
+            if other != path:
+                other.unlink()
+        if not path.exists():
+            if counted:
+                raise _damaged(path, 0)
+            path.write_bytes(MAGIC)
+        with open(path, "r+b") as file:
+            content = file.read()
+            records, end = _parsed(content[len(MAGIC) :])
+            whole = len(MAGIC) + end
+            if not content.startswith(MAGIC) or whole < counted:
+                raise _damaged(path, whole)
+            file.truncate(whole)
+            os.fsync(file.fileno())
+        _sync_folder(self._folder)
+        self._shared[LAST] = max((record.sequence for record in records), default=self._shared[LAST])
+        self._shared[POSITION] = (self.position >> SIZE_BITS << SIZE_BITS) + whole
+        self._map.flush()
+
+    def _at(self, position: int) -> tuple[Path, int]:
+        generation, size = divmod(position, 1 << SIZE_BITS)
+        return self._folder / f"catalogue-{generation}.log", size
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with open(self._folder / "catalogue.lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@dataclass
+class _Waiting:
+    """A record that waits to be written."""
+
+    payload: bytes
+    sequence: int = 0
+    done: bool = False
+    error: Exception | None = None
+
+
+def _framed(sequence: int, payload: bytes) -> bytes:
+    return HEADER.pack(len(payload), _checksum(sequence, payload), sequence) + payload
+
+
+def _checksum(sequence: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(SEQUENCE.pack(sequence)))
+
+
+def _parsed(content: bytes) -> tuple[list[Record], int]:
+    """Return the whole records at the beginning, and where the last one ends."""
+    records, end = [], 0
+    while end + HEADER.size <= len(content):
+        length, checksum, sequence = HEADER.unpack_from(content, end)
+        payload = content[end + HEADER.size : end + HEADER.size + length]
+        if len(payload) != length or checksum != _checksum(sequence, payload):
+            break
+        records.append(Record(sequence, payload))
+        end += HEADER.size + length
+    return records, end
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _damaged(path: Path, end: int) -> DataError:
+    return DataError(
+        f"{path}: damaged after byte {end}, where acknowledged changes stood. Bring it back from a copy, or begin anew "
+        "with an empty folder and upsert again."
+    )
