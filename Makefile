@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-recommenders bench-reformulation clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-memory bench-ssl bench-recommenders bench-reformulation bench-serving soak clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,12 @@ bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and wh
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-serving: $(VENV)/.bench ## The server under load, against an empty call, Chroma and Milvus Lite (h2load where installed)
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+soak: $(VENV)/.bench ## 20 minutes of all calls while releases are swapped, items change and worker processes are killed
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## Remove what demo, tests and benchmarks leave behind (not the environment)
 	rm -rf work releases .pytest_cache .ruff_cache .hypothesis .import_linter_cache build

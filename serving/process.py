@@ -7,22 +7,41 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import RecsysError
 from serving.client import Client
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        address: host and port.
+        pid: of the process that was started; worker processes are its children.
+        log: the file that it writes its log to.
+        start_s: seconds from its start until it was ready.
+    """
+
+    address: str
+    pid: int
+    log: Path
+    start_s: float
+
+
 @contextmanager
-def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
-    """Serve a release on a free port while the block runs; yield a client of it.
+def running(release: Path, scratch: Path, *, start_s: float, overrides: Sequence[str] = ()) -> Iterator[Running]:
+    """Serve a release on a free port while the block runs.
 
     Args:
-        release: its folder.
+        release: its folder, or a folder of releases.
         scratch: gets `server.port` and `server.log`.
         start_s: seconds that the server may take to start.
+        overrides: `key=value` settings of the server.
 
     Raises:
         RecsysError: it did not start; what it logged is a note of the error.
@@ -30,18 +49,26 @@ def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
+    command += [word for override in overrides for word in ("--set", override)]
+    started = time.monotonic()
     with open(log, "wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
     try:
-        deadline = time.monotonic() + start_s
         while not port_file.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
+            if server.poll() is not None or time.monotonic() > started + start_s:
                 error = RecsysError(f"the server did not start; see {log}.")
                 error.add_note(log.read_text(encoding="utf-8", errors="replace"))
                 raise error
             time.sleep(0.1)
-        with Client(f"127.0.0.1:{port_file.read_text().strip()}", timeout_s=10.0) as client:
-            yield client
+        address = f"127.0.0.1:{port_file.read_text().strip()}"
+        yield Running(address, server.pid, log, time.monotonic() - started)
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
+
+
+@contextmanager
+def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
+    """Serve a release while the block runs, as `running`; yield a client of it."""
+    with running(release, scratch, start_s=start_s) as server, Client(server.address, timeout_s=10.0) as client:
+        yield client
