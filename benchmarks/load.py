@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
@@ -77,8 +78,11 @@ def bare_server(threads: int, scratch: Path) -> Iterator[str]:
 
 def family(pid: int) -> list[int]:
     """Return a process and all that descend from it, in the order of their start."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    own = [int(child) for each in children for child in each.read_text(encoding="ascii").split()]
+    try:
+        told = [each.read_text(encoding="ascii") for each in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it, or a thread of it, has ended
+        told = []
+    own = [int(child) for each in told for child in each.split()]
     return [pid, *(found for child in sorted(own) for found in family(child))]
 
 

@@ -1,4 +1,4 @@
-"""A server for many minutes: all kinds of calls while releases are swapped, items change and worker processes are killed.
+"""A server for many minutes: all kinds of calls while releases are swapped, items change and processes are killed.
 
 It speaks the wire (`proto/serving/v1`) and skips, with a note, what the server of the day does not offer. A call may
 fail as UNAVAILABLE while a killed process is missed; any other failure, a wrong answer, or an acknowledged item that is
@@ -228,33 +228,24 @@ class Disturber:
         self._turn += 1
         name = self._releases[self._turn % len(self._releases)].name
         request = operator_pb.ReloadReleaseRequest(release=name)
-        self._tally.call(
-            "ReloadRelease", lambda: self._operator.ReloadRelease(request, timeout=OPERATE_S, wait_for_ready=True)
-        )
+        self._ask(self._operator.ReloadRelease, "ReloadRelease", request, OPERATE_S)
 
     def upsert(self) -> None:
-        """Add items by vector, look for them in whichever process answers, and remove them again."""
+        """Add items by vector and by features, look for them in whichever process answers, and remove them again."""
         vectors = self._random.standard_normal((UPSERTED, self._world.item_vectors.shape[1])).astype("<f4")
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        ids = [f"soak-{self._turn}-{number}" for number in self._random.integers(2**62, size=UPSERTED)]
+        names = [f"soak-{number}" for number in self._random.integers(2**62, size=2 * UPSERTED)]
         items = [
-            catalogue_pb.UpsertItem(item_id=item_id, vector=pb.Vector(float32_le=vector.tobytes()))
-            for item_id, vector in zip(ids, vectors, strict=True)
+            catalogue_pb.UpsertItem(item_id=name, vector=pb.Vector(float32_le=vector.tobytes()))
+            for name, vector in zip(names, vectors, strict=False)
         ]
-        done = self._tally.call(
-            "UpsertItems",
-            lambda: self._catalogue.UpsertItems(
-                catalogue_pb.UpsertItemsRequest(items=items), timeout=CALL_S, wait_for_ready=True
-            ),
-        )
-        for item in items if done is not None else ():
-            self._find(item, done.release.fingerprint)
-        self._tally.call(
-            "DeleteItems",
-            lambda: self._catalogue.DeleteItems(
-                catalogue_pb.DeleteItemsRequest(item_ids=ids), timeout=CALL_S, wait_for_ready=True
-            ),
-        )
+        described = catalogue_pb.ItemFeatures()  # every value unknown, which any release can encode
+        items += [catalogue_pb.UpsertItem(item_id=name, features=described) for name in names[UPSERTED:]]
+        done = self._ask(self._catalogue.UpsertItems, "UpsertItems", catalogue_pb.UpsertItemsRequest(items=items))
+        if done is not None:
+            for item in items:
+                self._find(item, done.release.fingerprint)
+        self._ask(self._catalogue.DeleteItems, "DeleteItems", catalogue_pb.DeleteItemsRequest(item_ids=names))
 
     def kill(self) -> None:
         """Kill one worker process."""
@@ -265,14 +256,18 @@ class Disturber:
             self.kills += 1
 
     def _find(self, item: catalogue_pb.UpsertItem, fingerprint: str) -> None:
-        """Look for an item by its own vector; another release than took it refuses items by vector."""
-        request = pb.NearestItemsRequest(query=pb.Query(vector=item.vector), k=K)
-        answer = self._tally.call(
-            "NearestItems", lambda: self._service.NearestItems(request, timeout=CALL_S, wait_for_ready=True)
-        )
-        if answer is not None and answer.release.fingerprint == fingerprint:
-            if item.item_id not in answer.result.item_ids:
-                self._tally.blame("an acknowledged item that was not found")
+        """Look for an item: one by vector near its vector, where the release is still the same, others by their id."""
+        by_vector = item.HasField("vector")
+        asked = pb.Query(vector=item.vector) if by_vector else pb.Query(items=pb.Items(item_ids=[item.item_id]))
+        answer = self._ask(self._service.NearestItems, "NearestItems", pb.NearestItemsRequest(query=asked, k=K))
+        if answer is None or (by_vector and answer.release.fingerprint != fingerprint):
+            return
+        found = item.item_id in answer.result.item_ids if by_vector else not answer.result.missing_ids
+        if not found:
+            self._tally.blame("an acknowledged item that was not found")
+
+    def _ask(self, method: Callable[..., Any], name: str, request: Any, timeout_s: float = CALL_S) -> Any:
+        return self._tally.call(name, lambda: method(request, timeout=timeout_s, wait_for_ready=True))
 
 
 def soak(
@@ -301,6 +296,7 @@ def soak(
         with running(releases[0].folder.parent, Path(folder), start_s=START_S, overrides=given) as server:
             before = _memory(server)
             kills = _disturbed(server, releases, minutes * 60, pace_s, tally, report)
+            time.sleep(SETTLE_S if kills else 0)
             after = _memory(server)
     _tell(report, release, tally, before, after)
     report.note(f"{minutes:g} minutes, {CALLERS} callers, {kills} worker processes killed.")
