@@ -149,7 +149,7 @@ def started(world: World, overrides: Sequence[str], processes: int, cores: Cores
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         with on_cores(cores.server):
-            server = stack.enter_context(running(world.release.folder, scratch, start_s=START_S, overrides=given))
+            server = stack.enter_context(running(world.release.folder, scratch, start_s=START_S, settings=given))
             bare = stack.enter_context(load.bare_server(threads, scratch))
         yield server, bare
 

@@ -293,7 +293,9 @@ def soak(
     with tempfile.TemporaryDirectory() as folder:
         releases = _pair(release, Path(folder) / "releases")
         given = [*overrides, *([f"processes={processes}"] if several else [])]
-        with running(releases[0].folder.parent, Path(folder), start_s=START_S, overrides=given) as server:
+        if hasattr(ServerSettings(), "catalogue"):
+            given.append(f"catalogue.folder={Path(folder) / 'changes'}")
+        with running(releases[0].folder.parent, Path(folder), start_s=START_S, settings=given) as server:
             before = _memory(server)
             kills = _disturbed(server, releases, minutes * 60, pace_s, tally, report)
             time.sleep(SETTLE_S if kills else 0)

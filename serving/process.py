@@ -34,14 +34,14 @@ class Running:
 
 
 @contextmanager
-def running(release: Path, scratch: Path, *, start_s: float, overrides: Sequence[str] = ()) -> Iterator[Running]:
+def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Running]:
     """Serve a release on a free port while the block runs.
 
     Args:
         release: its folder, or a folder of releases.
         scratch: gets `server.port` and `server.log`.
         start_s: seconds that the server may take to start.
-        overrides: `key=value` settings of the server.
+        settings: `key=value` or `section.key=value` each.
 
     Raises:
         RecsysError: it did not start; what it logged is a note of the error.
@@ -49,7 +49,7 @@ def running(release: Path, scratch: Path, *, start_s: float, overrides: Sequence
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
-    command += [word for override in overrides for word in ("--set", override)]
+    command += [word for setting in settings for word in ("--set", setting)]
     started = time.monotonic()
     with open(log, "wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
@@ -68,7 +68,10 @@ def running(release: Path, scratch: Path, *, start_s: float, overrides: Sequence
 
 
 @contextmanager
-def served(release: Path, scratch: Path, *, start_s: float) -> Iterator[Client]:
+def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Client]:
     """Serve a release while the block runs, as `running`; yield a client of it."""
-    with running(release, scratch, start_s=start_s) as server, Client(server.address, timeout_s=10.0) as client:
+    with (
+        running(release, scratch, start_s=start_s, settings=settings) as server,
+        Client(server.address, timeout_s=10.0) as client,
+    ):
         yield client
