@@ -20,7 +20,7 @@ from recsys.errors import RecsysError
 H2LOAD = shutil.which("h2load")
 CONNECTIONS = 8
 LISTENING = "0A"
-"""The state in `/proc/net/tcp`."""
+"""The state in `/proc/net/tcp` and `tcp6`."""
 WARM_UP_RATE = 0.2
 """Share of a block that is driven before it counts."""
 
@@ -96,7 +96,8 @@ def memory_of(pid: int) -> tuple[int, int]:
 def listens(pid: int, address: str) -> bool:
     """Tell whether a process holds a socket that listens on the port of `host:port`."""
     port = int(address.rpartition(":")[2])
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    tables = (Path("/proc/net") / name for name in ("tcp", "tcp6"))  # gRPC listens on IPv6 for IPv4, too
+    rows = [line.split() for table in tables for line in table.read_text(encoding="ascii").splitlines()[1:]]
     inodes = {row[9] for row in rows if row[3] == LISTENING and int(row[1].rpartition(":")[2], 16) == port}
     try:
         held = {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
