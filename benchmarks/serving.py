@@ -324,8 +324,7 @@ def _ours(target: float, task: Task, overrides: Sequence[str], work: Path, cores
                 rankings = client.batch_nearest_items([Query(vector=query) for query in queries], K)
             return [[world.rows[item_id] for item_id in ranking.item_ids] for ranking in rankings]
 
-        rows = [row for part in vector_search.parts(task.queries, BATCH) for row in search(part)]
-        recall = task.recall(rows)
+        recall = task.recall(task.answered(search))
         return Found(target, world.index, recall, vector_search.measured(task, search))
 
 

@@ -16,7 +16,7 @@ PART = 5000
 
 
 def measure(task: Task, folder: Path, server_cores: Sequence[int]) -> list[Found]:
-    """Open a database, whose server runs on its cores, and sweep every kind of index that it builds."""
+    """Sweep every kind of index that a database builds; of those that reach a recall, the best for one caller counts."""
     from pymilvus import MilvusClient
 
     best: dict[float, Found] = {}

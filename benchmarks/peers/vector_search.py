@@ -53,6 +53,11 @@ class Task:
         arrays = {name: np.load(folder / f"{name}.npy") for name in ("vectors", "queries", "exact")}
         return Task(**arrays, **{name: told[name] for name in ("targets", "seconds", "rounds")})
 
+    def answered(self, search: Search) -> Rows:
+        """Return what a search finds for all queries, in calls of 200."""
+        starts = range(0, len(self.queries), 200)
+        return [row for start in starts for row in search(self.queries[start : start + 200])]
+
     def recall(self, rows: Rows) -> float:
         """Return mean recall@K: a found item counts if its score is at least that of the last true one."""
         shares = []
@@ -92,7 +97,7 @@ def sweep(task: Task, build: Mapping[str, Any], efforts: Mapping[str, tuple[Mapp
     for settings, search in efforts.values():
         if not waiting:
             break
-        recall = task.recall([row for part in parts(task.queries, 200) for row in search(part)])
+        recall = task.recall(task.answered(search))
         if recall >= waiting[0]:
             rates = measured(task, search)
         while waiting and recall >= waiting[0]:

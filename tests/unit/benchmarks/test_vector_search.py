@@ -41,6 +41,12 @@ def test_each_target_gets_the_least_effort_that_reaches_it(task):
     assert set(found[0].queries_per_s) == set(FORMS)
 
 
+def test_every_query_is_answered_also_those_that_fill_no_call(task):
+    many = Task(ITEMS, np.ones((450, 20), np.float32), task.exact, (0.5,), seconds=0.01, rounds=1)
+
+    assert len(many.answered(lambda queries: [[0]] * len(queries))) == 450
+
+
 def test_parts_are_full_unless_there_is_only_a_rest():
     assert [len(part) for part in parts(QUERIES, 2)] == [2]
     assert [len(part) for part in parts(QUERIES, 5)] == [3]
