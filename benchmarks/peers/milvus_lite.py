@@ -16,7 +16,7 @@ PART = 5000
 
 
 def measure(task: Task, folder: Path, server_cores: Sequence[int]) -> list[Found]:
-    """Sweep every kind of index that a database builds; of those that reach a recall, the best for one caller counts."""
+    """Sweep every kind of index that it builds; of those that reach a recall, the best for one caller counts."""
     from pymilvus import MilvusClient
 
     best: dict[float, Found] = {}
