@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment fuzz clean
+.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-serving soak fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,12 @@ bench-catalogue: $(VENV)/.bench ## What changes to the items of a running server
 
 fuzz: $(VENV)/.dev ## Nonsense to every RPC for MINUTES (5); ARGS="--seed N" sends the same again
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) $(ARGS)
+
+bench-serving: $(VENV)/.bench ## The server under load, against an empty call, Chroma and Milvus Lite (h2load where installed)
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+soak: $(VENV)/.bench ## 20 minutes of all calls while releases are swapped, items change and worker processes are killed
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 clean: ## Remove what demo, tests and benchmarks leave behind (not the environment)
 	rm -rf work releases .pytest_cache .ruff_cache .hypothesis .import_linter_cache build

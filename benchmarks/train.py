@@ -264,7 +264,7 @@ def main(
         report.note("LibRecommender was left out: the short form installs nothing.")
     else:
         try:
-            peers["librecommender"] = environment.librecommender_python()
+            peers["librecommender"] = environment.LIBRECOMMENDER.python()
         except subprocess.CalledProcessError as error:
             report.note(f"LibRecommender was left out: it could not be installed: {error.stderr.strip()[-500:]}")
     world, steps, rounds = ("synthetic", 5, runs or 2) if quick else ("complete_journey", 100, runs or 15)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import RecsysError
@@ -18,9 +19,31 @@ STOP_S = 60.0
 """What a server gets to end its calls before it is killed."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        address: host and port.
+        pid: of the process that was started; worker processes are its children.
+        log: the file that it writes its log to.
+        start_s: seconds from its start until it was ready.
+    """
+
+    address: str
+    pid: int
+    log: Path
+    start_s: float
+
+
 @contextmanager
+<<<<<<< HEAD
 def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Client]:
     """Serve a release on a free port while the block runs; yield a client of it.
+=======
+def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Running]:
+    """Serve a release on a free port while the block runs.
+>>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7
 
     Args:
         release: its folder, or a folder of releases.
@@ -34,24 +57,42 @@ def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[s
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
+<<<<<<< HEAD
     for setting in settings:
         command += ["--set", setting]
+=======
+    command += [word for setting in settings for word in ("--set", setting)]
+    started = time.monotonic()
+>>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7
     with open(log, "wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
     try:
-        deadline = time.monotonic() + start_s
         while not port_file.exists():
-            if server.poll() is not None or time.monotonic() > deadline:
+            if server.poll() is not None or time.monotonic() > started + start_s:
                 error = RecsysError(f"the server did not start; see {log}.")
                 error.add_note(log.read_text(encoding="utf-8", errors="replace"))
                 raise error
             time.sleep(0.1)
-        with Client(f"127.0.0.1:{port_file.read_text().strip()}", timeout_s=10.0) as client:
-            yield client
+        address = f"127.0.0.1:{port_file.read_text().strip()}"
+        yield Running(address, server.pid, log, time.monotonic() - started)
     finally:
         server.send_signal(signal.SIGTERM)
+<<<<<<< HEAD
         try:
             server.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+=======
+        server.wait(timeout=60)
+
+
+@contextmanager
+def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Client]:
+    """Serve a release while the block runs, as `running`; yield a client of it."""
+    with (
+        running(release, scratch, start_s=start_s, settings=settings) as server,
+        Client(server.address, timeout_s=10.0) as client,
+    ):
+        yield client
+>>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7

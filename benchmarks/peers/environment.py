@@ -5,45 +5,75 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".cache" / "peers"
-LIBRECOMMENDER = (
-    "LibRecommender==1.5.2",
-    "tensorflow==2.20.*",
-    "tf-keras==2.20.*",
-    "numpy==1.26.4",
-    "pandas==2.3.3",
-    "scikit-learn",
-    "torch==1.13.1",
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment.
+
+    Attributes:
+        peer: its name, and of the module of `benchmarks.peers` that runs in it.
+        requirements: what pip installs.
+        size: what making it takes, in words.
+    """
+
+    peer: str
+    requirements: tuple[str, ...]
+    size: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return PEERS / self.peer
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether it was made with these requirements."""
+        return self._stamp.is_file() and self._stamp.read_text(encoding="utf-8") == "\n".join(self.requirements)
+
+    def python(self) -> Path:
+        """Return its interpreter; it is made on first use.
+
+        Raises:
+            subprocess.CalledProcessError: it cannot be installed; what pip said is in `stderr`.
+        """
+        python = self.folder / "bin" / "python"
+        if not self.is_installed:
+            print(f"{self.peer}: installing into {self.folder.relative_to(ROOT)} ({self.size})", flush=True)
+            command = [sys.executable, "-m", "venv", "--clear", self.folder]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.requirements]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            self._stamp.write_text("\n".join(self.requirements), encoding="utf-8")
+        return python
+
+    @property
+    def _stamp(self) -> Path:
+        return self.folder / "requirements"
+
+
+LIBRECOMMENDER = Environment(
+    "librecommender",
+    (
+        "LibRecommender==1.5.2",
+        "tensorflow==2.20.*",
+        "tf-keras==2.20.*",
+        "numpy==1.26.4",
+        "pandas==2.3.3",
+        "scikit-learn",
+        "torch==1.13.1",
+    ),
+    "some minutes, 6 GB",
 )
 """LibRecommender is compiled against NumPy 1 and needs Keras 2; of torch it uses the data loader only."""
-
-
-_HOME = PEERS / "librecommender"
-_STAMP = _HOME / "requirements"
-
-
-def librecommender_is_installed() -> bool:
-    """Return whether LibRecommender's environment was made with these requirements."""
-    return _STAMP.is_file() and _STAMP.read_text(encoding="utf-8") == "\n".join(LIBRECOMMENDER)
-
-
-def librecommender_python() -> Path:
-    """Return the interpreter of LibRecommender's environment, made on first use.
-
-    Raises:
-        subprocess.CalledProcessError: it cannot be installed; what pip said is in `stderr`.
-    """
-    python = _HOME / "bin" / "python"
-    if not librecommender_is_installed():
-        print(f"LibRecommender: installing into {_HOME.relative_to(ROOT)} (some minutes, 6 GB)", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", _HOME], check=True, capture_output=True, text=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *LIBRECOMMENDER]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        _STAMP.write_text("\n".join(LIBRECOMMENDER), encoding="utf-8")
-    return python
+CHROMA = Environment("chroma", ("chromadb==1.5.9",), "a minute, 500 MB")
+MILVUS_LITE = Environment("milvus_lite", ("pymilvus==3.0.2", "milvus-lite==3.2.2"), "a minute, 250 MB")
+"""The extra `milvus_lite` of pymilvus, which other versions spell differently, is the second requirement."""
 
 
 def variables() -> dict[str, str]:

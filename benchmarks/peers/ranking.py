@@ -166,7 +166,7 @@ def librecommender_vectors(
         settings,
     )
     inputs.save(folder)
-    command = [environment.librecommender_python(), "-m", "benchmarks.peers.librecommender_ranking", folder.resolve()]
+    command = [environment.LIBRECOMMENDER.python(), "-m", "benchmarks.peers.librecommender_ranking", folder.resolve()]
     subprocess.run(
         command, cwd=environment.ROOT, env=environment.variables(), check=True, capture_output=True, text=True
     )

@@ -9,7 +9,7 @@ from benchmarks.peers.ranking import Inputs, RankingSettings, librecommender_vec
 from recsys.types import Interactions
 
 installed = pytest.mark.skipif(
-    not environment.librecommender_is_installed(),
+    not environment.LIBRECOMMENDER.is_installed,
     reason="LibRecommender's own environment was not made; `make bench-train` makes it",
 )
 
