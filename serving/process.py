@@ -37,13 +37,8 @@ class Running:
 
 
 @contextmanager
-<<<<<<< HEAD
-def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Client]:
-    """Serve a release on a free port while the block runs; yield a client of it.
-=======
 def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[str] = ()) -> Iterator[Running]:
     """Serve a release on a free port while the block runs.
->>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7
 
     Args:
         release: its folder, or a folder of releases.
@@ -57,13 +52,8 @@ def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", str(release), "--port", "0", "--port-file", str(port_file)]
-<<<<<<< HEAD
-    for setting in settings:
-        command += ["--set", setting]
-=======
     command += [word for setting in settings for word in ("--set", setting)]
     started = time.monotonic()
->>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7
     with open(log, "wb") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ)
     try:
@@ -77,14 +67,11 @@ def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[
         yield Running(address, server.pid, log, time.monotonic() - started)
     finally:
         server.send_signal(signal.SIGTERM)
-<<<<<<< HEAD
         try:
             server.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
-=======
-        server.wait(timeout=60)
 
 
 @contextmanager
@@ -95,4 +82,3 @@ def served(release: Path, scratch: Path, *, start_s: float, settings: Sequence[s
         Client(server.address, timeout_s=10.0) as client,
     ):
         yield client
->>>>>>> 96db109093de1a91aa42efa8f37b133d253570c7

@@ -105,7 +105,15 @@ class Supervisor:
         if telemetry.metrics_port is not None:
             self._metrics_folder = telemetry.metrics_folder or scratch / "metrics"
             telemetry = replace(telemetry, metrics_port=None, metrics_folder=self._metrics_folder)
-        of_worker = replace(settings, port=self.port, processes=1, port_is_shared=True, telemetry=telemetry)
+        orders_file = settings.releases.orders_file or scratch / "orders.json"
+        of_worker = replace(
+            settings,
+            port=self.port,
+            processes=1,
+            port_is_shared=True,
+            telemetry=telemetry,
+            releases=replace(settings.releases, orders_file=orders_file),
+        )
         file = scratch / "settings.toml"
         write_atomically(file, tomli_w.dumps(plain(of_worker)))
         self._command = [sys.executable, "-m", "serving", str(folder), "--release", name, "--settings", str(file)]
