@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,24 +83,25 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
             of the filter has no rule or values that no column holds.
     """
     form = message.WhichOneof("form")
-    excluded = _ids(message.excluded_ids, f"{where}.excluded_ids", settings)
-    narrowed = {"filter": _filter(message.filter, f"{where}.filter", settings), "exclude_seen": message.exclude_seen}
+    excluded = _ids(message.excluded_ids, where, "excluded_ids", settings)
+    narrowed: dict[str, Any] = {"excluded_ids": excluded, "exclude_seen": message.exclude_seen}
+    if message.HasField("filter"):
+        narrowed["filter"] = _filter(message.filter, f"{where}.filter", settings)
     if form == "vector":
-        return Query(vector=vector(message.vector, f"{where}.vector"), excluded_ids=excluded, **narrowed)
+        return Query(vector=vector(message.vector, where), **narrowed)
     if form == "entity":
         entity = message.entity
         return Query(
             entity_id=entity.entity_id or None,
             features=_features(entity, f"{where}.entity.features", settings),
-            history=_ids(entity.history, f"{where}.entity.history", settings),
-            excluded_ids=excluded,
+            history=_ids(entity.history, where, "entity.history", settings),
             **narrowed,
         )
     if form == "items":
-        item_ids = _ids(message.items.item_ids, f"{where}.items.item_ids", settings)
+        item_ids = _ids(message.items.item_ids, where, "items.item_ids", settings)
         if not item_ids:
             raise RequestError(f"{where}.items.item_ids", "got none, expected at least 1")
-        return Query(item_ids=item_ids, excluded_ids=excluded, **narrowed)
+        return Query(item_ids=item_ids, **narrowed)
     raise RequestError(where, "got no form, expected one of: entity, items, vector")
 
 
@@ -135,8 +137,12 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
     return message
 
 
-def vector(message: pb.Vector, where: str) -> Float32:
+def vector(message: pb.Vector, owner: str) -> Float32:
     """Return a vector message as `[dim]`, float32.
+
+    Args:
+        message: as received.
+        owner: the path in the request of what has it in `vector`, for messages.
 
     Raises:
         RequestError: no encoding is set, or the bytes are not a whole number of floats.
@@ -145,11 +151,11 @@ def vector(message: pb.Vector, where: str) -> Float32:
     if encoding == "float32_le":
         if len(message.float32_le) % LITTLE_ENDIAN.itemsize:
             got = len(message.float32_le)
-            raise RequestError(f"{where}.float32_le", f"got {got} bytes, expected 4 for each number")
+            raise RequestError(f"{owner}.vector.float32_le", f"got {got} bytes, expected 4 for each number")
         return np.frombuffer(message.float32_le, LITTLE_ENDIAN).astype(np.float32, copy=False)
     if encoding == "values":
         return np.array(message.values.values, np.float32)
-    raise RequestError(where, "got no encoding, expected one of: values, float32_le")
+    raise RequestError(f"{owner}.vector", "got no encoding, expected one of: values, float32_le")
 
 
 def diversity(message: pb.Diversity) -> Diversity:
@@ -292,8 +298,13 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.
 
 
 def release_id(release: Release) -> pb.ReleaseId:
-    """Return a release's name and fingerprint."""
-    return pb.ReleaseId(name=release.name, fingerprint=release.fingerprint)
+    """Return a release's name and fingerprint; not to be changed."""
+    return _release_id(release.name, release.fingerprint)
+
+
+@lru_cache(maxsize=16)
+def _release_id(name: str, fingerprint: str) -> pb.ReleaseId:
+    return pb.ReleaseId(name=name, fingerprint=fingerprint)
 
 
 def release(retriever: Retriever, labels: Sequence[str] = ()) -> pb.Release:
@@ -425,9 +436,9 @@ def _explanation(told: Explanation) -> pb.Explanation:
     )
 
 
-def _ids(ids: Sequence[str], where: str, settings: ServerSettings) -> tuple[str, ...]:
+def _ids(ids: Sequence[str], owner: str, name: str, settings: ServerSettings) -> tuple[str, ...]:
     if len(ids) > settings.max_ids:
-        raise RequestError(where, f"got {len(ids)} ids, expected at most {settings.max_ids}")
+        raise RequestError(f"{owner}.{name}", f"got {len(ids)} ids, expected at most {settings.max_ids}")
     return tuple(ids)
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Release:
     folder: Path
     manifest: Manifest
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The folder's name: the run's name and the first digits of the fingerprint."""
         return self.folder.name

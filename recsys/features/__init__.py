@@ -8,7 +8,7 @@ layer over the codes). To add one, write `features/<kind>.py`; the contract test
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,12 @@ class Encoder(Protocol):
 
         Raises:
             DataError: the values have a type that this feature cannot read.
+        """
+
+    def code(self, value: Any) -> np.ndarray | None:
+        """Return the codes of one raw Python value, `[1, *shape]`, as `encode` would, without Arrow's cost.
+
+        None where the value is of a type that only `encode` can read or refuse, or where there is nothing to save.
         """
 
     def state(self) -> pa.Table:

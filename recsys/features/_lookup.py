@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recsys.features._vocabulary import Vocabulary, as_string_lists, as_strings, pad
+from recsys.features._vocabulary import MISSING, PADDING, Vocabulary, as_string_lists, as_strings, pad
 from recsys.types import Int32
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class LookupEncoder:
     def encode(self, values: pa.Array) -> Int32:
         """Return `[batch]`, int32."""
         return self.vocabulary.codes(as_strings(values, self.settings.column))
+
+    def code(self, value: Any) -> Int32 | None:
+        """Return `[1]`, int32, of a string or nothing."""
+        if value is not None and not isinstance(value, str):
+            return None
+        return np.array([self.vocabulary.code(value)], np.int32)
 
     def state(self) -> pa.Table:
         """Return the known values."""
@@ -71,6 +77,15 @@ class BagEncoder:
         """Return `[batch, places]`, int32."""
         lengths, strings = as_string_lists(values, self.settings.column)
         return pad(lengths, self.vocabulary.codes(strings), self.places)
+
+    def code(self, value: Any) -> Int32 | None:
+        """Return `[1, places]`, int32, of a list of strings or nothing."""
+        if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+            return None
+        codes = np.full((1, self.places), PADDING, np.int32)
+        found = [self.vocabulary.code(each) for each in (value or ())[: self.places]] or [MISSING]
+        codes[0, : len(found)] = found
+        return codes
 
     def state(self) -> pa.Table:
         """Return the known values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +88,10 @@ class EmbeddingEncoder:
         if self.settings.normalised:
             codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
         return codes
+
+    def code(self, value: Any) -> None:
+        """Leave every value to `encode`."""
+        del value
 
     def state(self) -> pa.Table:
         """Return the vectors' length."""

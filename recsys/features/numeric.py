@@ -88,6 +88,10 @@ class NumericEncoder:
         score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
         return np.stack([score, present], axis=1).astype(np.float32)
 
+    def code(self, value: Any) -> None:
+        """Leave every value to `encode`."""
+        del value
+
     def state(self) -> pa.Table:
         """Return what was learned, one float64 column `value`."""
         return pa.table({"value": pa.array(self.learned, pa.float64())})

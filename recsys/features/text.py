@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +71,10 @@ class TextEncoder:
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         codes = np.fromiter((code for row in rows for code in row), np.int32, int(lengths.sum()))
         return pad(lengths, codes, self.settings.max_terms)
+
+    def code(self, value: Any) -> None:
+        """Leave every value to `encode`."""
+        del value
 
     def state(self) -> pa.Table:
         """Return an empty table: nothing was learned."""

@@ -25,6 +25,8 @@ def coded(encoder: Encoder, values: Sequence[Any], paths: Sequence[str]) -> np.n
     Raises:
         RequestError: a value of a type that the feature cannot read.
     """
+    if len(values) == 1 and (code := encoder.code(values[0])) is not None:
+        return code
     try:
         return encoder.encode(pa.array(values))
     except UNREADABLE:

@@ -230,10 +230,9 @@ class Retriever:
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
         for place, query in enumerate(queries):
-            where = f"queries[{place}]"
-            _check_form(query, where)
+            _check_form(query, place)
             if query.vector is not None:
-                vectors[place], origins[place] = _checked_vector(query.vector, dim, where), Origin.VECTOR
+                vectors[place], origins[place] = _checked_vector(query.vector, dim, place), Origin.VECTOR
             elif query.item_ids:
                 known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
                 missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
@@ -252,13 +251,17 @@ class Retriever:
             else:
                 unknown_entity = () if query.entity_id is None else (query.entity_id,)
                 missing[place] = unknown_entity + tuple(i for i in query.history if i not in self._row_of_item)
-                self._check_features(query, where)
+                self._check_features(query, place)
                 if self._says_something(query):
                     through_tower.append((place, query))
                     origins[place] = Origin.FEATURES
         if through_tower:
             encoded = self._query_tower(self._codes(through_tower))
-            np.add.at(vectors, [place for place, _ in through_tower], encoded)
+            places = [place for place, _ in through_tower]
+            if len(set(places)) == len(places):
+                vectors[places] += encoded
+            else:
+                np.add.at(vectors, places, encoded)
         for place, origin in enumerate(origins):
             if origin is Origin.ITEMS:
                 vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
@@ -293,12 +296,13 @@ class Retriever:
         encoding = self.encode(queries)
         banned = [self._banned(query) for query in queries]
         narrow = self._narrow(queries, banned, diversity)
-        answers = self._nearest_narrowed(encoding, k, narrow, diversity)
+        answers = self._nearest_narrowed(encoding, k, narrow, diversity) if any(narrow) else [None] * len(queries)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
         searched = [place for place in open_ if encoding.origins[place] is not Origin.POPULARITY]
         if searched:
             deepest = k + max(len(banned[place]) for place in searched)
-            found = self._searcher.search(encoding.vectors[searched], min(deepest, len(self._item_ids)))
+            vectors = encoding.vectors if len(searched) == len(queries) else encoding.vectors[searched]
+            found = self._searcher.search(vectors, min(deepest, len(self._item_ids)))
             for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
                 answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
         for place in open_:
@@ -610,11 +614,11 @@ class Retriever:
             return query.entity_id
         return (query.features or {}).get(column)
 
-    def _check_features(self, query: Query, where: str) -> None:
+    def _check_features(self, query: Query, place: int) -> None:
         known = self.release.facts.query_columns
         for name in query.features or {}:
             if name not in known:
-                raise RequestError(f"{where}.features.{name}", unknown("query feature", name, known))
+                raise RequestError(f"queries[{place}].features.{name}", unknown("query feature", name, known))
 
     def _says_something(self, query: Query) -> bool:
         if any(value is not None for value in (query.features or {}).values()):
@@ -630,17 +634,18 @@ class Retriever:
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
 
 
-def _check_form(query: Query, where: str) -> None:
+def _check_form(query: Query, place: int) -> None:
     by_entity = query.entity_id is not None or query.features is not None or len(query.history) > 0
-    forms = [by_entity, len(query.item_ids) > 0, query.vector is not None]
-    if sum(forms) != 1:
-        raise RequestError(where, f"got {sum(forms)} forms, expected one of: entity or features, item ids, vector")
+    forms = by_entity + (len(query.item_ids) > 0) + (query.vector is not None)
+    if forms != 1:
+        where = f"queries[{place}]"
+        raise RequestError(where, f"got {forms} forms, expected one of: entity or features, item ids, vector")
 
 
-def _checked_vector(vector: Float32, dim: int, where: str) -> Float32:
-    vector = np.asarray(vector, np.float32)
+def _checked_vector(vector: Float32, dim: int, place: int) -> Float32:
+    vector, where = np.asarray(vector, np.float32), "queries[{}].vector"
     if vector.shape != (dim,):
-        raise RequestError(f"{where}.vector", f"got shape {vector.shape}, expected ({dim},)")
+        raise RequestError(where.format(place), f"got shape {vector.shape}, expected ({dim},)")
     if not math.isfinite(np.einsum("i,i", vector, vector)):
-        raise RequestError(f"{where}.vector", "got NaN, infinity or a length beyond float32, expected finite numbers")
+        raise RequestError(where.format(place), "got NaN, infinity or a length beyond float32, expected finite numbers")
     return vector

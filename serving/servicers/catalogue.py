@@ -112,8 +112,8 @@ def _vectors(items: Sequence[pb.UpsertItem], live: LiveCatalogue) -> Float32:
     for place, item in enumerate(items):
         source = item.WhichOneof("source")
         if source == "vector":
-            path = f"items[{place}].vector"
-            vectors[place] = live.checked_vector(convert.vector(item.vector, path), path)
+            path = f"items[{place}]"
+            vectors[place] = live.checked_vector(convert.vector(item.vector, path), f"{path}.vector")
         elif source == "features":
             to_encode.append(place)
         else:

@@ -47,7 +47,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         retriever = self._retriever(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
-        with _as_in_request("query"):
+        with _IN_QUERY:
             diversity = _diversity(request)
             (answer,) = answers = retriever.nearest([query], request.k, diversity)
         _tell(Searched(retriever, [query], request.k, answers), diversity)
@@ -68,7 +68,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         queries = [
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
-        with _as_in_request("queries[0]"):
+        with _IN_QUERIES:
             diversity = _diversity(request)
             answers = retriever.nearest(queries, request.k, diversity)
         _tell(Searched(retriever, queries, request.k, answers), diversity)
@@ -85,7 +85,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return the vector of one query."""
         retriever = self._retriever(request)
         query = convert.query(request.query, "query", self._settings)
-        with _as_in_request("query"):
+        with _IN_QUERY:
             encoding = retriever.encode([query])
         (origin,) = encoding.origins
         response = pb.EncodeQueryResponse(
@@ -189,7 +189,7 @@ class Conversation:
             RequestError: the release cannot answer the query, or has no such reformulator.
         """
         asked = self._asked
-        with _as_in_request("query"):
+        with _IN_QUERY:
             answer = self._retriever.reformulate(
                 self._query,
                 asked.k,
@@ -219,8 +219,8 @@ def _tell(searched: Searched, diversity: Diversity) -> None:
     call = calls.current()
     if diversity is ALIKE:  # or the best scores are not what was asked for
         call.searched = searched
-    plans = {_plan(answer) for answer in searched.answers}
-    call.plan = plans.pop() if len(plans) == 1 else "mixed"
+    plans = {answer.plan for answer in searched.answers}
+    call.plan = _plan(searched.answers[0]) if len(plans) == 1 else "mixed"
 
 
 def _plan(answer: Answer) -> str:
@@ -241,18 +241,28 @@ def _within(part: str) -> Iterator[None]:
         raise RequestError(f"{part}.{error.field}", error.reason) from None
 
 
-@contextmanager
-def _as_in_request(first: str) -> Iterator[None]:
-    """Name the field of a mistake by its path in the request, where the library counts queries and knows no entity.
+class _AsInRequest:
+    """Names the field of a mistake by its path in the request, where the library counts queries and knows no entity.
+
+    A class, and not a generator as `_within`, because every call pays for it.
 
     Args:
         first: the path of the first query.
     """
-    try:
-        yield
-    except RequestError as error:
-        path = error.field.replace("queries[0]", first, 1).replace(".features.", ".entity.features.", 1)
-        raise RequestError(path, error.reason) from None
+
+    def __init__(self, first: str) -> None:
+        self._first = first
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, RequestError):
+            path = error.field.replace("queries[0]", self._first, 1).replace(".features.", ".entity.features.", 1)
+            raise RequestError(path, error.reason) from None
+
+
+_IN_QUERY, _IN_QUERIES = _AsInRequest("query"), _AsInRequest("queries[0]")
 
 
 def _shown(retriever: Retriever, answer: Answer) -> Sequence[dict[str, Any]]:

@@ -52,6 +52,17 @@ def test_a_row_alone_gets_the_code_that_it_gets_among_others(kind):
 
 
 @each_kind
+def test_a_raw_value_gets_the_code_that_its_column_gets(kind):
+    encoder = fitted(kind)
+    for value in [*ASKED[kind].to_pylist(), 1, 1.5, ["a", None], [1], True, ""]:
+        code = encoder.code(value)
+        if code is not None:
+            expected = encoder.encode(pa.array([value], pa.string() if value is None else None))
+            assert code.dtype == encoder.dtype
+            np.testing.assert_array_equal(code, expected)
+
+
+@each_kind
 def test_what_was_saved_encodes_as_before(kind, tmp_path):
     encoder = fitted(kind)
     encoders.save({"one": encoder}, tmp_path / "encoders")
