@@ -294,6 +294,7 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.
         plan=PLANS[answer.plan],
         candidate_count=answer.candidate_count,
         exhausted=answer.exhausted,
+        degraded=answer.degraded,
     )
 
 

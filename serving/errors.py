@@ -45,6 +45,14 @@ class UnavailableError(RecsysError):
         self.retry_after_s = retry_after_s
 
 
+class OverloadedError(UnavailableError):
+    """The server has more to do than it can: repeat the call a little later, or call less often."""
+
+
+class GoneError(RecsysError):
+    """The caller has cancelled the call: there is nobody to answer."""
+
+
 class DeadlineError(RecsysError, TimeoutError):
     """The time allowed for a call ran out: allow more, or ask for less."""
 

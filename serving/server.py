@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.logs import Logger
+from serving.runtime.admission import Admission
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
@@ -71,9 +72,10 @@ class Server:
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
         self.observation.watch(queue=threads.waiting)
+        admission = Admission(settings.queue, threads.waiting)
         self._server = grpc.server(
             threads,
-            interceptors=interceptors(logger, self.observation, sessions.threads, callers),
+            interceptors=interceptors(logger, self.observation, admission, sessions.threads, callers),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
@@ -82,7 +84,7 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self.releases, sessions, settings), self._server
+            RecommendationServicer(self.releases, sessions, settings, admission.effort), self._server
         )
         catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
             CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server

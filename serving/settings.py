@@ -121,6 +121,22 @@ class CatalogueSettings:
 
 
 @settings()
+class QueueSettings:
+    """What happens where more calls come than can be worked on.
+
+    Attributes:
+        max_waiting: calls that may wait for one of `worker_threads`; one more is RESOURCE_EXHAUSTED.
+        hurry_above_waiting: waiting calls from which on searches make a quarter of their effort, and feedback moves
+            nothing; such answers are `degraded`.
+        hurry_below_s: seconds left until a call's deadline below which it hurries likewise; 0: never.
+    """
+
+    max_waiting: int = Field(1000, ge=1)
+    hurry_above_waiting: int = Field(500, ge=0)
+    hurry_below_s: float = Field(0.002, ge=0, allow_inf_nan=False)
+
+
+@settings()
 class ServerSettings:
     """Settings of one server process.
 
@@ -144,6 +160,7 @@ class ServerSettings:
         max_session_s: seconds that one session may last, waiting included.
         max_feature_bytes: most bytes of one query's feature values, as sent.
         max_message_bytes: largest request; larger ones are refused before they are read.
+        queue: calls that wait.
         tls: how connections are encrypted.
         auth: who may call.
         telemetry: what it tells of itself, see [telemetry].
@@ -169,6 +186,7 @@ class ServerSettings:
     max_session_s: float = Field(600.0, gt=0, allow_inf_nan=False)
     max_feature_bytes: int = Field(65_536, ge=1)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
     tls: Tls = Field(default_factory=Tls)
     auth: Auth = Field(default_factory=Auth)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

@@ -16,6 +16,8 @@ from serving.errors import (
     CatalogueReadOnlyError,
     DeadlineError,
     ForbiddenError,
+    GoneError,
+    OverloadedError,
     QuotaError,
     ReleasePinError,
     ReleaseRefusedError,
@@ -25,6 +27,7 @@ from serving.errors import (
 )
 
 DOMAIN = "serving.v1"
+OVERLOADED = "OVERLOADED"
 QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 INTERNAL_MESSAGE = "the server failed; the log has the reason under the request id."
 
@@ -46,6 +49,9 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         return _unmet("RELEASE_REFUSED", "RELEASE", error.release, error, request_id)
     if isinstance(error, CatalogueReadOnlyError):
         return _unmet("CATALOGUE_READ_ONLY", "CATALOGUE", "catalogue.folder", error, request_id)
+    if isinstance(error, OverloadedError):
+        retry = _retry(error.retry_after_s)
+        return _status(code_pb2.RESOURCE_EXHAUSTED, OVERLOADED, str(error), request_id, retry)
     if isinstance(error, UnavailableError):
         return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, _retry(error.retry_after_s))
     if isinstance(error, UnauthenticatedError):
@@ -55,6 +61,8 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
     if isinstance(error, QuotaError):
         retry = _retry(error.retry_after_s)
         return _status(code_pb2.RESOURCE_EXHAUSTED, QUOTA_EXCEEDED, str(error), request_id, retry)
+    if isinstance(error, GoneError):
+        return _status(code_pb2.CANCELLED, "CANCELLED", str(error), request_id)
     if isinstance(error, DeadlineError):
         return _status(code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", str(error), request_id)
     if isinstance(error, MissingError):
@@ -94,6 +102,8 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == QUOTA_EXCEEDED:
         return QuotaError(message, retry_after_s)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == OVERLOADED:
+        return OverloadedError(message, retry_after_s)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return RequestError("request", f"{message}; send less at once, or raise the limit")
     if code is grpc.StatusCode.NOT_FOUND:

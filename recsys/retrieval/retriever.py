@@ -82,6 +82,7 @@ class Answer:
         plan: how the items were searched; None for `POPULARITY`, which searches nothing.
         candidate_count: items that were looked at to fill the answer: results of the index, or items of the subset.
         exhausted: no further item of the catalogue may be shown.
+        degraded: the search made less than its settled effort.
     """
 
     item_ids: tuple[str, ...]
@@ -91,6 +92,7 @@ class Answer:
     plan: Plan | None = Plan.INDEX
     candidate_count: int = 0
     exhausted: bool = False
+    degraded: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,13 @@ class Retriever:
         return self._filters.types
 
     def nearest(
-        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False
+        self,
+        queries: Sequence[Query],
+        k: int,
+        diversity: Diversity = ALIKE,
+        *,
+        effort: float = 1.0,
+        exact: bool = False,
     ) -> list[Answer]:
         """Return the k nearest items of each query, best first.
 
@@ -284,6 +292,7 @@ class Retriever:
             queries: each one of the four forms.
             k: places, >= 1; the catalogue may be smaller.
             diversity: how alike the items of an answer may be.
+            effort: share (0..1] of its settled effort that the index makes where nothing else narrows the search.
             exact: look at every item instead of asking the index, to see what it misses.
 
         Raises:
@@ -302,9 +311,9 @@ class Retriever:
         if searched:
             deepest = k + max(len(banned[place]) for place in searched)
             vectors = encoding.vectors if len(searched) == len(queries) else encoding.vectors[searched]
-            found = self._searcher.search(vectors, min(deepest, len(self._item_ids)))
+            found = self._searcher.search(vectors, min(deepest, len(self._item_ids)), effort=effort)
             for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
-                answers[place] = self._answer(rows, scores, k, banned[place], encoding, place)
+                answers[place] = self._answer(rows, scores, k, banned[place], encoding, place, effort < 1)
         for place in open_:
             if encoding.origins[place] is Origin.POPULARITY:
                 answers[place] = self._most_popular(k, banned[place], encoding, place)
@@ -455,12 +464,19 @@ class Retriever:
         return self._answer(rows[:deep], shares[:deep], k, banned, encoding, place)
 
     def _answer(
-        self, rows: np.ndarray, scores: Float32, k: int, banned: set[int], encoding: Encoding, place: int
+        self,
+        rows: np.ndarray,
+        scores: Float32,
+        k: int,
+        banned: set[int],
+        encoding: Encoding,
+        place: int,
+        degraded: bool = False,
     ) -> Answer:
         found = self._unbanned(rows, scores, k, banned)
         if encoding.origins[place] is Origin.POPULARITY:
             found = replace(found, plan=None)
-        return self._answer_of(found, encoding, place)
+        return self._answer_of(found, encoding, place, degraded)
 
     def _unbanned(self, rows: np.ndarray, scores: Float32, k: int, banned: set[int]) -> Found:
         """Return the k first of an index's results without the banned ones."""
@@ -474,7 +490,7 @@ class Retriever:
         exhausted = self._shown_count - len(banned) <= k
         return Found(rows[:k], scores[:k], plan, looked_at, exhausted)
 
-    def _answer_of(self, found: Found, encoding: Encoding, place: int) -> Answer:
+    def _answer_of(self, found: Found, encoding: Encoding, place: int, degraded: bool = False) -> Answer:
         return Answer(
             tuple(self._item_ids[found.rows]),
             np.ascontiguousarray(found.scores),
@@ -483,6 +499,7 @@ class Retriever:
             found.plan,
             found.candidate_count,
             found.exhausted,
+            degraded,
         )
 
     def _narrow(

@@ -1,4 +1,6 @@
-"""What happens around every call, outermost first: record, spans, audit, error mapping, decoding, auth, deadline.
+"""What happens around every call, outermost first.
+
+A full queue, record, spans, audit, error mapping, decoding, auth, deadline.
 
 The order is fixed here, by hand, because it matters: log, metrics and spans must see the code that the mapping chose,
 the mapping must see what all within it raised, and what a call takes from its caller's quota stands in the decoded
@@ -20,6 +22,8 @@ from serving.interceptors.call_record import call_record
 from serving.interceptors.deadline import deadline
 from serving.interceptors.decoding import Decoding
 from serving.interceptors.error_mapping import error_mapping
+from serving.interceptors.refusing import Refusing
+from serving.runtime.admission import Admission
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
@@ -28,21 +32,28 @@ Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]
 
 
 def interceptors(
-    logger: Any, observation: Observation, streams: ThreadPoolExecutor, callers: Reloaded[Callers] | None = None
+    logger: Any,
+    observation: Observation,
+    admission: Admission,
+    streams: ThreadPoolExecutor,
+    callers: Reloaded[Callers] | None = None,
 ) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
 
     Args:
         logger: a structlog logger.
         observation: sees every call.
+        admission: knows when no further call may wait.
         streams: the threads of calls whose requests are a stream.
         callers: who may call; None for everybody.
     """
+    record, mapping = call_record(observation.observers, observation.running), error_mapping(logger)
     return [
-        Around(call_record(observation.observers, observation.running), streams),
+        Refusing(admission, (record, mapping)),
+        Around(record, streams),
         *([Around(observation.around, streams)] if observation.around is not None else []),
         Audit(logger),
-        Around(error_mapping(logger), streams),
+        Around(mapping, streams),
         Decoding(),
         *([Auth(callers)] if callers is not None else []),
         Around(deadline(), streams),

@@ -1,4 +1,4 @@
-"""A call whose deadline has passed while it waited for a thread is not worked on."""
+"""A call whose deadline has passed, or whose caller has gone, while it waited for a thread is not worked on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager, contextmanager
 
 import grpc
 
-from serving.errors import DeadlineError
+from serving.errors import DeadlineError, GoneError
 
 
 def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
-    """Return a block that refuses expired calls."""
+    """Return a block that refuses expired and cancelled calls."""
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        if not context.is_active():
+            raise GoneError(f"{method}: cancelled before the work began.")
         left_s = context.time_remaining()
         if left_s is not None and left_s <= 0:
             raise DeadlineError(f"{method}: the deadline passed before the work began.")

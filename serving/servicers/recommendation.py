@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -37,10 +38,17 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         releases: those that answer at the moment of the call.
         sessions: places for sessions.
         settings: the limits.
+        effort: returns what share (0..1] of the settled effort a call may make.
     """
 
-    def __init__(self, releases: Releases, sessions: Sessions, settings: ServerSettings) -> None:
-        self._releases, self._sessions, self._settings = releases, sessions, settings
+    def __init__(
+        self,
+        releases: Releases,
+        sessions: Sessions,
+        settings: ServerSettings,
+        effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
+    ) -> None:
+        self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
         """Return the nearest items of one query."""
@@ -48,8 +56,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _IN_QUERY:
-            diversity = _diversity(request)
-            (answer,) = answers = retriever.nearest([query], request.k, diversity)
+            diversity, effort = _diversity(request), self._effort(context)
+            (answer,) = answers = retriever.nearest([query], request.k, diversity, effort=effort)
         _tell(Searched(retriever, [query], request.k, answers), diversity)
         shown = _shown(retriever, answer) if request.include_metadata else ()
         return pb.NearestItemsResponse(
@@ -69,8 +77,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
         with _IN_QUERIES:
-            diversity = _diversity(request)
-            answers = retriever.nearest(queries, request.k, diversity)
+            diversity, effort = _diversity(request), self._effort(context)
+            answers = retriever.nearest(queries, request.k, diversity, effort=effort)
         _tell(Searched(retriever, queries, request.k, answers), diversity)
         calls.current().query_count = len(queries)
         return pb.BatchNearestItemsResponse(
@@ -101,7 +109,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return the nearest items of one query after feedback has moved it."""
         conversation = Conversation(request, self._retriever(request), self._settings)
         conversation.hear(request.feedback)
-        return conversation.answer()
+        return conversation.answer(self._effort(context))
 
     def Session(
         self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext
@@ -182,8 +190,11 @@ class Conversation:
         if feedback.pseudo:
             self._pseudo_k = self._depth
 
-    def answer(self) -> pb.ReformulateResponse:
+    def answer(self, effort: float = 1.0) -> pb.ReformulateResponse:
         """Return the answer after all feedback so far.
+
+        Args:
+            effort: share (0..1] of the settled effort; with less than all of it feedback moves nothing.
 
         Raises:
             RequestError: the release cannot answer the query, or has no such reformulator.
@@ -194,13 +205,15 @@ class Conversation:
                 self._query,
                 asked.k,
                 mentions=tuple(self._mentions.values()),
-                pseudo_k=self._pseudo_k,
-                depth=self._depth,
+                pseudo_k=self._pseudo_k if effort == 1 else 0,
+                depth=self._depth if effort == 1 else 0,
                 reformulator=asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
                 diversity=_diversity(asked),
             )
+        if effort < 1:
+            answer = replace(answer, answer=replace(answer.answer, degraded=True))
         call = calls.current()
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
@@ -217,7 +230,7 @@ def _diversity(
 def _tell(searched: Searched, diversity: Diversity) -> None:
     """Put into the call's record how it was answered."""
     call = calls.current()
-    if diversity is ALIKE:  # or the best scores are not what was asked for
+    if diversity is ALIKE and not searched.answers[0].degraded:  # or the best scores are not what was asked for
         call.searched = searched
     plans = {answer.plan for answer in searched.answers}
     call.plan = _plan(searched.answers[0]) if len(plans) == 1 else "mixed"

@@ -49,28 +49,28 @@ class Call:
     Attributes:
         method: full name, such as `/serving.v1.RecommendationService/NearestItems`.
         request_id: the caller's, or one made up.
-        caller: who called, by the name that the auth file gives; empty where everybody may.
-        refusal: why the caller was not let in, in more detail than it was told.
         release: that answered.
         plan: how the items were searched; several plans in one call are `mixed`.
         query_count: queries of a call that brings several; 0 for other calls.
         searched: what may be searched again exactly.
         moves: one for each query, or round of a session, that feedback moved.
         trace_id: 32 hex digits where the call is traced.
+        caller: who called, by the name that the auth file gives; empty where everybody may.
+        refusal: why the caller was not let in, in more detail than it was told.
         code: name of its status, once it has ended.
         duration_s: how long it took, once it has ended.
     """
 
     method: str
     request_id: str
-    caller: str = ""
-    refusal: str = ""
     release: Release | None = None
     plan: str = ""
     query_count: int = 0
     searched: Searched | None = None
     moves: list[Move] = field(default_factory=list)
     trace_id: str = ""
+    caller: str = ""
+    refusal: str = ""
     code: str = ""
     duration_s: float = 0.0
 

@@ -42,6 +42,8 @@ class RecommendationServiceStub:
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | calls wait as may    |                                  |                                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
@@ -109,6 +111,8 @@ class RecommendationServiceServicer:
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | calls wait as may    |                                  |                                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
@@ -229,6 +233,8 @@ class RecommendationService:
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
+    |                     | calls wait as may    |                                  |                                   |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 

@@ -68,7 +68,13 @@ class ExactRetriever:
         return Encoding(np.array(vectors, np.float32), origins, missing_ids)
 
     def nearest(
-        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False
+        self,
+        queries: Sequence[Query],
+        k: int,
+        diversity: Diversity = ALIKE,
+        *,
+        effort: float = 1.0,
+        exact: bool = False,
     ) -> list[Answer]:
         encoding = self.encode(queries)
         answers = []
@@ -79,7 +85,8 @@ class ExactRetriever:
             ranked = sorted(scores, key=lambda item_id: -scores[item_id])
             kept = [item_id for item_id in ranked if item_id not in query.excluded_ids][:k]
             values = np.array([scores[item_id] for item_id in kept], np.float32)
-            answers.append(Answer(tuple(kept), values, encoding.origins[place], encoding.missing_ids[place]))
+            origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
+            answers.append(Answer(tuple(kept), values, origin, missing_ids, degraded=effort < 1))
         self.answered += len(answers)
         return answers
 
@@ -115,12 +122,13 @@ class GatedRetriever(ExactRetriever):
 
     def __init__(self) -> None:
         super().__init__()
-        self.entered, self.gate = threading.Event(), threading.Event()
+        self.entered, self.gate, self.calls = threading.Event(), threading.Event(), 0
 
-    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, **how: Any) -> list[Answer]:
+        self.calls += 1
         self.entered.set()
         assert self.gate.wait(30)
-        return super().nearest(queries, k, diversity)
+        return super().nearest(queries, k, diversity, **how)
 
 
 class BrokenRetriever(ExactRetriever):
@@ -130,5 +138,5 @@ class BrokenRetriever(ExactRetriever):
         super().__init__()
         self.error = error
 
-    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE) -> list[Answer]:
+    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, **how: Any) -> list[Answer]:
         raise self.error

@@ -14,6 +14,8 @@ from recsys.errors import MissingError, RecsysError, RequestError
 from serving.errors import (
     DeadlineError,
     ForbiddenError,
+    GoneError,
+    OverloadedError,
     QuotaError,
     ReleasePinError,
     ReleaseRefusedError,
@@ -31,6 +33,8 @@ EXAMPLES = [
     UnauthenticatedError("who is it"),
     ForbiddenError("not you"),
     QuotaError("not now", 1.5),
+    OverloadedError("too many", 0.5),
+    GoneError("nobody there"),
     ServerError("broken"),
     ZeroDivisionError("nobody foresaw this"),
     *(
@@ -82,6 +86,7 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
         UnauthenticatedError("who is it"),
         ForbiddenError("not you"),
         QuotaError("not now", 1.5),
+        OverloadedError("too many", 0.5),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -1,0 +1,86 @@
+"""Calls that do not wait for a thread: health checks, and those that find the queue full and are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import grpc
+
+from serving.runtime.admission import Admission
+from serving.trust.rules import RULES, Role
+
+_CHECKS = frozenset(method for method, rule in RULES.items() if rule.role is Role.NOBODY)
+
+
+class Refusing(grpc.ServerInterceptor):
+    """Give a call that may not wait, or must not, a thread of its own.
+
+    It stands before all others, because only what stands there is asked for every call. Calls that need no role
+    (health checks) are always answered: a server that is busy is not dead.
+
+    Args:
+        admission: knows whether the queue is full.
+        surroundings: the blocks that a refused call still runs in, outermost first: its record and the error mapping.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        surroundings: Sequence[Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]],
+    ) -> None:
+        self._admission, self._surroundings = admission, surroundings
+        self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refuse")
+        self._checking = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._made: dict[str, grpc.RpcMethodHandler] = {}
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Return the method's handler, or one that refuses."""
+        handler, method = continuation(handler_call_details), handler_call_details.method
+        if handler is None:
+            return None
+        if method in _CHECKS:
+            # Health.Watch, which has no thread anyway, stays as it is.
+            return self._once(method, handler, self._check) if handler.unary_unary is not None else handler
+        return self._once(method, handler, self._refusal) if self._admission.is_full else handler
+
+    def _once(
+        self,
+        method: str,
+        handler: grpc.RpcMethodHandler,
+        make: Callable[[str, grpc.RpcMethodHandler], grpc.RpcMethodHandler],
+    ) -> grpc.RpcMethodHandler:
+        if method not in self._made:
+            self._made[method] = make(method, handler)
+        return self._made[method]
+
+    def _check(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        del method
+
+        def check(request: Any, context: grpc.ServicerContext) -> Any:
+            return handler.unary_unary(request, context)
+
+        check.experimental_thread_pool = self._checking  # as gRPC calls it
+        return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
+
+    def _refusal(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        def refuse(request: Any, context: grpc.ServicerContext) -> Any:
+            with ExitStack() as stack:
+                for surrounding in self._surroundings:
+                    stack.enter_context(surrounding(method, context))
+                raise self._admission.refusal()
+
+        def refuse_stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            yield refuse(requests, context)
+
+        # The request is not even decoded.
+        refuse.experimental_thread_pool = refuse_stream.experimental_thread_pool = self._refusing
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(refuse_stream)
+        return grpc.unary_unary_rpc_method_handler(refuse)
