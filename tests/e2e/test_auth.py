@@ -29,9 +29,11 @@ from serving.client import AsyncClient, Client
 from serving.errors import QuotaError, UnauthenticatedError
 from serving.interceptors import interceptors
 from serving.logs import make_logger
+from serving.runtime.admission import Admission
 from serving.runtime.sessions import Sessions
 from serving.server import Server
-from serving.settings import Auth, ServerSettings, Tls
+from serving.settings import Auth, QueueSettings, ServerSettings, TelemetrySettings, Tls
+from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import RULES, Role
@@ -253,7 +255,10 @@ def changing(auth: Auth, log: io.BytesIO) -> Iterator[grpc.Channel]:
     """A channel to a server of the two services that change something, and of one that no rule knows."""
     logger = make_logger(log)
     callers = Reloaded(lambda read: Callers(auth.file, read), "auth", logger)
-    up = grpc.server(ThreadPoolExecutor(2), interceptors=interceptors(logger, Sessions(1, 1.0).threads, callers))
+    observation = Observation(TelemetrySettings(), logger)
+    admission = Admission(QueueSettings(), lambda: 0)
+    around = interceptors(logger, observation, admission, Sessions(1, 1.0).threads, callers)
+    up = grpc.server(ThreadPoolExecutor(2), interceptors=around)
     catalogue_grpc.add_CatalogueServiceServicer_to_server(Catalogue(), up)
     operator_grpc.add_OperatorServiceServicer_to_server(Operator(), up)
     unknown = {"Do": grpc.unary_unary_rpc_method_handler(lambda request, context: b"done")}
