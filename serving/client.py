@@ -626,7 +626,7 @@ def _nearest(
         release_pin=release_pin,
         release_label=release_label,
         include_metadata=include_metadata,
-        diversity=convert.diversity_message(diversity),
+        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
     )
 
 
@@ -649,7 +649,7 @@ def _batch(
         release_pin=release_pin,
         release_label=release_label,
         include_metadata=include_metadata,
-        diversity=convert.diversity_message(diversity),
+        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
     )
 
 
@@ -691,7 +691,7 @@ def _asked(
         include_metadata=include_metadata,
         include_explanation=include_explanation,
         ignore_guard=not guarded,
-        diversity=convert.diversity_message(diversity),
+        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
     )
 
 

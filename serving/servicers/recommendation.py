@@ -230,7 +230,7 @@ def _diversity(
 def _tell(searched: Searched, diversity: Diversity) -> None:
     """Put into the call's record how it was answered."""
     call = calls.current()
-    if diversity is ALIKE and not searched.answers[0].degraded:  # or the best scores are not what was asked for
+    if diversity.changes_nothing and not searched.answers[0].degraded:  # or the best scores are not what was asked for
         call.searched = searched
     plans = {answer.plan for answer in searched.answers}
     call.plan = _plan(searched.answers[0]) if len(plans) == 1 else "mixed"

@@ -12,7 +12,7 @@ import numpy as np
 from recsys.errors import RequestError
 from recsys.export.release import Facts, Manifest, Release
 from recsys.retrieval import Answer, Encoding
-from recsys.types import ALIKE, Diversity, FilterType, Origin, Query
+from recsys.types import ALIKE, Diversity, FilterType, Origin, Plan, Query
 
 FINGERPRINT = "0123456789abcdef" * 4
 VECTORS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8), "ü": (-1.0, 0.0)}
@@ -86,7 +86,8 @@ class ExactRetriever:
             kept = [item_id for item_id in ranked if item_id not in query.excluded_ids][:k]
             values = np.array([scores[item_id] for item_id in kept], np.float32)
             origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
-            answers.append(Answer(tuple(kept), values, origin, missing_ids, degraded=effort < 1))
+            plan = None if origin is Origin.POPULARITY else Plan.INDEX
+            answers.append(Answer(tuple(kept), values, origin, missing_ids, plan, degraded=effort < 1))
         self.answered += len(answers)
         return answers
 

@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from recsys.errors import RequestError, SettingError
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Retriever
-from recsys.types import FeedbackKind, Mention, Query
+from recsys.types import ALIKE, Diversity, FeedbackKind, Mention, Query
 from serving.client import Client
 from serving.logs import make_logger
 from serving.server import Server
@@ -151,11 +152,13 @@ def test_feedback_and_the_guard_are_counted(block_release):
 class Forgetful(ExactRetriever):
     """Never finds the best item, unless it is to search exactly."""
 
-    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False, **how: Any
+    ) -> list[Answer]:
         found = super().nearest(queries, k if exact else k + 1)
         if exact:
             return found
-        return [Answer(each.item_ids[1:], each.scores[1:], each.origin, each.missing_ids) for each in found]
+        return [replace(each, item_ids=each.item_ids[1:], scores=each.scores[1:]) for each in found]
 
 
 def test_the_recall_of_live_answers_is_measured_beside_the_calls():
@@ -181,7 +184,9 @@ def test_the_recall_of_exact_answers_of_a_real_release_is_one(block_release):
 class Unmeasurable(ExactRetriever):
     """Cannot be searched exactly."""
 
-    def nearest(self, queries: Sequence[Query], k: int, *, exact: bool = False) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False, **how: Any
+    ) -> list[Answer]:
         if exact:
             raise RuntimeError("no")
         return super().nearest(queries, k)

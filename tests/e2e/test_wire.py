@@ -464,6 +464,7 @@ def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
     with running(retriever, log=log) as server, Client(server.address, timeout_s=0.3) as hasty:
         with pytest.raises(DeadlineError):
             hasty.nearest_items(Query(vector=EAST), k=1)
+        time.sleep(0.2)  # the server hears of it a moment later
         retriever.gate.set()
         (line,) = log_lines(log, 1)
     assert (line["code"], line["level"]) == ("CANCELLED", "info")
