@@ -12,6 +12,8 @@ import grpc
 from serving.runtime.admission import Admission
 from serving.trust.rules import RULES, Role
 
+CHECKS_AT_ONCE = 4
+"""A thread waits for its caller's message, so that one alone would answer half as many."""
 _CHECKS = frozenset(method for method, rule in RULES.items() if rule.role is Role.NOBODY)
 
 
@@ -33,7 +35,7 @@ class Refusing(grpc.ServerInterceptor):
     ) -> None:
         self._admission, self._surroundings = admission, surroundings
         self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refuse")
-        self._checking = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._checking = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check")
         self._made: dict[str, grpc.RpcMethodHandler] = {}
 
     def intercept_service(
