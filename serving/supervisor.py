@@ -18,11 +18,11 @@ import tomli_w
 from prometheus_client import multiprocess
 
 from recsys.errors import RecsysError
-from recsys.export.release import find
 from recsys.files import write_atomically
 from recsys.registry import plain
 from serving.endings import check_port_file, stop_on_signals
 from serving.logs import make_logger
+from serving.runtime.release_folder import labelled
 from serving.settings import ServerSettings, address, address_taken
 
 POLL_S = 0.1
@@ -69,7 +69,7 @@ def supervise(folder: Path, settings: ServerSettings, *, name: str = "", port_fi
         RecsysError: a process could not start.
     """
     stopping = stop_on_signals()
-    find(folder, name)
+    labelled(folder, settings.releases.labels, name)
     check_port_file(port_file)
     group = Supervisor(folder, settings, name, make_logger(sys.stderr.buffer))
     try:

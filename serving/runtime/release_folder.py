@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,8 @@ class ReleaseFolder:
         self._watcher = threading.Thread(target=self._watch, name="watch-releases", daemon=True)
 
     def said(self) -> Mapping[str, Path]:
-        """Return the release's folder that the folder has under each label that is served.
-
-        Raises:
-            MissingError: there is no release for `stable`.
-            ReleaseError: the file of labels is broken.
-        """
-        if (self._root / MANIFEST).is_file():
-            return {STABLE: find(self._root, self._name)}
-        labels = read_labels(self._root)
-        said = {label: self._root / labels[label] for label in self._settings.labels if label in labels}
-        if self._name or STABLE not in said:
-            said[STABLE] = find(self._root, self._name) if self._name else newest(self._root)
-        return said
+        """Return what `labelled` does of this folder."""
+        return labelled(self._root, self._settings.labels, self._name)
 
     def load(self) -> None:
         """Load what the folder has under each label, before anything answers.
@@ -211,3 +200,24 @@ class ReleaseFolder:
         if label not in known:
             raise RequestError("label", unknown("label that this server serves", label, known))
         return label
+
+
+def labelled(root: Path, labels: Sequence[str], name: str = "") -> Mapping[str, Path]:
+    """Return the release's folder that a folder has under each label that is served.
+
+    Args:
+        root: a release, or a folder of releases.
+        labels: that are served, besides `stable`.
+        name: a label, release name or fingerprint that is served as `stable` instead.
+
+    Raises:
+        MissingError: there is no release for `stable`.
+        ReleaseError: the file of labels is broken.
+    """
+    if (root / MANIFEST).is_file():
+        return {STABLE: find(root, name)}
+    known = read_labels(root)
+    said = {label: root / known[label] for label in labels if label in known}
+    if name or STABLE not in said:
+        said[STABLE] = find(root, name) if name else newest(root)
+    return said

@@ -76,8 +76,8 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
         group.wait()
 
 
-def test_sigterm_ends_all_workers_well(block_release, tmp_path):
-    command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
+def test_sigterm_ends_all_workers_of_a_folder_of_releases_well(block_release, tmp_path):
+    command = [sys.executable, "-m", "serving", str(block_release.folder.parent), "--port", "0", "--set", "processes=2"]
     with (tmp_path / "log").open("wb") as log:
         group = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stdout=log, stderr=log)
     try:
