@@ -312,8 +312,25 @@ class Retriever:
             deepest = k + max(len(banned[place]) for place in searched)
             vectors = encoding.vectors if len(searched) == len(queries) else encoding.vectors[searched]
             found = self._searcher.search(vectors, min(deepest, len(self._item_ids)), effort=effort)
-            for place, rows, scores in zip(searched, found.item_rows, found.scores, strict=True):
-                answers[place] = self._answer(rows, scores, k, banned[place], encoding, place, effort < 1)
+            # Ids of all answers at once; one that leaves something out, or has too few items, is gone through alone.
+            ids, whole = self._item_ids[found.item_rows[:, :k]].tolist(), found.item_rows[:, -1] != NO_ROW
+            exhausted, degraded = self._shown_count <= k, effort < 1
+            for row, place in enumerate(searched):
+                if whole[row] and not banned[place]:
+                    origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
+                    answers[place] = Answer(
+                        tuple(ids[row]),
+                        found.scores[row, :k],
+                        origin,
+                        missing_ids,
+                        Plan.INDEX,
+                        found.item_rows.shape[1],
+                        exhausted,
+                        degraded,
+                    )
+                else:
+                    rows, scores = found.item_rows[row], found.scores[row]
+                    answers[place] = self._answer(rows, scores, k, banned[place], encoding, place, degraded)
         for place in open_:
             if encoding.origins[place] is Origin.POPULARITY:
                 answers[place] = self._most_popular(k, banned[place], encoding, place)

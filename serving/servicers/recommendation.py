@@ -79,8 +79,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         with _IN_QUERIES:
             diversity, effort = _diversity(request), self._effort(context)
             answers = retriever.nearest(queries, request.k, diversity, effort=effort)
-        _tell(Searched(retriever, queries, request.k, answers), diversity)
-        calls.current().query_count = len(queries)
+        _tell(Searched(retriever, queries, request.k, answers), diversity, len(queries))
         return pb.BatchNearestItemsResponse(
             results=[
                 convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
@@ -227,13 +226,15 @@ def _diversity(
     return convert.diversity(request.diversity) if request.HasField("diversity") else ALIKE
 
 
-def _tell(searched: Searched, diversity: Diversity) -> None:
-    """Put into the call's record how it was answered."""
+def _tell(searched: Searched, diversity: Diversity, query_count: int = 0) -> None:
+    """Put into the call's record how it was answered; a batch also says how many queries it has."""
     call = calls.current()
+    call.query_count = query_count
     if diversity.changes_nothing and not searched.answers[0].degraded:  # or the best scores are not what was asked for
         call.searched = searched
-    plans = {answer.plan for answer in searched.answers}
-    call.plan = _plan(searched.answers[0]) if len(plans) == 1 else "mixed"
+    first = searched.answers[0].plan
+    same = all(answer.plan is first for answer in searched.answers)
+    call.plan = _plan(searched.answers[0]) if same else "mixed"
 
 
 def _plan(answer: Answer) -> str:
