@@ -107,7 +107,7 @@ WRONG = {
     "no end": {"exp": None},
     "no subject": {"sub": None},
     "no audience": {"aud": None},
-    "not yet": {"nbf": time.time() + 600},
+    "not yet": {"nbf": time.time() + 86_400},
     "another key": {"key": ec.generate_private_key(ec.SECP256R1())},
     "no signature": {"key": None, "algorithm": "none"},
     "a shared secret": {"key": "s" * 64, "algorithm": "HS256"},
