@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def stop_with_parent(stopping: threading.Event) -> None:
         stopping.set()
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def ended(process: subprocess.Popen[bytes], wait_s: float) -> bool:
+    """Wait for a process that was told to end; kill one that has not ended after so many seconds, and return False."""
+    try:
+        process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return False
+    return True
 
 
 def check_port_file(port_file: Path | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recsys.errors import RecsysError
 from serving.client import Client
+from serving.endings import ended
 
 STOP_S = 60.0
 """What a server gets to end its calls before it is killed."""
@@ -67,11 +68,7 @@ def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[
         yield Running(address, server.pid, log, time.monotonic() - started)
     finally:
         server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(timeout=STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        ended(server, STOP_S)
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from prometheus_client import multiprocess
 
 from recsys.errors import RecsysError
 from recsys.files import write_atomically
 from recsys.registry import plain
-from serving.endings import check_port_file, stop_on_signals
+from serving.endings import check_port_file, ended, stop_on_signals
 from serving.logs import make_logger
 from serving.runtime.release_folder import labelled
 from serving.settings import ServerSettings, address, address_taken
@@ -160,11 +159,10 @@ class Supervisor:
         if self._metrics_folder is None:
             return {}
         from serving.telemetry.exposition import expose
-        from serving.telemetry.metrics import Metrics
+        from serving.telemetry.workers import registry_of
 
-        metrics = Metrics(self._metrics_folder)
-        opened.callback(metrics.close)
-        exposition = expose(metrics, self._settings.telemetry)
+        self._metrics_folder.mkdir(parents=True, exist_ok=True)
+        exposition = expose(registry_of(self._metrics_folder), self._settings.telemetry)
         opened.callback(exposition.close)
         return {"metrics": exposition.address}
 
@@ -176,12 +174,8 @@ class Supervisor:
                 process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + self._settings.drain_s + KILL_AFTER_S
         for process in running:
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if not ended(process, max(0.0, deadline - time.monotonic())):
                 self._logger.error("worker killed", pid=process.pid)
-                process.kill()
-                process.wait()
         self._socket.close()
         self._scratch.cleanup()
 
@@ -193,6 +187,8 @@ class Supervisor:
             if not was_ready:
                 raise RecsysError(f"worker {worker.number} ended with exit code {code} before it served; see its log.")
             if self._metrics_folder is not None:
+                from prometheus_client import multiprocess
+
                 multiprocess.mark_process_dead(worker.process.pid, self._metrics_folder)
             worker.process = None
             worker.port_file.unlink(missing_ok=True)

@@ -677,9 +677,10 @@ def _check_form(query: Query, place: int) -> None:
 
 
 def _checked_vector(vector: Float32, dim: int, place: int) -> Float32:
-    vector, where = np.asarray(vector, np.float32), "queries[{}].vector"
+    vector = np.asarray(vector, np.float32)
     if vector.shape != (dim,):
-        raise RequestError(where.format(place), f"got shape {vector.shape}, expected ({dim},)")
+        raise RequestError(f"queries[{place}].vector", f"got shape {vector.shape}, expected ({dim},)")
     if not math.isfinite(np.einsum("i,i", vector, vector)):
-        raise RequestError(where.format(place), "got NaN, infinity or a length beyond float32, expected finite numbers")
+        reason = "got NaN, infinity or a length beyond float32, expected finite numbers"
+        raise RequestError(f"queries[{place}].vector", reason)
     return vector

@@ -9,15 +9,15 @@ request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
 
 from serving.interceptors.audit import Audit
 from serving.interceptors.auth import Auth
+from serving.interceptors.behaviour import Behaviour, Intercept, Surrounding, on_threads, replaced
 from serving.interceptors.call_record import call_record
 from serving.interceptors.deadline import deadline
 from serving.interceptors.decoding import Decoding
@@ -27,8 +27,6 @@ from serving.runtime.admission import Admission
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
-
-Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
 
 
 def interceptors(
@@ -60,45 +58,33 @@ def interceptors(
     ]
 
 
-class Around(grpc.ServerInterceptor):
+class Around(Intercept):
     """Put a block around every call that answers one request with one response, or a stream with a stream.
 
     Args:
-        surrounding: takes the method's full name and the call's context, returns the block that the call runs in.
+        surrounding: gives the block.
         streams: the threads of calls whose requests are a stream. Such a call keeps its thread while it waits for its
             caller; threads of its own keep that from holding up all others.
     """
 
     def __init__(self, surrounding: Surrounding, streams: ThreadPoolExecutor) -> None:
+        super().__init__()
         self._surrounding, self._streams = surrounding, streams
-        self._wrapped: dict[str, grpc.RpcMethodHandler] = {}
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        """Return the method's handler within the block; each method is wrapped once."""
-        method = handler_call_details.method
-        if method not in self._wrapped:
-            handler = continuation(handler_call_details)
-            if handler is None or (handler.unary_unary is None and handler.stream_stream is None):
-                return handler
-            self._wrapped[method] = self._around(method, handler)
-        return self._wrapped[method]
+    def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """Return the method's handler within the block; one that streams one way only is left as it is."""
+        if handler.unary_unary is None and handler.stream_stream is None:
+            return handler
 
-    def _around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._surrounding(method, context):
-                return handler.unary_unary(request, context)
+        def change(inner: Behaviour) -> Behaviour:
+            def answer(request: Any, context: grpc.ServicerContext) -> Any:
+                with self._surrounding(method, context):
+                    return inner(request, context)
 
-        def converse(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._surrounding(method, context):
-                yield from handler.stream_stream(requests, context)
+            def converse(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+                with self._surrounding(method, context):
+                    yield from inner(requests, context)
 
-        converse.experimental_thread_pool = self._streams  # as gRPC calls it
-        if handler.unary_unary is not None:
-            make, behaviour = grpc.unary_unary_rpc_method_handler, answer
-        else:
-            make, behaviour = grpc.stream_stream_rpc_method_handler, converse
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+            return on_threads(converse, self._streams) if handler.request_streaming else answer
+
+        return replaced(handler, change)

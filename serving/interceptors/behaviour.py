@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
 
 Behaviour = Callable[[Any, grpc.ServicerContext], Any]
+Surrounding = Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]
+"""Takes the method's full name and the call's context, returns the block that the call runs in."""
 MAKE = {
     (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
     (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
@@ -57,3 +61,9 @@ def replaced(
     make, kind = MAKE[handler.request_streaming, handler.response_streaming]
     behaviour = change(getattr(handler, kind))
     return make(behaviour, request_deserializer or handler.request_deserializer, handler.response_serializer)
+
+
+def on_threads(behaviour: Behaviour, threads: ThreadPoolExecutor) -> Behaviour:
+    """Return a behaviour that is worked on by threads of its own; it counts where it stands outermost."""
+    behaviour.experimental_thread_pool = threads  # type: ignore[attr-defined] # as gRPC calls it
+    return behaviour

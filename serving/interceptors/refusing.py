@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
 
+from serving.interceptors.behaviour import Behaviour, Surrounding, on_threads, replaced
 from serving.runtime.admission import Admission
 from serving.trust.rules import RULES, Role
 
@@ -31,7 +32,7 @@ class Refusing(grpc.ServerInterceptor):
     def __init__(
         self,
         admission: Admission,
-        surroundings: Sequence[Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]],
+        surroundings: Sequence[Surrounding],
     ) -> None:
         self._admission, self._surroundings = admission, surroundings
         self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refuse")
@@ -65,11 +66,11 @@ class Refusing(grpc.ServerInterceptor):
     def _check(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         del method
 
-        def check(request: Any, context: grpc.ServicerContext) -> Any:
-            return handler.unary_unary(request, context)
+        def change(inner: Behaviour) -> Behaviour:
+            # Another function, because the attribute of threads may not be set on a method's own.
+            return on_threads(lambda request, context: inner(request, context), self._checking)
 
-        check.experimental_thread_pool = self._checking  # as gRPC calls it
-        return grpc.unary_unary_rpc_method_handler(check, handler.request_deserializer, handler.response_serializer)
+        return replaced(handler, change)
 
     def _refusal(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         def refuse(request: Any, context: grpc.ServicerContext) -> Any:
@@ -82,7 +83,6 @@ class Refusing(grpc.ServerInterceptor):
             yield refuse(requests, context)
 
         # The request is not even decoded.
-        refuse.experimental_thread_pool = refuse_stream.experimental_thread_pool = self._refusing
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(refuse_stream)
-        return grpc.unary_unary_rpc_method_handler(refuse)
+            return grpc.stream_stream_rpc_method_handler(on_threads(refuse_stream, self._refusing))
+        return grpc.unary_unary_rpc_method_handler(on_threads(refuse, self._refusing))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from recsys.errors import SettingError, describe
 from serving.settings import TelemetrySettings, address
-from serving.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 
 class Exposition(NamedTuple):
@@ -22,8 +24,8 @@ class Exposition(NamedTuple):
     close: Callable[[], None]
 
 
-def expose(metrics: Metrics, settings: TelemetrySettings) -> Exposition:
-    """Listen at `metrics_host` and `metrics_port`.
+def expose(registry: CollectorRegistry, settings: TelemetrySettings) -> Exposition:
+    """Show a registry at `metrics_host` and `metrics_port`.
 
     Raises:
         SettingError: the address is taken, or not one of this machine.
@@ -32,7 +34,7 @@ def expose(metrics: Metrics, settings: TelemetrySettings) -> Exposition:
 
     wanted = address(settings.metrics_host, settings.metrics_port)
     try:
-        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, metrics.registry)
+        server, thread = start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except OSError as error:
         advice = f"The system says: {error.strerror}. Take another port (0 for a free one)."
         raise SettingError(

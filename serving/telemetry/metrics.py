@@ -52,13 +52,9 @@ class Metrics:
         if folder is None:
             ProcessCollector(registry=own)
         else:
-            from prometheus_client.multiprocess import MultiProcessCollector
+            from serving.telemetry.workers import registry_of
 
-            from serving.telemetry.workers import WorkersCollector
-
-            self.registry = CollectorRegistry()
-            MultiProcessCollector(self.registry, str(folder))
-            self.registry.register(WorkersCollector(folder))
+            self.registry = registry_of(folder)
         self._shared = folder is not None
         self._durations_s = Histogram(
             "recsys_rpc_duration_seconds",

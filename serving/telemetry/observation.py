@@ -59,7 +59,7 @@ class Observation:
         if settings.metrics_port is not None:
             from serving.telemetry.exposition import expose
 
-            exposition = expose(metrics, settings)
+            exposition = expose(metrics.registry, settings)
             opened.callback(exposition.close)
             self.metrics_address = exposition.address
         if settings.recall_rate:

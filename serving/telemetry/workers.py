@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import Metric, ProcessCollector
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+
+def registry_of(folder: Path) -> CollectorRegistry:
+    """Return what the worker processes that share a folder have put together there.
+
+    Args:
+        folder: of prometheus_client's multiprocess mode, existing.
+    """
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    registry.register(WorkersCollector(folder))
+    return registry
 
 
 class WorkersCollector(Collector):

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.types import Query
@@ -26,6 +27,20 @@ def wait_until(reached: Callable[[], bool], group: subprocess.Popen[bytes], fold
         time.sleep(0.05)
 
 
+@contextmanager
+def serving(releases: Path, folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Two workers on one port that are ready; `folder` gets `port` and `log`."""
+    command = [sys.executable, "-m", "serving", str(releases), "--port", "0", "--set", "processes=2", *options]
+    with (folder / "log").open("wb") as log:
+        group = subprocess.Popen([*command, "--port-file", str(folder / "port")], stdout=log, stderr=log)
+    try:
+        wait_until((folder / "port").exists, group, folder)
+        yield group
+    finally:
+        group.kill()
+        group.wait()
+
+
 def workers_of(group: subprocess.Popen[bytes]) -> list[int]:
     children = Path(f"/proc/{group.pid}/task/{group.pid}/children").read_text()
     return [int(pid) for pid in children.split()]
@@ -41,12 +56,7 @@ def is_gone(pid: int) -> bool:
 
 def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_them(block_release, tmp_path):
     # given: two workers on one port
-    command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
-    command += ["--set", "telemetry.metrics_port=0", "--port-file", str(tmp_path / "port")]
-    with (tmp_path / "log").open("wb") as log:
-        group = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait_until((tmp_path / "port").exists, group, tmp_path)
+    with serving(block_release.folder, tmp_path, "--set", "telemetry.metrics_port=0") as group:
         port = int((tmp_path / "port").read_text())
         first, second = workers_of(group)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
@@ -71,26 +81,16 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
         while not all(is_gone(pid) for pid in left):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    finally:
-        group.kill()
-        group.wait()
 
 
 def test_sigterm_ends_all_workers_of_a_folder_of_releases_well(block_release, tmp_path):
-    command = [sys.executable, "-m", "serving", str(block_release.folder.parent), "--port", "0", "--set", "processes=2"]
-    with (tmp_path / "log").open("wb") as log:
-        group = subprocess.Popen([*command, "--port-file", str(tmp_path / "port")], stdout=log, stderr=log)
-    try:
-        wait_until((tmp_path / "port").exists, group, tmp_path)
+    with serving(block_release.folder.parent, tmp_path) as group:
         group.send_signal(signal.SIGTERM)
         assert group.wait(AT_MOST_S) == 0
-        events = [line["event"] for line in lines_of(tmp_path)]
-        assert events.count("stopped") == 2
-        assert "worker killed" not in events
-        assert not (tmp_path / "port").exists()
-    finally:
-        group.kill()
-        group.wait()
+    events = [line["event"] for line in lines_of(tmp_path)]
+    assert events.count("stopped") == 2
+    assert "worker killed" not in events
+    assert not (tmp_path / "port").exists()
 
 
 def test_a_release_that_no_worker_can_serve_is_told_once(tmp_path):

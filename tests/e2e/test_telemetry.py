@@ -236,7 +236,7 @@ from serving.telemetry.metrics import Metrics
 metrics = Metrics(Path(sys.argv[1]))
 metrics.observe(Call("/s/NearestItems", "", plan="index", code="OK", duration_s=0.002))
 if sys.argv[2] == "shows":
-    print(expose(metrics, TelemetrySettings(metrics_port=0)).address, flush=True)
+    print(expose(metrics.registry, TelemetrySettings(metrics_port=0)).address, flush=True)
 else:
     print("ready", flush=True)
 sys.stdin.read()
