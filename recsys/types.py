@@ -292,6 +292,22 @@ class Query:
     exclude_seen: bool = False
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Who is asking: what experiments assign to an arm, and what the exposure log names.
+
+    Attributes:
+        user_id: empty where nobody is known; then no experiment on users takes the request.
+        session_id: empty where there is none; then no experiment on sessions takes the request.
+    """
+
+    user_id: str = ""
+    session_id: str = ""
+
+
+NOBODY = Unit()
+
+
 class FeedbackKind(enum.IntEnum):
     """How an item came to be feedback."""
 

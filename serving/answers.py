@@ -42,6 +42,8 @@ class Ranking:
         candidate_count: items that were looked at to fill the answer.
         exhausted: no further item of the catalogue may be shown, so that fewer than k need not mean a miss.
         degraded: the search was cut short: recall is lower than promised.
+        attribution_token: names this list in `Event`; empty where the server keeps no log, and in a batch.
+        arms: the arm that answered, by experiment that the request was in.
     """
 
     item_ids: tuple[str, ...]
@@ -54,6 +56,8 @@ class Ranking:
     candidate_count: int
     exhausted: bool
     degraded: bool
+    attribution_token: str = ""
+    arms: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -264,3 +268,55 @@ class ChangedCatalogue:
     deleted_count: int
     refused_ids: tuple[str, ...]
     release: ReleaseName
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a list that was shown, or to one of its items.
+
+    Attributes:
+        event_id: chosen by the caller, such as a UUID; the same id again is the same event again.
+        attribution_token: of the answer that it is about.
+        kind: such as `click`, as the experiment file's metrics name it.
+        item_id: which item of the list; empty where it is about all of it.
+        value: such as money or seconds; None where there is nothing to measure.
+        time: when it happened, with time zone; None means now, by the server's clock.
+    """
+
+    event_id: str
+    attribution_token: str
+    kind: str
+    item_id: str = ""
+    value: float | None = None
+    time: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
+class RejectedEvent:
+    """An event that was not recorded.
+
+    Attributes:
+        place: in what was sent, from 0.
+        reason: `INVALID`, `UNKNOWN_TOKEN`, `BEFORE_EXPOSURE`, `TOO_LATE`, `IN_FUTURE`, `NOT_WRITTEN` (send this one
+            again), or a number where the server is newer than this client.
+        message: the same in words.
+    """
+
+    place: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RecordedEvents:
+    """What became of events.
+
+    Attributes:
+        recorded_count: how many were new.
+        duplicate_count: how many the server knew already.
+        rejected: those that were not recorded, in the order in which they were sent.
+    """
+
+    recorded_count: int
+    duplicate_count: int
+    rejected: tuple[RejectedEvent, ...]

@@ -22,17 +22,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from recsys import retrieval
 from recsys.errors import RequestError, SettingError
 from recsys.retrieval import Explanation
-from recsys.types import ALIKE, EVERY_ITEM, Diversity, Filter, Mention, Origin, Query
+from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Filter, Mention, Origin, Query, Unit
 from serving import convert
 from serving.answers import (
     ChangedCatalogue,
     Deleted,
     EncodedQuery,
+    Event,
     HeldRelease,
     HeldReleases,
     Ranking,
+    RecordedEvents,
     Reformulation,
     RefusedRelease,
+    RejectedEvent,
     ReleaseName,
     ServedRelease,
     Upsert,
@@ -43,16 +46,20 @@ from serving.status import error_of
 from serving.trust.tls import ClientTls
 from serving.v1 import catalogue_service_pb2 as catalogue_pb
 from serving.v1 import catalogue_service_pb2_grpc as catalogue_pb_grpc
+from serving.v1 import event_service_pb2 as event_pb
+from serving.v1 import event_service_pb2_grpc as event_pb_grpc
 from serving.v1 import operator_service_pb2 as operator_pb
 from serving.v1 import operator_service_pb2_grpc as operator_pb_grpc
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 CATALOGUE = catalogue_pb.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+EVENTS = event_pb.DESCRIPTOR.services_by_name["EventService"].full_name
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
 PLANS = {number: plan for plan, number in convert.PLANS.items()}
 FILTER_TYPES = {number: kind for kind, number in convert.FILTER_TYPES.items()}
+REJECTIONS = {number: name.removeprefix("EVENT_REJECTION_") for name, number in event_pb.EventRejection.items()}
 ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
 Metadata = tuple[tuple[str, str], ...]
 Token = str | Callable[[], str]
@@ -65,7 +72,7 @@ RELOAD_S = 600.0
 RETRY_POLICY = {
     "methodConfig": [
         {
-            "name": [{"service": SERVICE}, {"service": CATALOGUE}],
+            "name": [{"service": SERVICE}, {"service": CATALOGUE}, {"service": EVENTS}],
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.05s",
@@ -116,6 +123,7 @@ class How(Narrowing, total=False):
         release_label: which of several served releases answers; empty means `stable`.
         include_metadata: also return the items' display columns.
         include_explanation: also say what the feedback did.
+        unit: who is asking, for experiments and the exposure log; a request that names its release is in no experiment.
     """
 
     depth: int | None
@@ -125,6 +133,7 @@ class How(Narrowing, total=False):
     release_label: str
     include_metadata: bool
     include_explanation: bool
+    unit: Unit
 
 
 class Client:
@@ -158,6 +167,7 @@ class Client:
             self._channel = grpc.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
         self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -169,6 +179,7 @@ class Client:
         release_pin: str = "",
         release_label: str = "",
         include_metadata: bool = False,
+        unit: Unit = NOBODY,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query.
@@ -179,10 +190,12 @@ class Client:
             release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
             release_label: which of several served releases answers; empty means `stable`.
             include_metadata: also return the items' display columns.
+            unit: who is asking, for experiments and the exposure log; a request that names its release is in no
+                experiment.
             narrowing: see `Narrowing`.
         """
-        request = _nearest(query, k, release_pin, release_label, include_metadata, **narrowing)
-        return _ranking(self._call(self._service.NearestItems, request))
+        request = _nearest(query, k, release_pin, release_label, include_metadata, unit, **narrowing)
+        return _shown(self._call(self._service.NearestItems, request))
 
     def batch_nearest_items(
         self,
@@ -282,6 +295,17 @@ class Client:
         """Return what was changed since the release was written."""
         return _catalogue(self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
 
+    def record_events(self, events: Sequence[Event]) -> RecordedEvents:
+        """Record what came of lists that were shown; repeating it changes nothing more.
+
+        Args:
+            events: each stands for itself: one that breaks a rule comes back, all others are recorded.
+
+        Raises:
+            EventsNotKeptError: the server keeps no log.
+        """
+        return _recorded(self._call(self._events.RecordEvents, _happened(events)))
+
     def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
         return not self._unready()
@@ -345,6 +369,7 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
         self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -356,11 +381,12 @@ class AsyncClient:
         release_pin: str = "",
         release_label: str = "",
         include_metadata: bool = False,
+        unit: Unit = NOBODY,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query, as `Client.nearest_items`."""
-        request = _nearest(query, k, release_pin, release_label, include_metadata, **narrowing)
-        return _ranking(await self._call(self._service.NearestItems, request))
+        request = _nearest(query, k, release_pin, release_label, include_metadata, unit, **narrowing)
+        return _shown(await self._call(self._service.NearestItems, request))
 
     async def batch_nearest_items(
         self,
@@ -427,6 +453,10 @@ class AsyncClient:
     async def catalogue(self) -> ChangedCatalogue:
         """Return what was changed since the release was written."""
         return _catalogue(await self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
+
+    async def record_events(self, events: Sequence[Event]) -> RecordedEvents:
+        """Record what came of lists that were shown, as `Client.record_events`."""
+        return _recorded(await self._call(self._events.RecordEvents, _happened(events)))
 
     async def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
@@ -616,6 +646,7 @@ def _nearest(
     release_pin: str,
     release_label: str,
     include_metadata: bool,
+    unit: Unit,
     *,
     diversity: Diversity = ALIKE,
     **further: Any,
@@ -627,6 +658,7 @@ def _nearest(
         release_label=release_label,
         include_metadata=include_metadata,
         diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
+        unit=convert.unit_message(unit),
     )
 
 
@@ -678,6 +710,7 @@ def _asked(
     include_metadata: bool = False,
     include_explanation: bool = False,
     diversity: Diversity = ALIKE,
+    unit: Unit = NOBODY,
     **further: Any,
 ) -> pb.ReformulateRequest:
     return pb.ReformulateRequest(
@@ -692,6 +725,7 @@ def _asked(
         include_explanation=include_explanation,
         ignore_guard=not guarded,
         diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
+        unit=convert.unit_message(unit),
     )
 
 
@@ -717,7 +751,7 @@ def _late(timeout_s: float) -> DeadlineError:
 def _reformulated(response: pb.ReformulateResponse) -> Reformulation:
     told = response.explanation
     return Reformulation(
-        ranking=_ranked(response.result, _release_name(response.release)),
+        ranking=_shown(response),
         vector=convert.vector(response.vector, "vector") if response.HasField("vector") else None,
         reformulator=response.reformulator,
         drift=response.drift,
@@ -735,8 +769,12 @@ def _reformulated(response: pb.ReformulateResponse) -> Reformulation:
     )
 
 
-def _ranking(response: pb.NearestItemsResponse) -> Ranking:
-    return _ranked(response.result, _release_name(response.release))
+def _shown(response: pb.NearestItemsResponse | pb.ReformulateResponse) -> Ranking:
+    return dataclasses.replace(
+        _ranked(response.result, _release_name(response.release)),
+        attribution_token=response.attribution_token,
+        arms={assigned.experiment: assigned.arm for assigned in response.assignments},
+    )
 
 
 def _rankings(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
@@ -831,6 +869,23 @@ def _upserted(response: catalogue_pb.UpsertItemsResponse) -> Upserted:
 
 def _deleted(response: catalogue_pb.DeleteItemsResponse) -> Deleted:
     return Deleted(response.sequence, tuple(response.missing_ids))
+
+
+def _happened(events: Sequence[Event]) -> event_pb.RecordEventsRequest:
+    return event_pb.RecordEventsRequest(
+        events=[convert.event_message(event, f"events[{place}]") for place, event in enumerate(events)]
+    )
+
+
+def _recorded(response: event_pb.RecordEventsResponse) -> RecordedEvents:
+    return RecordedEvents(
+        recorded_count=response.recorded_count,
+        duplicate_count=response.duplicate_count,
+        rejected=tuple(
+            RejectedEvent(each.place, REJECTIONS.get(each.reason, str(each.reason)), each.message)
+            for each in response.rejected
+        ),
+    )
 
 
 def _catalogue(message: catalogue_pb.Catalogue) -> ChangedCatalogue:

@@ -16,6 +16,7 @@ from recsys.export.release import Release
 from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
 from recsys.types import (
     EVERY_ITEM,
+    NOBODY,
     Condition,
     Diversity,
     FeedbackKind,
@@ -26,10 +27,12 @@ from recsys.types import (
     Origin,
     Plan,
     Query,
+    Unit,
 )
-from serving.answers import Upsert
+from serving.answers import Event, Upsert
 from serving.settings import ServerSettings
 from serving.v1 import catalogue_service_pb2 as catalogue_pb
+from serving.v1 import event_service_pb2 as event_pb
 from serving.v1 import recommendation_service_pb2 as pb
 
 ORIGINS = {
@@ -225,6 +228,43 @@ def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
         for name, value in item.features.items():
             message.features.values[name].CopyFrom(_feature_message(value, f"{where}.features.{name}"))
     message.metadata.CopyFrom(_struct(item.metadata))
+    return message
+
+
+def unit_message(unit: Unit) -> pb.Unit | None:
+    """Return who is asking as a message; None for nobody.
+
+    Raises:
+        RequestError: an id that is no text.
+    """
+    if unit is NOBODY:
+        return None
+    return pb.Unit(
+        user_id=_id_text(unit.user_id, "unit.user_id"), session_id=_id_text(unit.session_id, "unit.session_id")
+    )
+
+
+def event_message(event: Event, where: str) -> event_pb.Event:
+    """Return an event as a message.
+
+    Args:
+        event: what happened.
+        where: its path in the request, for messages.
+
+    Raises:
+        RequestError: an id that is no text, a value that is no number, or a time without time zone.
+    """
+    message = event_pb.Event(
+        event_id=_id_text(event.event_id, f"{where}.event_id"),
+        attribution_token=_id_text(event.attribution_token, f"{where}.attribution_token"),
+        kind=_id_text(event.kind, f"{where}.kind"),
+        item_id=_id_text(event.item_id, f"{where}.item_id"),
+        value=None if event.value is None else _number(event.value, f"{where}.value"),
+    )
+    if event.time is not None:
+        if event.time.tzinfo is None:
+            raise RequestError(f"{where}.time", f"got {event.time.isoformat()}, expected a moment with time zone")
+        message.event_time.FromDatetime(event.time)
     return message
 
 

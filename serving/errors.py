@@ -33,6 +33,10 @@ class CatalogueReadOnlyError(RecsysError):
     """The server takes no changes to its items: ask one that was started with `catalogue.folder`."""
 
 
+class EventsNotKeptError(RecsysError):
+    """The server keeps no log of what it shows and what came of it: ask one that was started with `log.folder`."""
+
+
 class UnavailableError(RecsysError):
     """No server answers, or it is not ready yet: repeat the call a little later.
 

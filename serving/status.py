@@ -15,6 +15,7 @@ from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError
 from serving.errors import (
     CatalogueReadOnlyError,
     DeadlineError,
+    EventsNotKeptError,
     ForbiddenError,
     GoneError,
     OverloadedError,
@@ -49,6 +50,8 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         return _unmet("RELEASE_REFUSED", "RELEASE", error.release, error, request_id)
     if isinstance(error, CatalogueReadOnlyError):
         return _unmet("CATALOGUE_READ_ONLY", "CATALOGUE", "catalogue.folder", error, request_id)
+    if isinstance(error, EventsNotKeptError):
+        return _unmet("EVENTS_NOT_KEPT", "LOG", "log.folder", error, request_id)
     if isinstance(error, OverloadedError):
         retry = _retry(error.retry_after_s)
         return _status(code_pb2.RESOURCE_EXHAUSTED, OVERLOADED, str(error), request_id, retry)
@@ -86,6 +89,8 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         reason, subject = details[error_details_pb2.ErrorInfo].reason, failure.violations[0].subject
         if reason == "CATALOGUE_READ_ONLY":
             return CatalogueReadOnlyError(message)
+        if reason == "EVENTS_NOT_KEPT":
+            return EventsNotKeptError(message)
         return (ReleaseRefusedError if reason == "RELEASE_REFUSED" else ReleasePinError)(message, subject)
     info, retry = details.get(error_details_pb2.ErrorInfo), details.get(error_details_pb2.RetryInfo)
     retry_after_s = retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0

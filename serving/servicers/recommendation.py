@@ -13,6 +13,7 @@ from recsys.errors import RequestError
 from recsys.retrieval import Answer, Retriever
 from recsys.types import ALIKE, Diversity, Mention, Origin
 from serving import convert
+from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
 from serving.runtime.sessions import Sessions
 from serving.settings import ServerSettings
@@ -29,6 +30,8 @@ Asked = (
     | pb.GetReleaseRequest
 )
 """Requests that say which release is to answer."""
+Record = Callable[[Exposure], str]
+"""Takes a list that is shown, returns its attribution token."""
 
 
 class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
@@ -39,6 +42,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         sessions: places for sessions.
         settings: the limits.
         effort: returns what share (0..1] of the settled effort a call may make.
+        record: puts what is shown into the log; None where there is none.
     """
 
     def __init__(
@@ -47,8 +51,10 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         sessions: Sessions,
         settings: ServerSettings,
         effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
+        record: Record | None = None,
     ) -> None:
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
+        self._record = record
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
         """Return the nearest items of one query."""
@@ -60,8 +66,11 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             (answer,) = answers = retriever.nearest([query], request.k, diversity, effort=effort)
         _tell(Searched(retriever, [query], request.k, answers), diversity)
         shown = _shown(retriever, answer) if request.include_metadata else ()
+        token = "" if self._record is None else self._record(_exposure(request.unit, retriever, answer))
         return pb.NearestItemsResponse(
-            result=convert.ranked_items(answer, shown), release=convert.release_id(retriever.release)
+            result=convert.ranked_items(answer, shown),
+            release=convert.release_id(retriever.release),
+            attribution_token=token,
         )
 
     def BatchNearestItems(
@@ -106,7 +115,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> pb.ReformulateResponse:
         """Return the nearest items of one query after feedback has moved it."""
-        conversation = Conversation(request, self._retriever(request), self._settings)
+        conversation = Conversation(request, self._retriever(request), self._settings, self._record)
         conversation.hear(request.feedback)
         return conversation.answer(self._effort(context))
 
@@ -127,7 +136,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 if conversation is None:
                     begin = request.begin
                     with _within("begin"):
-                        conversation = Conversation(begin, self._retriever(begin), self._settings)
+                        conversation = Conversation(begin, self._retriever(begin), self._settings, self._record)
                         conversation.hear(begin.feedback)
                         answer = conversation.answer()
                 else:
@@ -153,14 +162,17 @@ class Conversation:
         asked: the query, and how it is answered.
         retriever: answers.
         settings: the limits.
+        record: puts what is shown into the log; None where there is none.
 
     Raises:
         RequestError: the request is against the limits.
     """
 
-    def __init__(self, asked: pb.ReformulateRequest, retriever: Retriever, settings: ServerSettings) -> None:
+    def __init__(
+        self, asked: pb.ReformulateRequest, retriever: Retriever, settings: ServerSettings, record: Record | None
+    ) -> None:
         _check_k(asked.k, settings)
-        self._asked, self._retriever, self._settings = asked, retriever, settings
+        self._asked, self._retriever, self._settings, self._record = asked, retriever, settings, record
         self._query = convert.query(asked.query, "query", settings)
         self._depth = asked.depth if asked.HasField("depth") else settings.max_depth
         if not 0 <= self._depth <= settings.max_depth:
@@ -217,7 +229,25 @@ class Conversation:
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         shown = _shown(self._retriever, answer.answer) if asked.include_metadata else ()
-        return convert.reformulated(answer, self._retriever, shown)
+        response = convert.reformulated(answer, self._retriever, shown)
+        if self._record is not None:
+            exposure = _exposure(asked.unit, self._retriever, answer.answer, answer.reformulator)
+            response.attribution_token = self._record(exposure)
+        return response
+
+
+def _exposure(unit: pb.Unit, retriever: Retriever, answer: Answer, reformulator: str = "") -> Exposure:
+    return Exposure(
+        request_id=calls.current().request_id,
+        user_id=unit.user_id,
+        session_id=unit.session_id,
+        held_out=False,
+        assignments=(),
+        release=retriever.release.fingerprint,
+        reformulator=reformulator,
+        item_ids=answer.item_ids,
+        scores=answer.scores,
+    )
 
 
 def _diversity(

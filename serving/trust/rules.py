@@ -49,6 +49,7 @@ RULES: Mapping[str, Rule] = {
     "/serving.v1.CatalogueService/UpsertItems": Rule(Role.WRITE, counted="items", audited=True, shown=("release_pin",)),
     "/serving.v1.CatalogueService/DeleteItems": Rule(Role.WRITE, counted="item_ids", audited=True),
     "/serving.v1.CatalogueService/GetCatalogue": Rule(Role.WRITE),
+    "/serving.v1.EventService/RecordEvents": Rule(Role.READ, counted="events"),
     "/serving.v1.OperatorService/ListReleases": Rule(Role.OPERATE),
     "/serving.v1.OperatorService/ReloadRelease": Rule(Role.OPERATE, audited=True, shown=("label", "release")),
     "/serving.v1.OperatorService/RollBackRelease": Rule(Role.OPERATE, audited=True, shown=("label",)),

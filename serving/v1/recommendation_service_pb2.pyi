@@ -219,29 +219,51 @@ class RankedItems(_message.Message):
     degraded: bool
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
+class Unit(_message.Message):
+    __slots__ = ("user_id", "session_id")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    session_id: str
+    def __init__(self, user_id: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("experiment", "arm")
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    arm: str
+    def __init__(self, experiment: _Optional[str] = ..., arm: _Optional[str] = ...) -> None: ...
+
 class NearestItemsRequest(_message.Message):
-    __slots__ = ("query", "k", "release_pin", "include_metadata", "release_label", "diversity")
+    __slots__ = ("query", "k", "release_pin", "include_metadata", "release_label", "diversity", "unit")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_METADATA_FIELD_NUMBER: _ClassVar[int]
     RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     query: Query
     k: int
     release_pin: str
     include_metadata: bool
     release_label: str
     diversity: Diversity
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ...) -> None: ...
+    unit: Unit
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., unit: _Optional[_Union[Unit, _Mapping]] = ...) -> None: ...
 
 class NearestItemsResponse(_message.Message):
-    __slots__ = ("result", "release")
+    __slots__ = ("result", "release", "attribution_token", "assignments")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     result: RankedItems
     release: ReleaseId
-    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
+    attribution_token: str
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ..., attribution_token: _Optional[str] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class BatchNearestItemsRequest(_message.Message):
     __slots__ = ("queries", "k", "release_pin", "include_metadata", "release_label", "diversity")
@@ -308,7 +330,7 @@ class Feedback(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[FeedbackItem, _Mapping]]] = ..., pseudo: _Optional[bool] = ...) -> None: ...
 
 class ReformulateRequest(_message.Message):
-    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard", "release_label", "diversity")
+    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard", "release_label", "diversity", "unit")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
@@ -320,6 +342,7 @@ class ReformulateRequest(_message.Message):
     IGNORE_GUARD_FIELD_NUMBER: _ClassVar[int]
     RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     query: Query
     feedback: Feedback
     depth: int
@@ -331,7 +354,8 @@ class ReformulateRequest(_message.Message):
     ignore_guard: bool
     release_label: str
     diversity: Diversity
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ...) -> None: ...
+    unit: Unit
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., unit: _Optional[_Union[Unit, _Mapping]] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("item_ids", "item_weights", "entered_ids", "left_ids")
@@ -346,7 +370,7 @@ class Explanation(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., item_weights: _Optional[_Iterable[float]] = ..., entered_ids: _Optional[_Iterable[str]] = ..., left_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReformulateResponse(_message.Message):
-    __slots__ = ("result", "vector", "explanation", "drift", "confidence", "fell_back", "missing_ids", "reformulator", "release")
+    __slots__ = ("result", "vector", "explanation", "drift", "confidence", "fell_back", "missing_ids", "reformulator", "release", "attribution_token", "assignments")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +380,8 @@ class ReformulateResponse(_message.Message):
     MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
     REFORMULATOR_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
     result: RankedItems
     vector: Vector
     explanation: Explanation
@@ -365,7 +391,9 @@ class ReformulateResponse(_message.Message):
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     reformulator: str
     release: ReleaseId
-    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., drift: _Optional[float] = ..., confidence: _Optional[float] = ..., fell_back: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., reformulator: _Optional[str] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
+    attribution_token: str
+    assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
+    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., drift: _Optional[float] = ..., confidence: _Optional[float] = ..., fell_back: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., reformulator: _Optional[str] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ..., attribution_token: _Optional[str] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
     __slots__ = ("begin", "feedback")

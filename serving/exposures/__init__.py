@@ -1,0 +1,1 @@
+"""What the server showed to whom, and what came of it."""
