@@ -25,7 +25,7 @@ def checked_vectors(vectors: np.ndarray, where: str = "vectors") -> Float32:
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32 or 0 in vectors.shape:
         shown = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise ShapeError(describe(where, verbatim(shown), "a float32 matrix with rows and columns"))
-    if (row := _first_unusable(vectors)) is not None:
+    if (row := first_unusable(vectors)) is not None:
         rule = "finite numbers, with a squared length within float32"
         raise ShapeError(describe(f"{where}[{row}]", vectors[row], rule))
     return vectors
@@ -48,12 +48,13 @@ def checked_queries(queries: ArrayLike, k: int, dim: int) -> Float32:
     matrix = np.ascontiguousarray(queries, np.float32)
     if matrix.ndim != 2 or matrix.shape[1] != dim:
         raise RequestError("vector", f"got shape {list(matrix.shape)}, expected [batch, {dim}]")
-    if (row := _first_unusable(matrix)) is not None:
+    if (row := first_unusable(matrix)) is not None:
         raise RequestError("vector", f"query {row} holds NaN, infinity or a length beyond float32")
     return matrix
 
 
-def _first_unusable(matrix: Float32) -> int | None:
+def first_unusable(matrix: Float32) -> int | None:
+    """Return the first row that holds NaN or infinity, or has a squared length beyond float32; None for none."""
     # |q . v| <= |q| |v|: where both squared lengths are finite in float32, no score overflows.
     if len(matrix) == 1:  # as a single query comes: a third of the time
         return None if math.isfinite(np.einsum("i,i", matrix[0], matrix[0])) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from recsys.errors import ReleaseError, RequestError, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
-from recsys.indexes import ExactSearcher
+from recsys.indexes import ExactSearcher, first_unusable
 from recsys.retrieval.coding import coded
 from recsys.retrieval.filtering import ItemFilters
 from recsys.retrieval.merging import first_kept
@@ -69,9 +68,9 @@ class Encoding:
     missing_ids: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call gets one
 class Answer:
-    """The neighbours of one query.
+    """The neighbours of one query. Not to be changed.
 
     Attributes:
         item_ids: best first, at most k.
@@ -231,10 +230,14 @@ class Retriever:
         origins = [Origin.POPULARITY] * len(queries)
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
+        given = False
         for place, query in enumerate(queries):
             _check_form(query, place)
             if query.vector is not None:
-                vectors[place], origins[place] = _checked_vector(query.vector, dim, place), Origin.VECTOR
+                if np.shape(query.vector) != (dim,):
+                    shape = np.shape(query.vector)
+                    raise RequestError(f"queries[{place}].vector", f"got shape {shape}, expected ({dim},)")
+                vectors[place], origins[place], given = query.vector, Origin.VECTOR, True
             elif query.item_ids:
                 known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
                 missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
@@ -257,6 +260,9 @@ class Retriever:
                 if self._says_something(query):
                     through_tower.append((place, query))
                     origins[place] = Origin.FEATURES
+        if given and (bad := first_unusable(vectors)) is not None:
+            reason = "got NaN, infinity or a length beyond float32, expected finite numbers"
+            raise RequestError(f"queries[{bad}].vector", reason)
         if through_tower:
             encoded = self._query_tower(self._codes(through_tower))
             places = [place for place, _ in through_tower]
@@ -313,10 +319,10 @@ class Retriever:
             vectors = encoding.vectors if len(searched) == len(queries) else encoding.vectors[searched]
             found = self._searcher.search(vectors, min(deepest, len(self._item_ids)), effort=effort)
             # Ids of all answers at once; one that leaves something out, or has too few items, is gone through alone.
-            ids, whole = self._item_ids[found.item_rows[:, :k]].tolist(), found.item_rows[:, -1] != NO_ROW
+            ids, last = self._item_ids.take(found.item_rows[:, :k]).tolist(), found.item_rows[:, -1].tolist()
             exhausted, degraded = self._shown_count <= k, effort < 1
             for row, place in enumerate(searched):
-                if whole[row] and not banned[place]:
+                if last[row] != NO_ROW and not banned[place]:
                     origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
                     answers[place] = Answer(
                         tuple(ids[row]),
@@ -674,13 +680,3 @@ def _check_form(query: Query, place: int) -> None:
     if forms != 1:
         where = f"queries[{place}]"
         raise RequestError(where, f"got {forms} forms, expected one of: entity or features, item ids, vector")
-
-
-def _checked_vector(vector: Float32, dim: int, place: int) -> Float32:
-    vector = np.asarray(vector, np.float32)
-    if vector.shape != (dim,):
-        raise RequestError(f"queries[{place}].vector", f"got shape {vector.shape}, expected ({dim},)")
-    if not math.isfinite(np.einsum("i,i", vector, vector)):
-        reason = "got NaN, infinity or a length beyond float32, expected finite numbers"
-        raise RequestError(f"queries[{place}].vector", reason)
-    return vector
