@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ from recsys import progress
 from recsys.export.release import open_release
 from recsys.indexes import ExactSearcher
 from recsys.plots import figure
+from recsys.retrieval import Retriever
 from recsys.types import Float32, Query
 from serving import convert, settings
 from serving.client import Client
 from serving.process import Running, running
+from serving.runtime.admission import HURRIED_EFFORT
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 
@@ -170,6 +173,7 @@ def measure(world: World, plan: Plan, overrides: Sequence[str], processes: int, 
         if processes == 1:
             add_latency(report, case, calls[SINGLE["vector"]], peak, plan)
             overrun(report, case, calls[SINGLE["vector"]], callers, plan, server)
+            add_hurried(report, case, world)
         add_memory(report, case, server, "at the end")
         report.add({**case, "part": "memory"}, "start", "ready_s", server.start_s)
 
@@ -222,6 +226,20 @@ def confirm(
         if subject == SINGLE["vector"]:
             peak = told.goodput
     return peak
+
+
+def add_hurried(report: Report, case: Case, world: World) -> None:
+    """Measure what a search with less than its settled effort finds, and the time that it saves, without a server."""
+    retriever, queries = Retriever.load(world.release.folder, verify=False), world.queries["vector"]
+    for effort in (1.0, HURRIED_EFFORT):
+        times = []
+        for _ in range(5):
+            started = time.process_time()
+            answers = [retriever.nearest([query], K, effort=effort)[0] for query in queries]
+            times.append(1e6 * (time.process_time() - started) / len(queries))
+        subject, case = f"a query, effort {effort:g}", {**case, "part": "effort"}
+        report.add(case, subject, "cpu_us", times)
+        report.add(case, subject, "recall", world.recall(world.query_vectors, [each.item_ids for each in answers], K))
 
 
 def add_latency(report: Report, case: Case, call: Call, peak: float, plan: Plan) -> None:
