@@ -65,10 +65,10 @@ class Server:
         if callers is not None and credentials is None and settings.host not in LOOPBACK:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self.releases = Releases() if folder is None else folder.releases
-        self.releases.tell(self._changed)
         services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self.observation = Observation(settings.telemetry, logger)
+        self.releases.tell(self._changed)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
         self.observation.watch(queue=threads.waiting)

@@ -65,6 +65,16 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
         # when one is killed, then another takes its place, and calls are answered meanwhile and afterwards
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(set(workers_of(group)) - {first, second}) == 1, group, tmp_path)
+        found_ready: list[bool] = []
+
+        def replaced() -> bool:
+            # A new connection each time: while the other still loads, it must not get one.
+            with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
+                found_ready.append(client.is_serving())
+            return sum(line["event"] == "serving" and "release" in line for line in lines_of(tmp_path)) == 3
+
+        wait_until(replaced, group, tmp_path)
+        assert all(found_ready)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
             assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
         (served,) = (line for line in lines_of(tmp_path) if "processes" in line)
