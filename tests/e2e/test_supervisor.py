@@ -55,8 +55,13 @@ def is_gone(pid: int) -> bool:
 
 
 def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_them(block_release, tmp_path):
-    # given: two workers on one port
-    with serving(block_release.folder, tmp_path, "--set", "telemetry.metrics_port=0") as group:
+    # given: two workers on one port, and what one of an earlier server left, which was not ready in the end
+    left = tmp_path / "metrics" / f"gauge_livemin_{2**22}.db"
+    left.parent.mkdir()
+    left.write_bytes(b"")
+    options = ("--set", "telemetry.metrics_port=0", "--set", f"telemetry.metrics_folder={left.parent}")
+    with serving(block_release.folder, tmp_path, *options) as group:
+        assert not left.exists()
         port = int((tmp_path / "port").read_text())
         first, second = workers_of(group)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
