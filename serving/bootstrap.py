@@ -24,6 +24,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
 
     The port is bound first, health says NOT_SERVING, the release is checked, loaded and warmed with its golden queries;
     then health says SERVING and the port file appears. From then on the folder is watched (see `ReleaseFolder`).
+    A port that is shared is bound last: the kernel gives each who listens there a part of the calls, ready or not.
 
     Args:
         folder: a release, or a folder of releases.
@@ -45,11 +46,14 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     release_folder = ReleaseFolder(folder, Releases(), settings, logger, name=name)
     release_folder.said()
     check_port_file(port_file)
+    started = time.perf_counter()
+    if settings.port_is_shared:
+        release_folder.load()
     server = Server(settings, logger, release_folder)
     server.observation.watch(log_drops=lambda: log.dropped)
     try:
-        started = time.perf_counter()
-        release_folder.load()
+        if not settings.port_is_shared:
+            release_folder.load()
         server.ready()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")

@@ -83,7 +83,10 @@ class BackgroundFile:
 
     def _write(self, block: bytes) -> None:
         while block:
-            block = block[self._file.write(block) or 0 :]
+            written = self._file.write(block)
+            if written is None:  # it does not block, and is full
+                time.sleep(GATHER_S)
+            block = block[written or 0 :]
 
 
 class Logger(structlog.make_filtering_bound_logger("info")):  # type: ignore[misc]

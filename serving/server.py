@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -13,6 +12,7 @@ from recsys.retrieval import Retriever
 from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
+from serving.runtime.call_threads import CallThreads
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
@@ -65,10 +65,10 @@ class Server:
         if callers is not None and credentials is None and settings.host not in LOOPBACK:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self.releases = Releases() if folder is None else folder.releases
-        self.releases.tell(self._changed)
         services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self.observation = Observation(settings.telemetry, logger)
+        self.releases.tell(self._changed)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
         self.observation.watch(queue=threads.waiting)
@@ -133,14 +133,6 @@ class Server:
             self.observation.loaded(new[fingerprint].retriever.release, new[fingerprint].load_s)
         for fingerprint in old.keys() - new.keys():
             self.observation.retired(old[fingerprint].retriever.release)
-
-
-class CallThreads(ThreadPoolExecutor):
-    """The threads that work on calls."""
-
-    def waiting(self) -> int:
-        """Return how many calls wait for one."""
-        return self._work_queue.qsize()
 
 
 def _callers(file: Path, logger: Logger) -> Reloaded[Callers]:

@@ -162,6 +162,8 @@ class Supervisor:
         from serving.telemetry.workers import registry_of
 
         self._metrics_folder.mkdir(parents=True, exist_ok=True)
+        for left in self._metrics_folder.glob("*.db"):
+            left.unlink()  # by the workers of a server before this one: they would never be ready again
         exposition = expose(registry_of(self._metrics_folder), self._settings.telemetry)
         opened.callback(exposition.close)
         return {"metrics": exposition.address}

@@ -16,6 +16,7 @@ import typer
 from recsys.errors import SettingError, describe
 
 if TYPE_CHECKING:
+    from serving.client import Client
     from serving.trust.tls import ClientTls
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="A run file (TOML), or the name of a shipped one.")]
@@ -52,6 +53,26 @@ def token_of(file: Path | None) -> str:
     if not token:
         raise SettingError(describe("--token-file", str(file), "a file with an API key or a JWT"))
     return token
+
+
+def connected(
+    target: str,
+    timeout_s: float,
+    use_tls: bool,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    token_file: Path | None,
+) -> Client:
+    """Return a client of a server as a command's options describe the connection.
+
+    Raises:
+        SettingError: a file of these is missing or wrong.
+    """
+    from serving.client import Client
+
+    tls = client_tls(use_tls, ca, certificate, key)
+    return Client(target, timeout_s=timeout_s, tls=tls, token=token_of(token_file))
 
 
 def program() -> str:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, client_tls, token_of
+from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, connected
 
 if TYPE_CHECKING:
     from recsys.retrieval import Explanation
@@ -66,7 +66,6 @@ def command(
 
     from recsys.errors import SettingError, describe
     from recsys.types import Diversity, FeedbackKind, Mention, Query
-    from serving.client import Client
 
     try:
         numbers = np.array([float(each) for each in _listed(vector)], np.float32) if vector else None
@@ -91,8 +90,7 @@ def command(
     field, most = _crowding(crowding)
     diversity = Diversity(field, most, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
-    encrypted, token = client_tls(tls, ca, certificate, key), token_of(token_file)
-    with Client(target, timeout_s=10.0, tls=encrypted, token=token) as client:
+    with connected(target, 10.0, tls, ca, certificate, key, token_file) as client:
         client.wait_until_ready(wait_s)
         if where:
             query = replace(query, filter=_filter(where, client.release().filter_fields))

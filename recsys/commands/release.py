@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.commands import ReleaseFolder
+from recsys.commands import Ca, Certificate, Key, ReleaseFolder, TokenFile, UseTls, connected
 
 if TYPE_CHECKING:
     from recsys.export.release import Release
@@ -97,11 +97,16 @@ def promote(
 
 
 @app.command()
-def held(target: Target = "127.0.0.1:50051") -> None:
+def held(
+    target: Target = "127.0.0.1:50051",
+    tls: UseTls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+) -> None:
     """List the releases that a running server holds, and those that it refused."""
-    from serving.client import Client
-
-    with Client(target, timeout_s=ASK_S) as client:
+    with connected(target, ASK_S, tls, ca, certificate, key, token_file) as client:
         _print_held(client.releases())
 
 
@@ -110,20 +115,29 @@ def reload(
     target: Target = "127.0.0.1:50051",
     release: Annotated[str, typer.Option(help="Name or fingerprint; empty: what the server's folder says.")] = "",
     label: Label = "stable",
+    tls: UseTls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Let a running server load a release and answer from it; a damaged one is refused."""
-    from serving.client import Client
-
-    with Client(target, timeout_s=ASK_S) as client:
+    with connected(target, ASK_S, tls, ca, certificate, key, token_file) as client:
         _print_held(client.reload_release(release, label=label))
 
 
 @app.command("roll-back")
-def roll_back(target: Target = "127.0.0.1:50051", label: Label = "stable") -> None:
+def roll_back(
+    target: Target = "127.0.0.1:50051",
+    label: Label = "stable",
+    tls: UseTls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+) -> None:
     """Let a running server answer from the release before, until the next `reload`."""
-    from serving.client import Client
-
-    with Client(target, timeout_s=ASK_S) as client:
+    with connected(target, ASK_S, tls, ca, certificate, key, token_file) as client:
         _print_held(client.roll_back_release(label=label))
 
 

@@ -23,6 +23,7 @@ from serving.explore.catalogue import Known
 from serving.explore.link import Link
 from serving.explore.page import Page
 from serving.process import served
+from serving.trust.tls import ClientTls
 
 HOST = "127.0.0.1"
 START_S = 120.0
@@ -32,7 +33,16 @@ CLOSE_S = 2
 ICON = "🧭"
 
 
-def explore(release: Release, *, server: str, port: int, browser: bool, say: Callable[[str], None]) -> None:
+def explore(
+    release: Release,
+    *,
+    server: str,
+    port: int,
+    browser: bool,
+    say: Callable[[str], None],
+    tls: ClientTls | None = None,
+    token: str = "",
+) -> None:
     """Show a release on a page that only this machine can open, until SIGINT or SIGTERM.
 
     Args:
@@ -41,6 +51,8 @@ def explore(release: Release, *, server: str, port: int, browser: bool, say: Cal
         port: of the page; 0 takes a free one.
         browser: whether to open the page in a browser.
         say: prints a line.
+        tls: how the connection to `server` is encrypted; None for not at all.
+        token: that `server` is shown; empty for none.
 
     Raises:
         SettingError: the port is taken.
@@ -49,7 +61,9 @@ def explore(release: Release, *, server: str, port: int, browser: bool, say: Cal
     known = Known.read(release)
     with _listening(port) as listening:
         if server:
-            link = Link(release, f"the server at {server}", lambda: Client(server, timeout_s=CALL_S))
+            link = Link(
+                release, f"the server at {server}", lambda: Client(server, timeout_s=CALL_S, tls=tls, token=token)
+            )
             _show(link, known, listening, browser, say)
             return
         # Stays where the server does not start: its log is in there.

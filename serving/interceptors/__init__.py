@@ -27,6 +27,9 @@ from serving.runtime.admission import Admission
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
+from serving.trust.rules import REFLECTION
+
+REFLECTIONS_AT_ONCE = 4
 
 
 def interceptors(
@@ -46,15 +49,20 @@ def interceptors(
         callers: who may call; None for everybody.
     """
     record, mapping = call_record(observation.observers, observation.running), error_mapping(logger)
+    reflections = ThreadPoolExecutor(REFLECTIONS_AT_ONCE, thread_name_prefix="reflection")
+
+    def around(surrounding: Surrounding) -> Around:
+        return Around(surrounding, streams, reflections)
+
     return [
         Refusing(admission, (record, mapping)),
-        Around(record, streams),
-        *([Around(observation.around, streams)] if observation.around is not None else []),
+        around(record),
+        *([around(observation.around)] if observation.around is not None else []),
         Audit(logger),
-        Around(mapping, streams),
+        around(mapping),
         Decoding(),
         *([Auth(callers)] if callers is not None else []),
-        Around(deadline(), streams),
+        around(deadline()),
     ]
 
 
@@ -65,11 +73,12 @@ class Around(Intercept):
         surrounding: gives the block.
         streams: the threads of calls whose requests are a stream. Such a call keeps its thread while it waits for its
             caller; threads of its own keep that from holding up all others.
+        reflections: those of reflection, which has no limits: who leaves it open holds up nobody else.
     """
 
-    def __init__(self, surrounding: Surrounding, streams: ThreadPoolExecutor) -> None:
+    def __init__(self, surrounding: Surrounding, streams: ThreadPoolExecutor, reflections: ThreadPoolExecutor) -> None:
         super().__init__()
-        self._surrounding, self._streams = surrounding, streams
+        self._surrounding, self._streams, self._reflections = surrounding, streams, reflections
 
     def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """Return the method's handler within the block; one that streams one way only is left as it is."""
@@ -85,6 +94,7 @@ class Around(Intercept):
                 with self._surrounding(method, context):
                     yield from inner(requests, context)
 
-            return on_threads(converse, self._streams) if handler.request_streaming else answer
+            threads = self._reflections if method == REFLECTION else self._streams
+            return on_threads(converse, threads) if handler.request_streaming else answer
 
         return replaced(handler, change)

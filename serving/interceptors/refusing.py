@@ -11,10 +11,9 @@ import grpc
 
 from serving.interceptors.behaviour import Behaviour, Surrounding, on_threads, replaced
 from serving.runtime.admission import Admission
+from serving.runtime.call_threads import CallThreads
 from serving.trust.rules import RULES, Role
 
-CHECKS_AT_ONCE = 4
-"""A thread waits for its caller's message, so that one alone would answer half as many."""
 _CHECKS = frozenset(method for method, rule in RULES.items() if rule.role is Role.NOBODY)
 
 
@@ -35,8 +34,9 @@ class Refusing(grpc.ServerInterceptor):
         surroundings: Sequence[Surrounding],
     ) -> None:
         self._admission, self._surroundings = admission, surroundings
-        self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refuse")
-        self._checking = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check")
+        self._refusing = CallThreads(1, thread_name_prefix="refuse")
+        self._refusing_streams = ThreadPoolExecutor(1, thread_name_prefix="refuse-stream")
+        self._checking = CallThreads(1, thread_name_prefix="check")
         self._made: dict[str, grpc.RpcMethodHandler] = {}
 
     def intercept_service(
@@ -84,5 +84,5 @@ class Refusing(grpc.ServerInterceptor):
 
         # The request is not even decoded.
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(on_threads(refuse_stream, self._refusing))
+            return grpc.stream_stream_rpc_method_handler(on_threads(refuse_stream, self._refusing_streams))
         return grpc.unary_unary_rpc_method_handler(on_threads(refuse, self._refusing))

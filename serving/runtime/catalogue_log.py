@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import re
 import struct
 import threading
 import zlib
@@ -17,6 +18,8 @@ from recsys.errors import DataError, StorageError
 from recsys.files import storage
 
 MAGIC = b"RECSYS-1"
+POSITION_FILE = "catalogue.position"
+LOG_FILE = re.compile(r"catalogue-(0|[1-9]\d*)\.log")
 HEADER = struct.Struct("<IIQ")
 """Length of the payload, CRC-32 of sequence and payload, sequence."""
 SEQUENCE = struct.Struct("<Q")
@@ -185,10 +188,10 @@ class CatalogueLog:
             waiting.sequence = last + place
 
     def _counter(self) -> memoryview:
-        path = self._folder / "catalogue.position"
+        path = self._folder / POSITION_FILE
         if not path.exists() or path.stat().st_size != WORDS * 8:
-            generations = sorted(int(file.stem.rpartition("-")[2]) for file in self._folder.glob("catalogue-*.log"))
-            first = (generations[-1] if generations else 0) << SIZE_BITS
+            generations = self._generations()
+            first = _generation(generations[-1]) << SIZE_BITS if generations else 0
             path.write_bytes(struct.pack("=3Q", first, 0, 0))
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), WORDS * 8)
@@ -198,10 +201,10 @@ class CatalogueLog:
     def _recover(self) -> None:
         """Count every whole record, and cut off what was not written to its end."""
         path, counted = self._at(self.position)
-        for other in (*self._folder.glob("catalogue-*.log"), *self._folder.glob(".catalogue-*.log")):
-            if other != path:
-                other.unlink()
         if not path.exists():
+            others = self._generations()
+            if others:  # the counter is damaged: what it does not name is not to be thrown away
+                raise _miscounted(self._folder / POSITION_FILE, path, others[-1])
             if counted:
                 raise _damaged(path, 0)
             path.write_bytes(MAGIC)
@@ -213,10 +216,17 @@ class CatalogueLog:
                 raise _damaged(path, whole)
             file.truncate(whole)
             os.fsync(file.fileno())
+        for other in (*self._generations(), *self._folder.glob(".catalogue-*.log")):
+            if other != path:
+                other.unlink()
         _sync_folder(self._folder)
         self._shared[LAST] = max((record.sequence for record in records), default=self._shared[LAST])
         self._shared[POSITION] = (self.position >> SIZE_BITS << SIZE_BITS) + whole
         self._map.flush()
+
+    def _generations(self) -> list[Path]:
+        """Return the files that are logs by their names, the newest last; a copy beside them is none."""
+        return sorted((file for file in self._folder.iterdir() if LOG_FILE.fullmatch(file.name)), key=_generation)
 
     def _at(self, position: int) -> tuple[Path, int]:
         generation, size = divmod(position, 1 << SIZE_BITS)
@@ -264,6 +274,17 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _generation(file: Path) -> int:
+    return int(file.stem.rpartition("-")[2])
+
+
+def _miscounted(counter: Path, named: Path, found: Path) -> DataError:
+    return DataError(
+        f"{counter}: damaged: it names {named.name}, but there is {found.name}. Stop every process of this server and "
+        "remove the counter: it is made anew from the log."
+    )
 
 
 def _damaged(path: Path, end: int) -> DataError:

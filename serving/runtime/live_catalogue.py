@@ -199,11 +199,11 @@ class LiveCatalogue:
         """Return a vector of the release's space.
 
         Raises:
-            RequestError: it has another length, or is not finite.
+            RequestError: it has another shape, or its inner product with a query might not be finite.
         """
         dim = self.release.facts.dim
         if vector.shape != (dim,):
             raise RequestError(where, f"got shape {vector.shape}, expected ({dim},)")
-        if not np.isfinite(vector).all():
-            raise RequestError(where, "got NaN or infinity, expected finite numbers")
+        if not np.isfinite(np.einsum("i,i", vector, vector)):
+            raise RequestError(where, "got NaN, infinity or a length beyond float32, expected finite numbers")
         return vector

@@ -39,6 +39,7 @@ class Rule:
 
 
 OPEN = Rule(Role.NOBODY)
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 RULES: Mapping[str, Rule] = {
     "/serving.v1.RecommendationService/NearestItems": Rule(Role.READ),
     "/serving.v1.RecommendationService/BatchNearestItems": Rule(Role.READ, counted="queries"),
@@ -57,6 +58,6 @@ RULES: Mapping[str, Rule] = {
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/List": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Role.READ),
+    REFLECTION: Rule(Role.READ),
 }
 """By full name. A method that does not stand here is nobody's where there is an auth file."""

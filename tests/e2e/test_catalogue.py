@@ -132,7 +132,9 @@ WRONG = [
     ([Upsert("a", vector=VECTOR)] * 2, "items[1].item_id", "got the id of items[0]"),
     ([Upsert("a")], "items[0]", "got no source"),
     ([Upsert("a", vector=VECTOR[:3])], "items[0].vector", "got shape (3,), expected (8,)"),
-    ([Upsert("a", vector=np.full(8, np.inf, np.float32))], "items[0].vector", "got NaN or infinity"),
+    ([Upsert("a", vector=np.full(8, np.inf, np.float32))], "items[0].vector", "got NaN, infinity"),
+    # 8 * (3e19)^2 = 7.2e39 is beyond float32: against a query it might become infinity or NaN
+    ([Upsert("a", vector=np.full(8, 3e19, np.float32))], "items[0].vector", "a length beyond float32"),
     ([Upsert("a", vector=VECTOR), Upsert("b", features={"tast": 1})], "items[1].features.tast", "no item feature"),
     ([Upsert("a", features={"vector": [1.0]})], "items[0].features.vector", "expected vectors of 3"),
     ([Upsert("a", vector=VECTOR, metadata={"titel": ""})], "items[0].metadata.titel", "Did you mean 'title'?"),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from types import SimpleNamespace
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.retrieval import Retriever
 from recsys.types import FeedbackKind, Mention, Query
@@ -13,12 +18,25 @@ from serving.client import Client
 from serving.errors import OverloadedError
 from serving.runtime.admission import Admission
 from serving.settings import QueueSettings
+from serving.trust.rules import REFLECTION
 from serving.v1 import recommendation_service_pb2 as pb
-from tests.e2e.exact_retriever import GatedRetriever
-from tests.e2e.test_wire import EAST, health, running, stub
+from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
+from tests.e2e.test_wire import EAST, health, running
 
 ASKED = Query(vector=EAST)
 CALLERS = 12
+NEAREST, CHECK = "/serving.v1.RecommendationService/NearestItems", "/grpc.health.v1.Health/Check"
+
+
+@contextmanager
+def silent() -> Iterator[Callable[[], Iterator[bytes]]]:
+    """Makes requests of which none comes while the block runs."""
+    over = threading.Event()
+    try:
+        yield lambda: (b"" for _ in iter(over.wait, True))
+    finally:
+        over.set()
 
 
 def test_calls_that_find_the_queue_full_are_told_when_to_come_again_and_the_others_are_answered():
@@ -47,8 +65,8 @@ def test_calls_that_find_the_queue_full_are_told_when_to_come_again_and_the_othe
 
 def test_a_call_whose_caller_has_gone_while_it_waited_is_not_worked_on():
     retriever = GatedRetriever()
-    with running(retriever, worker_threads=1) as server:
-        service = stub(server)
+    with running(retriever, worker_threads=1) as server, grpc.insecure_channel(server.address) as channel:
+        service = pb_grpc.RecommendationServiceStub(channel)
         request = pb.NearestItemsRequest(k=1)
         request.query.vector.values.values.extend(EAST)
         first = service.NearestItems.future(request)
@@ -56,10 +74,40 @@ def test_a_call_whose_caller_has_gone_while_it_waited_is_not_worked_on():
         waiting = service.NearestItems.future(request)
         last = service.NearestItems.future(request)
         waiting.cancel()
+        # What comes over the same connection comes after the cancellation.
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20).status
         retriever.gate.set()
         assert first.result(20).result.item_ids
         assert last.result(20).result.item_ids
         assert retriever.calls == 2
+
+
+def test_callers_who_begin_calls_and_send_nothing_hold_up_nobody():
+    request = pb.NearestItemsRequest(k=1)
+    request.query.vector.values.values.extend(EAST)
+    with (
+        running(ExactRetriever(), worker_threads=1, max_sessions=1) as server,
+        silent() as requests,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        # A connection keeps the order: what is begun first is there first.
+        begun = [channel.stream_unary(method).future(requests()) for method in (NEAREST, CHECK) for _ in range(6)]
+        begun += [channel.stream_stream(REFLECTION)(requests()) for _ in range(6)]
+        service, checks = pb_grpc.RecommendationServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        assert service.NearestItems(request, timeout=10).result.item_ids
+        assert checks.Check(health_pb2.HealthCheckRequest(), timeout=10).status
+        with pytest.raises(grpc.RpcError) as caught:
+            next(service.Session(iter([pb.SessionRequest()]), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # it was read
+        assert not any(call.done() for call in begun)
+
+
+def test_a_call_without_a_request_is_told_that_it_needs_one():
+    with running(ExactRetriever()) as server, grpc.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(NEAREST)(iter(()), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "expected one request" in caught.value.details()
 
 
 def test_in_a_hurry_answers_are_marked_and_feedback_moves_nothing(block_release):

@@ -25,12 +25,13 @@ from recsys.files import write_atomically
 from recsys.types import FeedbackKind, Mention, Query
 from serving.answers import Upsert
 from serving.client import AsyncClient, Client
-from serving.errors import ReleasePinError, ReleaseRefusedError
+from serving.errors import ReleasePinError, ReleaseRefusedError, UnauthenticatedError
 from serving.logs import make_logger
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Releases
 from serving.server import Server
-from serving.settings import ServerSettings
+from serving.settings import Auth, ServerSettings
+from serving.trust.callers import digest_of, new_key
 
 ASKED = Query(entity_id="user 3")
 
@@ -38,8 +39,8 @@ ASKED = Query(entity_id="user 3")
 @contextmanager
 def serving(root: Path, log: io.BytesIO | None = None, **settings: Any) -> Iterator[tuple[Client, ReleaseFolder]]:
     """A server over a folder that looks at it only when the test says so, and a client of it."""
-    catalogue = settings.pop("catalogue", {})
-    given = ServerSettings(port=0, drain_s=5.0, releases={"watch_s": 0, **settings}, catalogue=catalogue)
+    more = {name: settings.pop(name) for name in ("auth", "catalogue") if name in settings}
+    given = ServerSettings(port=0, drain_s=5.0, releases={"watch_s": 0, **settings}, **more)
     logger = make_logger(log or io.BytesIO())
     folder = ReleaseFolder(root, Releases(), given, logger)
     server = Server(given, logger, folder)
@@ -278,6 +279,17 @@ def test_operators_work_from_the_command_line_too(root, block_release, other_blo
         assert "kept to roll back to" in run("reload", address, "--release", other_block_release.name)
         assert "rolled back" in run("roll-back", address)
         assert client.release().name == block_release.name
+
+
+def test_operators_show_their_token_on_the_command_line(root, block_release, tmp_path):
+    key = new_key()
+    (tmp_path / "auth.toml").write_text(f'[callers.ops]\nrole = "operate"\nkeys_sha256 = ["{digest_of(key)}"]')
+    (tmp_path / "token").write_text(key)
+    with serving(root, auth=Auth(file=tmp_path / "auth.toml")) as (client, _):
+        asked = ["release", "held", client.target]
+        shown = CliRunner().invoke(app, [*asked, "--token-file", str(tmp_path / "token")], env={"COLUMNS": "200"})
+        assert block_release.name in shown.stdout
+        assert isinstance(CliRunner().invoke(app, asked).exception, UnauthenticatedError)
 
 
 def test_the_asyncio_client_does_the_same(root, other_block_release, tmp_path):

@@ -55,8 +55,13 @@ def is_gone(pid: int) -> bool:
 
 
 def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_them(block_release, tmp_path):
-    # given: two workers on one port
-    with serving(block_release.folder, tmp_path, "--set", "telemetry.metrics_port=0") as group:
+    # given: two workers on one port, and what one of an earlier server left, which was not ready in the end
+    left = tmp_path / "metrics" / f"gauge_livemin_{2**22}.db"
+    left.parent.mkdir()
+    left.write_bytes(b"")
+    options = ("--set", "telemetry.metrics_port=0", "--set", f"telemetry.metrics_folder={left.parent}")
+    with serving(block_release.folder, tmp_path, *options) as group:
+        assert not left.exists()
         port = int((tmp_path / "port").read_text())
         first, second = workers_of(group)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
@@ -65,6 +70,16 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
         # when one is killed, then another takes its place, and calls are answered meanwhile and afterwards
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: len(set(workers_of(group)) - {first, second}) == 1, group, tmp_path)
+        found_ready: list[bool] = []
+
+        def replaced() -> bool:
+            # A new connection each time: while the other still loads, it must not get one.
+            with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
+                found_ready.append(client.is_serving())
+            return sum(line["event"] == "serving" and "release" in line for line in lines_of(tmp_path)) == 3
+
+        wait_until(replaced, group, tmp_path)
+        assert all(found_ready)
         with Client(f"127.0.0.1:{port}", timeout_s=60.0) as client:
             assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
         (served,) = (line for line in lines_of(tmp_path) if "processes" in line)

@@ -100,6 +100,25 @@ def test_a_log_that_has_gone_is_told(tmp_path):
         log.read()
 
 
+@pytest.mark.parametrize("counter", [bytes(24), b"\xff" * 24])
+def test_a_damaged_counter_is_told_costs_no_record_and_is_made_anew_without_it(tmp_path, counter):
+    # given: the second file, a copy of it that an operator made, and a counter that names another
+    log = CatalogueLog(tmp_path)
+    log.append(b"a")
+    log.compact(list)
+    (tmp_path / "catalogue-1-copy.log").write_bytes(b"a copy")
+    before = (tmp_path / "catalogue-1.log").read_bytes()
+    (tmp_path / "catalogue.position").write_bytes(counter)
+    # then
+    with pytest.raises(DataError, match=r"catalogue\.position: damaged.*catalogue-1\.log"):
+        CatalogueLog(tmp_path)
+    assert (tmp_path / "catalogue-1.log").read_bytes() == before
+    # when
+    (tmp_path / "catalogue.position").unlink()
+    assert payloads(CatalogueLog(tmp_path)) == [b"a"]
+    assert (tmp_path / "catalogue-1-copy.log").read_bytes() == b"a copy"
+
+
 def test_many_writers_at_once_lose_nothing_and_share_their_turns(tmp_path):
     logs = [CatalogueLog(tmp_path), CatalogueLog(tmp_path)]
     sequences: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -55,6 +56,23 @@ def test_closing_gives_up_on_a_reader_that_does_not_read():
     file.close(0.1)
     assert time.monotonic() - started < 10
     gate.gate.set()
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for_without_work():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with io.FileIO(writing, "w") as pipe, io.FileIO(reading) as reader:
+        while pipe.write(b"x" * 4096) is not None:
+            pass
+        file = BackgroundFile(pipe, max_lines=2)
+        file.write(b"line\n")
+        before_s = time.process_time()
+        time.sleep(0.5)
+        # A thread that tries again and again takes all of it that the machine gives.
+        assert time.process_time() - before_s < 0.1
+        while not (read := reader.read(1 << 20)).endswith(b"line\n"):
+            assert read
+        file.close(20)
 
 
 class Full(io.RawIOBase):
