@@ -220,6 +220,56 @@ def assign(
         _show(counts, ["experiment", "arm", "units"], console)
 
 
+@app.command()
+def check(
+    plan_file: PlanFile,
+    releases: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also look whether these releases can serve every arm.")
+    ] = None,
+) -> None:
+    """Show the experiments of a file, or say what a server would refuse it for."""
+    from datetime import UTC
+
+    from recsys.experiment import plan as plans
+
+    plan, now = plans.load(plan_file), datetime.now(UTC)
+    if releases is not None:
+        _check_served(plan, releases, now)
+    rows = []
+    for name, experiment in plan.experiments.items():
+        ended = experiment.end is not None and experiment.end <= now
+        state = "runs" if experiment.runs_at(now) else "has ended" if ended else "is to start"
+        start, stop = experiment.segment
+        taken = f"{experiment.traffic_rate:.4g} of {stop - start:.4g} of {experiment.namespace}"
+        arms = ", ".join(f"{arm} {chosen.share:.4g}" for arm, chosen in experiment.arms.items())
+        shown = f"{arms}, interleaved" if experiment.interleave else arms
+        rows.append((name, state, experiment.unit, taken, shown, ", ".join(sorted(experiment.decides))))
+    _show(rows, ["experiment", "state", "unit", "takes", "arms", "sets"], Console())
+
+
+def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
+    import functools
+
+    from recsys.errors import MissingError
+    from recsys.export.release import published
+    from recsys.retrieval import Retriever
+    from serving.arms.treatment import check
+    from serving.runtime.release_folder import labelled
+    from serving.settings import ReleaseSettings
+
+    root = folder.resolve()
+    known = {manifest.parent.name: manifest.parent for manifest in published(root)}
+    known |= labelled(root, ReleaseSettings().labels)
+
+    @functools.cache
+    def retriever_of(release: str) -> Retriever:
+        if (release or "stable") not in known:
+            raise MissingError(unknown("label that is served, or release", release, known))
+        return Retriever.load(known[release or "stable"], verify=False)
+
+    check(plan, now, retriever_of)
+
+
 def _show_preferences(name: str, found: Mapping[str, Preference], confidence: float, *, as_json: bool) -> None:
     import dataclasses
 

@@ -192,3 +192,18 @@ def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):
     assert "prefer new" in run("analyze", log)
     with pytest.raises(SettingError, match="interleaved lists only tell a preference"):
         run("analyze", log, "--quantile", 0.5)
+
+
+def test_check_shows_a_file_and_says_what_a_server_would_refuse(plan_file, block_release, tmp_path):
+    shown = run("check", plan_file)
+    assert "towers" in shown
+    assert "control 0.5, new 0.5" in shown
+    file = tmp_path / "plan.toml"
+    for release, told in (("lost", "experiments.towers.arms.new: no label that is served, or release named 'lost'"),
+                          (block_release.name, "control 0.5, new 0.5")):  # fmt: skip
+        file.write_text(PLAN.replace("candidate", release).replace("2026-03-08", "2126-03-08"))
+        if release == "lost":
+            with pytest.raises(SettingError, match=told):
+                run("check", file, "--releases", block_release.folder.parent)
+        else:
+            assert told in run("check", file, "--releases", block_release.folder.parent)
