@@ -136,7 +136,8 @@ def test_every_round_of_feedback_is_a_list_of_its_own(block_release, tmp_path):
     with running(tmp_path, Retriever.load(block_release.folder)) as (client, _):
         liked = Mention("item-ü3", FeedbackKind.LIKE)
         told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=Unit("user 1"))
-        rounds = list(client.session(Query(entity_id="user 1"), 3, [[liked], [liked]], unit=Unit("user 1", "s")))
+        with client.session(Query(entity_id="user 1"), 3, unit=Unit("user 1", "s")) as session:
+            rounds = [session.ask(), session.ask([liked])]
     tokens = [each.ranking.attribution_token for each in (told, *rounds)]
     rows = open_log(tmp_path).exposures.collect()
     assert rows["token"].to_list() == tokens
