@@ -35,7 +35,9 @@ ASKED = Query(vector=EAST)
 
 
 @contextmanager
-def running(folder: Path | None, retriever: Any = None, *, max_waiting: int = 1000, **settings: Any) -> Iterator[tuple[Client, Server]]:
+def running(
+    folder: Path | None, retriever: Any = None, *, max_waiting: int = 1000, **settings: Any
+) -> Iterator[tuple[Client, Server]]:
     """A server that logs into a folder ten times a second, and a client of it."""
     log = {"folder": folder, "flush_s": 0.1, "max_waiting": max_waiting, "max_events": 5, "max_event_age_s": 3600}
     server = Server(ServerSettings(port=0, drain_s=5.0, log=log, **settings), make_logger(io.BytesIO()))
