@@ -30,8 +30,8 @@ class Ranking:
 
     Attributes:
         item_ids: at most k.
-        scores: `[len(item_ids)]`, float32, inner products, not increasing unless by MMR; where the origin is
-            `POPULARITY`, shares (0..1) of the training interactions.
+        scores: `[len(item_ids)]`, float32, inner products; where the origin is `POPULARITY`, shares (0..1) of the
+            training interactions. Not increasing, unless MMR or an experiment ordered the items.
         metadata: display columns of each item by name; empty unless asked for.
         origin: what the query's vector was made from; None where the server is newer than this client and says
             something else.
@@ -42,8 +42,9 @@ class Ranking:
         candidate_count: items that were looked at to fill the answer.
         exhausted: no further item of the catalogue may be shown, so that fewer than k need not mean a miss.
         degraded: the search was cut short: recall is lower than promised.
-        attribution_token: names this list in `Event`; empty where the server keeps no log, and in a batch.
-        arms: the arm that answered, by experiment that the request was in.
+        attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
+            list, and in a batch.
+        arms: the arm that answered, by experiment that the request was in; `interleaved` where it was both.
     """
 
     item_ids: tuple[str, ...]
@@ -160,7 +161,7 @@ class HeldRelease:
     Attributes:
         name: under which it was published.
         fingerprint: 64 hex digits over all its parts.
-        labels: under which it answers; none for one that is kept to roll back to.
+        labels: under which it answers; none for one that an arm names or that is kept to roll back to.
         loaded: when it had been loaded, UTC.
         rolled_back: a label was taken back to it and is not moved by the folder.
     """

@@ -33,7 +33,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         port_file: gets the real port as text once the server is ready; removed at the end.
 
     Raises:
-        SettingError: the port is taken.
+        SettingError: the port is taken, or the experiment file is broken or cannot be served.
         MissingError: no such release.
         ReleaseError: the release is damaged, mixed, or does not answer its golden queries.
     """
@@ -46,14 +46,17 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     release_folder = ReleaseFolder(folder, Releases(), settings, logger, name=name)
     release_folder.said()
     check_port_file(port_file)
-    started = time.perf_counter()
-    if settings.port_is_shared:
-        release_folder.load()
     server = Server(settings, logger, release_folder)
     server.observation.watch(log_drops=lambda: log.dropped)
     try:
         if not settings.port_is_shared:
-            release_folder.load()
+            server.listen()
+        started = time.perf_counter()
+        release_folder.load()
+        server.experiments.load()
+        load_s = time.perf_counter() - started
+        if settings.port_is_shared:
+            server.listen()
         server.ready()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
@@ -63,10 +66,11 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
             address=server.address,
             release=release.name,
             fingerprint=release.fingerprint,
-            load_s=round(time.perf_counter() - started, 3),
+            load_s=round(load_s, 3),
             **({"metrics": server.observation.metrics_address} if server.observation.metrics_address else {}),
         )
         release_folder.start()
+        server.experiments.start()
         stopping.wait()
         logger.info("draining", drain_s=settings.drain_s)
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.struct_pb2 import Struct, Value
 
 from recsys.errors import RequestError
+from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
 from recsys.types import (
@@ -70,6 +71,8 @@ BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
 DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
+MAX_UNIT_LETTERS = 256
+"""Of the id of a user or session who asks: it is hashed and logged with every list."""
 LITTLE_ENDIAN = np.dtype("<f4")
 
 
@@ -231,6 +234,18 @@ def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
     return message
 
 
+def unit(message: pb.Unit) -> Unit:
+    """Return who asks.
+
+    Raises:
+        RequestError: an id that is too long to be one.
+    """
+    for name, value in (("user_id", message.user_id), ("session_id", message.session_id)):
+        if len(value) > MAX_UNIT_LETTERS:
+            raise RequestError(f"unit.{name}", f"got {len(value)} letters, expected at most {MAX_UNIT_LETTERS}")
+    return Unit(message.user_id, message.session_id)
+
+
 def unit_message(unit: Unit) -> pb.Unit | None:
     """Return who is asking as a message; None for nobody.
 
@@ -352,6 +367,16 @@ def release_id(release: Release) -> pb.ReleaseId:
 @lru_cache(maxsize=16)
 def _release_id(name: str, fingerprint: str) -> pb.ReleaseId:
     return pb.ReleaseId(name=name, fingerprint=fingerprint)
+
+
+def assignments(found: Sequence[Assignment]) -> list[pb.Assignment]:
+    """Return the experiments that a request was in; not to be changed."""
+    return [_assignment(each.experiment, each.arm) for each in found]
+
+
+@lru_cache(maxsize=256)
+def _assignment(experiment: str, arm: str) -> pb.Assignment:
+    return pb.Assignment(experiment=experiment, arm=arm)
 
 
 def release(retriever: Retriever, labels: Sequence[str] = ()) -> pb.Release:

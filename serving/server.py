@@ -9,6 +9,8 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from recsys.retrieval import Retriever
+from serving.arms.experiments import Experiments
+from serving.exposures.log import Log
 from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
@@ -18,6 +20,7 @@ from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
 from serving.runtime.sessions import Sessions
 from serving.servicers.catalogue import CatalogueServicer
+from serving.servicers.event import EventServicer
 from serving.servicers.operator import OperatorServicer
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address, address_taken
@@ -28,6 +31,8 @@ from serving.trust.tls import server_credentials
 from serving.v1 import (
     catalogue_service_pb2,
     catalogue_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
     operator_service_pb2,
     operator_service_pb2_grpc,
 )
@@ -36,13 +41,14 @@ from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 CATALOGUE = catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+EVENTS = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 AUTH_RELOAD_S = 1.0
 
 
 class Server:
-    """A server that listens at once, reports NOT_SERVING until it has a release, and drains before it stops.
+    """A server that reports NOT_SERVING from `listen` until it has a release, and drains before it stops.
 
     Args:
         settings: where to listen and what to allow.
@@ -51,11 +57,15 @@ class Server:
             OperatorService.
 
     Raises:
-        SettingError: the address is taken, or not one of this machine; the one of the metrics likewise; a certificate
-            or the auth file is unusable.
+        SettingError: the address of the metrics is taken, or not one of this machine; a certificate or the auth file is
+            unusable.
+        DataError: the key of the log's tokens is damaged.
+        StorageError: the log's folder cannot be written.
 
     Attributes:
+        port: the real one; 0 before it listens.
         observation: what it tells of itself.
+        experiments: gives each request its arms; to be loaded once the releases are.
     """
 
     def __init__(self, settings: ServerSettings, logger: Logger, folder: ReleaseFolder | None = None) -> None:
@@ -65,13 +75,15 @@ class Server:
         if callers is not None and credentials is None and settings.host not in LOOPBACK:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self.releases = Releases() if folder is None else folder.releases
-        services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
+        services = (SERVICE, CATALOGUE, EVENTS, *(() if folder is None else (OPERATOR,)))
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
+        self._log = Log(settings.log, logger) if settings.log.folder is not None else None
         self.observation = Observation(settings.telemetry, logger)
         self.releases.tell(self._changed)
+        self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
-        self.observation.watch(queue=threads.waiting)
+        self.observation.watch(queue=threads.waiting, **({"rows": self._log.counts} if self._log is not None else {}))
         admission = Admission(settings.queue, threads.waiting)
         self._server = grpc.server(
             threads,
@@ -84,7 +96,18 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self.releases, sessions, settings, admission.effort), self._server
+            RecommendationServicer(
+                self.releases,
+                sessions,
+                settings,
+                self.experiments,
+                admission.effort,
+                self._log.exposures.record if self._log is not None else None,
+            ),
+            self._server,
+        )
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(
+            EventServicer(self._log.events if self._log is not None else None, settings.log.max_events), self._server
         )
         catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
             CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
@@ -94,16 +117,23 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, self._server)
         reflected = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)
+        self._credentials, self.port = credentials, 0
+
+    def listen(self) -> None:
+        """Take calls from now on.
+
+        Raises:
+            SettingError: the address is taken, or not one of this machine.
+        """
         try:
-            if credentials is None:
-                self.port = self._server.add_insecure_port(settings.address)
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(self._settings.address)
             else:
-                self.port = self._server.add_secure_port(settings.address, credentials)
+                self.port = self._server.add_secure_port(self._settings.address, self._credentials)
         except RuntimeError:
             self.port = 0
         if not self.port:
-            self.observation.close()
-            raise address_taken(settings)
+            raise address_taken(self._settings)
         self._server.start()
 
     @property
@@ -123,7 +153,11 @@ class Server:
     def stop(self) -> None:
         """Report NOT_SERVING, take no new calls, let running ones end within `drain_s`, stop."""
         self._readiness.drain()
-        self._server.stop(self._settings.drain_s).wait()
+        self.experiments.stop()
+        if self.port:
+            self._server.stop(self._settings.drain_s).wait()
+        if self._log is not None:
+            self._log.close()
         self.observation.close()
 
     def _changed(self, before: Holding, after: Holding) -> None:

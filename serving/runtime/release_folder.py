@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import RecsysError, RequestError, unknown
-from recsys.export.release import MANIFEST, find, newest, read_labels
+from recsys.errors import RecsysError, ReleaseError, RequestError, unknown
+from recsys.export.release import MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
 from serving.errors import ReleaseRefusedError
@@ -134,6 +134,38 @@ class ReleaseFolder:
             self._orders.write(label, Order(held.name, rolled_back=True))
         self._logger.info("release rolled back", label=label, release=held.name, fingerprint=held.fingerprint)
 
+    def hold(self, names: Collection[str]) -> None:
+        """Hold the releases of these names for the arms of experiments, and none else for them.
+
+        Args:
+            names: of releases; labels that are served, and what is neither, are passed over.
+
+        Raises:
+            ReleaseError: one is damaged; what was held before still is.
+        """
+        with self._loading:
+            held = self.releases.holding.named
+            known = {folder.name: folder for folder in self._published()}
+            wanted = sorted(set(names) & (held.keys() | known.keys()))
+            named = {name: held[name] if name in held else self._loaded_for_arm(known[name]) for name in wanted}
+            if named != held:
+                self.releases.name(named)
+
+    def state_of(self, names: Collection[str]) -> str:
+        """Return a digest that changes when one of the releases of these names comes, goes or changes."""
+        return stamp(folder for folder in self._published() if folder.name in names)
+
+    def _published(self) -> list[Path]:
+        if (self._root / MANIFEST).is_file():
+            return [self._root]
+        return [manifest.parent for manifest in published(self._root)]
+
+    def _loaded_for_arm(self, folder: Path) -> Held:
+        try:
+            return self._loaded(folder)
+        except Exception as error:
+            raise ReleaseError(self._refused(error, release=folder.name)) from None
+
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.watch_s):
             try:
@@ -173,15 +205,19 @@ class ReleaseFolder:
         try:
             held = self._loaded(folder)
         except Exception as error:
-            expected = isinstance(error, RecsysError)
-            reason = str(error) if expected else "it could not be loaded; the server's log has more."
+            reason = self._refused(error, label=label, release=folder.name)
             self.releases.refuse(Refused(folder.name, label, reason))
-            unexpected = {} if expected else {"exc_info": error}
-            self._logger.warning("release refused", label=label, release=folder.name, reason=reason, **unexpected)
             raise ReleaseRefusedError(f"{folder.name} was refused under {label!r}: {reason}", folder.name) from None
         self.releases.install(held, label, rolled_back=rolled_back)
         told = {"label": label, "release": held.name, "fingerprint": held.fingerprint, "load_s": held.load_s}
         self._logger.info("release loaded", **told)
+
+    def _refused(self, error: Exception, **what: str) -> str:
+        """Log that a release was not loaded, and return why in words for operators."""
+        expected = isinstance(error, RecsysError)
+        reason = str(error) if expected else "it could not be loaded; the server's log has more."
+        self._logger.warning("release refused", **what, reason=reason, **({} if expected else {"exc_info": error}))
+        return reason
 
     def _loaded(self, folder: Path) -> Held:
         """Return the release of a folder, its golden queries answered; one that is held already as it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter as Count
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recsys.export.release import Release
@@ -106,9 +106,32 @@ class Metrics:
             ("release",),
             registry=own,
         )
+        self._arms = Counter(
+            "recsys_experiment_requests",
+            "Requests that were in an experiment, by the arm that answered.",
+            ("experiment", "arm"),
+            registry=own,
+        )
+        self._not_treated = Counter(
+            "recsys_experiment_requests_not_treated",
+            "Requests that were answered as outside of experiments, because no release could serve their arms.",
+            registry=own,
+        )
+        self._plans = Counter(
+            "recsys_experiment_plans",
+            "Experiment files that were read: accepted or refused.",
+            ("result",),
+            registry=own,
+        )
         self._log_dropped = Counter(
             "recsys_log_lines_dropped",
             "Log lines that were not written, because the reader of the log is too slow or gone.",
+            registry=own,
+        )
+        self._log_rows = Counter(
+            "recsys_log_rows",
+            "Rows for the log: exposures written or dropped; events recorded, known already, or rejected for a reason.",
+            ("log", "outcome"),
             registry=own,
         )
         self._ready = Gauge(
@@ -156,6 +179,8 @@ class Metrics:
         self._queue: Callable[[], int] = lambda: 0
         self._drops: Callable[[], int] = lambda: 0
         self._drops_seen = 0
+        self._rows: Callable[[], Mapping[tuple[str, str], int]] = dict
+        self._rows_seen: Mapping[tuple[str, str], int] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._look, name="metrics", daemon=True).start()
 
@@ -170,6 +195,10 @@ class Metrics:
             self._feedback.observe(move.feedback_count)
             if move.fell_back:
                 self._fallbacks.labels(release[:FINGERPRINT_DIGITS]).inc()
+        for assignment in call.assignments:
+            self._arms.labels(assignment.experiment, assignment.arm).inc()
+        if call.not_treated:
+            self._not_treated.inc()
 
     def watch(
         self,
@@ -177,6 +206,7 @@ class Metrics:
         running: set[Call] | None = None,
         queue: Callable[[], int] | None = None,
         log_drops: Callable[[], int] | None = None,
+        rows: Callable[[], Mapping[tuple[str, str], int]] | None = None,
     ) -> None:
         """Say what is looked at once a second.
 
@@ -184,10 +214,12 @@ class Metrics:
             running: holds the calls being worked on.
             queue: returns how many calls wait.
             log_drops: returns how many log lines were dropped so far.
+            rows: returns how many rows for the log of exposures and events had which outcome so far.
         """
         self._running = self._running if running is None else running
         self._queue = queue or self._queue
         self._drops = log_drops or self._drops
+        self._rows = rows or self._rows
 
     def loaded(self, release: Release, load_s: float) -> None:
         """Say that a release is loaded, and how many seconds that took."""
@@ -214,6 +246,10 @@ class Metrics:
     def recall_dropped(self) -> None:
         """Count a sample that was not searched again."""
         self._recall_dropped.inc()
+
+    def plan_read(self, accepted: bool) -> None:
+        """Count an experiment file."""
+        self._plans.labels("accepted" if accepted else "refused").inc()
 
     def close(self) -> None:
         """Look no more."""
@@ -249,6 +285,10 @@ class Metrics:
             dropped = self._drops()
             self._log_dropped.inc(dropped - self._drops_seen)
             self._drops_seen = dropped
+            rows = self._rows()
+            for key, count in rows.items():
+                self._log_rows.labels(*key).inc(count - self._rows_seen.get(key, 0))
+            self._rows_seen = rows
 
     @property
     def _rpcs(self) -> set[str]:

@@ -69,7 +69,7 @@ class Observation:
             opened.callback(shadow.close)
             self.observers.append(shadow.observe)
 
-    def watch(self, **levels: Callable[[], int]) -> None:
+    def watch(self, **levels: Callable[[], Any]) -> None:
         """Say what is looked at once a second; see `Metrics.watch`."""
         if self._metrics is not None:
             self._metrics.watch(**levels)
@@ -88,6 +88,11 @@ class Observation:
         """Say whether a service answers."""
         if self._metrics is not None:
             self._metrics.ready(service, is_ready)
+
+    def plan_read(self, accepted: bool) -> None:
+        """Count an experiment file that was read."""
+        if self._metrics is not None:
+            self._metrics.plan_read(accepted)
 
     def close(self) -> None:
         """End its threads and its port; spans that wait are sent."""

@@ -74,6 +74,7 @@ def test_the_last_query_tells_what_its_feedback_did(printed):
 def test_the_example_of_feedback_runs_against_the_release(printed, folder):
     server = Server(ServerSettings(port=0), make_logger(io.BytesIO()))
     try:
+        server.listen()
         server.install(Retriever.load(find(folder / "releases")))
         code = block("feedback.py").replace("127.0.0.1:50051", server.address)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

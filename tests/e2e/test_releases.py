@@ -45,6 +45,7 @@ def serving(root: Path, log: io.BytesIO | None = None, **settings: Any) -> Itera
     folder = ReleaseFolder(root, Releases(), given, logger)
     server = Server(given, logger, folder)
     try:
+        server.listen()
         folder.load()
         server.ready()
         folder.start()

@@ -41,6 +41,7 @@ def running(retriever: Any = None, *, log: io.BytesIO | None = None, **settings:
     """A server on a free port; with a retriever it is ready."""
     server = Server(ServerSettings(**{"port": 0, "drain_s": 5.0, **settings}), make_logger(log or io.BytesIO()))
     try:
+        server.listen()
         if retriever is not None:
             server.install(retriever)
         yield server
@@ -471,8 +472,8 @@ def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
 
 
 def test_a_port_in_use_is_a_wrong_setting_and_not_shared():
-    with running() as server, pytest.raises(SettingError, match=str(server.port)):
-        Server(ServerSettings(port=server.port), make_logger(io.BytesIO()))
+    with running() as server, pytest.raises(SettingError, match=str(server.port)), running(port=server.port):
+        pass
 
 
 def test_the_asyncio_client_answers_as_the_synchronous_one(client, server):
@@ -595,6 +596,7 @@ def test_a_call_made_before_the_server_is_up_is_answered_when_it_comes():
     def come_up() -> None:
         time.sleep(0.3)
         servers.append(Server(ServerSettings(port=port), make_logger(io.BytesIO())))
+        servers[0].listen()
         servers[0].install(ExactRetriever())
 
     with Client(f"127.0.0.1:{port}", timeout_s=10.0) as client, futures.ThreadPoolExecutor(1) as pool:
