@@ -111,10 +111,8 @@ class Releases:
         self._told: Callable[[Holding, Holding], None] = lambda before, after: None
 
     def tell(self, told: Callable[[Holding, Holding], None]) -> None:
-        """Say who hears of what is held already and of every change: of what was held before and what is held now."""
-        with self._changing:
-            self._told = told
-            told(Holding(), self.holding)
+        """Say who hears of every change, with what was held before and what is held now."""
+        self._told = told
 
     def retriever(self, pin: str = "", label: str = "") -> Retriever:
         """Return what answers a call; one call asks once, so that all of its answer comes from one release.
