@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError
+from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, StorageError
 from serving.errors import (
     CatalogueReadOnlyError,
     DeadlineError,
@@ -30,6 +30,8 @@ from serving.errors import (
 DOMAIN = "serving.v1"
 OVERLOADED = "OVERLOADED"
 QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+UNWRITABLE_MESSAGE = "the server cannot write at the moment, such as on a full disk; nothing was changed."
+UNWRITABLE_S = 1.0
 INTERNAL_MESSAGE = "the server failed; the log has the reason under the request id."
 
 
@@ -57,6 +59,8 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         return _status(code_pb2.RESOURCE_EXHAUSTED, OVERLOADED, str(error), request_id, retry)
     if isinstance(error, UnavailableError):
         return _status(code_pb2.UNAVAILABLE, "NOT_READY", str(error), request_id, _retry(error.retry_after_s))
+    if isinstance(error, StorageError):  # its own message names folders of the server
+        return _status(code_pb2.UNAVAILABLE, "UNWRITABLE", UNWRITABLE_MESSAGE, request_id, _retry(UNWRITABLE_S))
     if isinstance(error, UnauthenticatedError):
         return _status(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", str(error), request_id)
     if isinstance(error, ForbiddenError):

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from recsys.retrieval import Explanation
     from recsys.types import Filter, FilterType
     from serving.answers import Ranking, Reformulation
+    from serving.client import Client
 
+SILENT_S = 2.0
+"""How long it waits without a word."""
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*", re.DOTALL)
 
 
@@ -91,7 +94,7 @@ def command(
     diversity = Diversity(field, most, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     with connected(target, 10.0, tls, ca, certificate, key, token_file) as client:
-        client.wait_until_ready(wait_s)
+        _await(client, wait_s)
         if where:
             query = replace(query, filter=_filter(where, client.release().filter_fields))
         if not (mentions or pseudo or reformulator or explain):
@@ -242,13 +245,30 @@ def _crowding(text: str) -> tuple[str, int]:
     return name, int(most or 0)
 
 
+def _await(client: Client, wait_s: float) -> None:
+    """Wait until a server is ready, and say so and why where it takes long."""
+    from serving.errors import UnavailableError
+
+    try:
+        client.wait_until_ready(min(SILENT_S, wait_s))
+    except UnavailableError as error:
+        if wait_s <= SILENT_S:
+            raise
+        typer.echo(f"waiting at most {wait_s:g} s: {error}", err=True)
+        client.wait_until_ready(wait_s - SILENT_S)
+
+
 def _port(file: Path, wait_s: float) -> int:
     from recsys.errors import MissingError, SettingError, describe
 
-    deadline = time.monotonic() + wait_s
+    started, told = time.monotonic(), False
     while not file.is_file():
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - started
+        if waited_s > wait_s:
             raise MissingError(f"{file}: no such file after {wait_s:g} s. Is the server running with --port-file?")
+        if waited_s > SILENT_S and not told:
+            typer.echo(f"waiting for {file}, at most {wait_s:g} s", err=True)
+            told = True
         time.sleep(0.1)
     text = file.read_text(encoding="utf-8", errors="replace").strip()
     if not text.isdigit():

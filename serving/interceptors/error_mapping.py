@@ -10,6 +10,7 @@ import grpc
 from google.rpc import code_pb2
 from grpc_status import rpc_status
 
+from recsys.errors import StorageError
 from serving.status import status_of
 from serving.telemetry import calls
 
@@ -30,7 +31,7 @@ def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], Abstract
             raise
         except Exception as error:
             status = status_of(error, calls.current().request_id)
-            if status.code == code_pb2.INTERNAL:
+            if status.code == code_pb2.INTERNAL or isinstance(error, StorageError):
                 logger.error("call failed", method=method, exc_info=error)
         context.abort_with_status(rpc_status.to_status(status))
 

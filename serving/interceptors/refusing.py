@@ -11,14 +11,14 @@ import grpc
 
 from serving.interceptors.behaviour import Behaviour, Surrounding, on_threads, replaced
 from serving.runtime.admission import Admission
-from serving.runtime.call_threads import CallThreads
+from serving.runtime.call_threads import CallThreads, OnArrival
 from serving.trust.rules import RULES, Role
 
 _CHECKS = frozenset(method for method, rule in RULES.items() if rule.role is Role.NOBODY)
 
 
 class Refusing(grpc.ServerInterceptor):
-    """Give a call that may not wait, or must not, a thread of its own.
+    """Answer a call that may not wait, or must not, without the threads of the others.
 
     It stands before all others, because only what stands there is asked for every call. Calls that need no role
     (health checks) are always answered: a server that is busy is not dead.
@@ -34,7 +34,7 @@ class Refusing(grpc.ServerInterceptor):
         surroundings: Sequence[Surrounding],
     ) -> None:
         self._admission, self._surroundings = admission, surroundings
-        self._refusing = CallThreads(1, thread_name_prefix="refuse")
+        self._refusing = OnArrival()  # a queue of refused calls would be one without a bound
         self._refusing_streams = ThreadPoolExecutor(1, thread_name_prefix="refuse-stream")
         self._checking = CallThreads(1, thread_name_prefix="check")
         self._made: dict[str, grpc.RpcMethodHandler] = {}

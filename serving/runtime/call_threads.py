@@ -42,7 +42,7 @@ class CallThreads(ThreadPoolExecutor):
             self._coming[second] -= 1
             if not self._coming[second]:
                 del self._coming[second]
-            super(CallThreads, self).submit(run, work, event, state, behaviour, request, decode, encode)
+            self.begin(run, work, event, state, behaviour, request, decode, encode)
             return received
 
         def request() -> Any:
@@ -57,7 +57,25 @@ class CallThreads(ThreadPoolExecutor):
         event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), come)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
 
+    def begin(self, run: Callable[..., Any], /, *work: Any) -> None:
+        """Work on a call whose request is here, on the next thread that is free."""
+        super().submit(run, *work)
+
     def waiting(self) -> int:
         """Return how many calls wait for a thread, those included that began a moment ago and whose requests come."""
         now = int(time.monotonic())
         return self._work_queue.qsize() + self._coming[now] + self._coming[now - 1]
+
+
+class OnArrival(CallThreads):
+    """No threads at all: each call is worked on by the one that its request arrives at, and no other arrives meanwhile.
+
+    For what is done in no time and must not pile up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, thread_name_prefix="never")
+
+    def begin(self, run: Callable[..., Any], /, *work: Any) -> None:
+        """Work on a call whose request is here."""
+        run(*work)

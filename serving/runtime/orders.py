@@ -83,6 +83,10 @@ class Orders:
             content = {name: asdict(each) for name, each in table.items()}
             write_atomically(self._path, json.dumps(content, indent=1) + "\n")
 
+    def where(self) -> str:
+        """Return where orders are kept, for messages."""
+        return str(self._path) if self._path is not None else "this process"
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if self._path is None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import RecsysError, ReleaseError, RequestError, unknown
+from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, describe, unknown
 from recsys.export.release import MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
@@ -61,13 +61,18 @@ class ReleaseFolder:
         """Load what the folder has under each label, before anything answers.
 
         Raises:
-            MissingError: there is no release for `stable`.
+            MissingError: there is no release for `stable`, or not the one that an operator ordered.
             ReleaseError: that of `stable` is damaged, mixed, or does not answer its golden queries; one of another
                 label is refused and logged.
         """
         with self._loading:
             for label, (folder, rolled_back) in self._wanted().items():
                 if label == STABLE:
+                    if not (folder / MANIFEST).is_file():
+                        where, advice = self._orders.where(), "Put it back, or remove the order from there."
+                        raise MissingError(
+                            describe(f"{where}: {label}", folder.name, f"a release in {self._root}", advice)
+                        )
                     self.releases.install(self._loaded(folder), label, rolled_back=rolled_back)
                 else:
                     self._follow(label, folder, rolled_back=rolled_back)

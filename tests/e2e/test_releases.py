@@ -169,6 +169,13 @@ def test_a_release_loaded_by_name_stays_until_the_folder_says_something_new(root
         assert client.release().name == block_release.name
 
 
+def test_an_order_for_a_release_that_is_gone_stops_the_start_and_says_where_it_stands(root, tmp_path):
+    orders = tmp_path / "orders.json"
+    orders.write_text(json.dumps({"stable": {"release": "gone-7", "over": "", "rolled_back": True}}))
+    with pytest.raises(MissingError, match=rf"{orders}: stable: got 'gone-7'"), serving(root, orders_file=orders):
+        pass
+
+
 def test_orders_reach_the_other_processes_of_a_server_and_outlive_them(
     root, block_release, other_block_release, tmp_path
 ):

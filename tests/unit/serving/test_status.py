@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from recsys import errors
-from recsys.errors import MissingError, RecsysError, RequestError
+from recsys.errors import MissingError, RecsysError, RequestError, StorageError
 from serving.errors import (
     DeadlineError,
     ForbiddenError,
@@ -107,6 +107,13 @@ def test_the_request_id_of_a_server_failure_reaches_the_caller_and_nothing_else_
     back = error_of(FailedCall(status_of(OSError("/srv/secret"), "r1")))
     assert isinstance(back, ServerError)
     assert "r1" in str(back)
+    assert "secret" not in str(back)
+
+
+def test_a_full_disk_may_be_tried_again_and_its_folder_is_not_told():
+    back = error_of(FailedCall(status_of(StorageError("/srv/secret: no space left"), "r1")))
+    assert isinstance(back, UnavailableError)
+    assert back.retry_after_s > 0
     assert "secret" not in str(back)
 
 
