@@ -41,7 +41,7 @@ from recsys.experiment.simulation import (
 )
 from recsys.files import storage, write_atomically
 from recsys.progress import task
-from recsys.types import FeedbackKind, Mention, Query, Unit
+from recsys.types import FeedbackKind, Mention, Unit
 from serving.answers import Event, Ranking
 from serving.client import Client
 from serving.process import served
@@ -214,12 +214,12 @@ class _Simulation:
 
     def _browse(self, client: Client, visit: Visit, unit: Unit, arms: dict[str, str]) -> list[Page]:
         """Look at a list, and where something was clicked at what else there is after that feedback."""
-        k, query = self.people.habits.k, Query(entity_id=visit.user_id)
+        k, query = self.people.habits.k, self.people.query(visit)
         pages = [self._page(visit, 0, client.nearest_items(query, k, unit=unit), arms)]
         shown = pages[0].ranking.item_ids
         clicked = [one.place for one in pages[0].happenings if one.kind == CLICK]
         if clicked:
-            mentions = [Mention(shown[place], FeedbackKind.CLICKED, place) for place in clicked]
+            mentions = [Mention(shown[place], FeedbackKind.LIKED, place) for place in clicked]
             more = client.reformulate(replace(query, excluded_ids=shown), k, mentions, unit=unit)
             pages.append(self._page(visit, 1, more.ranking, arms))
         return pages

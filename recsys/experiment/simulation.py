@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
+from recsys.errors import SettingError, describe
 from recsys.experiment.log import LOGS, Log
 from recsys.experiment.plan import Metric, Plan
 from recsys.registry import settings
 from recsys.sources.synthetic import Synthetic
+from recsys.types import Query
 
 PAGES = 2
 """Lists of one visit at most: the first one, and, where something was clicked, one after that feedback."""
@@ -51,6 +53,7 @@ class Habits:
         wishes: items that a user wishes for at a visit, drawn with replacement.
         impatience: how quickly places farther down are passed over; 0 looks at all alike.
         purchase_rate: share (0..1) of clicks that a purchase follows.
+        stranger_rate: share (0..1) of users that the release does not know: it is told their features alone.
         bot_rate: share (0..1) of users that click on everything and buy nothing, whatever the arm.
         duplicate_rate: share (0..1) of events that are sent twice.
         late_rate: share (0..1) of events that come too late to count; they do not count in the truth either.
@@ -63,6 +66,7 @@ class Habits:
     wishes: int = Field(default=20, ge=1)
     impatience: float = Field(default=0.5, ge=0)
     purchase_rate: float = Field(default=0.2, ge=0, le=1)
+    stranger_rate: float = Field(default=0.0, ge=0, le=1)
     bot_rate: float = Field(default=0.0, ge=0, le=1)
     duplicate_rate: float = Field(default=0.0, ge=0, le=1)
     late_rate: float = Field(default=0.0, ge=0, le=1)
@@ -123,10 +127,16 @@ class People:
     Args:
         source: gives their preferences.
         habits: how they look at lists.
-        count: of users: the first ones of the source, 1 to `source.users`.
+        count: of users: the first ones of the source.
+        columns: features that strangers tell.
+
+    Raises:
+        SettingError: more users than the source has, or none.
     """
 
-    def __init__(self, source: Synthetic, habits: Habits, count: int) -> None:
+    def __init__(self, source: Synthetic, habits: Habits, count: int, columns: Sequence[str] = ()) -> None:
+        if not 1 <= count <= source.users:
+            raise SettingError(describe("users", count, f"1 to {source.users}, those of the source"))
         self.habits, self.count = habits, count
         world = source.world()
         shares = np.cumsum(np.exp(world.log_probabilities), axis=1)
@@ -136,6 +146,8 @@ class People:
         self._activity = random.gamma(ACTIVITY_SHAPE, habits.visits / ACTIVITY_SHAPE, count)
         self._eagerness = random.beta(4, 2, count)
         self._is_bot = random.random(count) < habits.bot_rate
+        self._is_stranger = random.random(count) < habits.stranger_rate
+        self._features = source.read().queries.select(list(columns)).slice(0, count).to_pylist()
         self._trouble = np.cumsum([habits.duplicate_rate, habits.late_rate, habits.early_rate]).tolist()
 
     def visits(self, phase: int) -> list[Visit]:
@@ -145,6 +157,12 @@ class People:
         times = random.random(counts.sum())
         visits = [Visit(user, phase, number) for user, count in enumerate(counts) for number in range(count)]
         return [visits[place] for place in np.argsort(times)]
+
+    def query(self, visit: Visit) -> Query:
+        """Return what is asked for a user."""
+        if self._is_stranger[visit.user]:
+            return Query(features=self._features[visit.user])
+        return Query(entity_id=visit.user_id)
 
     def happenings(self, visit: Visit, page: int, item_ids: Sequence[str]) -> list[Happening]:
         """Return what the user does on one list of a visit.
