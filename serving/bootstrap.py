@@ -32,7 +32,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         port_file: gets the real port as text once the server is ready; removed at the end.
 
     Raises:
-        SettingError: the port is taken.
+        SettingError: the port is taken, or the experiment file is broken or cannot be served.
         MissingError: no such release.
         ReleaseError: the release is damaged, mixed, or does not answer its golden queries.
     """
@@ -50,6 +50,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
     try:
         started = time.perf_counter()
         release_folder.load()
+        server.experiments.load()
         server.ready()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
@@ -63,6 +64,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
             **({"metrics": server.observation.metrics_address} if server.observation.metrics_address else {}),
         )
         release_folder.start()
+        server.experiments.start()
         stopping.wait()
         logger.info("draining", drain_s=settings.drain_s)
     finally:

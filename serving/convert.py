@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.struct_pb2 import Struct, Value
 
 from recsys.errors import RequestError
+from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
 from recsys.types import (
@@ -346,6 +347,16 @@ def release_id(release: Release) -> pb.ReleaseId:
 @lru_cache(maxsize=16)
 def _release_id(name: str, fingerprint: str) -> pb.ReleaseId:
     return pb.ReleaseId(name=name, fingerprint=fingerprint)
+
+
+def assignments(found: Sequence[Assignment]) -> list[pb.Assignment]:
+    """Return the experiments that a request was in; not to be changed."""
+    return [_assignment(each.experiment, each.arm) for each in found]
+
+
+@lru_cache(maxsize=256)
+def _assignment(experiment: str, arm: str) -> pb.Assignment:
+    return pb.Assignment(experiment=experiment, arm=arm)
 
 
 def release(retriever: Retriever, labels: Sequence[str] = ()) -> pb.Release:

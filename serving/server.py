@@ -10,6 +10,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from recsys.retrieval import Retriever
+from serving.arms.experiments import Experiments
 from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
@@ -56,6 +57,7 @@ class Server:
 
     Attributes:
         observation: what it tells of itself.
+        experiments: gives each request its arms; to be loaded once the releases are.
     """
 
     def __init__(self, settings: ServerSettings, logger: Logger, folder: ReleaseFolder | None = None) -> None:
@@ -69,6 +71,7 @@ class Server:
         services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
         self.observation = Observation(settings.telemetry, logger)
+        self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
         self.observation.watch(queue=threads.waiting)
@@ -84,7 +87,7 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self.releases, sessions, settings, admission.effort), self._server
+            RecommendationServicer(self.releases, sessions, settings, self.experiments, admission.effort), self._server
         )
         catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
             CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
@@ -123,6 +126,7 @@ class Server:
     def stop(self) -> None:
         """Report NOT_SERVING, take no new calls, let running ones end within `drain_s`, stop."""
         self._readiness.drain()
+        self.experiments.stop()
         self._server.stop(self._settings.drain_s).wait()
         self.observation.close()
 

@@ -121,6 +121,20 @@ class CatalogueSettings:
 
 
 @settings()
+class ExperimentSettings:
+    """Which arms of which experiments answer: none without a file.
+
+    Attributes:
+        file: TOML, see `recsys.experiment.plan`; read again when it changes. One that is broken, or whose arms these
+            releases cannot serve, is refused, and the last good one goes on.
+        look_s: seconds between two looks at it; 0 never looks again.
+    """
+
+    file: Path | None = None
+    look_s: float = Field(2.0, ge=0, allow_inf_nan=False)
+
+
+@settings()
 class QueueSettings:
     """What happens where more calls come than can be worked on.
 
@@ -166,6 +180,7 @@ class ServerSettings:
         telemetry: what it tells of itself, see [telemetry].
         releases: which releases of a folder are served.
         catalogue: changes to their items.
+        experiments: which arms answer.
     """
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -192,6 +207,7 @@ class ServerSettings:
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     releases: ReleaseSettings = Field(default_factory=ReleaseSettings)
     catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
+    experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
 
     @property
     def address(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import SettingError, describe
-from recsys.experiment.plan import Arm, Experiment, Plan
+from recsys.experiment.plan import INTERLEAVED, Experiment, Plan
 from recsys.types import Bool
 
 OUTSIDE = ""
@@ -28,17 +28,15 @@ class Assignment:
 
     Attributes:
         experiment: its name.
-        arm: the arm's name.
+        arm: the arm's name, or `INTERLEAVED`: both of them in one list.
         unit_kind: `user` or `session`.
         overridden: whether the experiment file names the unit; such units are not analysed.
-        settings: what the unit is served with.
     """
 
     experiment: str
     arm: str
     unit_kind: str
     overridden: bool
-    settings: Arm
 
 
 def draw(salt: str, purpose: bytes, unit: str) -> float:
@@ -70,6 +68,18 @@ def draws(salt: str, purpose: bytes, units: Iterable[str]) -> NDArray[np.float64
     return (np.frombuffer(digests, "<u8") >> np.uint64(11)) * 2.0**-53
 
 
+class _Line:
+    """What `draw` gives for one salt and purpose, in half the time."""
+
+    def __init__(self, salt: str, purpose: bytes) -> None:
+        self._start = hashlib.blake2b(digest_size=8, key=salt.encode(), person=purpose)
+
+    def __call__(self, unit: bytes) -> float:
+        one = self._start.copy()
+        one.update(unit)
+        return (int.from_bytes(one.digest(), "little") >> 11) * 2.0**-53
+
+
 class Assigner:
     """Assigns arms after a plan; holds nothing else, so a new plan is a new assigner.
 
@@ -79,30 +89,32 @@ class Assigner:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._cuts = {name: _cuts(experiment) for name, experiment in plan.experiments.items()}
+        self._chances = [_Chances(name, experiment) for name, experiment in plan.experiments.items()]
+        self._holdout = _Line(plan.holdout.salt, HOLDOUT) if plan.holdout.rate > 0 else None
 
     def held_out(self, unit: str) -> bool:
         """Return whether no experiment may take a unit."""
-        holdout = self.plan.holdout
-        return holdout.rate > 0 and draw(holdout.salt, HOLDOUT, unit) < holdout.rate
+        return self._holdout is not None and self._holdout(unit.encode()) < self.plan.holdout.rate
 
     def assign(self, units: Mapping[str, str], now: datetime) -> tuple[Assignment, ...]:
-        """Return every experiment that a request is in.
+        """Return every experiment that a request is in, in the plan's order.
 
         Args:
             units: the request's `user` and `session`, as far as known; an experiment whose unit is missing or empty
                 does not take the request.
             now: with time zone.
+
+        Raises:
+            SettingError: a moment without time zone.
         """
-        found = []
-        for name, experiment in self.plan.experiments.items():
-            unit = units.get(experiment.unit)
-            if not unit:
-                continue
-            arm, overridden = self._arm(name, experiment, unit, now)
-            if arm != OUTSIDE:
-                found.append(Assignment(name, arm, experiment.unit, overridden, experiment.arms[arm]))
-        return tuple(found)
+        _check_zone(now)
+        held_out = {kind: self.held_out(unit) for kind, unit in units.items() if unit}
+        found = (
+            chances.assignment(units[chances.kind], held_out[chances.kind], now)
+            for chances in self._chances
+            if chances.kind in held_out
+        )
+        return tuple(assignment for assignment in found if assignment is not None)
 
     def arms_of(self, experiment: str, units: Sequence[str], now: datetime) -> NDArray[np.str_]:
         """Return what `assign` gives for each of many units.
@@ -118,9 +130,9 @@ class Assigner:
         Raises:
             SettingError: no experiment of that name, or a moment without time zone.
         """
-        chosen, name = self.plan.experiment(experiment), experiment
+        chosen = self.plan.experiment(experiment)
         _check_zone(now)
-        bounds, arms = self._cuts[name]
+        bounds, arms = _cuts(chosen)
         labels = np.array([*arms, OUTSIDE])
         found = labels[np.searchsorted(bounds, draws(chosen.salt, ARM, units), side="right")]
         found[~self._takes(chosen, units, now)] = OUTSIDE
@@ -128,21 +140,6 @@ class Assigner:
             arm_of = chosen.overrides.get
             found = np.array([arm_of(unit, arm) for unit, arm in zip(units, found, strict=True)], labels.dtype)
         return found
-
-    def _arm(self, name: str, experiment: Experiment, unit: str, now: datetime) -> tuple[str, bool]:
-        _check_zone(now)
-        if unit in experiment.overrides:
-            return experiment.overrides[unit], True
-        start, stop = experiment.segment
-        if (
-            not experiment.runs_at(now)
-            or not start <= draw(experiment.namespace, SEGMENT, unit) < stop
-            or draw(experiment.salt, TRAFFIC, unit) >= experiment.traffic_rate
-            or self.held_out(unit)
-        ):
-            return OUTSIDE, False
-        bounds, arms = self._cuts[name]
-        return (*arms, OUTSIDE)[bisect_right(bounds, draw(experiment.salt, ARM, unit))], False
 
     def _takes(self, experiment: Experiment, units: Sequence[str], now: datetime) -> Bool:
         if not experiment.runs_at(now):
@@ -156,12 +153,50 @@ class Assigner:
         return taken
 
 
+class _Chances:
+    """Says whether one experiment takes a unit; what cannot decide anything is not drawn.
+
+    Args:
+        name: of the experiment.
+        experiment: its settings.
+    """
+
+    def __init__(self, name: str, experiment: Experiment) -> None:
+        self.kind = experiment.unit
+        self._experiment = experiment
+        self._segment = _Line(experiment.namespace, SEGMENT) if experiment.segment != (0.0, 1.0) else None
+        self._traffic = _Line(experiment.salt, TRAFFIC) if experiment.traffic_rate < 1 else None
+        self._arm = _Line(experiment.salt, ARM)
+        self._bounds, arms = _cuts(experiment)
+        self._taken = (*(Assignment(name, arm, self.kind, False) for arm in arms), None)
+        self._overrides = {unit: Assignment(name, arm, self.kind, True) for unit, arm in experiment.overrides.items()}
+
+    def assignment(self, unit: str, held_out: bool, now: datetime) -> Assignment | None:
+        """Return the arm of a unit; None where the experiment does not take it."""
+        if unit in self._overrides:
+            return self._overrides[unit]
+        experiment = self._experiment
+        if held_out or not experiment.runs_at(now):
+            return None
+        encoded = unit.encode()
+        if self._segment is not None:
+            start, stop = experiment.segment
+            if not start <= self._segment(encoded) < stop:
+                return None
+        if self._traffic is not None and self._traffic(encoded) >= experiment.traffic_rate:
+            return None
+        return self._taken[bisect_right(self._bounds, self._arm(encoded))]
+
+
 def _cuts(experiment: Experiment) -> tuple[list[float], list[str]]:
     """Return the upper bounds of the arms' parts of the line, and the arms in the same order."""
     arms = sorted(experiment.arms)
     bounds = np.cumsum([experiment.arms[arm].share for arm in arms])
     # Shares that make 1 on paper must leave no unit out.
-    return np.where(np.abs(bounds - 1) < 1e-9, 1.0, bounds).tolist(), arms
+    bounds = np.where(np.abs(bounds - 1) < 1e-9, 1.0, bounds)
+    if experiment.interleave:
+        return [float(bounds[-1])], [INTERLEAVED]
+    return bounds.tolist(), arms
 
 
 def _check_zone(now: datetime) -> None:

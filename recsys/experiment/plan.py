@@ -22,8 +22,36 @@ Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 SETTING_PATH = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 TAKEN = frozenset({"unit", "arm", "group", "exposures", "shown"})
 """Columns of a table of units that no metric may be called."""
+INTERLEAVED = "interleaved"
+"""Stands for the arm of a unit that gets lists made of both arms; no arm is called so."""
 SHARE_TOLERANCE = 1e-9
 """How far shares such as 0.1 + 0.2 + 0.7 may miss 1 in floating point."""
+
+
+@settings()
+class Slate:
+    """How the lists of an arm are drawn instead of being shown best first, see `recsys.experiment.slates`.
+
+    Only lists in the order of their inner products are drawn: not those of the most popular items, not those that MMR
+    has ordered, and none of more places than `candidates`.
+
+    Attributes:
+        policy: `plackett_luce` or `epsilon_swap`.
+        parameter: its temperature, > 0, in units of scores, or its epsilon, 0..1.
+        candidates: best items that a list is drawn from.
+    """
+
+    policy: Literal["plackett_luce", "epsilon_swap"]
+    parameter: float
+    candidates: int = Field(default=50, ge=2, le=200)
+
+    @model_validator(mode="after")
+    def _parameter_fits(self) -> Slate:
+        if self.policy == "plackett_luce" and self.parameter <= 0:
+            raise ValueError("parameter > 0 (the temperature)")
+        if self.policy == "epsilon_swap" and not 0 <= self.parameter <= 1:
+            raise ValueError("parameter of 0 to 1 (the epsilon)")
+        return self
 
 
 @settings()
@@ -35,12 +63,14 @@ class Arm:
         release: a release or a label; empty leaves the server's.
         reformulator: a reformulator of that release by name; empty leaves the request's or the release's.
         settings: index and planner settings by path, such as `"index.leaves_to_search" = 40`: numbers, words, booleans.
+        slate: how its lists are drawn; none shows them best first.
     """
 
     share: float = Field(gt=0, le=1)
     release: str = ""
     reformulator: str = ""
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    slate: Slate | None = None
 
     @field_validator("settings")
     @classmethod
@@ -54,8 +84,8 @@ class Arm:
 
     @property
     def decides(self) -> frozenset[str]:
-        """What the arm sets: `release`, `reformulator` and paths of settings."""
-        named = {name for name in ("release", "reformulator") if getattr(self, name)}
+        """What the arm sets: `release`, `reformulator`, `slate` and paths of settings."""
+        named = {name for name in ("release", "reformulator", "slate") if getattr(self, name)}
         return frozenset(named | set(self.settings))
 
 
@@ -79,6 +109,7 @@ class Experiment:
         end: first moment after, with time zone; none means never.
         arms: by name. Draws are cut in the order of the names, so that moving a table moves no unit.
         control: the arm that the others are compared with.
+        interleave: nobody gets an arm; all whom the shares take together get lists that two arms draft in turns.
         overrides: arm by unit, for testing: wins over the hold-out, segment, ramp and times, is logged as such and left
             out of every analysis.
     """
@@ -93,6 +124,7 @@ class Experiment:
     end: AwareDatetime | None = None
     arms: dict[str, Arm]
     control: str = "control"
+    interleave: bool = False
     overrides: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("segment")
@@ -107,6 +139,8 @@ class Experiment:
     def _enough_and_not_too_much(cls, arms: dict[str, Arm]) -> dict[str, Arm]:
         if len(arms) < 2:
             raise ValueError("at least two arms")
+        if INTERLEAVED in arms:
+            raise ValueError(f"arms of any other name than {INTERLEAVED}")
         total = sum(arm.share for arm in arms.values())
         if total > 1 + SHARE_TOLERANCE:
             told = ", ".join(f"{name} {arm.share:.4g}" for name, arm in arms.items())
@@ -117,12 +151,19 @@ class Experiment:
     def _consistent(self) -> Experiment:
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f"an end after the start {self.start.isoformat()}")
+        if self.interleave and (len(self.arms) != 2 or any(arm.slate for arm in self.arms.values())):
+            raise ValueError("two arms without a slate where interleave = true")
         return self
 
     @property
     def decides(self) -> frozenset[str]:
-        """What any of its arms sets."""
-        return frozenset().union(*(arm.decides for arm in self.arms.values()))
+        """What any of its arms sets; interleaving makes the slate."""
+        return frozenset({"slate"} if self.interleave else ()).union(*(arm.decides for arm in self.arms.values()))
+
+    @property
+    def assigned(self) -> tuple[str, ...]:
+        """The names that a unit's arm may have."""
+        return (INTERLEAVED, *self.arms) if self.interleave else tuple(self.arms)
 
     def runs_at(self, now: datetime) -> bool:
         """Return whether the moment, with time zone, lies between start and end."""
@@ -257,16 +298,20 @@ def _experiment(name: str, table: Mapping[str, Any]) -> Experiment:
     where = f"experiments.{name}"
     values = {"salt": name, "namespace": table.get("layer", "default"), **table}
     arms = _named_tables(table, "arms", f"{where}.")
-    values["arms"] = {arm: parse(Arm, settings, f"{where}.arms.{arm}") for arm, settings in arms.items()}
+    values["arms"] = {arm: _arm(settings, f"{where}.arms.{arm}") for arm, settings in arms.items()}
     experiment = parse(Experiment, values, where)
-    for place, arm in ((f"{where}.control", experiment.control), *_overrides(where, experiment)):
-        if arm not in experiment.arms:
-            raise SettingError(f"{place}: {unknown('arm', arm, experiment.arms)}")
+    if experiment.control not in experiment.arms:
+        raise SettingError(f"{where}.control: {unknown('arm', experiment.control, experiment.arms)}")
+    for unit, arm in experiment.overrides.items():
+        if arm not in experiment.assigned:
+            raise SettingError(f"{where}.overrides.{unit}: {unknown('arm', arm, experiment.assigned)}")
     return experiment
 
 
-def _overrides(where: str, experiment: Experiment) -> list[tuple[str, str]]:
-    return [(f"{where}.overrides.{unit}", arm) for unit, arm in experiment.overrides.items()]
+def _arm(table: Mapping[str, Any], where: str) -> Arm:
+    if not isinstance(table.get("slate"), Mapping):
+        return parse(Arm, table, where)
+    return parse(Arm, {**table, "slate": parse(Slate, table["slate"], f"{where}.slate")}, where)
 
 
 def _check_pair(name: str, one: Experiment, other_name: str, other: Experiment) -> None:

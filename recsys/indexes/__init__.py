@@ -31,6 +31,16 @@ class Searcher(Protocol):
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.
         """
 
+    def tuned(self, settings: Mapping[str, Any]) -> Searcher:
+        """Return the same index searched with other settings; nothing large is copied.
+
+        Args:
+            settings: by name, those of the choice that count at search time.
+
+        Raises:
+            SettingError: it has no such setting, or not with such a value.
+        """
+
 
 class Index(Protocol):
     """The contract of the family."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.errors import SettingError, unknown
 from recsys.indexes._checks import checked_queries
 from recsys.stages import stage
 from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours
@@ -59,6 +63,16 @@ class ExactSearcher:
         if self.rows is not None:
             rows[:, :found] = self.rows[rows[:, :found]]
         return Neighbours(rows, scores)
+
+    def tuned(self, settings: Mapping[str, Any]) -> ExactSearcher:
+        """Return itself: there is nothing to tune.
+
+        Raises:
+            SettingError: any setting.
+        """
+        for name in settings:
+            raise SettingError(f"index.{name}: {unknown('setting of exact search', name, ())}")
+        return self
 
     def __len__(self) -> int:
         return len(self.vectors) if self.rows is None else len(self.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from recsys.errors import ReleaseError, StorageError, describe, verbatim
+from recsys.errors import ReleaseError, SettingError, StorageError, describe, unknown, verbatim
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
 from recsys.indexes._seal import opened, seal
@@ -214,6 +215,27 @@ class ScannSearcher:
             exact = self._exact.search(queries[short], k)
             rows[short], scores[short] = exact.item_rows, exact.scores
         return Neighbours(rows, scores)
+
+    def tuned(self, settings: Mapping[str, Any]) -> ScannSearcher:
+        """Return the same index searched with other settings.
+
+        Args:
+            settings: `leaves_to_search`, 1 to the number of leaves; with quantisation `reorder_k`, >= 1, too.
+
+        Raises:
+            SettingError: another setting or value.
+        """
+        most = {"leaves_to_search": self.parameters["leaves"]}
+        if self.parameters["quantisation"] != "none":
+            most["reorder_k"] = self._items
+        for name, value in settings.items():
+            if name not in most:
+                raise SettingError(f"index.{name}: {unknown('setting that this index is searched with', name, most)}")
+            if type(value) is not int or not 1 <= value <= most[name]:
+                raise SettingError(describe(f"index.{name}", value, f"1 to {most[name]}"))
+        twin = copy.copy(self)
+        twin.parameters = self.parameters | dict(settings)
+        return twin
 
     def _reordered(self, reorder_k: int | None, k: int) -> int:
         if self.parameters["quantisation"] == "none":

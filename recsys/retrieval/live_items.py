@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import tempfile
 import threading
@@ -21,7 +20,6 @@ from recsys.errors import RequestError, unknown
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.filtering import ItemFilters
 from recsys.retrieval.merging import first_kept, merged
-from recsys.retrieval.narrowed import NarrowedSearch
 from recsys.retrieval.retriever import Retriever
 from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, Float32, Neighbours, Query
 
@@ -236,6 +234,10 @@ class Segment:
             return best
         return Neighbours(np.where(best.item_rows == NO_ROW, NO_ROW, best.item_rows + self._first), best.scores)
 
+    def tuned(self, settings: Mapping[str, Any]) -> Segment:
+        """Return the same items searched with other settings, as every `Searcher` does."""
+        return Segment(self._searcher.tuned(settings), self._hidden, self._first)
+
 
 class Segments:
     """Several segments as one searcher.
@@ -251,6 +253,11 @@ class Segments:
         """Return the k best items of each query, as every `Searcher` does."""
         found = [part.search(queries, k, effort=effort) for part in self._parts]
         return found[0] if len(found) == 1 else merged(found, k)
+
+    def tuned(self, settings: Mapping[str, Any]) -> Segments:
+        """Return the same with other settings of the first segment's searcher: the others are small."""
+        first, *others = self._parts
+        return Segments([first.tuned(settings), *others])
 
 
 class ChangedRetriever(Retriever):
@@ -268,6 +275,7 @@ class ChangedRetriever(Retriever):
         vars(self).update(vars(base))
         for computed in ("_items", "_shown", "_popular", "_shown_count", "_filters", "_narrowed", "_exactly"):
             vars(self).pop(computed, None)
+        self._tuned = {}
         self._base, self._hidden, self._side = base, hidden, side
         self._side_count = side.count
         self._row_of_item = Overlaid(base._row_of_item, rows)
@@ -305,19 +313,12 @@ class ChangedRetriever(Retriever):
         return ItemFilters(self._items, tuple(self._base.filter_fields), self._all_hidden)
 
     @cached_property
-    def _narrowed(self) -> NarrowedSearch:
-        return NarrowedSearch(self._searcher, self._vectors, self._filters)
-
-    @cached_property
     def _exactly(self) -> Retriever:
-        twin = copy.copy(self)
         side = ExactSearcher(self._side.vectors[: self._side_count])
         hidden = self._all_hidden[len(self._hidden) :]
         parts = [Segment(ExactSearcher(self._base._vectors), self._hidden)]
         parts += [Segment(side, hidden, len(self._hidden))] if self._side_count else []
-        twin._searcher = Segments(parts)
-        twin._narrowed = NarrowedSearch(twin._searcher, self._vectors, self._filters)
-        return twin
+        return self._twin(Segments(parts))
 
     @cached_property
     def _popular(self) -> tuple[np.ndarray, Float32]:

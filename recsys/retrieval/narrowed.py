@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from pydantic import Field
 
 from recsys.errors import RequestError
 from recsys.indexes import ExactSearcher, Searcher
+from recsys.registry import settings
 from recsys.retrieval.diversity import choose
 from recsys.retrieval.filtering import Allowed, ItemFilters
 from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan
@@ -20,13 +22,30 @@ CALL_CANDIDATES = 80
 """What the index costs: one candidate as much as multiplying so many numbers exactly, and a call by itself as much as
 so many candidates. Measured (`make bench-filters`); where both cost alike exact search is taken, which no filter that
 goes against the query can make twice as dear."""
-MARGIN = 3.0
-"""Standard deviations that an over-fetch goes deeper than what holds k allowed items on average."""
-POOL = 10
 POOL_MOST = 2000
 POOL_GROWTH = 8
-"""Candidates for one place of a diverse answer, most candidates at first, and how much deeper to look where too few of
-them can stand beside each other."""
+"""Most candidates of a diverse answer at first, and how much deeper to look where too few of them can stand beside each
+other."""
+
+
+@settings()
+class Planner:
+    """How deep a search goes that may not show everything it finds.
+
+    Attributes:
+        margin: standard deviations that an over-fetch goes deeper than what holds k allowed items on average.
+        pool: candidates for one place of a diverse answer.
+    """
+
+    margin: float = Field(default=3.0, ge=0, le=20)
+    pool: int = Field(default=10, ge=2, le=100)
+
+    def pool_k(self, k: int) -> int:
+        """Return how many candidates an answer of k diverse items is chosen from at first."""
+        return max(2 * k, min(self.pool * k, POOL_MOST))
+
+
+PLANNER = Planner()
 
 
 @dataclass(frozen=True)
@@ -77,19 +96,20 @@ class Found:
     exhausted: bool
 
 
-def over_fetch_depth(k: int, allowed: int, items: int) -> int:
+def over_fetch_depth(k: int, allowed: int, items: int, margin: float = PLANNER.margin) -> int:
     """Return how many results of an index hold k allowed items in all likelihood, where chance alone allows items.
 
-    `(k + MARGIN sqrt(k)) items / allowed`, up to the next power of two, so that calls of like depth go together.
+    `(k + margin sqrt(k)) items / allowed`, up to the next power of two, so that calls of like depth go together.
 
     Args:
         k: places, >= 1.
         allowed: how many of the items are allowed, >= 1.
         items: how many there are.
+        margin: see `Planner`.
     """
     if allowed == items:
         return min(k, items)
-    depth = math.ceil((k + MARGIN * math.sqrt(k)) * items / allowed)
+    depth = math.ceil((k + margin * math.sqrt(k)) * items / allowed)
     return min(1 << (depth - 1).bit_length(), items)
 
 
@@ -105,10 +125,11 @@ class NarrowedSearch:
         searcher: the index.
         vectors: `[items, dim]`, float32, what it searches.
         filters: the columns for crowding.
+        planner: how deep to look.
     """
 
-    def __init__(self, searcher: Searcher, vectors: Float32, filters: ItemFilters) -> None:
-        self._searcher, self._vectors, self._filters = searcher, vectors, filters
+    def __init__(self, searcher: Searcher, vectors: Float32, filters: ItemFilters, planner: Planner = PLANNER) -> None:
+        self._searcher, self._vectors, self._filters, self._planner = searcher, vectors, filters, planner
 
     def check(self, diversity: Diversity) -> None:
         """Refuse a diversity that cannot be had.
@@ -139,7 +160,7 @@ class NarrowedSearch:
         if diversity.changes_nothing:
             return self._searched(vectors, k, narrow)
         found: list[Found | None] = [None] * len(narrow)
-        waiting, pool_k = list(range(len(narrow))), _pool_k(k)
+        waiting, pool_k = list(range(len(narrow))), self._planner.pool_k(k)
         while waiting:
             pools = self._searched(vectors[waiting], pool_k, [narrow[place] for place in waiting])
             for place, pool in zip(waiting, pools, strict=True):
@@ -165,7 +186,7 @@ class NarrowedSearch:
         rows, shares = rows[kept], shares[kept]
         if diversity.changes_nothing:
             return _best(rows, shares, k, narrow, None, narrow.shown)
-        pool_k = _pool_k(k)
+        pool_k = self._planner.pool_k(k)
         while True:
             pool = _best(rows, shares, pool_k, narrow, None, narrow.shown)
             relevance = pool.scores / max(float(pool.scores.max(initial=0)), 1e-12)
@@ -179,9 +200,9 @@ class NarrowedSearch:
         if diversity.crowding_field:
             values = self._filters.column(diversity.crowding_field, "diversity.crowding_field").values.take(pool.rows)
         listed = np.arange(len(pool.rows))
-        if values is not None and diversity.mmr_weight and len(listed) > _pool_k(k):
+        if values is not None and diversity.mmr_weight and len(listed) > self._planner.pool_k(k):
             # Distances within a whole catalogue would take seconds: only the best that can stand together are compared.
-            listed = choose(relevance, _pool_k(k), values=values, max_per_value=diversity.max_per_value)
+            listed = choose(relevance, self._planner.pool_k(k), values=values, max_per_value=diversity.max_per_value)
             values = values.take(listed)
         chosen = listed[
             choose(
@@ -197,13 +218,12 @@ class NarrowedSearch:
         return replace(pool, rows=pool.rows[chosen], scores=pool.scores[chosen], exhausted=pool.exhausted and all_shown)
 
     def _searched(self, vectors: Float32, k: int, narrow: Sequence[Narrow]) -> list[Found]:
-        items, dim = self._vectors.shape
+        dim = self._vectors.shape[1]
         found: list[Found | None] = [None] * len(narrow)
         exact, indexed = [], {}
         for place, each in enumerate(narrow):
-            count = each.allowed.count
-            depth = over_fetch_depth(min(k + len(each.banned), count), count, items) if each.shown else 0
-            if each.shown == 0 or is_few(count, depth, dim):
+            depth = self._depth(k, each) if each.shown else 0
+            if each.shown == 0 or is_few(each.allowed.count, depth, dim):
                 exact.append(place)
             else:
                 indexed.setdefault(depth, []).append(place)
@@ -220,6 +240,10 @@ class NarrowedSearch:
         for places, plan in ((exact, Plan.EXACT_SUBSET), (escalated, Plan.ESCALATED)):
             self._exactly(vectors, k, narrow, places, plan, found)
         return [each for each in found if each is not None]
+
+    def _depth(self, k: int, narrow: Narrow) -> int:
+        count = narrow.allowed.count
+        return over_fetch_depth(min(k + len(narrow.banned), count), count, len(self._vectors), self._planner.margin)
 
     def _exactly(
         self,
@@ -242,10 +266,6 @@ class NarrowedSearch:
             for place, item_rows, scores in zip(group, results.item_rows, results.scores, strict=True):
                 kept = narrow[place].passes(item_rows)
                 found[place] = _best(item_rows[kept], scores[kept], k, narrow[place], plan, allowed.count)
-
-
-def _pool_k(k: int) -> int:
-    return max(2 * k, min(POOL * k, POOL_MOST))
 
 
 def _best(rows: Int32, scores: Float32, k: int, narrow: Narrow, plan: Plan | None, candidate_count: int) -> Found:

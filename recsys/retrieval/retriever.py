@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from recsys import registry
 from recsys.data import encoders
-from recsys.errors import ReleaseError, RequestError, unknown
+from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
-from recsys.indexes import ExactSearcher
+from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.coding import coded
 from recsys.retrieval.filtering import ItemFilters
 from recsys.retrieval.merging import first_kept
-from recsys.retrieval.narrowed import Found, Narrow, NarrowedSearch
+from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.stages import stage
 from recsys.types import (
@@ -163,7 +163,8 @@ class Retriever:
             raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
         self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
         self._filters = ItemFilters(self._items, tables["item"].get("filters") or self._shown_names)
-        self._narrowed = NarrowedSearch(self._searcher, self._vectors, self._filters)
+        self._planner = PLANNER
+        self._tuned: dict[tuple[tuple[str, object], ...], Retriever] = {}
         self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
         self._query_tower = load_query_tower(folder)
@@ -346,6 +347,30 @@ class Retriever:
         """The name of the one that answers where none is named."""
         return self._reformulators.default
 
+    def tuned(self, settings: Mapping[str, Any]) -> Retriever:
+        """Return the same release searched with other settings; asked again for the same ones, the same retriever.
+
+        Args:
+            settings: by path: `index.leaves_to_search`, `index.reorder_k` as the index has them, `planner.margin`,
+                `planner.pool` (see `Planner`).
+
+        Raises:
+            SettingError: there is no such setting, or not with such a value.
+        """
+        key = tuple(sorted(settings.items()))
+        if key not in self._tuned:
+            parts: dict[str, dict[str, Any]] = {"index": {}, "planner": {}}
+            for path, value in settings.items():
+                part, _, name = path.partition(".")
+                if part not in parts:
+                    raise SettingError(describe("settings", path, "index.* or planner.*"))
+                parts[part][name] = value
+            planner = registry.parse(Planner, parts["planner"], "planner")
+            twin = self._twin(self._searcher.tuned(parts["index"]))
+            twin._planner = planner
+            self._tuned[key] = twin
+        return self._tuned[key]
+
     def search_without(self, vectors: Float32, k: int, excluded: RowSets) -> Neighbours:
         """Return the k items with the largest inner products that each query may show; `NO_ROW` where there are fewer.
 
@@ -464,9 +489,18 @@ class Retriever:
     @cached_property
     def _exactly(self) -> Retriever:
         """The same with exact search in place of the index."""
+        return self._twin(ExactSearcher(self._vectors))
+
+    @cached_property
+    def _narrowed(self) -> NarrowedSearch:
+        return NarrowedSearch(self._searcher, self._vectors, self._filters, self._planner)
+
+    def _twin(self, searcher: Searcher) -> Retriever:
+        """Return the same with another searcher over the same items."""
         twin = copy.copy(self)
-        twin._searcher = ExactSearcher(self._vectors)
-        twin._narrowed = NarrowedSearch(twin._searcher, self._vectors, self._filters)
+        twin._searcher, twin._tuned = searcher, {}
+        for computed in ("_narrowed", "_exactly"):
+            vars(twin).pop(computed, None)
         return twin
 
     @cached_property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import RecsysError, RequestError, unknown
-from recsys.export.release import MANIFEST, find, newest, read_labels
+from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, unknown
+from recsys.export.release import MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
 from serving.errors import ReleaseRefusedError
@@ -49,6 +49,7 @@ class ReleaseFolder:
         self._orders = Orders(settings.releases.orders_file)
         self._loading = threading.Lock()
         self._tried: dict[str, str] = {}
+        self._unusable: dict[str, tuple[str, str]] = {}
         self._complaint = ""
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch-releases", daemon=True)
@@ -134,6 +135,47 @@ class ReleaseFolder:
             self._orders.write(label, Order(held.name, rolled_back=True))
         self._logger.info("release rolled back", label=label, release=held.name, fingerprint=held.fingerprint)
 
+    def hold(self, names: Collection[str]) -> None:
+        """Hold the releases of these names for the arms of experiments, and none else for them.
+
+        Args:
+            names: of releases; labels that are served are passed over.
+
+        Raises:
+            MissingError: no such label or release.
+            ReleaseError: one is damaged; what was held before still is. It is not tried again before it changes.
+        """
+        with self._loading:
+            holding = self.releases.holding
+            known = {folder.name: folder for folder in self._published()}
+            named: dict[str, Held] = {}
+            for name in sorted(set(names) - holding.answering.keys()):
+                if name not in known:
+                    raise MissingError(unknown("label that is served, or release", name, [*holding.answering, *known]))
+                named[name] = self._tried_once(known[name])
+            if named != holding.named:
+                self.releases.name(named)
+
+    def _published(self) -> list[Path]:
+        if (self._root / MANIFEST).is_file():
+            return [self._root]
+        return [manifest.parent for manifest in published(self._root)]
+
+    def _tried_once(self, folder: Path) -> Held:
+        """Return the release of a folder; one that could not be loaded is not tried again before it changes."""
+        state = stamp([folder])
+        known, told = self._unusable.get(folder.name, ("", ""))
+        if known == state:
+            raise ReleaseError(told)
+        try:
+            held = self._loaded(folder)
+        except Exception as error:
+            reason = self._refused(error, release=folder.name)
+            self._unusable[folder.name] = (state, reason)
+            raise ReleaseError(reason) from None
+        self._unusable.pop(folder.name, None)
+        return held
+
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.watch_s):
             try:
@@ -173,15 +215,19 @@ class ReleaseFolder:
         try:
             held = self._loaded(folder)
         except Exception as error:
-            expected = isinstance(error, RecsysError)
-            reason = str(error) if expected else "it could not be loaded; the server's log has more."
+            reason = self._refused(error, label=label, release=folder.name)
             self.releases.refuse(Refused(folder.name, label, reason))
-            unexpected = {} if expected else {"exc_info": error}
-            self._logger.warning("release refused", label=label, release=folder.name, reason=reason, **unexpected)
             raise ReleaseRefusedError(f"{folder.name} was refused under {label!r}: {reason}", folder.name) from None
         self.releases.install(held, label, rolled_back=rolled_back)
         told = {"label": label, "release": held.name, "fingerprint": held.fingerprint, "load_s": held.load_s}
         self._logger.info("release loaded", **told)
+
+    def _refused(self, error: Exception, **what: str) -> str:
+        """Log that a release was not loaded, and return why in words for operators."""
+        expected = isinstance(error, RecsysError)
+        reason = str(error) if expected else "it could not be loaded; the server's log has more."
+        self._logger.warning("release refused", **what, reason=reason, **({} if expected else {"exc_info": error}))
+        return reason
 
     def _loaded(self, folder: Path) -> Held:
         """Return the release of a folder, its golden queries answered; one that is held already as it is."""

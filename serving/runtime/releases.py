@@ -74,18 +74,24 @@ class Holding:
         before: the one that answered before it and is kept to roll back to, by label.
         refused: the last that was refused since the one that answers was loaded, by label.
         rolled_back: labels that an operator took back.
+        named: releases that arms of experiments name, by that name, whether they stand under a label or not.
     """
 
     answering: Mapping[str, Held] = field(default_factory=dict)
     before: Mapping[str, Held] = field(default_factory=dict)
     refused: Mapping[str, Refused] = field(default_factory=dict)
     rolled_back: frozenset[str] = frozenset()
+    named: Mapping[str, Held] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Held]:
-        """Give each release once: those that answer, `stable` first, then those kept to roll back to."""
+        """Give each release once: those with labels, `stable` first, those of arms, those kept to roll back to."""
         labels = sorted(self.answering, key=lambda label: (label != STABLE, label))
-        every = [*(self.answering[label] for label in labels), *self.before.values()]
+        every = [*(self.answering[label] for label in labels), *self.named.values(), *self.before.values()]
         return iter({held.fingerprint: held for held in every}.values())
+
+    def of_arm(self, release: str) -> Held | None:
+        """Return what answers an arm: the release under that label, or of that name; empty means `stable`."""
+        return self.answering.get(release or STABLE) or self.named.get(release)
 
     def labels_of(self, fingerprint: str) -> tuple[str, ...]:
         """Return the labels under which a release answers, sorted."""
@@ -183,13 +189,19 @@ class Releases:
         with self._changing:
             holding = self.holding
             self._replace(
-                Holding(
+                replace(
+                    holding,
                     answering=_without(holding.answering, label),
                     before=_without(holding.before, label),
                     refused=_without(holding.refused, label),
                     rolled_back=holding.rolled_back - {label},
                 )
             )
+
+    def name(self, named: Mapping[str, Held]) -> None:
+        """Hold these releases for the arms of experiments, and no longer those that were held for them."""
+        with self._changing:
+            self._replace(replace(self.holding, named=dict(named)))
 
     def refuse(self, refused: Refused) -> None:
         """Remember a release that was not loaded, until another one is loaded under its label."""
@@ -199,7 +211,8 @@ class Releases:
     def _put(self, label: str, held: Held, before: Mapping[str, Held], *, rolled_back: bool) -> None:
         holding = self.holding
         self._replace(
-            Holding(
+            replace(
+                holding,
                 answering={**holding.answering, label: held},
                 before=before,
                 refused=_without(holding.refused, label),

@@ -10,9 +10,13 @@ from typing import Any
 import grpc
 
 from recsys.errors import RequestError
-from recsys.retrieval import Answer, Retriever
+from recsys.retrieval import Answer, ReformulatedAnswer, Retriever
 from recsys.types import ALIKE, Diversity, Mention, Origin
 from serving import convert
+from serving.arms import lists
+from serving.arms.experiments import Experiments
+from serving.arms.lists import Shown
+from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
 from serving.runtime.sessions import Sessions
@@ -41,6 +45,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         releases: those that answer at the moment of the call.
         sessions: places for sessions.
         settings: the limits.
+        experiments: gives requests with a unit their arms.
         effort: returns what share (0..1] of the settled effort a call may make.
         record: puts what is shown into the log; None where there is none.
     """
@@ -50,27 +55,33 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         releases: Releases,
         sessions: Sessions,
         settings: ServerSettings,
+        experiments: Experiments,
         effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
         record: Record | None = None,
     ) -> None:
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
-        self._record = record
+        self._experiments, self._record = experiments, record
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
         """Return the nearest items of one query."""
-        retriever = self._retriever(request)
+        treatment = self._treatment(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _IN_QUERY:
             diversity, effort = _diversity(request), self._effort(context)
-            (answer,) = answers = retriever.nearest([query], request.k, diversity, effort=effort)
-        _tell(Searched(retriever, [query], request.k, answers), diversity)
-        shown = _shown(retriever, answer) if request.include_metadata else ()
-        token = "" if self._record is None else self._record(_exposure(request.unit, retriever, answer))
+
+            def find(way: Way, k: int) -> Answer:
+                return way.retriever.nearest([query], k, diversity, effort=effort)[0]
+
+            list_ = lists.shown(treatment, request.k, diversity, find)
+        answer, retriever = list_.answer, treatment.retriever
+        _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=list_.is_as_found)
+        shown = treatment.metadata(answer.item_ids) if request.include_metadata else ()
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown),
             release=convert.release_id(retriever.release),
-            attribution_token=token,
+            attribution_token=_recorded(self._record, request.unit, treatment, list_),
+            assignments=convert.assignments(treatment.assignments),
         )
 
     def BatchNearestItems(
@@ -115,7 +126,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> pb.ReformulateResponse:
         """Return the nearest items of one query after feedback has moved it."""
-        conversation = Conversation(request, self._retriever(request), self._settings, self._record)
+        conversation = Conversation(request, self._treatment(request), self._settings, self._record)
         conversation.hear(request.feedback)
         return conversation.answer(self._effort(context))
 
@@ -136,7 +147,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 if conversation is None:
                     begin = request.begin
                     with _within("begin"):
-                        conversation = Conversation(begin, self._retriever(begin), self._settings, self._record)
+                        conversation = Conversation(begin, self._treatment(begin), self._settings, self._record)
                         conversation.hear(begin.feedback)
                         answer = conversation.answer()
                 else:
@@ -149,6 +160,17 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         retriever = self._retriever(request)
         return convert.release(retriever, self._releases.holding.labels_of(retriever.release.fingerprint))
 
+    def _treatment(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Treatment:
+        if not request.HasField("unit"):
+            return Treatment((Way(self._retriever(request)),))
+        unit = request.unit
+        if request.release_pin or request.release_label:
+            held_out = self._experiments.held_out(unit.user_id, unit.session_id)
+            return Treatment((Way(self._retriever(request)),), held_out=held_out)
+        treatment = self._experiments.treatment(unit.user_id, unit.session_id)
+        calls.current().release = treatment.retriever.release
+        return treatment
+
     def _retriever(self, request: Asked) -> Retriever:
         retriever = self._releases.retriever(request.release_pin, request.release_label)
         calls.current().release = retriever.release
@@ -160,7 +182,7 @@ class Conversation:
 
     Args:
         asked: the query, and how it is answered.
-        retriever: answers.
+        treatment: how it is answered besides, in every round.
         settings: the limits.
         record: puts what is shown into the log; None where there is none.
 
@@ -169,10 +191,10 @@ class Conversation:
     """
 
     def __init__(
-        self, asked: pb.ReformulateRequest, retriever: Retriever, settings: ServerSettings, record: Record | None
+        self, asked: pb.ReformulateRequest, treatment: Treatment, settings: ServerSettings, record: Record | None
     ) -> None:
         _check_k(asked.k, settings)
-        self._asked, self._retriever, self._settings, self._record = asked, retriever, settings, record
+        self._asked, self._treatment, self._settings, self._record = asked, treatment, settings, record
         self._query = convert.query(asked.query, "query", settings)
         self._depth = asked.depth if asked.HasField("depth") else settings.max_depth
         if not 0 <= self._depth <= settings.max_depth:
@@ -210,43 +232,55 @@ class Conversation:
         Raises:
             RequestError: the release cannot answer the query, or has no such reformulator.
         """
-        asked = self._asked
-        with _IN_QUERY:
-            answer = self._retriever.reformulate(
+        asked, treatment, diversity = self._asked, self._treatment, _diversity(self._asked)
+        moved: list[ReformulatedAnswer] = []
+
+        def find(way: Way, k: int) -> Answer:
+            answer = way.retriever.reformulate(
                 self._query,
-                asked.k,
+                k,
                 mentions=tuple(self._mentions.values()),
                 pseudo_k=self._pseudo_k if effort == 1 else 0,
                 depth=self._depth if effort == 1 else 0,
-                reformulator=asked.reformulator,
+                reformulator=way.reformulator or asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
-                diversity=_diversity(asked),
+                diversity=diversity,
             )
-        if effort < 1:
-            answer = replace(answer, answer=replace(answer.answer, degraded=True))
+            moved.append(answer)
+            return answer.answer if effort == 1 else replace(answer.answer, degraded=True)
+
+        with _IN_QUERY:
+            list_ = lists.shown(treatment, asked.k, diversity, find)
+        answer = replace(moved[0], answer=list_.answer)
         call = calls.current()
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
-        shown = _shown(self._retriever, answer.answer) if asked.include_metadata else ()
-        response = convert.reformulated(answer, self._retriever, shown)
-        if self._record is not None:
-            exposure = _exposure(asked.unit, self._retriever, answer.answer, answer.reformulator)
-            response.attribution_token = self._record(exposure)
+        shown = treatment.metadata(answer.answer.item_ids) if asked.include_metadata else ()
+        response = convert.reformulated(answer, treatment.retriever, shown)
+        response.attribution_token = _recorded(self._record, asked.unit, treatment, list_, answer.reformulator)
+        response.assignments.extend(convert.assignments(treatment.assignments))
         return response
 
 
-def _exposure(unit: pb.Unit, retriever: Retriever, answer: Answer, reformulator: str = "") -> Exposure:
-    return Exposure(
-        request_id=calls.current().request_id,
-        user_id=unit.user_id,
-        session_id=unit.session_id,
-        held_out=False,
-        assignments=(),
-        release=retriever.release.fingerprint,
-        reformulator=reformulator,
-        item_ids=answer.item_ids,
-        scores=answer.scores,
+def _recorded(record: Record | None, unit: pb.Unit, treatment: Treatment, list_: Shown, reformulator: str = "") -> str:
+    """Put a list into the log, where there is one, and return its token."""
+    if record is None:
+        return ""
+    return record(
+        Exposure(
+            request_id=calls.current().request_id,
+            user_id=unit.user_id,
+            session_id=unit.session_id,
+            held_out=treatment.held_out,
+            assignments=treatment.assignments,
+            release=treatment.retriever.release.fingerprint,
+            reformulator=reformulator,
+            item_ids=list_.answer.item_ids,
+            scores=list_.answer.scores,
+            teams=list_.teams,
+            randomised=list_.randomised,
+        )
     )
 
 
@@ -256,11 +290,12 @@ def _diversity(
     return convert.diversity(request.diversity) if request.HasField("diversity") else ALIKE
 
 
-def _tell(searched: Searched, diversity: Diversity, query_count: int = 0) -> None:
+def _tell(searched: Searched, diversity: Diversity, query_count: int = 0, *, as_found: bool = True) -> None:
     """Put into the call's record how it was answered; a batch also says how many queries it has."""
     call = calls.current()
     call.query_count = query_count
-    if diversity.changes_nothing and not searched.answers[0].degraded:  # or the best scores are not what was asked for
+    # Otherwise the best scores are not what was asked for.
+    if as_found and diversity.changes_nothing and not searched.answers[0].degraded:
         call.searched = searched
     first = searched.answers[0].plan
     same = all(answer.plan is first for answer in searched.answers)

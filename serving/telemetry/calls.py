@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import grpc
 
+from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Retriever
 from recsys.types import Query
@@ -54,6 +55,8 @@ class Call:
         query_count: queries of a call that brings several; 0 for other calls.
         searched: what may be searched again exactly.
         moves: one for each query, or round of a session, that feedback moved.
+        assignments: experiments that the request was in.
+        not_treated: it was in some, and no release could serve their arms.
         trace_id: 32 hex digits where the call is traced.
         caller: who called, by the name that the auth file gives; empty where everybody may.
         refusal: why the caller was not let in, in more detail than it was told.
@@ -68,6 +71,8 @@ class Call:
     query_count: int = 0
     searched: Searched | None = None
     moves: list[Move] = field(default_factory=list)
+    assignments: tuple[Assignment, ...] = ()
+    not_treated: bool = False
     trace_id: str = ""
     caller: str = ""
     refusal: str = ""

@@ -106,6 +106,23 @@ class Metrics:
             ("release",),
             registry=own,
         )
+        self._arms = Counter(
+            "recsys_experiment_requests",
+            "Requests that were in an experiment, by the arm that answered.",
+            ("experiment", "arm"),
+            registry=own,
+        )
+        self._not_treated = Counter(
+            "recsys_experiment_requests_not_treated",
+            "Requests that were answered as outside of experiments, because no release could serve their arms.",
+            registry=own,
+        )
+        self._plans = Counter(
+            "recsys_experiment_plans",
+            "Experiment files that were read: accepted or refused.",
+            ("result",),
+            registry=own,
+        )
         self._log_dropped = Counter(
             "recsys_log_lines_dropped",
             "Log lines that were not written, because the reader of the log is too slow or gone.",
@@ -170,6 +187,10 @@ class Metrics:
             self._feedback.observe(move.feedback_count)
             if move.fell_back:
                 self._fallbacks.labels(release[:FINGERPRINT_DIGITS]).inc()
+        for assignment in call.assignments:
+            self._arms.labels(assignment.experiment, assignment.arm).inc()
+        if call.not_treated:
+            self._not_treated.inc()
 
     def watch(
         self,
@@ -214,6 +235,10 @@ class Metrics:
     def recall_dropped(self) -> None:
         """Count a sample that was not searched again."""
         self._recall_dropped.inc()
+
+    def plan_read(self, accepted: bool) -> None:
+        """Count an experiment file."""
+        self._plans.labels("accepted" if accepted else "refused").inc()
 
     def close(self) -> None:
         """Look no more."""

@@ -89,6 +89,11 @@ class Observation:
         if self._metrics is not None:
             self._metrics.ready(service, is_ready)
 
+    def plan_read(self, accepted: bool) -> None:
+        """Count an experiment file that was read."""
+        if self._metrics is not None:
+            self._metrics.plan_read(accepted)
+
     def close(self) -> None:
         """End its threads and its port; spans that wait are sent."""
         self._opened.close()

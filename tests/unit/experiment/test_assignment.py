@@ -12,6 +12,7 @@ from scipy import stats
 from recsys.errors import SettingError
 from recsys.experiment import plan
 from recsys.experiment.assignment import ARM, OUTSIDE, Assigner, draw, draws
+from recsys.experiment.plan import INTERLEAVED
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 UNITS = [f"user-{number}" for number in range(20_000)] + ["Ünïcode", "x" * 300, "a\0b"]
@@ -117,8 +118,18 @@ def test_an_experiment_runs_from_its_start_until_just_before_its_end():
 def test_an_override_wins_over_everything_and_says_so():
     made = assigner(holdout=0.99, a=experiment(traffic_rate=0, end="2026-01-01T00:00:00Z", overrides={"tester": "new"}))
     (found,) = made.assign({"user": "tester"}, NOW)
-    assert (found.arm, found.overridden, found.settings.release) == ("new", True, "candidate")
+    assert (found.arm, found.overridden) == ("new", True)
     assert made.assign({"user": "someone"}, NOW) == ()
+
+
+def test_whom_an_interleaved_experiment_takes_gets_both_arms_and_a_tester_one_of_them():
+    made = assigner(a={**experiment(interleave=True, traffic_rate=0.5, overrides={"tester": "new"})})
+    arms = made.arms_of("a", UNITS, NOW)
+    assert set(arms) == {OUTSIDE, INTERLEAVED}
+    assert abs((arms == INTERLEAVED).mean() - 0.5) < 0.015
+    for unit, arm in zip(UNITS[:200], arms, strict=False):
+        assert [each.arm for each in made.assign({"user": unit}, NOW)] == ([] if arm == OUTSIDE else [INTERLEAVED])
+    assert [each.arm for each in made.assign({"user": "tester"}, NOW)] == ["new"]
 
 
 def test_a_request_without_the_unit_is_in_no_experiment():

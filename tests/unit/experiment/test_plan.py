@@ -130,6 +130,42 @@ def test_every_mistake_is_named_where_the_user_wrote_it(changes, told):
     assert told in refused(a=experiment(**changes))
 
 
+def arms_with(**slate):
+    return {"control": {"share": 0.5}, "b": {"share": 0.5, "slate": slate}}
+
+
+def test_the_lists_of_an_arm_may_be_drawn_and_no_other_layer_may_draw_them_too():
+    drawn = experiment(arms=arms_with(policy="plackett_luce", parameter=0.1))
+    made = plan.from_tables({"experiments": {"a": drawn}}).experiment("a")
+    assert (made.arms["b"].slate.candidates, made.decides) == (50, {"slate"})
+    interleaved = experiment(layer="two", interleave=True)
+    assert refused(a=drawn, b=interleaved).startswith("experiments.b.arms: got slate, expected what no other layer")
+
+
+@pytest.mark.parametrize(
+    ("slate", "told"),
+    [
+        ({"policy": "softmax", "parameter": 1}, "a.arms.b.slate.policy: got 'softmax', expected 'plackett_luce' or"),
+        ({"policy": "plackett_luce", "parameter": 0}, "expected parameter > 0 (the temperature)"),
+        ({"policy": "epsilon_swap", "parameter": 2}, "expected parameter of 0 to 1 (the epsilon)"),
+        ({"policy": "epsilon_swap", "parameter": 1, "candidates": 201}, "b.slate.candidates: got 201, expected less"),
+        ({"policy": "epsilon_swap"}, "experiments.a.arms.b.slate.parameter: got nothing, expected a value"),
+    ],
+)
+def test_a_slate_that_cannot_be_drawn_is_refused(slate, told):
+    assert told in refused(a=experiment(arms=arms_with(**slate)))
+
+
+def test_interleaving_takes_two_arms_that_are_not_drawn_and_of_other_names():
+    three = {name: {"share": 0.3} for name in ("control", "b", "c")}
+    for arms in (three, arms_with(policy="epsilon_swap", parameter=0.1)):
+        assert "two arms without a slate where interleave = true" in refused(a=experiment(arms=arms, interleave=True))
+    taken = {"control": {"share": 0.5}, "interleaved": {"share": 0.5}}
+    assert "expected arms of any other name than interleaved" in refused(a=experiment(arms=taken))
+    both = experiment(interleave=True, overrides={"tester": "interleaved"})
+    assert plan.from_tables({"experiments": {"a": both}}).experiment("a").assigned == ("interleaved", "control", "new")
+
+
 def test_settings_of_an_arm_are_plain_values_under_plain_paths():
     for settings in ({"Index.x": 1}, {"index.x": [1]}, {"index.x": float("nan")}):
         arms = {"control": {"share": 0.5}, "b": {"share": 0.5, "settings": settings}}
