@@ -277,6 +277,11 @@ class Truth:
         """Value minus control: what a perfect experiment on these users would find."""
         return self.value - self.control
 
+    def verdict(self, metric: Metric) -> str:
+        """Return the decision that the truth asks for, by the words of `analysis.Decision`."""
+        gain = self.difference if metric.better == "higher" else -self.difference
+        return "ship" if gain > 0 else "do not ship" if gain < 0 else "undecided"
+
 
 class Outcomes:
     """What every unit did under every arm.
