@@ -70,6 +70,12 @@ class Page(NamedTuple):
     happenings: list[Happening]
     time: datetime
 
+    @property
+    def liked(self) -> list[Mention]:
+        """What was clicked."""
+        places = [one.place for one in self.happenings if one.kind == CLICK]
+        return [Mention(self.ranking.item_ids[place], FeedbackKind.LIKED, place) for place in places]
+
 
 @dataclass(frozen=True)
 class Simulated:
@@ -213,15 +219,15 @@ class _Simulation:
                 running.advance(len(some))
 
     def _browse(self, client: Client, visit: Visit, unit: Unit, arms: dict[str, str]) -> list[Page]:
-        """Look at a list, and where something was clicked at what else there is after that feedback."""
-        k, query = self.people.habits.k, self.people.query(visit)
-        pages = [self._page(visit, 0, client.nearest_items(query, k, unit=unit), arms)]
-        shown = pages[0].ranking.item_ids
-        clicked = [one.place for one in pages[0].happenings if one.kind == CLICK]
-        if clicked:
-            mentions = [Mention(shown[place], FeedbackKind.LIKED, place) for place in clicked]
-            more = client.reformulate(replace(query, excluded_ids=shown), k, mentions, unit=unit)
-            pages.append(self._page(visit, 1, more.ranking, arms))
+        """Look at a list, and at another one after all that was liked so far as long as there is something to like."""
+        habits, query = self.people.habits, self.people.query(visit)
+        pages = [self._page(visit, 0, client.nearest_items(query, habits.k, unit=unit), arms)]
+        liked: list[Mention] = []
+        while (found := pages[-1].liked) and len(pages) < habits.pages:
+            liked = found + liked
+            query = replace(query, excluded_ids=(*query.excluded_ids, *pages[-1].ranking.item_ids))
+            answer = client.reformulate(query, habits.k, liked, unit=unit)
+            pages.append(self._page(visit, len(pages), answer.ranking, arms))
         return pages
 
     def _page(self, visit: Visit, number: int, ranking: Ranking, arms: dict[str, str]) -> Page:

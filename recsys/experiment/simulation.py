@@ -26,8 +26,6 @@ from recsys.registry import settings
 from recsys.sources.synthetic import Synthetic
 from recsys.types import Query
 
-PAGES = 2
-"""Lists of one visit at most: the first one, and, where something was clicked, one after that feedback."""
 BEFORE, DURING = 0, 1
 """Phases of a simulation: no experiment runs yet, and all do."""
 CLICK, PURCHASE = "click", "purchase"
@@ -49,6 +47,7 @@ class Habits:
 
     Attributes:
         k: places of a list.
+        pages: lists of one visit at most; a user asks for another one as long as the last one was worth a click.
         visits: mean number of a user's visits in each phase; users differ, as a gamma distribution does.
         wishes: items that a user wishes for at a visit, drawn with replacement.
         impatience: how quickly places farther down are passed over; 0 looks at all alike.
@@ -62,6 +61,7 @@ class Habits:
     """
 
     k: int = Field(default=10, ge=1)
+    pages: int = Field(default=3, ge=1)
     visits: float = Field(default=3.0, gt=0)
     wishes: int = Field(default=20, ge=1)
     impatience: float = Field(default=0.5, ge=0)
@@ -169,13 +169,13 @@ class People:
 
         Args:
             visit: whose draws decide.
-            page: 0 or 1.
+            page: 0..pages-1.
             item_ids: what is shown, best first, at most `k`.
         """
         habits, count = self.habits, len(item_ids)
         random = np.random.default_rng([habits.seed, 2, *visit])
         wishes = np.searchsorted(self._shares[self._groups[visit.user]], random.random(habits.wishes), side="right")
-        looks, buys, values, troubles = random.random((4, PAGES, habits.k))[:, page, :count]
+        looks, buys, values, troubles = random.random((4, habits.pages, habits.k))[:, page, :count]
         if self._is_bot[visit.user]:
             clicked, bought = np.ones(count, bool), np.zeros(count, bool)
         else:
