@@ -1,0 +1,341 @@
+"""Arms over real gRPC: the server follows an experiment file as `recsys experiment assign` reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from recsys.errors import SettingError
+from recsys.experiment import plan as plans
+from recsys.experiment.assignment import OUTSIDE, Assigner
+from recsys.export.release import LABELS, Release
+from recsys.files import write_atomically
+from recsys.types import Diversity, FeedbackKind, Mention, Query, Unit
+from serving.client import Client
+from serving.logs import make_logger
+from serving.runtime.release_folder import ReleaseFolder
+from serving.runtime.releases import Releases
+from serving.server import Server
+from serving.settings import ServerSettings
+
+ASKED = Query(entity_id="user 3")
+USERS = [f"user-{number}" for number in range(500)]
+TWO = """
+[experiments.towers]
+traffic_rate = {rate}
+arms.control = {{ share = 0.5 }}
+arms.new = {{ share = 0.5, release = "{release}" }}
+overrides = {{ tester = "new" }}
+"""
+
+TUNED = """
+[experiments.a.arms]
+control.share = 0.5
+b = {{ share = 0.5, settings = {{ {setting} }} }}
+"""
+
+
+@contextmanager
+def serving(
+    root: Path, plan: str, log: io.BytesIO | None = None, **settings: Any
+) -> Iterator[tuple[Client, Server, ReleaseFolder]]:
+    """A server that looks at its releases and its experiment file only when the test says so, and a client of it."""
+    file = root / "plan.toml"
+    file.write_text(plan)
+    given = {"releases": {"watch_s": 0}, "experiments": {"file": file, "look_s": 0}}
+    made = ServerSettings(port=0, drain_s=5.0, **{**given, **settings})
+    logger = make_logger(log or io.BytesIO())
+    folder = ReleaseFolder(root, Releases(), made, logger)
+    server = Server(made, logger, folder)
+    try:
+        folder.load()
+        server.experiments.load()
+        server.ready()
+        server.experiments.start()
+        with Client(server.address, timeout_s=30.0) as client:
+            yield client, server, folder
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def root(block_release, other_block_release, tmp_path) -> Path:
+    """A folder with both releases, the first one stable, the other under no label."""
+    folder = tmp_path / "releases"
+    for release in (block_release, other_block_release):
+        shutil.copytree(release.folder, folder / release.name)
+    promote(folder, stable=block_release)
+    return folder
+
+
+def promote(root: Path, **labels: Release) -> None:
+    write_atomically(root / LABELS, json.dumps({label: release.name for label, release in labels.items()}))
+
+
+def ask(client: Client, user: str = "", session: str = "", **how: Any):
+    return client.nearest_items(ASKED, 5, unit=Unit(user, session), **how)
+
+
+def follow(server: Server, root: Path, plan: str) -> None:
+    (root / "plan.toml").write_text(plan)
+    server.experiments.look()
+
+
+def told(log: io.BytesIO, event: str) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, log.getvalue().splitlines()) if line["event"] == event]
+
+
+def test_the_arm_s_release_answers_the_users_that_the_plan_assigns_to_it(root, block_release, other_block_release):
+    plan = TWO.format(rate=0.8, release=other_block_release.name)
+    with serving(root, plan) as (client, _, _):
+        answers = {user: ask(client, user) for user in USERS}
+        held = client.releases().releases
+    arms = Assigner(plans.load(root / "plan.toml")).arms_of("towers", USERS, datetime.now(UTC))
+    assert set(arms) == {"control", "new", OUTSIDE}
+    for user, arm in zip(USERS, arms, strict=True):
+        answer = answers[user]
+        assert answer.arms == ({"towers": arm} if arm else {})
+        expected = other_block_release if arm == "new" else block_release
+        assert answer.release.fingerprint == expected.fingerprint
+    assert [(each.name, each.labels) for each in held] == [
+        (block_release.name, ("stable",)),
+        (other_block_release.name, ()),
+    ]
+
+
+def test_a_ramp_is_followed_without_a_restart_and_moves_nobody(root, other_block_release):
+    users = USERS[:150]
+    with serving(root, TWO.format(rate=0.3, release=other_block_release.name)) as (client, server, _):
+        before = {user: ask(client, user).arms for user in users}
+        follow(server, root, TWO.format(rate=0.9, release=other_block_release.name))
+        after = {user: ask(client, user).arms for user in users}
+    inside = [user for user in users if before[user]]
+    assert {user: after[user] for user in inside} == {user: before[user] for user in inside}
+    assert sum(map(bool, after.values())) > 2 * len(inside)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("[experiments", "not TOML"),
+        (TWO.format(rate=2, release="stable"), "experiments.towers.traffic_rate: got 2, expected less than"),
+        (TWO.format(rate=1, release="lost"), "no label that is served, or release named 'lost'"),
+        (
+            TWO.format(rate=1, release="stable").replace("share = 0.5 }", 'share = 0.5, reformulator = "rochio" }', 1),
+            "experiments.towers.arms.control: no reformulator in release",
+        ),
+        (
+            TWO.format(rate=1, release="stable") + "arms.third = { share = 0, settings = {} }",
+            "experiments.towers.arms.third.share: got 0",
+        ),
+        (
+            TUNED.format(setting="'index.leaves_to_search' = 3"),
+            "experiments.a.arms.b: index.leaves_to_search: no setting of exact search named",
+        ),
+        (
+            TUNED.format(setting="'planner.pool' = 1"),
+            "experiments.a.arms.b: planner.pool: got 1, expected greater than or equal to 2",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_served_is_refused_once_and_the_old_one_goes_on(
+    root, other_block_release, broken, reason
+):
+    log = io.BytesIO()
+    good = TWO.format(rate=1, release=other_block_release.name)
+    with serving(root, good, log) as (client, server, _):
+        for _ in range(3):
+            follow(server, root, broken)
+        (line,) = told(log, "experiments refused, the old ones go on")
+        assert reason in line["reason"]
+        assert str(root / "plan.toml") in line["reason"] or "experiments." in line["reason"]
+        assert ask(client, "tester").release.name == other_block_release.name
+        # when: it is mended
+        follow(server, root, good.replace("tester", "somebody"))
+        assert ask(client, "somebody").arms == {"towers": "new"}
+    assert len(told(log, "experiments accepted")) == 2
+
+
+def test_a_server_does_not_start_with_a_file_that_it_cannot_serve(root):
+    for plan in ("[experiments", TWO.format(rate=1, release="lost")):
+        with pytest.raises(SettingError), serving(root, plan):
+            pass
+
+
+def test_a_release_that_comes_later_makes_the_file_good(root, other_block_release):
+    shutil.move(root / other_block_release.name, root.parent / "later")
+    with serving(root, "") as (client, server, _):
+        follow(server, root, TWO.format(rate=1, release=other_block_release.name))
+        assert ask(client, "tester").arms == {}
+        shutil.move(root.parent / "later", root / other_block_release.name)
+        server.experiments.look()
+        assert ask(client, "tester").release.name == other_block_release.name
+
+
+def test_a_damaged_release_is_loaded_once_and_again_only_when_it_changed(root, block_release, other_block_release):
+    vectors = root / other_block_release.name / "item_embeddings.npy"
+    whole = vectors.read_bytes()
+    vectors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    log = io.BytesIO()
+    with serving(root, "", log) as (client, server, _):
+        follow(server, root, TWO.format(rate=1, release=other_block_release.name))
+        server.experiments.look()
+        assert len(told(log, "release refused")) == len(told(log, "experiments refused, the old ones go on")) == 1
+        assert ask(client, "tester").release.name == block_release.name
+        vectors.write_bytes(whole)
+        server.experiments.look()
+        assert ask(client, "tester").release.name == other_block_release.name
+
+
+def test_a_release_is_let_go_when_no_arm_names_it_any_more(root, block_release, other_block_release):
+    with serving(root, TWO.format(rate=1, release=other_block_release.name)) as (client, server, _):
+        assert len(client.releases().releases) == 2
+        follow(server, root, "")
+        assert [each.name for each in client.releases().releases] == [block_release.name]
+        assert ask(client, "tester").arms == {}
+
+
+def test_a_label_that_goes_leaves_its_users_outside_and_is_told_once(root, block_release, other_block_release):
+    promote(root, stable=block_release, canary=other_block_release)
+    log = io.BytesIO()
+    with serving(root, TWO.format(rate=1, release="canary"), log, telemetry={"metrics_port": 0}) as (
+        client,
+        server,
+        folder,
+    ):
+        assert ask(client, "tester").release.name == other_block_release.name
+        promote(root, stable=block_release)
+        folder.look()
+        for _ in range(2):
+            answer = ask(client, "tester")
+            assert (answer.arms, answer.release.name) == ({}, block_release.name)
+        shown = urlopen(f"http://{server.observation.metrics_address}/metrics").read().decode()
+    assert 'recsys_experiment_requests_total{arm="new",experiment="towers"} 1.0' in shown
+    assert "recsys_experiment_requests_not_treated_total 2.0" in shown
+    assert 'recsys_experiment_plans_total{result="accepted"} 1.0' in shown
+    (line,) = told(log, "arms not served, answered as outside of experiments")
+    assert line["arms"] == {"towers": "new"}
+
+
+def test_a_request_that_names_its_release_or_nobody_is_in_no_experiment(root, block_release, other_block_release):
+    with serving(root, TWO.format(rate=1, release=other_block_release.name)) as (client, _, _):
+        assert ask(client, "tester").arms == {"towers": "new"}
+        for how in ({"release_label": "stable"}, {"release_pin": block_release.name}):
+            answer = ask(client, "tester", **how)
+            assert (answer.arms, answer.release.name) == ({}, block_release.name)
+        assert ask(client).arms == client.nearest_items(ASKED, 5).arms == {}
+
+
+def test_the_holdout_is_in_none_and_sessions_are_units_too(root, other_block_release):
+    plan = "[holdout]\nrate = 0.5\n" + TWO.format(rate=1, release=other_block_release.name)
+    plan += '[experiments.pace]\nlayer = "pace"\nunit = "session"\narms.control.share = 0.5\narms.b.share = 0.5\n'
+    with serving(root, plan) as (client, _, _):
+        answers = {user: ask(client, user, f"s-{user}").arms for user in USERS[:60]}
+    assigner = Assigner(plans.load(root / "plan.toml"))
+    for user, arms in answers.items():
+        assert ("towers" in arms) != assigner.held_out(user)
+        assert ("pace" in arms) != assigner.held_out(f"s-{user}")
+
+
+FEEDBACK = """
+[experiments.feedback]
+unit = "session"
+arms.control = { share = 0.5, reformulator = "identity" }
+arms.average = { share = 0.5, reformulator = "average" }
+overrides = { still = "control", moved = "average" }
+"""
+
+
+def test_the_arm_s_reformulator_wins_and_a_session_keeps_its_first_treatment(root):
+    liked = [Mention("item-ü5", FeedbackKind.LIKED)]
+    with serving(root, FEEDBACK) as (client, server, _):
+        for session, arm, name in (("still", "control", "identity"), ("moved", "average", "average")):
+            found = client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=Unit(session_id=session))
+            assert (found.reformulator, found.ranking.arms) == (name, {"feedback": arm})
+        assert client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=Unit("u")).reformulator == "rocchio"
+        with client.session(ASKED, 5, unit=Unit(session_id="moved")) as session:
+            first = session.ask(liked)
+            follow(server, root, "")
+            second = session.ask(liked)
+        assert first.ranking.arms == second.ranking.arms == {"feedback": "average"}
+        assert first.reformulator == second.reformulator == "average"
+        # NearestItems has nothing to reformulate, and is in the experiment all the same.
+        follow(server, root, FEEDBACK)
+        assert ask(client, session="moved").arms == {"feedback": "average"}
+
+
+def test_a_release_of_another_layer_must_have_the_reformulator(root, other_block_release):
+    other = FEEDBACK.replace("[experiments.feedback]", '[experiments.feedback]\nlayer = "feedback"')
+    with serving(root, TWO.format(rate=1, release=other_block_release.name) + other) as (client, _, _):
+        found = client.reformulate(ASKED, 5, [], unit=Unit("tester", "moved"))
+    assert found.ranking.arms == {"towers": "new", "feedback": "average"}
+    assert (found.reformulator, found.ranking.release.name) == ("average", other_block_release.name)
+
+
+SLATE = """
+[experiments.order]
+arms.control.share = 0.5
+arms.drawn.share = 0.5
+arms.drawn.slate = { policy = "plackett_luce", parameter = 0.3, candidates = 12 }
+overrides = { best = "control", chance = "drawn" }
+"""
+
+
+def test_a_drawn_list_differs_from_call_to_call_and_stays_among_its_candidates(root):
+    with serving(root, SLATE) as (client, _, _):
+        candidates = client.nearest_items(ASKED, 12)
+        score_of = dict(zip(candidates.item_ids, candidates.scores, strict=True))
+        lists = [ask(client, "chance") for _ in range(20)]
+        assert len({each.item_ids for each in lists}) > 10
+        for each in lists:
+            assert len(set(each.item_ids)) == 5
+            np.testing.assert_allclose(each.scores, [score_of[item_id] for item_id in each.item_ids], rtol=1e-6)
+        best = [ask(client, "best").item_ids for _ in range(2)]
+        assert best == [candidates.item_ids[:5]] * 2
+        # More places than candidates, the order of MMR, and the most popular items are shown as they are.
+        for query, k, how in (
+            (ASKED, 13, {}),
+            (ASKED, 5, {"diversity": Diversity(mmr_weight=0.3)}),
+            (Query(entity_id="nobody"), 5, {}),
+        ):
+            first, second = (client.nearest_items(query, k, unit=Unit("chance"), **how) for _ in range(2))
+            assert first.item_ids == second.item_ids
+
+
+def test_interleaved_lists_take_the_best_of_both_releases_in_turns(root, block_release, other_block_release):
+    plan = TWO.format(rate=1, release=other_block_release.name) + "interleave = true\n"
+    with serving(root, plan) as (client, _, _):
+        own, other = (
+            client.nearest_items(ASKED, 6, release_pin=release.name).item_ids
+            for release in (block_release, other_block_release)
+        )
+        answers = [client.nearest_items(ASKED, 6, unit=Unit("somebody")) for _ in range(10)]
+        moved = client.reformulate(ASKED, 6, [], unit=Unit("somebody"), include_metadata=True)
+        assert client.nearest_items(ASKED, 6, unit=Unit("tester")).item_ids == other
+    assert own != other
+    for answer in [*answers, moved.ranking]:
+        assert (answer.arms, answer.release.name) == ({"towers": "interleaved"}, block_release.name)
+        assert len(set(answer.item_ids)) == 6
+        assert {own[0], other[0]} <= set(answer.item_ids)
+        assert set(answer.item_ids) <= {*own, *other}
+    assert all(moved.ranking.metadata)
+
+
+def test_the_watch_follows_the_file_by_itself_and_without_a_file_there_is_none(root, other_block_release):
+    file = root / "plan.toml"
+    with serving(root, "", experiments={"file": file, "look_s": 0.05}) as (client, _, _):
+        file.write_text(TWO.format(rate=1, release=other_block_release.name))
+        while not ask(client, "tester").arms:
+            pass  # the test's own timeout ends it
+    with serving(root, "", experiments={}) as (client, _, _):
+        assert ask(client, "tester").arms == {}
