@@ -41,8 +41,8 @@ SELF_SUPERVISED = (
 )
 """What the other arm's towers are trained with."""
 DEMO_HABITS = (
-    "visits=4", "pages=3", "wishes=40", "stranger_rate=0.8", "duplicate_rate=0.02", "late_rate=0.01", "early_rate=0.01",
-    "bot_rate=0.002",
+    "visits=4", "wishes=100", "impatience=0.2", "stranger_rate=0.4", "duplicate_rate=0.02", "late_rate=0.01",
+    "early_rate=0.01",
 )  # fmt: skip
 DEMO_PLAN = """\
 [metrics]

@@ -48,7 +48,8 @@ class Habits:
     Attributes:
         k: places of a list.
         pages: lists of one visit at most; a user asks for another one as long as the last one was worth a click.
-        visits: mean number of a user's visits in each phase; users differ, as a gamma distribution does.
+        visits: mean number of a user's visits; users differ, as a gamma distribution does, and each comes as often in
+            either phase, but for rounding at random.
         wishes: items that a user wishes for at a visit, drawn with replacement.
         impatience: how quickly places farther down are passed over; 0 looks at all alike.
         purchase_rate: share (0..1) of clicks that a purchase follows.
@@ -153,7 +154,7 @@ class People:
     def visits(self, phase: int) -> list[Visit]:
         """Return all visits of a phase in the order in which they happen."""
         random = np.random.default_rng([self.habits.seed, 1, phase])
-        counts = random.poisson(self._activity)
+        counts = np.floor(self._activity + random.random(self.count)).astype(int)
         times = random.random(counts.sum())
         visits = [Visit(user, phase, number) for user, count in enumerate(counts) for number in range(count)]
         return [visits[place] for place in np.argsort(times)]
