@@ -201,7 +201,7 @@ class _Simulation:
         ]
 
     def _served(self, folder: Path, plan_file: Path, *settings: str) -> AbstractContextManager[Client]:
-        experiments = (f"experiments.file={plan_file}", f"experiments.look_s={LOOK_S}")
+        experiments = (f"experiments.file={plan_file}", f"experiments.look_s={LOOK_S}", "telemetry.access_log_rate=0")
         return served(self.releases, folder, start_s=START_S, settings=(*experiments, *settings))
 
     def _each_once(

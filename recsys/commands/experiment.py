@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,54 +11,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recsys.commands import Overrides, Work, program
+from recsys.commands import _simulation
 from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
     from recsys.experiment.analysis import Analysis
+    from recsys.experiment.interleaving import Preference
     from recsys.experiment.log import Log
     from recsys.experiment.plan import Metric, Plan
-    from recsys.experiment.simulation import People
-    from recsys.export.release import Release
-    from serving.simulation import Simulated
 
 app = typer.Typer(help="Assign arms, plan experiments, and read what they found.", no_args_is_help=True)
+app.command()(_simulation.simulate)
+app.command()(_simulation.demo)
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="An experiment file (TOML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Users = Annotated[int, typer.Option(min=1, help="How many of the source's users come.")]
 SHOWN_UNITS = 50
 """Units that `assign` shows one by one."""
-DEMO_RUN = "simulated"
-SELF_SUPERVISED = (
-    "name=simulated_ssl",
-    "self_supervision.side=both",
-    "self_supervision.objective={kind='contrastive', weight=0.3, temperature=0.1}",
-    "self_supervision.augmentations=[{kind='value_dropout', rate=0.3}]",
-)
-"""What the other arm's towers are trained with."""
-DEMO_HABITS = (
-    "visits=4", "wishes=100", "impatience=0.2", "stranger_rate=0.4", "duplicate_rate=0.02", "late_rate=0.01",
-    "early_rate=0.01",
-)  # fmt: skip
-DEMO_PLAN = """\
-[metrics]
-clicks = {{ event = "click", role = "primary" }}
-click_rate = {{ event = "click", count = "exposures", per = "exposure" }}
-revenue = {{ event = "purchase", count = "value", role = "guardrail", margin_rate = 0.1 }}
-
-[experiments.towers]  # self-supervised towers against plain ones
-layer = "release"
-arms.control = {{ share = 0.5 }}
-arms.ssl = {{ share = 0.5, release = "{ssl}" }}
-
-[experiments.feedback]  # a learned reformulator (LoL) against none, on the same users: layers overlap
-layer = "feedback"
-arms.control = {{ share = 0.5, reformulator = "identity" }}
-arms.lol = {{ share = 0.5, reformulator = "attention_lol" }}
-"""
 
 
 @app.command()
@@ -97,11 +69,14 @@ def analyze(
     ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions."""
-    from recsys.experiment import analysis
+    """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions.
+
+    Of an interleaved experiment: which arm its units prefer.
+    """
+    from recsys.experiment import analysis, interleaving
     from recsys.experiment import plan as plans
     from recsys.experiment.log import open_log
-    from recsys.experiment.units import Window, read_units
+    from recsys.experiment.units import Window, arms_of, event_kinds, read_units
     from recsys.registry import parse
 
     plan = plans.load(plan_file) if plan_file else plans.Plan()
@@ -111,6 +86,21 @@ def analyze(
     log = open_log(folder)
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
+    if arms_of(log, name) == [plans.INTERLEAVED]:
+        if quantiles or slices or release or ledger:
+            asked = verbatim("--quantile, --slices, --release or --ledger")
+            raise SettingError(describe("analyze", asked, "none of them: interleaved lists only tell a preference"))
+        kinds = [metric.event for metric in plan.metrics.values()] or event_kinds(log)
+        found = interleaving.preferences(
+            log,
+            name,
+            dict.fromkeys(kinds),
+            control=control or (experiment.control if experiment else "control"),
+            confidence=confidence,
+            attribution_h=attribution_h,
+        )
+        _show_preferences(name, found, confidence, as_json=as_json)
+        return
     window = parse(Window, {"before_days": before_days, "attribution_h": attribution_h}, "analyze")
     units = read_units(
         log,
@@ -234,71 +224,71 @@ def assign(
 
 
 @app.command()
-def simulate(
+def check(
     plan_file: PlanFile,
-    releases: Annotated[Path, typer.Argument(metavar="FOLDER", help="Releases of a synthetic source, of all arms.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets log, plan and truth; must be empty.")] = Path(
-        "simulated"
-    ),
-    users: Users = 1000,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Threads that visit.")] = 4,
-    habits: Annotated[
-        list[str], typer.Option("--set", metavar="HABIT=VALUE", help="Such as visits=5 or late_rate=0.01; see Habits.")
-    ] = [],  # noqa: B006
+    releases: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also look whether these releases can serve every arm.")
+    ] = None,
 ) -> None:
-    """Serve, let users with known preferences visit over gRPC, and write a log with the truth beside it."""
-    from recsys.export.release import find, open_release
-    from serving.simulation import simulate
-
-    console = Console()
-    people = _people(open_release(find(releases), verify=False), users, habits)
-    found = simulate(people, plan_file, releases, out, workers=workers, say=_saying(console))
-    _show_simulated(found, console)
-    console.print(f"next: {program()} experiment analyze {found.log} --plan {found.plan}", soft_wrap=True)
-
-
-@app.command()
-def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = []) -> None:  # noqa: B006
-    """Train, serve in arms, simulate users, analyse their log, and compare the decisions with the truth.
-
-    Exits with 1 where a decision is not the one that the truth asks for. The log of an earlier demo is replaced.
-    """
-    import shutil
-    import time
+    """Show the experiments of a file, or say what a server would refuse it for."""
+    from datetime import UTC
 
     from recsys.experiment import plan as plans
-    from recsys.export.release import promote
-    from recsys.files import write_atomically
-    from serving.simulation import DAY_S, simulate
 
-    started, console = time.monotonic(), Console()
-    folder = work / "demo-experiment"
-    releases, out = folder / "releases", folder / "simulated"
-    console.rule("1. train plain towers and self-supervised ones, and a reformulator for each")
-    control = _with_reformulator(overrides, folder, releases)
-    ssl = _with_reformulator([*SELF_SUPERVISED, *overrides], folder, releases)
-    promote(control, "stable", metric="nDCG@10", max_drop_rate=0.0, force=True)
-    plan_file = folder / "plan.toml"
-    write_atomically(plan_file, DEMO_PLAN.format(ssl=ssl.name))
-    console.rule("2. serve in arms, and let users visit")
-    shutil.rmtree(out, ignore_errors=True)
-    people = _people(control, users, list(DEMO_HABITS))
-    simulated = simulate(people, plan_file, releases, out, workers=4, say=_saying(console))
-    _show_simulated(simulated, console)
-    console.rule("3. analyse the log, and compare with the truth")
-    right = _compare(simulated, plans.load(simulated.plan), control, console)
-    console.rule("done")
-    console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
-    for said in (
-        f"log:      {simulated.log} (a simulated second is {1 / DAY_S:g} days)",
-        f"plan:     {simulated.plan}",
-        f"truth:    {out / 'truth.json'}",
-        "notebook: notebooks/05_ab_analysis.ipynb reads them",
-    ):
-        console.print(said, highlight=False, soft_wrap=True)
-    if not right:
-        console.print("a decision is not the one that the truth asks for", style="red")
-        raise typer.Exit(1)
+    plan, now = plans.load(plan_file), datetime.now(UTC)
+    if releases is not None:
+        _check_served(plan, releases, now)
+    rows = []
+    for name, experiment in plan.experiments.items():
+        ended = experiment.end is not None and experiment.end <= now
+        state = "runs" if experiment.runs_at(now) else "has ended" if ended else "is to start"
+        start, stop = experiment.segment
+        taken = f"{experiment.traffic_rate:.4g} of {stop - start:.4g} of {experiment.namespace}"
+        arms = ", ".join(f"{arm} {chosen.share:.4g}" for arm, chosen in experiment.arms.items())
+        shown = f"{arms}, interleaved" if experiment.interleave else arms
+        rows.append((name, state, experiment.unit, taken, shown, ", ".join(sorted(experiment.decides))))
+    _show(rows, ["experiment", "state", "unit", "takes", "arms", "sets"], Console())
+
+
+def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
+    import functools
+
+    from recsys.errors import MissingError
+    from recsys.export.release import published
+    from recsys.retrieval import Retriever
+    from serving.arms.treatment import check
+    from serving.runtime.release_folder import labelled
+    from serving.settings import ReleaseSettings
+
+    root = folder.resolve()
+    known = {manifest.parent.name: manifest.parent for manifest in published(root)}
+    known |= labelled(root, ReleaseSettings().labels)
+
+    @functools.cache
+    def retriever_of(release: str) -> Retriever:
+        if (release or "stable") not in known:
+            raise MissingError(unknown("label that is served, or release", release, known))
+        return Retriever.load(known[release or "stable"], verify=False)
+
+    check(plan, now, retriever_of)
+
+
+def _show_preferences(name: str, found: Mapping[str, Preference], confidence: float, *, as_json: bool) -> None:
+    import dataclasses
+
+    if as_json:
+        print(json.dumps({"experiment": name, "preferences": {k: dataclasses.asdict(one) for k, one in found.items()}}))
+        return
+    first, second = next((one.first, one.second) for one in found.values())
+    rows = [
+        (kind, f"{one.first_wins:,}", f"{one.second_wins:,}", f"{one.ties:,}", f"{one.win_rate:.1%}",
+         f"{one.low:.1%} {one.high:.1%}", f"{one.p_value:.3g}")
+        for kind, one in found.items()
+    ]  # fmt: skip
+    columns = ["event", f"prefer {first}", f"prefer {second}", "neither", f"share of {second}"]
+    console = Console()
+    console.print(f"experiment {name}, interleaved, by unit", highlight=False)
+    _show(rows, [*columns, f"{confidence:.0%} interval", "p"], console)
 
 
 def _show(rows: list[tuple], columns: list[str], console: Console) -> None:
@@ -371,86 +361,6 @@ def _slices(file: Path | None, release: Path | None) -> pl.DataFrame | None:
         twice = frame.filter(pl.col("item_id").is_duplicated())["item_id"][0]
         raise DataError(describe(f"{file}: item_id", twice, "each item once"))
     return frame
-
-
-def _with_reformulator(overrides: list[str], work: Path, releases: Path) -> Release:
-    """Return a release of the demo's run with a reformulator; what an earlier call has made is taken again."""
-    from recsys import config, pipeline, reformulation
-
-    run = config.load(DEMO_RUN, overrides)
-    release = pipeline.train(run, work, releases)
-    mined = reformulation.mine(release, run, part="validation", k=20, out=work / run.name / "mined.arrow", work=work)
-    return reformulation.train(release, mined, run, name="attention_lol", work=work, default=False)
-
-
-def _people(release: Release, users: int, habits: list[str]) -> People:
-    from recsys import config
-    from recsys.experiment.simulation import Habits, People
-    from recsys.registry import parse
-    from recsys.sources.synthetic import Synthetic
-
-    source = config.load(release.folder / "run.toml").source
-    if not isinstance(source, Synthetic):
-        advice = "Only there the users' preferences are known."
-        raise SettingError(describe(f"{release.name}: source", verbatim(type(source).__name__), "synthetic", advice))
-    settings = parse(Habits, config.overridden({}, habits), "habits")
-    return People(source, settings, users, release.facts.query_columns)
-
-
-def _saying(console: Console) -> Callable[[str], None]:
-    return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_simulated(found: Simulated, console: Console) -> None:
-    rejected = ", ".join(f"{reason} {count:,}" for reason, count in sorted(found.rejected.items())) or "none"
-    told = f"{found.visits:,} visits and {found.events:,} events logged; events rejected: {rejected}"
-    if found.strayed:
-        told += f"; {found.strayed:,} visits were shown other lists than the truth was made with"
-    console.print(told, highlight=False, soft_wrap=True)
-    table = Table(title="truth: every unit under both arms", title_justify="left")
-    for column in ("experiment", "arm", "metric"):
-        table.add_column(column)
-    for column in ("units", "control", "value", "difference", "relative"):
-        table.add_column(column, justify="right")
-    for truth in found.truths:
-        relative = f"{truth.difference / truth.control:+.2%}" if truth.control else ""
-        table.add_row(
-            truth.experiment, truth.arm, truth.metric, f"{truth.units:,}", f"{truth.control:.4g}",
-            f"{truth.value:.4g}", f"{truth.difference:+.4g}", relative,
-        )  # fmt: skip
-    console.print(table)
-
-
-def _compare(simulated: Simulated, plan: Plan, release: Release, console: Console) -> bool:
-    """Analyse every experiment of a simulation; return whether each decision is the one that the truth asks for."""
-    from recsys.experiment.analysis import analyse, render
-    from recsys.experiment.log import open_log
-    from recsys.experiment.units import read_units
-
-    table = Table(title="decisions and truth", title_justify="left")
-    for column in ("experiment", "arm", "metric", "truth", "found", "95% interval", "decision", "truth asks for"):
-        table.add_column(column)
-    right, slices = True, _slices(None, release.folder)
-    for name, experiment in plan.experiments.items():
-        units = read_units(open_log(simulated.log), name, plan.metrics, experiment=experiment, slices=slices)
-        found = analyse(units, experiment=experiment, final=True)
-        render(found, console)
-        effects = {(effect.arm, effect.metric): effect for effect in found.effects}  # CUPED comes last
-        verdicts = {decision.arm: decision.verdict for decision in found.decisions}
-        for truth in simulated.truths:
-            if truth.experiment != name or plan.metrics[truth.metric].role != "primary":
-                continue
-            wanted = truth.verdict(plan.metrics[truth.metric])
-            right &= verdicts[truth.arm] == wanted
-            effect = effects.get((truth.arm, truth.metric))
-            told = (
-                ("", "") if effect is None else (f"{effect.difference:+.4g}", f"{effect.low:+.4g} {effect.high:+.4g}")
-            )
-            table.add_row(
-                name, truth.arm, truth.metric, f"{truth.difference:+.4g}", *told, verdicts[truth.arm], wanted
-            )  # fmt: skip
-    console.print(table)
-    return right
 
 
 def _offline(words: list[str]) -> dict[str, dict[str, float]]:
