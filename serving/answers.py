@@ -42,7 +42,8 @@ class Ranking:
         candidate_count: items that were looked at to fill the answer.
         exhausted: no further item of the catalogue may be shown, so that fewer than k need not mean a miss.
         degraded: the search was cut short: recall is lower than promised.
-        attribution_token: names this list in `Event`; empty where the server keeps no log, and in a batch.
+        attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
+            list, and in a batch.
         arms: the arm that answered, by experiment that the request was in.
     """
 

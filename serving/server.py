@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from recsys.retrieval import Retriever
 from serving.arms.experiments import Experiments
+from serving.exposures.log import Log
 from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
@@ -19,6 +20,7 @@ from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
 from serving.runtime.sessions import Sessions
 from serving.servicers.catalogue import CatalogueServicer
+from serving.servicers.event import EventServicer
 from serving.servicers.operator import OperatorServicer
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings, address, address_taken
@@ -29,6 +31,8 @@ from serving.trust.tls import server_credentials
 from serving.v1 import (
     catalogue_service_pb2,
     catalogue_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
     operator_service_pb2,
     operator_service_pb2_grpc,
 )
@@ -37,6 +41,7 @@ from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
 CATALOGUE = catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+EVENTS = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 AUTH_RELOAD_S = 1.0
@@ -54,6 +59,8 @@ class Server:
     Raises:
         SettingError: the address is taken, or not one of this machine; the one of the metrics likewise; a certificate
             or the auth file is unusable.
+        DataError: the key of the log's tokens is damaged.
+        StorageError: the log's folder cannot be written.
 
     Attributes:
         observation: what it tells of itself.
@@ -68,13 +75,14 @@ class Server:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self.releases = Releases() if folder is None else folder.releases
         self.releases.tell(self._changed)
-        services = (SERVICE, CATALOGUE) if folder is None else (SERVICE, CATALOGUE, OPERATOR)
+        services = (SERVICE, CATALOGUE, EVENTS, *(() if folder is None else (OPERATOR,)))
         sessions = Sessions(settings.max_sessions, settings.max_session_s)
+        self._log = Log(settings.log, logger) if settings.log.folder is not None else None
         self.observation = Observation(settings.telemetry, logger)
         self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
-        self.observation.watch(queue=threads.waiting)
+        self.observation.watch(queue=threads.waiting, **({"rows": self._log.counts} if self._log is not None else {}))
         admission = Admission(settings.queue, threads.waiting)
         self._server = grpc.server(
             threads,
@@ -87,7 +95,18 @@ class Server:
             ],
         )
         pb_grpc.add_RecommendationServiceServicer_to_server(
-            RecommendationServicer(self.releases, sessions, settings, self.experiments, admission.effort), self._server
+            RecommendationServicer(
+                self.releases,
+                sessions,
+                settings,
+                self.experiments,
+                admission.effort,
+                self._log.exposures.record if self._log is not None else None,
+            ),
+            self._server,
+        )
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(
+            EventServicer(self._log.events if self._log is not None else None, settings.log.max_events), self._server
         )
         catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
             CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
@@ -105,7 +124,7 @@ class Server:
         except RuntimeError:
             self.port = 0
         if not self.port:
-            self.observation.close()
+            self._close()
             raise address_taken(settings)
         self._server.start()
 
@@ -128,6 +147,11 @@ class Server:
         self._readiness.drain()
         self.experiments.stop()
         self._server.stop(self._settings.drain_s).wait()
+        self._close()
+
+    def _close(self) -> None:
+        if self._log is not None:
+            self._log.close()
         self.observation.close()
 
     def _changed(self, before: Holding, after: Holding) -> None:

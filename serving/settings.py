@@ -135,6 +135,34 @@ class ExperimentSettings:
 
 
 @settings()
+class LogSettings:
+    """What is kept of what a server shows and of what comes of it: nothing without a folder.
+
+    Attributes:
+        folder: holds `exposures/`, `events/` and the key of the attribution tokens, on a local disk; shared by the
+            processes of one server, and by servers whose clients may send events to either. None: nothing is kept.
+        flush_s: seconds between two writes of exposures: what a killed process loses.
+        max_waiting: lists that may wait to be written; further ones are not logged, and counted.
+        segment_bytes: a segment of this length is ended; the next rows begin another.
+        segment_s: a segment of this age likewise; only ended ones, and those of dead processes, can be compacted.
+        max_events: most events in one RecordEvents.
+        max_known_events: ids of events that a process remembers to tell repeats; others are told when the log is read.
+        max_event_age_s: seconds after its list was shown in which an event is taken.
+        max_clock_skew_s: seconds that a client's clock may be wrong by.
+    """
+
+    folder: Path | None = None
+    flush_s: float = Field(1.0, gt=0, le=60)
+    max_waiting: int = Field(50_000, ge=1)
+    segment_bytes: int = Field(64 * 1024 * 1024, ge=1)
+    segment_s: float = Field(3600.0, gt=0, allow_inf_nan=False)
+    max_events: int = Field(1000, ge=1)
+    max_known_events: int = Field(100_000, ge=0)
+    max_event_age_s: float = Field(7 * 86_400.0, gt=0, allow_inf_nan=False)
+    max_clock_skew_s: float = Field(300.0, ge=0, allow_inf_nan=False)
+
+
+@settings()
 class QueueSettings:
     """What happens where more calls come than can be worked on.
 
@@ -181,6 +209,7 @@ class ServerSettings:
         releases: which releases of a folder are served.
         catalogue: changes to their items.
         experiments: which arms answer.
+        log: what is kept of what is shown and of what comes of it.
     """
 
     host: str = Field("127.0.0.1", min_length=1)
@@ -208,6 +237,7 @@ class ServerSettings:
     releases: ReleaseSettings = Field(default_factory=ReleaseSettings)
     catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
 
     @property
     def address(self) -> str:

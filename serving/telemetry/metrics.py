@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter as Count
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recsys.export.release import Release
@@ -128,6 +128,12 @@ class Metrics:
             "Log lines that were not written, because the reader of the log is too slow or gone.",
             registry=own,
         )
+        self._log_rows = Counter(
+            "recsys_log_rows",
+            "Rows for the log: exposures written or dropped; events recorded, known already, or rejected for a reason.",
+            ("log", "outcome"),
+            registry=own,
+        )
         self._ready = Gauge(
             "recsys_ready",
             "1 where a service answers, else 0.",
@@ -173,6 +179,8 @@ class Metrics:
         self._queue: Callable[[], int] = lambda: 0
         self._drops: Callable[[], int] = lambda: 0
         self._drops_seen = 0
+        self._rows: Callable[[], Mapping[tuple[str, str], int]] = dict
+        self._rows_seen: Mapping[tuple[str, str], int] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._look, name="metrics", daemon=True).start()
 
@@ -198,6 +206,7 @@ class Metrics:
         running: set[Call] | None = None,
         queue: Callable[[], int] | None = None,
         log_drops: Callable[[], int] | None = None,
+        rows: Callable[[], Mapping[tuple[str, str], int]] | None = None,
     ) -> None:
         """Say what is looked at once a second.
 
@@ -205,10 +214,12 @@ class Metrics:
             running: holds the calls being worked on.
             queue: returns how many calls wait.
             log_drops: returns how many log lines were dropped so far.
+            rows: returns how many rows for the log of exposures and events had which outcome so far.
         """
         self._running = self._running if running is None else running
         self._queue = queue or self._queue
         self._drops = log_drops or self._drops
+        self._rows = rows or self._rows
 
     def loaded(self, release: Release, load_s: float) -> None:
         """Say that a release is loaded, and how many seconds that took."""
@@ -274,6 +285,10 @@ class Metrics:
             dropped = self._drops()
             self._log_dropped.inc(dropped - self._drops_seen)
             self._drops_seen = dropped
+            rows = self._rows()
+            for key, count in rows.items():
+                self._log_rows.labels(*key).inc(count - self._rows_seen.get(key, 0))
+            self._rows_seen = rows
 
     @property
     def _rpcs(self) -> set[str]:

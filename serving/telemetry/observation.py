@@ -69,7 +69,7 @@ class Observation:
             opened.callback(shadow.close)
             self.observers.append(shadow.observe)
 
-    def watch(self, **levels: Callable[[], int]) -> None:
+    def watch(self, **levels: Callable[[], Any]) -> None:
         """Say what is looked at once a second; see `Metrics.watch`."""
         if self._metrics is not None:
             self._metrics.watch(**levels)

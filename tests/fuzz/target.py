@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from recsys.retrieval import Retriever
+from recsys.types import Query
+from serving.client import Client
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.v1 import catalogue_service_pb2, operator_service_pb2, recommendation_service_pb2
+from serving.v1 import catalogue_service_pb2, event_service_pb2, operator_service_pb2, recommendation_service_pb2
 from tests.fuzz.messages import Drawn
 
 METHODS: tuple[MethodDescriptor, ...] = tuple(
     method
-    for file in (recommendation_service_pb2, catalogue_service_pb2, operator_service_pb2)
+    for file in (recommendation_service_pb2, catalogue_service_pb2, event_service_pb2, operator_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )
@@ -49,14 +52,20 @@ class Target:
 
     def __init__(self, release: Path) -> None:
         self.log = io.BytesIO()
-        self._server = Server(ServerSettings(port=0, drain_s=1.0), make_logger(self.log))
+        self._kept = tempfile.TemporaryDirectory()
+        given = ServerSettings(port=0, drain_s=1.0, log={"folder": self._kept.name})
+        self._server = Server(given, make_logger(self.log))
         retriever = Retriever.load(release)
         self._server.install(retriever)
         self._channel = grpc.insecure_channel(self._server.address)
         self._leaks = re.compile("|".join([LEAK.pattern, *map(re.escape, (str(release), str(Path.cwd()), sys.prefix))]))
+        with Client(self._server.address, timeout_s=TIMEOUT_S) as client:
+            token = client.nearest_items(Query(entity_id="user 1"), 3).attribution_token
         facts = retriever.release.facts
         names = (retriever.release.name, "stable", *retriever.reformulators, *facts.query_columns)
-        self.drawn = Drawn(("item-ü3", "item-ü8", "user 1", "north", "taste", "salt", "price", *names), facts.dim)
+        self.drawn = Drawn(
+            ("item-ü3", "item-ü8", "user 1", "north", "taste", "salt", "price", token, *names), facts.dim
+        )
         self._served = self._services()
 
     def call(self, method: MethodDescriptor, requests: Sequence[bytes]) -> grpc.StatusCode:
@@ -87,6 +96,7 @@ class Target:
         """Stop the server."""
         self._channel.close()
         self._server.stop()
+        self._kept.cleanup()
 
     def _check(self, error: grpc.RpcError, method: MethodDescriptor) -> None:
         if method.containing_service.full_name not in self._served:
