@@ -175,7 +175,9 @@ class _Simulation:
         """Make every visit once, before and during the experiments, on a server with a log."""
         before, during = self.people.visits(BEFORE), self._assigned()
         plan_file = _write(self.out, timeless(self.tables, NEVER))
-        with self._served(self.out, plan_file, f"log.folder={self.out / 'served'}") as client:
+        # A server that remembers no event: repeats reach the log, as where they meet another process.
+        settings = (f"log.folder={self.out / 'served'}", "log.max_known_events=0")
+        with self._served(self.out, plan_file, *settings) as client:
             outbox = _Outbox(client, self.people.habits.seed)
             for visit, pages in self._each_once(client, [(visit, {}) for visit in before]):
                 outbox.put(visit, pages)
@@ -186,6 +188,7 @@ class _Simulation:
             for visit, pages in self._each_once(client, during):
                 outbox.put(visit, pages)
                 strayed += visit in shown and shown[visit] != _digest(pages)
+            outbox.send()
             outbox.send()
         log = self.out / "log"
         stretch(open_log(self.out / "served"), log, start, DAY_S)
@@ -238,7 +241,7 @@ class _Simulation:
 
 
 class _Outbox:
-    """Events on their way to the server: in batches, each out of order.
+    """Events on their way to the server: in batches, each out of order; what is sent twice is in the next batch again.
 
     Args:
         client: takes them.
@@ -248,6 +251,7 @@ class _Outbox:
     def __init__(self, client: Client, seed: int) -> None:
         self._client, self._random = client, random.Random(seed)
         self._waiting: list[Event] = []
+        self._again: list[Event] = []
         self.sent, self.rejected = 0, Counter[str]()
 
     def put(self, visit: Visit, pages: Sequence[Page]) -> None:
@@ -262,18 +266,19 @@ class _Outbox:
                     value=one.value,
                     time=page.time + timedelta(seconds=one.delay_days * DAY_S),
                 )
-                self._waiting += [event] * one.sent_count
+                self._waiting.append(event)
+                self._again += [event] * (one.sent_count - 1)
         if len(self._waiting) >= EVENTS_AT_ONCE:
             self.send()
 
     def send(self) -> None:
-        """Send what waits."""
+        """Send what waits, but for what was sent before."""
         self._random.shuffle(self._waiting)
         for first in range(0, len(self._waiting), EVENTS_AT_ONCE):
             answer = self._client.record_events(self._waiting[first : first + EVENTS_AT_ONCE])
             self.rejected.update(one.reason for one in answer.rejected)
         self.sent += len(self._waiting)
-        self._waiting = []
+        self._waiting, self._again = self._again, []
 
 
 def _digest(pages: Sequence[Page]) -> int:

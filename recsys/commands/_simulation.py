@@ -101,7 +101,7 @@ def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = 
     simulated = simulate(people, plan_file, releases, out, workers=4, say=_saying(console))
     _show_simulated(simulated, console)
     console.rule("3. analyse the log, and compare with the truth")
-    right = _compare(simulated, plans.load(simulated.plan), console)
+    right = compare(simulated, plans.load(simulated.plan), console)
     console.rule("done")
     console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
     for said in (
@@ -164,7 +164,7 @@ def _show_simulated(found: Simulated, console: Console) -> None:
     console.print(table)
 
 
-def _compare(simulated: Simulated, plan: Plan, console: Console) -> bool:
+def compare(simulated: Simulated, plan: Plan, console: Console) -> bool:
     """Analyse every experiment of a simulation; return whether each decision is the one that the truth asks for."""
     import dataclasses
 
