@@ -71,6 +71,8 @@ BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
 DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
+MAX_UNIT_LETTERS = 256
+"""Of the id of a user or session who asks: it is hashed and logged with every list."""
 LITTLE_ENDIAN = np.dtype("<f4")
 
 
@@ -230,6 +232,18 @@ def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
             message.features.values[name].CopyFrom(_feature_message(value, f"{where}.features.{name}"))
     message.metadata.CopyFrom(_struct(item.metadata))
     return message
+
+
+def unit(message: pb.Unit) -> Unit:
+    """Return who asks.
+
+    Raises:
+        RequestError: an id that is too long to be one.
+    """
+    for name, value in (("user_id", message.user_id), ("session_id", message.session_id)):
+        if len(value) > MAX_UNIT_LETTERS:
+            raise RequestError(f"unit.{name}", f"got {len(value)} letters, expected at most {MAX_UNIT_LETTERS}")
+    return Unit(message.user_id, message.session_id)
 
 
 def unit_message(unit: Unit) -> pb.Unit | None:

@@ -14,9 +14,12 @@ from rich.table import Table
 from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
     from recsys.experiment.analysis import Analysis
+    from recsys.experiment.interleaving import Preference
     from recsys.experiment.log import Log
     from recsys.experiment.plan import Metric, Plan
 
@@ -63,11 +66,14 @@ def analyze(
     ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions."""
-    from recsys.experiment import analysis
+    """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions.
+
+    Of an interleaved experiment: which arm its units prefer.
+    """
+    from recsys.experiment import analysis, interleaving
     from recsys.experiment import plan as plans
     from recsys.experiment.log import open_log
-    from recsys.experiment.units import Window, read_units
+    from recsys.experiment.units import Window, arms_of, event_kinds, read_units
     from recsys.registry import parse
 
     plan = plans.load(plan_file) if plan_file else plans.Plan()
@@ -77,6 +83,21 @@ def analyze(
     log = open_log(folder)
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
+    if arms_of(log, name) == [plans.INTERLEAVED]:
+        if quantiles or slices or release or ledger:
+            asked = verbatim("--quantile, --slices, --release or --ledger")
+            raise SettingError(describe("analyze", asked, "none of them: interleaved lists only tell a preference"))
+        kinds = [metric.event for metric in plan.metrics.values()] or event_kinds(log)
+        found = interleaving.preferences(
+            log,
+            name,
+            dict.fromkeys(kinds),
+            control=control or (experiment.control if experiment else "control"),
+            confidence=confidence,
+            attribution_h=attribution_h,
+        )
+        _show_preferences(name, found, confidence, as_json=as_json)
+        return
     window = parse(Window, {"before_days": before_days, "attribution_h": attribution_h}, "analyze")
     units = read_units(
         log,
@@ -197,6 +218,74 @@ def assign(
             for arm, count in frame.group_by(name).len().sort(name).iter_rows()
         ]
         _show(counts, ["experiment", "arm", "units"], console)
+
+
+@app.command()
+def check(
+    plan_file: PlanFile,
+    releases: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also look whether these releases can serve every arm.")
+    ] = None,
+) -> None:
+    """Show the experiments of a file, or say what a server would refuse it for."""
+    from datetime import UTC
+
+    from recsys.experiment import plan as plans
+
+    plan, now = plans.load(plan_file), datetime.now(UTC)
+    if releases is not None:
+        _check_served(plan, releases, now)
+    rows = []
+    for name, experiment in plan.experiments.items():
+        ended = experiment.end is not None and experiment.end <= now
+        state = "runs" if experiment.runs_at(now) else "has ended" if ended else "is to start"
+        start, stop = experiment.segment
+        taken = f"{experiment.traffic_rate:.4g} of {stop - start:.4g} of {experiment.namespace}"
+        arms = ", ".join(f"{arm} {chosen.share:.4g}" for arm, chosen in experiment.arms.items())
+        shown = f"{arms}, interleaved" if experiment.interleave else arms
+        rows.append((name, state, experiment.unit, taken, shown, ", ".join(sorted(experiment.decides))))
+    _show(rows, ["experiment", "state", "unit", "takes", "arms", "sets"], Console())
+
+
+def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
+    import functools
+
+    from recsys.errors import MissingError
+    from recsys.export.release import published
+    from recsys.retrieval import Retriever
+    from serving.arms.treatment import check
+    from serving.runtime.release_folder import labelled
+    from serving.settings import ReleaseSettings
+
+    root = folder.resolve()
+    known = {manifest.parent.name: manifest.parent for manifest in published(root)}
+    known |= labelled(root, ReleaseSettings().labels)
+
+    @functools.cache
+    def retriever_of(release: str) -> Retriever:
+        if (release or "stable") not in known:
+            raise MissingError(unknown("label that is served, or release", release, known))
+        return Retriever.load(known[release or "stable"], verify=False)
+
+    check(plan, now, retriever_of)
+
+
+def _show_preferences(name: str, found: Mapping[str, Preference], confidence: float, *, as_json: bool) -> None:
+    import dataclasses
+
+    if as_json:
+        print(json.dumps({"experiment": name, "preferences": {k: dataclasses.asdict(one) for k, one in found.items()}}))
+        return
+    first, second = next((one.first, one.second) for one in found.values())
+    rows = [
+        (kind, f"{one.first_wins:,}", f"{one.second_wins:,}", f"{one.ties:,}", f"{one.win_rate:.1%}",
+         f"{one.low:.1%} {one.high:.1%}", f"{one.p_value:.3g}")
+        for kind, one in found.items()
+    ]  # fmt: skip
+    columns = ["event", f"prefer {first}", f"prefer {second}", "neither", f"share of {second}"]
+    console = Console()
+    console.print(f"experiment {name}, interleaved, by unit", highlight=False)
+    _show(rows, [*columns, f"{confidence:.0%} interval", "p"], console)
 
 
 def _show(rows: list[tuple], columns: list[str], console: Console) -> None:

@@ -14,7 +14,7 @@ from tea_tasting.aggr import Aggregates
 
 from recsys.errors import RefusedError, SettingError, describe, unknown
 from recsys.experiment.effects import Effect, corrected, difference, ratio_metric, sample_ratio
-from recsys.experiment.plan import Experiment, Metric
+from recsys.experiment.plan import INTERLEAVED, Experiment, Metric
 from recsys.experiment.quantiles import QuantileDifference, quantile_difference
 from recsys.experiment.units import BEFORE, Health, Moments, Units, moments_of
 
@@ -113,11 +113,14 @@ def analyse(
         despite_sample_ratio: show effects even though the sample ratio is broken.
 
     Raises:
-        RefusedError: an arm with fewer than two units, or one that the experiment does not have.
+        RefusedError: an arm with fewer than two units, one that the experiment does not have, or interleaved lists.
         SettingError: no arm of the control's name.
     """
     frame = units.frame
     counts = {str(arm): int(count) for arm, count in frame.group_by("arm").len().sort("arm").iter_rows()}
+    if INTERLEAVED in counts:
+        advice = "Ask `recsys.experiment.interleaving.preferences` which arm its units prefer."
+        raise RefusedError(describe(f"arms of {units.experiment}", INTERLEAVED, "units of one arm each", advice))
     shares = {name: arm.share for name, arm in experiment.arms.items()} if experiment else dict.fromkeys(counts, 1.0)
     control = control or (experiment.control if experiment else "control")
     if control not in shares:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
-from recsys.errors import RefusedError, describe
+from recsys.errors import DataError, RefusedError, describe
+from recsys.experiment.plan import INTERLEAVED
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recsys.experiment.log import Log
+
+# Polars and SciPy are not imported at the top: a server that drafts needs neither.
 
 
 def draft(first: Sequence[str], second: Sequence[str], k: int, generator: np.random.Generator) -> list[tuple[str, int]]:
@@ -76,29 +84,113 @@ class Preference:
     p_value: float
 
 
-def credit(exposures: pl.LazyFrame, events: pl.LazyFrame, kind: str, unit: str = "user_id") -> pl.DataFrame:
-    """Count, for each unit, the events on items that each arm added to interleaved lists.
+def credit(
+    exposures: pl.LazyFrame,
+    events: pl.LazyFrame,
+    kind: str,
+    *,
+    experiment: str,
+    unit: str = "user_id",
+    attribution_h: float = 168.0,
+    skew_tolerance_s: float = 5.0,
+) -> pl.DataFrame:
+    """Count, for each unit, the events on items that each arm added to the interleaved lists of an experiment.
 
     An item is credited once a list however often it was clicked, and not at all where both ids and teams of a list
-    differ in length.
+    differ in length. Lists of units that the experiment file overrides do not count.
 
     Args:
         exposures: rows of the exposure log.
         events: rows of the event log.
         kind: of event that is credit, such as `click`.
+        experiment: its name.
         unit: column of whom to count for; credit of one unit is not independent, that of different ones is.
+        attribution_h: hours after a list in which its events count.
+        skew_tolerance_s: seconds that an event may precede its list.
 
     Returns:
         `unit`, `arm`, `credit`; units that saw interleaved lists and gave no credit have a row without an arm.
     """
-    drafted = exposures.filter(
-        pl.col("teams").is_not_null() & (pl.col("teams").list.len() == pl.col("item_ids").list.len())
-    ).select("token", pl.col(unit).alias("unit"), item_id="item_ids", arm="teams")
-    clicked = events.filter(pl.col("kind") == kind).select("token", "item_id").drop_nulls().unique()
+    import polars as pl
+
+    each = pl.element().struct
+    is_drafted = (each.field("experiment") == experiment) & (each.field("arm") == INTERLEAVED)
+    counts = pl.col("assignments").list.eval(is_drafted & ~each.field("overridden")).list.any()
+    whole = pl.col("teams").list.len() == pl.col("item_ids").list.len()
+    drafted = exposures.filter(counts.fill_null(False) & whole.fill_null(False) & pl.col(unit).is_not_null()).select(
+        "token", pl.col(unit).alias("unit"), item_id="item_ids", arm="teams", exposed_at="timestamp"
+    )
     lists = drafted.unique("token")
-    credited = lists.explode("item_id", "arm").join(clicked, on=["token", "item_id"], how="inner")
-    counts = credited.group_by("unit", "arm").agg(credit=pl.len())
-    return lists.select("unit").unique().join(counts, on="unit", how="left").collect(engine="streaming")
+    clicked = events.filter(pl.col("kind") == kind).select("token", "item_id", "timestamp").drop_nulls()
+    delay_s = (pl.col("timestamp") - pl.col("exposed_at")).dt.total_microseconds() / 1e6
+    credited = (
+        lists.explode("item_id", "arm")
+        .join(clicked, on=["token", "item_id"], how="inner")
+        .filter(delay_s.is_between(-skew_tolerance_s, attribution_h * 3600))
+        .unique(["token", "item_id"])
+    )
+    found = credited.group_by("unit", "arm").agg(credit=pl.len())
+    return lists.select("unit").unique().join(found, on="unit", how="left").collect(engine="streaming")
+
+
+def preferences(
+    log: Log,
+    experiment: str,
+    kinds: Collection[str],
+    *,
+    control: str = "control",
+    confidence: float = 0.95,
+    attribution_h: float = 168.0,
+) -> Mapping[str, Preference]:
+    """Test which of its two arms the units of an interleaved experiment prefer.
+
+    Args:
+        log: from `open_log`.
+        experiment: its name.
+        kinds: of events that are credit.
+        control: the arm that is named first.
+        confidence: level of the intervals, 0..1.
+        attribution_h: hours after a list in which its events count.
+
+    Returns:
+        By kind of event.
+
+    Raises:
+        RefusedError: no unit saw an interleaved list, or no kind of event was named.
+        DataError: the lists were not drafted by two arms, one of them the control.
+    """
+    import polars as pl
+
+    if not kinds:
+        raise RefusedError(describe("events", 0, "at least one kind of event", "Look whether RecordEvents was called."))
+    is_mine = pl.element().struct.field("experiment") == experiment
+    mine = pl.col("assignments").list.filter(is_mine).list.first()
+    rows = log.exposures.filter(mine.is_not_null() & pl.col("teams").is_not_null())
+    found = rows.select(pl.col("teams").explode(), kind=mine.struct.field("unit_kind").first())
+    seen = found.unique().collect(engine="streaming")
+    arms = sorted(seen["teams"].drop_nulls())
+    if not arms:
+        raise RefusedError(_no_lists())
+    if len(arms) > 2 or (len(arms) == 2 and control not in arms):
+        raise DataError(describe(f"teams in the log of {experiment}", arms, f"{control!r} and one other arm"))
+    first = control if control in arms else arms[0]
+    second = next((arm for arm in arms if arm != first), "")
+    unit = f"{seen['kind'][0]}_id"
+    return {
+        kind: preference(
+            credit(
+                log.exposures, log.events, kind, experiment=experiment, unit=unit, attribution_h=attribution_h
+            ),
+            first,
+            second,
+            confidence=confidence,
+        )
+        for kind in kinds
+    }  # fmt: skip
+
+
+def _no_lists() -> str:
+    return describe("interleaved lists", 0, "at least one", "Look whether `teams` was logged.")
 
 
 def preference(credits: pl.DataFrame, first: str, second: str, *, confidence: float = 0.95) -> Preference:
@@ -117,10 +209,11 @@ def preference(credits: pl.DataFrame, first: str, second: str, *, confidence: fl
     Raises:
         RefusedError: no unit saw an interleaved list.
     """
-    from scipy import stats  # not at the top: a server that drafts has no SciPy
+    import polars as pl
+    from scipy import stats
 
     if credits.is_empty():
-        raise RefusedError(describe("interleaved lists", 0, "at least one", "Look whether `teams` was logged."))
+        raise RefusedError(_no_lists())
     balance = (
         pl.col("credit").filter(pl.col("arm") == second).sum().cast(pl.Int64)
         - pl.col("credit").filter(pl.col("arm") == first).sum().cast(pl.Int64)

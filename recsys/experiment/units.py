@@ -145,6 +145,14 @@ def experiments_of(log: Log) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
+def arms_of(log: Log, experiment: str) -> list[str]:
+    """Return the arms of an experiment that a log tells of, overridden units left out, sorted."""
+    mine = _assignment(experiment).struct
+    rows = log.exposures.select(arm=mine.field("arm"), overridden=mine.field("overridden"))
+    arms = rows.filter(pl.col("arm").is_not_null() & ~pl.col("overridden")).select(pl.col("arm").unique())
+    return sorted(arms.collect(engine="streaming")["arm"])
+
+
 def event_kinds(log: Log) -> list[str]:
     """Return the kinds of events that a log tells of, sorted."""
     kinds = log.events.select(pl.col("kind").drop_nulls().unique()).collect(engine="streaming")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from recsys.experiment import plan as plans
 from recsys.experiment.assignment import Assigner, Assignment
 from recsys.experiment.plan import Plan
 from recsys.retrieval import Retriever
+from recsys.types import Unit
 from serving.arms.treatment import Blend, Treatment, Way, check, releases_of
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Holding, Releases
@@ -54,7 +55,7 @@ class Experiments:
     Args:
         settings: where the file is; without one no request is in an experiment.
         releases: that answer.
-        folder: loads releases that arms name and that stand under no label; None where there is no file.
+        folder: loads releases that arms name and that stand under no label; None where there is no folder.
         logger: a structlog logger.
         told: hears of every file that was read: whether it was accepted.
     """
@@ -103,29 +104,24 @@ class Experiments:
                 self._follow(plan)
         except SettingError as error:
             if str(error) != self._complaint:
-                self._logger.warning("experiments refused, the old ones go on", reason=str(error))
+                file = str(self._settings.file)
+                self._logger.warning("experiments refused, the old ones go on", file=file, reason=str(error))
                 self._told(False)
             self._complaint = str(error)
         else:
             self._complaint = ""
 
-    def treatment(self, user_id: str, session_id: str) -> Treatment:
+    def treatment(self, unit: Unit) -> Treatment:
         """Return how a request is answered that names no release.
 
         A request whose arms cannot be served, because their label has gone or has another release now, is answered as
         outside of all experiments.
 
-        Args:
-            user_id: empty where unknown.
-            session_id: empty where there is none.
-
         Raises:
             UnavailableError: nothing is loaded yet.
         """
         accepted = self._accepted
-        units = {"user": user_id, "session": session_id}
-        assignments = accepted.assigner.assign(units, datetime.now(UTC))
-        held_out = accepted.assigner.held_out(user_id or session_id)
+        assignments = accepted.assigner.assign({"user": unit.user_id, "session": unit.session_id}, datetime.now(UTC))
         if assignments:
             blend, holding = accepted.blend(assignments), self._releases.holding
             try:
@@ -134,12 +130,12 @@ class Experiments:
                 self._not_served(assignments, str(error))
             else:
                 calls.current().assignments = assignments
-                return Treatment(ways, assignments, held_out, blend.slate, blend.teams)
-        return Treatment((Way(self._releases.retriever()),), (), held_out)
+                return Treatment(ways, unit, self.held_out(unit), assignments, blend.slate, blend.teams)
+        return Treatment((Way(self._releases.retriever()),), unit, self.held_out(unit))
 
-    def held_out(self, user_id: str, session_id: str) -> bool:
-        """Return whether no experiment may take a unit; arguments as for `treatment`."""
-        return self._accepted.assigner.held_out(user_id or session_id)
+    def held_out(self, unit: Unit) -> bool:
+        """Return whether no experiment may take a user, or where that is unknown a session."""
+        return self._accepted.assigner.held_out(unit.user_id or unit.session_id)
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.look_s):
@@ -154,20 +150,23 @@ class Experiments:
         Raises:
             SettingError: an arm cannot be served; nothing changed.
         """
-        assert self._folder is not None
         now, old = datetime.now(UTC), self._accepted.plan
         wanted = releases_of(plan, now)
         try:
-            self._folder.hold(wanted | releases_of(old, now))
+            self._hold(wanted | releases_of(old, now))
             check(plan, now, lambda release: _retriever(self._releases.holding, release))
         except RecsysError as error:
-            self._folder.hold(releases_of(old, now))
-            raise SettingError(f"{self._settings.file}: {error}") from None
+            self._hold(releases_of(old, now))
+            raise SettingError(str(error)) from None
         self._accepted, self._warned = _Accepted.of(plan), set()
-        self._folder.hold(wanted)
+        self._hold(wanted)
         running = sorted(name for name, experiment in plan.experiments.items() if experiment.runs_at(now))
         self._logger.info("experiments accepted", file=str(self._settings.file), running=running)
         self._told(True)
+
+    def _hold(self, names: Collection[str]) -> None:
+        if self._folder is not None:
+            self._folder.hold(names)
 
     def _not_served(self, assignments: tuple[Assignment, ...], reason: str) -> None:
         calls.current().not_treated = True

@@ -11,6 +11,7 @@ from recsys.errors import RecsysError, SettingError, unknown
 from recsys.experiment.assignment import Assignment
 from recsys.experiment.plan import INTERLEAVED, Arm, Experiment, Plan, Slate
 from recsys.retrieval import Retriever
+from recsys.types import NOBODY, Unit
 
 
 class Way(NamedTuple):
@@ -30,15 +31,17 @@ class Treatment(NamedTuple):
 
     Attributes:
         ways: one, or two whose lists are drafted into one, the control's first.
+        unit: who asks.
+        held_out: no experiment may take the unit.
         assignments: experiments that the request is in.
-        held_out: no experiment may take its unit.
         slate: how its list is drawn; None shows it best first.
         teams: the arms of both ways; empty where there is one.
     """
 
     ways: tuple[Way, ...]
-    assignments: tuple[Assignment, ...] = ()
+    unit: Unit = NOBODY
     held_out: bool = False
+    assignments: tuple[Assignment, ...] = ()
     slate: Slate | None = None
     teams: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, unknown
+from recsys.errors import RecsysError, ReleaseError, RequestError, unknown
 from recsys.export.release import MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
@@ -139,21 +139,17 @@ class ReleaseFolder:
         """Hold the releases of these names for the arms of experiments, and none else for them.
 
         Args:
-            names: of releases; labels that are served are passed over.
+            names: of releases; labels that are served, and what is neither, are passed over.
 
         Raises:
-            MissingError: no such label or release.
             ReleaseError: one is damaged; what was held before still is. It is not tried again before it changes.
         """
         with self._loading:
-            holding = self.releases.holding
+            held = self.releases.holding.named
             known = {folder.name: folder for folder in self._published()}
-            named: dict[str, Held] = {}
-            for name in sorted(set(names) - holding.answering.keys()):
-                if name not in known:
-                    raise MissingError(unknown("label that is served, or release", name, [*holding.answering, *known]))
-                named[name] = self._tried_once(known[name])
-            if named != holding.named:
+            wanted = sorted(set(names) & (held.keys() | known.keys()))
+            named = {name: held[name] if name in held else self._tried_once(known[name]) for name in wanted}
+            if named != held:
                 self.releases.name(named)
 
     def _published(self) -> list[Path]:

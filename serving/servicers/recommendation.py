@@ -80,7 +80,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown),
             release=convert.release_id(retriever.release),
-            attribution_token=_recorded(self._record, request.unit, treatment, list_),
+            attribution_token=_recorded(self._record, treatment, list_),
             assignments=convert.assignments(treatment.assignments),
         )
 
@@ -163,11 +163,10 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     def _treatment(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Treatment:
         if not request.HasField("unit"):
             return Treatment((Way(self._retriever(request)),))
-        unit = request.unit
+        unit = convert.unit(request.unit)
         if request.release_pin or request.release_label:
-            held_out = self._experiments.held_out(unit.user_id, unit.session_id)
-            return Treatment((Way(self._retriever(request)),), held_out=held_out)
-        treatment = self._experiments.treatment(unit.user_id, unit.session_id)
+            return Treatment((Way(self._retriever(request)),), unit, self._experiments.held_out(unit))
+        treatment = self._experiments.treatment(unit)
         calls.current().release = treatment.retriever.release
         return treatment
 
@@ -258,20 +257,20 @@ class Conversation:
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         shown = treatment.metadata(answer.answer.item_ids) if asked.include_metadata else ()
         response = convert.reformulated(answer, treatment.retriever, shown)
-        response.attribution_token = _recorded(self._record, asked.unit, treatment, list_, answer.reformulator)
+        response.attribution_token = _recorded(self._record, treatment, list_, answer.reformulator)
         response.assignments.extend(convert.assignments(treatment.assignments))
         return response
 
 
-def _recorded(record: Record | None, unit: pb.Unit, treatment: Treatment, list_: Shown, reformulator: str = "") -> str:
+def _recorded(record: Record | None, treatment: Treatment, list_: Shown, reformulator: str = "") -> str:
     """Put a list into the log, where there is one, and return its token."""
     if record is None:
         return ""
     return record(
         Exposure(
             request_id=calls.current().request_id,
-            user_id=unit.user_id,
-            session_id=unit.session_id,
+            user_id=treatment.unit.user_id,
+            session_id=treatment.unit.session_id,
             held_out=treatment.held_out,
             assignments=treatment.assignments,
             release=treatment.retriever.release.fingerprint,

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
+from recsys.errors import RequestError, SettingError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import OUTSIDE, Assigner
 from recsys.export.release import LABELS, Release
@@ -129,7 +129,7 @@ def test_a_ramp_is_followed_without_a_restart_and_moves_nobody(root, other_block
     [
         ("[experiments", "not TOML"),
         (TWO.format(rate=2, release="stable"), "experiments.towers.traffic_rate: got 2, expected less than"),
-        (TWO.format(rate=1, release="lost"), "no label that is served, or release named 'lost'"),
+        (TWO.format(rate=1, release="lost"), "towers.arms.new: no label that is served, or release named 'lost'"),
         (
             TWO.format(rate=1, release="stable").replace("share = 0.5 }", 'share = 0.5, reformulator = "rochio" }', 1),
             "experiments.towers.arms.control: no reformulator in release",
@@ -158,7 +158,7 @@ def test_a_file_that_cannot_be_served_is_refused_once_and_the_old_one_goes_on(
             follow(server, root, broken)
         (line,) = told(log, "experiments refused, the old ones go on")
         assert reason in line["reason"]
-        assert str(root / "plan.toml") in line["reason"] or "experiments." in line["reason"]
+        assert line["file"] == str(root / "plan.toml")
         assert ask(client, "tester").release.name == other_block_release.name
         # when: it is mended
         follow(server, root, good.replace("tester", "somebody"))
@@ -234,6 +234,24 @@ def test_a_request_that_names_its_release_or_nobody_is_in_no_experiment(root, bl
             answer = ask(client, "tester", **how)
             assert (answer.arms, answer.release.name) == ({}, block_release.name)
         assert ask(client).arms == client.nearest_items(ASKED, 5).arms == {}
+
+
+def test_who_asks_has_an_id_and_not_a_book(root):
+    with serving(root, "") as (client, _, _):
+        assert ask(client, "ü" * 256).item_ids
+        with pytest.raises(RequestError, match=r"unit\.user_id: got 257 letters, expected at most 256"):
+            ask(client, "ü" * 257)
+        with pytest.raises(RequestError, match=r"unit\.session_id: got 257 letters"):
+            client.reformulate(ASKED, 5, unit=Unit("u", "s" * 257))
+
+
+def test_a_release_that_is_held_for_an_arm_stays_when_its_folder_goes(root, block_release, other_block_release):
+    plan = TWO.format(rate=1, release=other_block_release.name)
+    with serving(root, plan) as (client, server, _):
+        shutil.rmtree(root / other_block_release.name)
+        follow(server, root, "[experiments")
+        follow(server, root, plan.replace("rate = 1", "rate = 0.5"))
+        assert ask(client, "tester").release.name == other_block_release.name
 
 
 def test_the_holdout_is_in_none_and_sessions_are_units_too(root, other_block_release):

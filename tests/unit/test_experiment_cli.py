@@ -176,3 +176,34 @@ def test_assign_needs_units(plan_file, tmp_path):
         run("assign", plan_file)
     with pytest.raises(SettingError, match="--units: cannot read"):
         run("assign", plan_file, "--units", tmp_path / "nowhere.txt")
+
+
+def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):
+    teams = {"teams": ["control", "new", "new"]}
+    shown = [exposure(f"t{user}", f"u{user}", "interleaved", **teams) for user in range(40)]
+    events = [event(f"e{user}", f"t{user}", item_id=("i1", "i0")[user % 4 == 0]) for user in range(36)]
+    log = write_log(tmp_path / "log", shown, events)
+    (tmp_path / "plan.toml").write_text(PLAN + "interleave = true\n")
+    for plan in ((), ("--plan", tmp_path / "plan.toml")):
+        found = json.loads(run("analyze", log, *plan, "--json"))["preferences"]["click"]
+        # 36 of 40 clicked once: every fourth of them on the control's item.
+        assert (found["first"], found["second"]) == ("control", "new")
+        assert (found["first_wins"], found["second_wins"], found["ties"]) == (9, 27, 4)
+    assert "prefer new" in run("analyze", log)
+    with pytest.raises(SettingError, match="interleaved lists only tell a preference"):
+        run("analyze", log, "--quantile", 0.5)
+
+
+def test_check_shows_a_file_and_says_what_a_server_would_refuse(plan_file, block_release, tmp_path):
+    shown = run("check", plan_file)
+    assert "towers" in shown
+    assert "control 0.5, new 0.5" in shown
+    file = tmp_path / "plan.toml"
+    for release, told in (("lost", "experiments.towers.arms.new: no label that is served, or release named 'lost'"),
+                          (block_release.name, "control 0.5, new 0.5")):  # fmt: skip
+        file.write_text(PLAN.replace("candidate", release).replace("2026-03-08", "2126-03-08"))
+        if release == "lost":
+            with pytest.raises(SettingError, match=told):
+                run("check", file, "--releases", block_release.folder.parent)
+        else:
+            assert told in run("check", file, "--releases", block_release.folder.parent)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recsys.errors import RefusedError
-from recsys.experiment.interleaving import credit, draft, preference
+from recsys.errors import DataError, RefusedError
+from recsys.experiment.interleaving import credit, draft, preference, preferences
 from recsys.experiment.log import open_log
-from tests.unit.experiment.logs import event, exposure, write_log
+from tests.unit.experiment.logs import assigned, at, event, exposure, write_log
 
+TEAMS = {"teams": ["old", "new", "new"]}
 FIRST, SECOND = ["a", "b", "c", "d"], ["b", "e", "a", "f"]
 
 
@@ -45,16 +46,15 @@ def test_a_list_ends_where_both_arms_run_out():
 
 
 def test_credit_is_counted_once_a_list_and_item_and_tested_by_unit(tmp_path):
-    teams = {"teams": ["old", "new", "new"]}
-    shown = [exposure(f"t{number}", f"u{number}", None, **teams) for number in range(6)]
-    shown += [exposure("t9", "u0", None, **teams), exposure("plain", "u9", None)]
+    shown = [exposure(f"t{number}", f"u{number}", "interleaved", **TEAMS) for number in range(6)]
+    shown += [exposure("t9", "u0", "interleaved", **TEAMS), exposure("plain", "u9", None)]
     events = [
         event("e0", "t0", item_id="i1"), event("e1", "t0", item_id="i1"), event("e2", "t9", item_id="i0"),
         event("e3", "t1", item_id="i1"), event("e4", "t2", item_id="i2"), event("e5", "t3", item_id="i0"),
         event("e6", "plain", item_id="i0"), event("e7", "t4", item_id="elsewhere"), event("e8", "t5", kind="like"),
     ]  # fmt: skip
     log = open_log(write_log(tmp_path, shown, events))
-    found = preference(credit(log.exposures, log.events, "click"), "old", "new")
+    found = preference(credit(log.exposures, log.events, "click", experiment="towers"), "old", "new")
     # u0: one each; u1, u2: new; u3: old; u4, u5: nothing.
     assert (found.first_wins, found.second_wins, found.ties) == (1, 2, 3)
     reference = stats.binomtest(2, 3)
@@ -64,8 +64,35 @@ def test_credit_is_counted_once_a_list_and_item_and_tested_by_unit(tmp_path):
 
 
 def test_interleaving_without_credit_prefers_nobody_and_without_lists_is_refused(tmp_path):
-    log = open_log(write_log(tmp_path, [exposure("t", "u", None, teams=["old", "new", "new"])], []))
-    credits = credit(log.exposures, log.events, "click")
+    log = open_log(write_log(tmp_path, [exposure("t", "u", "interleaved", **TEAMS)], []))
+    credits = credit(log.exposures, log.events, "click", experiment="towers")
     assert preference(credits, "old", "new").p_value == 1
     with pytest.raises(RefusedError, match="interleaved lists: got 0"):
         preference(credits.clear(), "old", "new")
+
+
+def test_lists_of_testers_and_of_other_experiments_and_late_events_are_no_credit(tmp_path):
+    shown = [
+        exposure("mine", "u0", "interleaved", **TEAMS),
+        exposure("test", "u1", None, assignments=[assigned("towers", "interleaved", overridden=True)], **TEAMS),
+        exposure("other", "u2", None, assignments=[assigned("order", "interleaved")], **TEAMS),
+        exposure("late", "u3", "interleaved", **TEAMS),
+        exposure("early", "u4", "interleaved", **TEAMS),
+        exposure("unknown", None, "interleaved", **TEAMS),
+    ]
+    events = [event(f"e{row['token']}", row["token"], item_id="i1") for row in shown]
+    events[3]["timestamp"] = at(1 + 169)
+    events[4]["timestamp"] = at(0.9)
+    log = open_log(write_log(tmp_path, shown, events))
+    (found,) = preferences(log, "towers", ["click"], control="old").values()
+    assert (found.first, found.second, found.first_wins, found.second_wins, found.ties) == ("old", "new", 0, 1, 2)
+
+
+def test_arms_that_are_not_those_of_the_experiment_are_told(tmp_path):
+    log = open_log(write_log(tmp_path, [exposure("t", "u", "interleaved", **TEAMS)], []))
+    with pytest.raises(DataError, match=r"teams in the log of towers: got \['new', 'old'\], expected 'control' and"):
+        preferences(log, "towers", ["click"])
+    with pytest.raises(RefusedError, match="interleaved lists: got 0"):
+        preferences(log, "order", ["click"])
+    with pytest.raises(RefusedError, match="events: got 0, expected at least one kind"):
+        preferences(log, "towers", [])
