@@ -30,8 +30,8 @@ class Ranking:
 
     Attributes:
         item_ids: at most k.
-        scores: `[len(item_ids)]`, float32, inner products, not increasing unless by MMR; where the origin is
-            `POPULARITY`, shares (0..1) of the training interactions.
+        scores: `[len(item_ids)]`, float32, inner products; where the origin is `POPULARITY`, shares (0..1) of the
+            training interactions. Not increasing, unless MMR or an experiment ordered the items.
         metadata: display columns of each item by name; empty unless asked for.
         origin: what the query's vector was made from; None where the server is newer than this client and says
             something else.
@@ -44,7 +44,7 @@ class Ranking:
         degraded: the search was cut short: recall is lower than promised.
         attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
             list, and in a batch.
-        arms: the arm that answered, by experiment that the request was in.
+        arms: the arm that answered, by experiment that the request was in; `interleaved` where it was both.
     """
 
     item_ids: tuple[str, ...]

@@ -136,7 +136,7 @@ def test_a_server_without_a_log_gives_no_tokens_and_takes_no_events():
 
 def test_every_round_of_feedback_is_a_list_of_its_own(block_release, tmp_path):
     with running(tmp_path, Retriever.load(block_release.folder)) as (client, _):
-        liked = Mention("item-ü3", FeedbackKind.LIKE)
+        liked = Mention("item-ü3", FeedbackKind.LIKED)
         told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=Unit("user 1"))
         with client.session(Query(entity_id="user 1"), 3, unit=Unit("user 1", "s")) as session:
             rounds = [session.ask(), session.ask([liked])]
