@@ -71,7 +71,7 @@ def analyze(
 ) -> None:
     """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions.
 
-    Of an interleaved experiment: which arm its units prefer.
+    Of an interleaved experiment: which arm its units prefer, by a test for one planned look.
     """
     from recsys.experiment import analysis, interleaving
     from recsys.experiment import plan as plans
@@ -87,8 +87,8 @@ def analyze(
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
     if arms_of(log, name) == [plans.INTERLEAVED]:
-        if quantiles or slices or release or ledger:
-            asked = verbatim("--quantile, --slices, --release or --ledger")
+        if quantiles or slices or release or ledger or planned_units:
+            asked = verbatim("--quantile, --slices, --release, --ledger or --planned-units")
             raise SettingError(describe("analyze", asked, "none of them: interleaved lists only tell a preference"))
         kinds = [metric.event for metric in plan.metrics.values()] or event_kinds(log)
         found = interleaving.preferences(
