@@ -53,8 +53,10 @@ LOOK_S = 0.2
 SETTLE_S = 2.0
 """From writing an experiment file until its start: every process of the server has read it by then."""
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-DAY_S = 2.0
-"""Seconds of a simulation that become a day of its log."""
+PHASE_DAYS = 14.0
+"""What the longer phase becomes in the log: the analysis reads two weeks before a start."""
+SKEW_S = 7200.0
+"""How far the server lets clocks be wrong: events that are to come too late are told at once."""
 
 
 class Page(NamedTuple):
@@ -83,7 +85,7 @@ class Simulated:
 
     Attributes:
         plan: the experiment file, with the start that the simulation gave it.
-        log: folder of the log, in which seconds have become days.
+        log: folder of the log, in which the longer phase has become two weeks.
         truths: what the arms truly did.
         visits: that were logged, of both phases.
         events: that were sent, repeats counted.
@@ -176,9 +178,10 @@ class _Simulation:
         before, during = self.people.visits(BEFORE), self._assigned()
         plan_file = _write(self.out, timeless(self.tables, NEVER))
         # A server that remembers no event: repeats reach the log, as where they meet another process.
-        settings = (f"log.folder={self.out / 'served'}", "log.max_known_events=0")
+        kept = self.out / "served"
+        settings = (f"log.folder={kept}", "log.max_known_events=0", f"log.max_clock_skew_s={SKEW_S:g}")
         with self._served(self.out, plan_file, *settings) as client:
-            outbox = _Outbox(client, self.people.habits.seed)
+            outbox, began = _Outbox(client, self.people.habits.seed), datetime.now(UTC)
             for visit, pages in self._each_once(client, [(visit, {}) for visit in before]):
                 outbox.put(visit, pages)
             start = datetime.now(UTC) + timedelta(seconds=SETTLE_S)
@@ -188,10 +191,11 @@ class _Simulation:
             for visit, pages in self._each_once(client, during):
                 outbox.put(visit, pages)
                 strayed += visit in shown and shown[visit] != _digest(pages)
+            phases = (start - began, datetime.now(UTC) - start)
             outbox.send()
             outbox.send()
         log = self.out / "log"
-        stretch(open_log(self.out / "served"), log, start, DAY_S)
+        stretch(open_log(kept), log, start, max(phases) / PHASE_DAYS)
         visits = len(before) + len(during)
         return Simulated(plan_file, log, tuple(truths), visits, outbox.sent, dict(outbox.rejected), strayed)
 
@@ -264,7 +268,7 @@ class _Outbox:
                     kind=one.kind,
                     item_id=page.ranking.item_ids[one.place],
                     value=one.value,
-                    time=page.time + timedelta(seconds=one.delay_days * DAY_S),
+                    time=page.time + timedelta(seconds=one.delay_s),
                 )
                 self._waiting.append(event)
                 self._again += [event] * (one.sent_count - 1)

@@ -84,7 +84,7 @@ def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = 
     from recsys.experiment import plan as plans
     from recsys.export.release import promote
     from recsys.files import write_atomically
-    from serving.simulation import DAY_S, simulate
+    from serving.simulation import simulate
 
     started, console = time.monotonic(), Console()
     folder = work / "demo-experiment"
@@ -105,7 +105,7 @@ def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = 
     console.rule("done")
     console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
     for said in (
-        f"log:      {simulated.log} (a simulated second is {1 / DAY_S:g} days)",
+        f"log:      {simulated.log} (seconds became days)",
         f"plan:     {simulated.plan}",
         f"truth:    {out / 'truth.json'}",
         "notebook: notebooks/05_ab_analysis.ipynb reads them",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +29,8 @@ from recsys.types import Query
 BEFORE, DURING = 0, 1
 """Phases of a simulation: no experiment runs yet, and all do."""
 CLICK, PURCHASE = "click", "purchase"
-LATE_DAYS, EARLY_DAYS = 10.0, -1.0
-"""From a list to an event that comes too late, or by a wrong clock before it: out of the window of an analysis."""
+LATE_S, EARLY_S = 3600.0, -60.0
+"""From a list to an event that comes too late, or by a wrong clock before it: both fall out of a stretched log."""
 PURCHASE_VALUE = 10.0
 """Mean value of a purchase, unitless."""
 ACTIVITY_SHAPE = 2.0
@@ -57,7 +57,7 @@ class Habits:
         bot_rate: share (0..1) of users that click on everything and buy nothing, whatever the arm.
         duplicate_rate: share (0..1) of events that are sent twice.
         late_rate: share (0..1) of events that come too late to count; they do not count in the truth either.
-        early_rate: share (0..1) of events by a clock that is a day behind; likewise.
+        early_rate: share (0..1) of events by a clock that is behind; likewise.
         seed: everything follows from it.
     """
 
@@ -112,14 +112,14 @@ class Happening(NamedTuple):
         place: of the item, 0 = first.
         value: of a purchase, else None.
         sent_count: how often the client tells of it, 1 or 2.
-        delay_days: after the list was shown; other than 0 it does not count.
+        delay_s: from the list to when it is said to have happened; what is not 0 does not count.
     """
 
     kind: str
     place: int
     value: float | None
     sent_count: int
-    delay_days: float
+    delay_s: float
 
 
 class People:
@@ -193,8 +193,8 @@ class People:
 
     def _happening(self, kind: str, place: int, value: float | None, trouble: float) -> Happening:
         twice, late, early = self._trouble
-        delay_days = 0.0 if trouble < twice or trouble >= early else LATE_DAYS if trouble < late else EARLY_DAYS
-        return Happening(kind, place, value, 2 if trouble < twice else 1, delay_days)
+        delay_s = 0.0 if trouble < twice or trouble >= early else LATE_S if trouble < late else EARLY_S
+        return Happening(kind, place, value, 2 if trouble < twice else 1, delay_s)
 
 
 Cell = tuple[tuple[str, str], ...]
@@ -322,7 +322,7 @@ class Outcomes:
 
 
 def _total(metric: Metric, pages: Sequence[Sequence[Happening]]) -> float:
-    counted = [[one for one in page if one.kind == metric.event and not one.delay_days] for page in pages]
+    counted = [[one for one in page if one.kind == metric.event and not one.delay_s] for page in pages]
     if metric.count == "value":
         return sum(one.value or 0.0 for page in counted for one in page)
     if metric.count == "exposures":
@@ -330,17 +330,17 @@ def _total(metric: Metric, pages: Sequence[Sequence[Happening]]) -> float:
     return sum(map(len, counted))
 
 
-def stretch(log: Log, out: Path, origin: datetime, day_s: float) -> None:
-    """Write a log anew in which so many seconds have become a day, before and after a moment that stays.
+def stretch(log: Log, out: Path, origin: datetime, day: timedelta) -> None:
+    """Write a log anew in which a short time has become a day, before and after a moment that stays.
 
     Args:
         log: of a simulation that took seconds.
         out: gets `exposures/` and `events/`, Parquet.
         origin: the moment, with time zone.
-        day_s: seconds that become a day.
+        day: what becomes a day.
     """
     since_us = (pl.col("timestamp") - pl.lit(origin)).dt.total_microseconds()
-    moment = pl.lit(origin) + pl.duration(microseconds=since_us * (86_400 / day_s))
+    moment = pl.lit(origin) + pl.duration(microseconds=since_us * (timedelta(days=1) / day))
     for name, rows in (("exposures", log.exposures), ("events", log.events)):
         (out / name).mkdir(parents=True)
         table = rows.with_columns(timestamp=moment).collect().to_arrow().cast(LOGS[name])

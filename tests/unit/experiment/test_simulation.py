@@ -48,8 +48,8 @@ TABLES = {
 PLAN = plans.from_tables(TABLES)
 
 
-def click(place: int, delay_days: float = 0.0) -> Happening:
-    return Happening("click", place, None, 1, delay_days)
+def click(place: int, delay_s: float = 0.0) -> Happening:
+    return Happening("click", place, None, 1, delay_s)
 
 
 def bought(place: int, value: float) -> Happening:
@@ -121,8 +121,8 @@ def test_trouble_comes_at_its_rates():
     told = [one for user in range(100) for one in people.happenings(Visit(user, DURING, 0), 0, item_ids)]
     assert len(told) == 5000
     assert np.mean([one.sent_count == 2 for one in told]) == pytest.approx(0.3, abs=0.03)
-    assert np.mean([one.delay_days > 7 for one in told]) == pytest.approx(0.2, abs=0.03)
-    assert np.mean([one.delay_days < 0 for one in told]) == pytest.approx(0.1, abs=0.03)
+    assert np.mean([one.delay_s > 0 for one in told]) == pytest.approx(0.2, abs=0.03)
+    assert np.mean([one.delay_s < 0 for one in told]) == pytest.approx(0.1, abs=0.03)
 
 
 def test_alternatives_change_one_experiment_at_a_time():
@@ -156,7 +156,7 @@ def test_a_file_without_times_keeps_all_else():
 def test_the_truth_is_what_all_units_did_under_each_arm():
     outcomes = Outcomes(PLAN)
     outcomes.add("towers", "control", "u1", [[click(0)], []])
-    outcomes.add("towers", "control", "u2", [[click(0, delay_days=10.0)]])
+    outcomes.add("towers", "control", "u2", [[click(0, delay_s=10.0)]])
     outcomes.add("towers", "ssl", "u1", [[click(0), click(2), bought(2, 9.0)], [click(1)]])
     outcomes.add("towers", "ssl", "u2", [[]])
     truths = {truth.metric: truth for truth in outcomes.truths()}
@@ -171,7 +171,7 @@ def test_seconds_become_days_around_the_start(tmp_path):
     second = 1 / 3600
     shown = [exposure("t1", "u1", None, -2 * second), exposure("t2", "u1", "ssl", 3 * second)]
     log = open_log(write_log(tmp_path / "served", shown, [event("e1", "t2", 4 * second)]))
-    stretch(log, tmp_path / "log", START, day_s=2.0)
+    stretch(log, tmp_path / "log", START, timedelta(seconds=2))
     found = open_log(tmp_path / "log")
     # 2 seconds are a day: 2 s before the start is a day before it, 3 s after it are 36 h
     assert found.exposures.collect()["timestamp"].to_list() == [at(-24), at(36)]
