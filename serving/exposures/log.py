@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from recsys.experiment.log import EVENTS, EXPOSURES
 from recsys.files import storage
 from serving.exposures.event_log import EventLog
@@ -36,6 +38,7 @@ class Log:
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
         tokens = Tokens(key_in(folder))
+        pa.array([])  # imports pandas where that is installed: not with the first flush, while calls are answered
         size_bytes, age_s = settings.segment_bytes, settings.segment_s
         shown = Segments(folder / "exposures", EXPOSURES, size_bytes, age_s, logger)
         happened = Segments(folder / "events", EVENTS, size_bytes, age_s, logger)
