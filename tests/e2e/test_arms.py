@@ -194,11 +194,26 @@ def test_a_damaged_release_is_loaded_once_and_again_only_when_it_changed(root, b
     log = io.BytesIO()
     with serving(root, "", log) as (client, server, _):
         follow(server, root, TWO.format(rate=1, release=other_block_release.name))
-        server.experiments.look()
+        for _ in range(2):
+            server.experiments.look()
         assert len(told(log, "release refused")) == len(told(log, "experiments refused, the old ones go on")) == 1
         assert ask(client, "tester").release.name == block_release.name
         vectors.write_bytes(whole)
         server.experiments.look()
+        assert ask(client, "tester").release.name == other_block_release.name
+
+
+def test_a_file_that_was_refused_is_not_tried_again_as_long_as_nothing_changes(root, other_block_release):
+    plan = TWO.format(rate=1, release=other_block_release.name).replace(
+        "release =", 'reformulator = "rochio", release ='
+    )
+    with serving(root, "") as (client, server, folder):
+        changes = []
+        folder.releases.tell(lambda before, after: changes.append(len(after.named)))
+        for _ in range(3):
+            follow(server, root, plan)
+        assert changes == [1, 0]  # loaded once to be looked at, and let go
+        follow(server, root, plan.replace("rochio", "rocchio"))
         assert ask(client, "tester").release.name == other_block_release.name
 
 
