@@ -144,8 +144,9 @@ def log(folder: LogFolder, as_json: AsJson = False) -> None:
     first, last = (str(moment)[:16] for moment in (found.first, found.last))
     console.print(
         f"{found.exposures:,} exposures from {first} to {last} UTC, {found.events:,} events "
-        f"({', '.join(found.kinds) or 'of no kind'}), {found.size_bytes / 1e6:,.1f} MB in {found.parquet_files} Parquet "
-        f"files, {found.ended_segments} ended segments and {found.living_segments} living.",
+        f"({', '.join(found.kinds) or 'of no kind'}), {found.size_bytes / 1e6:,.1f} MB in "
+        f"{found.parquet_files} Parquet files, {found.ended_segments} ended and {found.living_segments} living "
+        "segments.",
         highlight=False,
         soft_wrap=True,
     )

@@ -30,7 +30,7 @@ def test_a_log_tells_what_it_holds_and_what_it_lacks(folder):
     told = run("log", folder)
     for words in (
         "4 exposures from 2026-03-01 01:00 to 2026-03-02 06:00 UTC, 1 events (click)",
-        "0 Parquet files, 3 ended segments and 0 living",
+        "0 Parquet files, 3 ended and 0 living segments",
         "lost: 5 exposures dropped by servers, 1 segments torn in their last batch",
         "towers",
     ):
