@@ -161,7 +161,7 @@ class HeldRelease:
     Attributes:
         name: under which it was published.
         fingerprint: 64 hex digits over all its parts.
-        labels: under which it answers; none for one that is kept to roll back to.
+        labels: under which it answers; none for one that an arm names or that is kept to roll back to.
         loaded: when it had been loaded, UTC.
         rolled_back: a label was taken back to it and is not moved by the folder.
     """

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recsys.commands import _simulation
 from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from recsys.experiment.plan import Metric, Plan
 
 app = typer.Typer(help="Assign arms, plan experiments, and read what they found.", no_args_is_help=True)
+app.command()(_simulation.simulate)
+app.command()(_simulation.demo)
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="An experiment file (TOML).")]
 LogFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A log folder: exposures/ and events/.")]
@@ -69,7 +72,7 @@ def analyze(
 ) -> None:
     """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions.
 
-    Of an interleaved experiment: which arm its units prefer.
+    Of an interleaved experiment: which arm its units prefer, by a test for one planned look.
     """
     from recsys.experiment import analysis, interleaving
     from recsys.experiment import plan as plans
@@ -85,8 +88,8 @@ def analyze(
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
     if arms_of(log, name) == [plans.INTERLEAVED]:
-        if quantiles or slices or release or ledger:
-            asked = verbatim("--quantile, --slices, --release or --ledger")
+        if quantiles or slices or release or ledger or planned_units:
+            asked = verbatim("--quantile, --slices, --release, --ledger or --planned-units")
             raise SettingError(describe("analyze", asked, "none of them: interleaved lists only tell a preference"))
         kinds = [metric.event for metric in plan.metrics.values()] or event_kinds(log)
         found = interleaving.preferences(

@@ -132,7 +132,7 @@ def _print_held(held: HeldReleases) -> None:
     for column in ("release", "labels", "loaded", ""):
         table.add_column(column, overflow="fold")
     for each in held.releases:
-        told = "rolled back" if each.rolled_back else "" if each.labels else "kept to roll back to"
+        told = "rolled back" if each.rolled_back else "" if each.labels else "of an arm, or kept to roll back to"
         table.add_row(each.name, " ".join(each.labels), each.loaded.isoformat(timespec="seconds"), told)
     for refused in held.refused:
         table.add_row(refused.name, f"not {refused.label}", refused.time.isoformat(timespec="seconds"), refused.reason)

@@ -50,7 +50,7 @@ class Experiments:
     """Gives each request its treatment. Safe for calls from several threads.
 
     The file is looked at on a thread of its own and never on a request's. One that is broken, or that the releases
-    cannot serve, is refused and tried again at the next look, and what was accepted last goes on.
+    cannot serve, is refused, and what was accepted last goes on.
 
     Args:
         settings: where the file is; without one no request is in an experiment.
@@ -72,6 +72,7 @@ class Experiments:
         self._logger, self._told = logger, told
         self._accepted = _Accepted.of(Plan())
         self._complaint = ""
+        self._tried: tuple[Plan, str] | None = None
         self._warned: set[str] = set()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch-experiments", daemon=True)
@@ -95,12 +96,16 @@ class Experiments:
         self._stopping.set()
 
     def look(self) -> None:
-        """Follow what the file says now, or refuse it."""
+        """Follow what the file says now, or refuse it; what was refused is tried again when its releases change."""
         if self._settings.file is None:
             return
         try:
             plan = plans.load(self._settings.file)
             if plan != self._accepted.plan:
+                attempt = (plan, self._state(plan))
+                if attempt == self._tried:
+                    return
+                self._tried = attempt  # before it is made: what changes meanwhile is looked at again
                 self._follow(plan)
         except SettingError as error:
             if str(error) != self._complaint:
@@ -163,6 +168,12 @@ class Experiments:
         running = sorted(name for name, experiment in plan.experiments.items() if experiment.runs_at(now))
         self._logger.info("experiments accepted", file=str(self._settings.file), running=running)
         self._told(True)
+
+    def _state(self, plan: Plan) -> str:
+        """Return what changes when the releases that answer a plan's arms do."""
+        answering = {label: held.fingerprint for label, held in sorted(self._releases.holding.answering.items())}
+        names = releases_of(plan, datetime.now(UTC))
+        return f"{answering} {self._folder.state_of(names) if self._folder is not None else ''}"
 
     def _hold(self, names: Collection[str]) -> None:
         if self._folder is not None:

@@ -55,7 +55,7 @@ def shown(treatment: Treatment, k: int, diversity: Diversity, find: Callable[[Wa
         return Shown(find(way, k))
     found = find(way, slate.candidates)
     if found.plan is None or not found.item_ids:
-        return Shown(replace(found, item_ids=found.item_ids[:k], scores=found.scores[:k]))
+        return Shown(_only(found, range(min(k, len(found.item_ids)))))
     return _drawn(found, min(k, len(found.item_ids)), slate)
 
 
@@ -64,9 +64,14 @@ def _drawn(found: Answer, k: int, slate: Slate) -> Shown:
     places = policy.draw(scores, k, CHANCE)
     probability = policy.log_propensity(scores, places)
     randomised = Randomised(slate.policy, slate.parameter, probability, found.item_ids, found.scores)
+    return Shown(_only(found, places.tolist()), randomised=randomised)
+
+
+def _only(found: Answer, places: Sequence[int]) -> Answer:
+    """Return an answer of some of the items of another, in the given order."""
     ids = tuple(found.item_ids[place] for place in places)
-    exhausted = found.exhausted and k == len(found.item_ids)
-    return Shown(replace(found, item_ids=ids, scores=found.scores[places], exhausted=exhausted), randomised=randomised)
+    exhausted = found.exhausted and len(ids) == len(found.item_ids)
+    return replace(found, item_ids=ids, scores=found.scores[list(places)], exhausted=exhausted)
 
 
 def _drafted(answers: Sequence[Answer], k: int, teams: Sequence[str]) -> Shown:

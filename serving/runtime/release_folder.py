@@ -49,7 +49,6 @@ class ReleaseFolder:
         self._orders = Orders(settings.releases.orders_file)
         self._loading = threading.Lock()
         self._tried: dict[str, str] = {}
-        self._unusable: dict[str, tuple[str, str]] = {}
         self._complaint = ""
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="watch-releases", daemon=True)
@@ -142,35 +141,30 @@ class ReleaseFolder:
             names: of releases; labels that are served, and what is neither, are passed over.
 
         Raises:
-            ReleaseError: one is damaged; what was held before still is. It is not tried again before it changes.
+            ReleaseError: one is damaged; what was held before still is.
         """
         with self._loading:
             held = self.releases.holding.named
             known = {folder.name: folder for folder in self._published()}
             wanted = sorted(set(names) & (held.keys() | known.keys()))
-            named = {name: held[name] if name in held else self._tried_once(known[name]) for name in wanted}
+            named = {name: held[name] if name in held else self._loaded_for_arm(known[name]) for name in wanted}
             if named != held:
                 self.releases.name(named)
+
+    def state_of(self, names: Collection[str]) -> str:
+        """Return a digest that changes when one of the releases of these names comes, goes or changes."""
+        return stamp(folder for folder in self._published() if folder.name in names)
 
     def _published(self) -> list[Path]:
         if (self._root / MANIFEST).is_file():
             return [self._root]
         return [manifest.parent for manifest in published(self._root)]
 
-    def _tried_once(self, folder: Path) -> Held:
-        """Return the release of a folder; one that could not be loaded is not tried again before it changes."""
-        state = stamp([folder])
-        known, told = self._unusable.get(folder.name, ("", ""))
-        if known == state:
-            raise ReleaseError(told)
+    def _loaded_for_arm(self, folder: Path) -> Held:
         try:
-            held = self._loaded(folder)
+            return self._loaded(folder)
         except Exception as error:
-            reason = self._refused(error, release=folder.name)
-            self._unusable[folder.name] = (state, reason)
-            raise ReleaseError(reason) from None
-        self._unusable.pop(folder.name, None)
-        return held
+            raise ReleaseError(self._refused(error, release=folder.name)) from None
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.watch_s):

@@ -73,14 +73,14 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             def find(way: Way, k: int) -> Answer:
                 return way.retriever.nearest([query], k, diversity, effort=effort)[0]
 
-            list_ = lists.shown(treatment, request.k, diversity, find)
-        answer, retriever = list_.answer, treatment.retriever
-        _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=list_.is_as_found)
+            made = lists.shown(treatment, request.k, diversity, find)
+        answer, retriever = made.answer, treatment.retriever
+        _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=made.is_as_found)
         shown = treatment.metadata(answer.item_ids) if request.include_metadata else ()
         return pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown),
             release=convert.release_id(retriever.release),
-            attribution_token=_recorded(self._record, treatment, list_),
+            attribution_token=_recorded(self._record, treatment, made),
             assignments=convert.assignments(treatment.assignments),
         )
 
@@ -250,19 +250,19 @@ class Conversation:
             return answer.answer if effort == 1 else replace(answer.answer, degraded=True)
 
         with _IN_QUERY:
-            list_ = lists.shown(treatment, asked.k, diversity, find)
-        answer = replace(moved[0], answer=list_.answer)
+            made = lists.shown(treatment, asked.k, diversity, find)
+        answer = replace(moved[0], answer=made.answer)
         call = calls.current()
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         shown = treatment.metadata(answer.answer.item_ids) if asked.include_metadata else ()
         response = convert.reformulated(answer, treatment.retriever, shown)
-        response.attribution_token = _recorded(self._record, treatment, list_, answer.reformulator)
+        response.attribution_token = _recorded(self._record, treatment, made, answer.reformulator)
         response.assignments.extend(convert.assignments(treatment.assignments))
         return response
 
 
-def _recorded(record: Record | None, treatment: Treatment, list_: Shown, reformulator: str = "") -> str:
+def _recorded(record: Record | None, treatment: Treatment, made: Shown, reformulator: str = "") -> str:
     """Put a list into the log, where there is one, and return its token."""
     if record is None:
         return ""
@@ -275,10 +275,10 @@ def _recorded(record: Record | None, treatment: Treatment, list_: Shown, reformu
             assignments=treatment.assignments,
             release=treatment.retriever.release.fingerprint,
             reformulator=reformulator,
-            item_ids=list_.answer.item_ids,
-            scores=list_.answer.scores,
-            teams=list_.teams,
-            randomised=list_.randomised,
+            item_ids=made.answer.item_ids,
+            scores=made.answer.scores,
+            teams=made.teams,
+            randomised=made.randomised,
         )
     )
 

@@ -18,9 +18,14 @@ import pytest
 from recsys.errors import RequestError, SettingError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import OUTSIDE, Assigner
+from recsys.experiment.interleaving import preferences
+from recsys.experiment.log import open_log
+from recsys.experiment.slates import policy_of
+from recsys.experiment.units import arms_of
 from recsys.export.release import LABELS, Release
 from recsys.files import write_atomically
 from recsys.types import Diversity, FeedbackKind, Mention, Query, Unit
+from serving.answers import Event
 from serving.client import Client
 from serving.logs import make_logger
 from serving.runtime.release_folder import ReleaseFolder
@@ -47,12 +52,12 @@ b = {{ share = 0.5, settings = {{ {setting} }} }}
 
 @contextmanager
 def serving(
-    root: Path, plan: str, log: io.BytesIO | None = None, **settings: Any
+    root: Path, plan: str, log: io.BytesIO | None = None, *, log_folder: Path | None = None, **settings: Any
 ) -> Iterator[tuple[Client, Server, ReleaseFolder]]:
     """A server that looks at its releases and its experiment file only when the test says so, and a client of it."""
     file = root / "plan.toml"
     file.write_text(plan)
-    given = {"releases": {"watch_s": 0}, "experiments": {"file": file, "look_s": 0}}
+    given = {"releases": {"watch_s": 0}, "experiments": {"file": file, "look_s": 0}, "log": {"folder": log_folder}}
     made = ServerSettings(port=0, drain_s=5.0, **{**given, **settings})
     logger = make_logger(log or io.BytesIO())
     folder = ReleaseFolder(root, Releases(), made, logger)
@@ -189,11 +194,26 @@ def test_a_damaged_release_is_loaded_once_and_again_only_when_it_changed(root, b
     log = io.BytesIO()
     with serving(root, "", log) as (client, server, _):
         follow(server, root, TWO.format(rate=1, release=other_block_release.name))
-        server.experiments.look()
+        for _ in range(2):
+            server.experiments.look()
         assert len(told(log, "release refused")) == len(told(log, "experiments refused, the old ones go on")) == 1
         assert ask(client, "tester").release.name == block_release.name
         vectors.write_bytes(whole)
         server.experiments.look()
+        assert ask(client, "tester").release.name == other_block_release.name
+
+
+def test_a_file_that_was_refused_is_not_tried_again_as_long_as_nothing_changes(root, other_block_release):
+    plan = TWO.format(rate=1, release=other_block_release.name).replace(
+        "release =", 'reformulator = "rochio", release ='
+    )
+    with serving(root, "") as (client, server, folder):
+        changes = []
+        folder.releases.tell(lambda before, after: changes.append(len(after.named)))
+        for _ in range(3):
+            follow(server, root, plan)
+        assert changes == [1, 0]  # loaded once to be looked at, and let go
+        follow(server, root, plan.replace("rochio", "rocchio"))
         assert ask(client, "tester").release.name == other_block_release.name
 
 
@@ -347,6 +367,43 @@ def test_interleaved_lists_take_the_best_of_both_releases_in_turns(root, block_r
         assert {own[0], other[0]} <= set(answer.item_ids)
         assert set(answer.item_ids) <= {*own, *other}
     assert all(moved.ranking.metadata)
+
+
+def test_the_log_tells_the_probability_of_each_drawn_list(root):
+    with serving(root, SLATE, log_folder=root / "log") as (client, _, _):
+        shown = [ask(client, "chance") for _ in range(20)]
+        plain = ask(client, "best")
+    rows = {row["token"]: row for row in open_log(root / "log").exposures.collect().iter_rows(named=True)}
+    assert rows[plain.attribution_token]["slate_policy"] is None
+    for answer in shown:
+        row = rows[answer.attribution_token]
+        assert row["item_ids"] == list(answer.item_ids)
+        assert row["assignments"] == [{"experiment": "order", "arm": "drawn", "unit_kind": "user", "overridden": True}]
+        places = np.array([row["candidate_ids"].index(item_id) for item_id in row["item_ids"]])
+        scores, policy = np.array(row["candidate_scores"]), policy_of(row["slate_policy"], row["slate_parameter"])
+        assert np.log(row["slate_propensity"]) == pytest.approx(policy.log_propensity(scores, places), abs=1e-12)
+        # Each item's place is one of those that it can be drawn to: the places of every candidate make 1 each.
+        assert policy.marginals(scores, 5).sum(axis=0) == pytest.approx(1)
+
+
+def test_clicks_on_interleaved_lists_say_which_release_is_preferred(root, other_block_release):
+    plan = TWO.format(rate=1, release=other_block_release.name) + "interleave = true\n"
+    with serving(root, plan, log_folder=root / "log") as (client, _, _):
+        chosen = set(client.nearest_items(ASKED, 6, release_pin=other_block_release.name).item_ids)
+        for user in USERS[:40]:
+            answer = client.nearest_items(ASKED, 6, unit=Unit(user))
+            events = [
+                Event(f"{user} {item_id}", answer.attribution_token, "click", item_id)
+                for item_id in answer.item_ids
+                if item_id in chosen
+            ]
+            assert client.record_events(events).recorded_count == len(events)
+    log = open_log(root / "log")
+    assert arms_of(log, "towers") == ["interleaved"]
+    (found,) = preferences(log, "towers", ["click"]).values()
+    assert (found.first, found.second, found.first_wins) == ("control", "new", 0)
+    assert found.second_wins + found.ties == 40
+    assert found.p_value < 0.001
 
 
 def test_the_watch_follows_the_file_by_itself_and_without_a_file_there_is_none(root, other_block_release):

@@ -17,6 +17,8 @@ from serving.telemetry.reading import read
 from tests.e2e.test_process import lines_of
 
 AT_MOST_S = 120
+PLAN = "[experiments.a]\narms = { control = { share = 0.5 }, b = { share = 0.5 } }\n"
+ACCEPTED = "experiments accepted"
 
 
 def wait_until(reached: Callable[[], bool], group: subprocess.Popen[bytes], folder: Path) -> None:
@@ -83,8 +85,13 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
             time.sleep(0.05)
 
 
-def test_sigterm_ends_all_workers_of_a_folder_of_releases_well(block_release, tmp_path):
-    with serving(block_release.folder.parent, tmp_path) as group:
+def test_every_worker_follows_the_experiment_file_and_ends_well_on_sigterm(block_release, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN)
+    options = ("--set", f"experiments.file={plan}", "--set", "experiments.look_s=0.1")
+    with serving(block_release.folder.parent, tmp_path, *options) as group:
+        plan.write_text(PLAN + "traffic_rate = 0.1\n")
+        wait_until(lambda: [line["event"] for line in lines_of(tmp_path)].count(ACCEPTED) == 4, group, tmp_path)
         group.send_signal(signal.SIGTERM)
         assert group.wait(AT_MOST_S) == 0
     events = [line["event"] for line in lines_of(tmp_path)]

@@ -77,8 +77,9 @@ def test_lists_that_are_long_or_not_in_the_order_of_scores_are_shown_as_they_are
 
 
 def test_popular_items_are_cut_to_the_places_asked_for():
-    made, _ = drawn(Slate(policy="plackett_luce", parameter=1.0, candidates=5), 2, answer(plan=None))
-    assert (made.answer.item_ids, len(made.answer.scores)) == (IDS[:2], 2)
+    popular = answer(plan=None, exhausted=True)
+    made, _ = drawn(Slate(policy="plackett_luce", parameter=1.0, candidates=5), 2, popular)
+    assert (made.answer.item_ids, len(made.answer.scores), made.answer.exhausted) == (IDS[:2], 2, False)
 
 
 def test_a_drafted_list_names_the_arm_of_every_item_and_keeps_its_score():
