@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-serving soak fuzz clean
+.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-serving soak fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
 
 demo: $(VENV)/.demo ## Train on real data, serve over gRPC, ask, print tables (8 minutes at most on 2 cores)
 	$(BIN)/recsys demo
+
+demo-experiment: $(VENV)/.dev ## Two arms, simulated users, their log, and the decision beside the known truth (5 minutes at most on 2 cores)
+	$(BIN)/recsys experiment demo
 
 test: $(VENV)/.dev ## The whole default test suite
 	$(BIN)/python -m pytest

@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 
 for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda found: found.name):
+    if module.name.startswith("_"):  # a part of a word
+        continue
     word = importlib.import_module(f"recsys.commands.{module.name}")
     if hasattr(word, "app"):
         app.add_typer(word.app, name=module.name)

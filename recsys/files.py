@@ -29,6 +29,7 @@ UNWRITABLE = frozenset(
     }
 )
 """Numbers of OSErrors that mean 'cannot write here'; NumPy raises one without a number when a disk is full."""
+WORKED_ON = "another process works on this run. Wait for it, or give this run another name or --work."
 UNWRITABLE_IN_TENSORFLOW = frozenset({"ResourceExhaustedError", "PermissionDeniedError", "OutOfRangeError"})
 
 
@@ -81,8 +82,12 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, told: str = WORKED_ON) -> Iterator[None]:
     """Hold a folder for this process while the block runs.
+
+    Args:
+        folder: existing.
+        told: what the message says of the other process, and what to do.
 
     Raises:
         RefusedError: another process holds it.
@@ -91,9 +96,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RefusedError(
-                f"{folder}: another process works on this run. Wait for it, or give this run another name or --work."
-            ) from None
+            raise RefusedError(f"{folder}: {told}") from None
         yield
 
 

@@ -17,7 +17,7 @@ _hidden = False
 
 
 def hide() -> None:
-    """Show nothing from here on in this process: for workers, whose parent shows how far all of them are."""
+    """Show nothing from here on in this process: for notebooks, and for workers, whose parent shows all of them."""
     global _hidden
     _hidden = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from recsys import config
 from recsys.config import Run
 from recsys.export.release import Release
 from tests.worlds import block_run, write_block_world
+
+if TYPE_CHECKING:
+    from serving.simulation import Simulated
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,3 +55,11 @@ def other_block_release(block_world: Path, tmp_path_factory: pytest.TempPathFact
     tables = block_run(block_world, seed=4)
     tables["training"] |= {"epochs": 1}
     return pipeline.train(config.from_tables(tables), folder / "work", folder / "releases")
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    """An experiment on a real server by users whose preferences are known."""
+    from tests.simulated import simulated_in
+
+    return simulated_in(tmp_path_factory.mktemp("simulated"))

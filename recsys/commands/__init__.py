@@ -1,4 +1,4 @@
-"""One file, one word of `recsys …`: a `command` function, or an `app` with words of its own.
+"""One file, one word of `recsys …`: a `command` function, or an `app` with words of its own; `_` begins a part of one.
 
 Heavy imports stand inside the functions, so that `recsys --help` answers at once.
 """

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recsys.commands import _simulation
 from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from recsys.experiment.plan import Metric, Plan
 
 app = typer.Typer(help="Assign arms, plan experiments, and read what they found.", no_args_is_help=True)
+app.command()(_simulation.simulate)
+app.command()(_simulation.demo)
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="An experiment file (TOML).")]
+LogFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A log folder: exposures/ and events/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 SHOWN_UNITS = 50
 """Units that `assign` shows one by one."""
@@ -33,7 +37,7 @@ SHOWN_UNITS = 50
 
 @app.command()
 def analyze(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A log folder: exposures/ and events/.")],
+    folder: LogFolder,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", metavar="PLAN", help="The experiment file: arms, shares, metrics.")
     ] = None,
@@ -124,6 +128,61 @@ def analyze(
     if ledger is not None:
         ended = experiment.end if experiment is not None and experiment.end is not None else datetime.now().astimezone()
         _append(ledger, found, promised, ended)
+
+
+@app.command()
+def log(folder: LogFolder, as_json: AsJson = False) -> None:
+    """Say what a log holds: rows, time, releases, arms, and what was lost."""
+    import dataclasses
+
+    from recsys.experiment.log import open_log
+    from recsys.experiment.summary import summarise
+
+    found = summarise(open_log(folder))
+    if as_json:
+        arms = [dict(zip(("experiment", "arm", "exposures"), (*key, n), strict=True)) for key, n in found.arms.items()]
+        print(json.dumps(dataclasses.asdict(found) | {"arms": arms}, indent=1, default=datetime.isoformat))
+        return
+    console = Console()
+    first, last = (str(moment)[:16] for moment in (found.first, found.last))
+    console.print(
+        f"{found.exposures:,} exposures from {first} to {last} UTC, {found.events:,} events "
+        f"({', '.join(found.kinds) or 'of no kind'}), {found.size_bytes / 1e6:,.1f} MB in "
+        f"{found.parquet_files} Parquet files, {found.ended_segments} ended and {found.living_segments} living "
+        "segments.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"lost: {found.dropped_exposures:,} exposures dropped by servers, "
+        f"{found.torn_segments:,} segments torn in their last batch.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _show([(name, f"{count:,}") for name, count in found.releases.items()], ["release", "exposures"], console)
+    if found.arms:
+        rows = [(*names, f"{count:,}") for names, count in found.arms.items()]
+        _show(rows, ["experiment", "arm", "exposures"], console)
+
+
+@app.command()
+def compact(folder: LogFolder, as_json: AsJson = False) -> None:
+    """Move what servers have ended writing to Parquet files; they may go on writing meanwhile."""
+    import dataclasses
+
+    from recsys.experiment import compaction
+
+    done = compaction.compact(folder)
+    if as_json:
+        print(json.dumps({name: dataclasses.asdict(each) for name, each in done.items()}))
+        return
+    for name, each in done.items():
+        Console().print(
+            f"{name}: {each.rows:,} rows of {each.segments} segments ({each.torn_segments} torn) in {each.files} new "
+            f"Parquet files; {each.living_segments} segments are being written to.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

@@ -1,15 +1,20 @@
 """The two logs that serving writes, what was shown and what came of it: their columns, and how to read them.
 
 A log folder holds `exposures/` and `events/`. In each lie Parquet files (`*.parquet`) and Arrow IPC streams
-(`*.arrow`), the segments that a server appends to before they are compacted; other names are passed over. A segment
-may end in the middle of a batch, because its writer was killed: what came before is read. A segment may still lie
-beside the Parquet file that it was compacted into: rows are told apart by token and event id, so nothing counts twice.
+(`*.arrow`), the segments that a server appends to before they are compacted; other names are passed over. The writer of
+a segment holds a lock (flock) on it as long as it lives. A segment may end in the middle of a batch, because its writer
+was killed: what came before is read. One that still lies beside the Parquet file that it was compacted into is not: the
+file names it. `drops.jsonl` says how many exposures servers could not log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import fcntl
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +28,13 @@ VERSION = 1
 """Of both schemas. A reader refuses higher ones; columns that it does not know are passed over."""
 VERSION_KEY = b"recsys.log_version"
 """Where a file's schema metadata holds its version; a file without it counts as version 1."""
+
+SEGMENTS_KEY = b"recsys.segments"
+"""Where a Parquet file's metadata names the segments that it was made from, one a line."""
+TORN_KEY = b"recsys.torn_segments"
+"""And how many of them ended in the middle of a batch."""
+DROPS = "drops.jsonl"
+"""Holds one JSON object for each time that exposures were dropped: `time`, `pid`, `exposures`."""
 
 _METADATA = {VERSION_KEY: str(VERSION).encode()}
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -67,8 +79,8 @@ EXPOSURES = pa.schema(
     user_id session_id  who asked, null where unknown; an assignment names the one that was hashed
     held_out            whether no experiment may take the unit
     assignments         experiments that the request was in, as `assignment.Assignment` without its settings
-    release             the release's full name, as in every answer
-    reformulator        the one that was applied
+    release             the fingerprint of the release, 64 hex digits
+    reformulator        the one that was applied, null for none
     item_ids            what was shown, `[k]`
     positions           place of each, 0 = best, `[k]`
     scores              inner products, `[k]`
@@ -117,7 +129,8 @@ class Log:
         events: rows of `EVENTS`, lazy.
         exposure_rows: how many there are, repeats counted.
         event_rows: how many there are, repeats counted.
-        torn_segments: segments that end in the middle of a batch.
+        torn_segments: segments that end in the middle of a batch, compacted ones included.
+        dropped_exposures: lists that servers could not log.
     """
 
     folder: Path
@@ -126,6 +139,7 @@ class Log:
     exposure_rows: int
     event_rows: int
     torn_segments: int
+    dropped_exposures: int
 
 
 def open_log(folder: str | Path) -> Log:
@@ -145,50 +159,47 @@ def open_log(folder: str | Path) -> Log:
             describe(str(folder), verbatim("no exposures"), "a log folder with exposures/*.parquet or *.arrow")
         )
     events, event_rows, torn_events = _open(folder / "events", EVENTS)
-    return Log(folder, exposures, events, exposure_rows, event_rows, torn + torn_events)
+    return Log(folder, exposures, events, exposure_rows, event_rows, torn + torn_events, _dropped(folder / DROPS))
 
 
-def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
-    visible = sorted(path for path in folder.glob("*") if not path.name.startswith("."))
-    files = [path for path in visible if path.suffix == ".parquet"]
-    segments = [path for path in visible if path.suffix == ".arrow"]
+def compacted(metadata: Mapping[bytes, bytes]) -> tuple[frozenset[str], int]:
+    """Return which segments a Parquet file was made from, and how many of them were torn.
+
+    Args:
+        metadata: of the file.
+    """
+    names = metadata.get(SEGMENTS_KEY, b"").decode().splitlines()
+    return frozenset(names), int(metadata.get(TORN_KEY, b"0"))
+
+
+def segments_in(folder: Path, done: Collection[str]) -> list[Path]:
+    """Return the segments of a folder that count, in the order of their names.
+
+    Args:
+        folder: `exposures` or `events`.
+        done: names of segments that were compacted.
+    """
+    visible = folder.glob("[!.]*.arrow")
+    # One of no length has just been begun, or was when its writer was killed.
+    return sorted(path for path in visible if path.name not in done and path.stat().st_size)
+
+
+def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
+    """Yield the whole batches of a segment, with the columns of a schema; then None if it ends in the middle of one.
+
+    Raises:
+        DataError: it is of a newer version, or lacks a column.
+    """
     wanted = _polars_schema(schema)
-    rows, torn, readable = 0, 0, []
-    for path in files:
-        try:
-            metadata = pq.read_metadata(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
-        _check(path, metadata.schema.to_arrow_schema(), wanted)
-        rows += metadata.num_rows
-    for path in segments:
-        found = _Torn()
-        for batch in _batches(path, wanted, found):
-            rows += len(batch)
-        torn += found.torn
-        readable += [] if found.empty else [path]
-    parts = []
-    if files:
-        parts.append(pl.scan_parquet(files, schema=wanted, extra_columns="ignore"))
-    if readable:
-        parts.append(register_io_source(_segment_source(readable, wanted), schema=wanted))
-    return pl.concat(parts) if parts else pl.LazyFrame(schema=wanted), rows, torn
-
-
-class _Torn:
-    """Whether a segment ends in the middle of a batch, and whether even its schema is missing."""
-
-    torn = False
-    empty = False
-
-
-def _batches(path: Path, wanted: pl.Schema, found: _Torn) -> Iterator[pa.RecordBatch]:
-    """Yield the whole batches of a segment."""
-    with pa.OSFile(str(path)) as file:
+    try:
+        file = pa.OSFile(str(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: gone: the log was compacted meanwhile. Run the command again.") from None
+    with file:
         try:
             reader = pa.ipc.open_stream(file)
         except (pa.ArrowInvalid, EOFError, OSError):
-            found.torn = found.empty = True
+            yield None
             return
         _check(path, reader.schema, wanted)
         while True:
@@ -198,26 +209,72 @@ def _batches(path: Path, wanted: pl.Schema, found: _Torn) -> Iterator[pa.RecordB
                 # A stream that was closed ends with a marker; one that was killed between two batches just ends.
                 return
             except (pa.ArrowInvalid, OSError):
-                found.torn = True
+                yield None
                 return
-            yield batch
+            yield batch.select(schema.names)
 
 
-def _segment_source(segments: Sequence[Path], wanted: pl.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
+def is_written(path: Path) -> bool:
+    """Tell whether the writer of a segment lives."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _dropped(path: Path) -> int:
+    total = 0
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):  # half a line, written where the disk was full
+            total += int(json.loads(line)["exposures"])
+    return total
+
+
+def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
+    files = sorted(folder.glob("[!.]*.parquet"))
+    wanted = _polars_schema(schema)
+    rows, torn, done = 0, 0, frozenset()
+    for path in files:
+        try:
+            metadata = pq.read_metadata(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
+        _check(path, metadata.schema.to_arrow_schema(), wanted)
+        names, were_torn = compacted(metadata.metadata or {})
+        rows, torn, done = rows + metadata.num_rows, torn + were_torn, done | names
+    segments = segments_in(folder, done)
+    for path in segments:
+        for batch in batches(path, schema):
+            if batch is not None:
+                rows += len(batch)
+            elif not is_written(path):
+                torn += 1
+    parts = []
+    if files:
+        parts.append(pl.scan_parquet(files, schema=wanted, extra_columns="ignore"))
+    if segments:
+        parts.append(register_io_source(_segment_source(segments, schema), schema=wanted))
+    return pl.concat(parts) if parts else pl.LazyFrame(schema=wanted), rows, torn
+
+
+def _segment_source(segments: Sequence[Path], schema: pa.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for path in segments:
-            for batch in _batches(path, wanted, _Torn()):
-                frame = pl.from_arrow(batch).select(wanted.names())
-                if left is not None:
-                    frame = frame.head(left)
-                    left -= len(frame)
-                frame = frame if predicate is None else frame.filter(predicate)
-                yield frame if with_columns is None else frame.select(with_columns)
-                if left == 0:
-                    return
+        for batch in chain.from_iterable(batches(path, schema) for path in segments):
+            if batch is None:
+                continue
+            frame = pl.from_arrow(batch)
+            if left is not None:
+                frame = frame.head(left)
+                left -= len(frame)
+            frame = frame if predicate is None else frame.filter(predicate)
+            yield frame if with_columns is None else frame.select(with_columns)
+            if left == 0:
+                return
 
     return source
 

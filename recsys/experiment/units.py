@@ -60,7 +60,9 @@ class Health:
         events: rows of events.
         duplicate_events: rows whose event id came before; the earliest one stays.
         broken_events: rows without id, token, kind or time, or with a value that is not finite; dropped.
+        dropped_exposures: lists that servers could not log.
         unknown_tokens: distinct events about a list that the log does not hold; dropped.
+        foreign_items: distinct events on an item that their list did not show; dropped.
         before_exposure: distinct events earlier than their list, beyond the tolerance; dropped.
         skewed: distinct events earlier than their list, within the tolerance; kept.
         late: distinct events after the attribution window; dropped.
@@ -75,7 +77,9 @@ class Health:
     events: int = 0
     duplicate_events: int = 0
     broken_events: int = 0
+    dropped_exposures: int = 0
     unknown_tokens: int = 0
+    foreign_items: int = 0
     before_exposure: int = 0
     skewed: int = 0
     late: int = 0
@@ -207,7 +211,13 @@ def read_units(
     counts = {**tally.counts, **event_counts}
     # Below 0 only where one token was given to two units.
     counts["unknown_tokens"] = max(0, counts.pop("distinct_events") - counts.pop("known_events"))
-    health = Health(**counts, exposures=log.exposure_rows, events=log.event_rows, torn_segments=log.torn_segments)
+    health = Health(
+        **counts,
+        exposures=log.exposure_rows,
+        events=log.event_rows,
+        torn_segments=log.torn_segments,
+        dropped_exposures=log.dropped_exposures,
+    )
     frame = pl.concat(tally.frames) if tally.frames else reading.empty()
     return Units(name, start, dict(metrics), frame, tally.daily, tally.sliced, health)
 
@@ -314,14 +324,13 @@ class _Reading:
     def exposures(self, log: Log) -> pl.LazyFrame:
         """The columns that matter; `arm` is null outside of the experiment."""
         mine = pl.col("mine").struct
-        items = [] if self.slices is None else ["item_ids"]
         return log.exposures.with_columns(_assignment(self.name)).select(
             "token",
             pl.col(f"{self.unit_kind}_id").alias("unit"),
             pl.col("timestamp").alias("exposed_at"),
             mine.field("arm"),
             mine.field("overridden").fill_null(False),
-            *items,
+            "item_ids",
         )
 
     def totals(self, when: pl.Expr, suffix: str = "") -> list[pl.Expr]:
@@ -357,8 +366,10 @@ class _Tally:
 
     def add(self, part: pl.LazyFrame, events: pl.LazyFrame) -> None:
         """Add all exposures of some units, and their events."""
-        shown = self._sound_exposures(part.collect())
-        joined = self._attributed(events.join(shown.lazy(), on="token", how="inner").collect(engine="streaming"))
+        rows = part.drop("item_ids") if self.reading.slices is None else part
+        shown = self._sound_exposures(rows.collect())
+        joined = events.join(shown.lazy(), on="token", how="inner").collect(engine="streaming")
+        joined = self._attributed(self._on_shown_items(joined, part))
         frame = self._units(shown, joined)
         during = self.reading.during
         shown, joined = (
@@ -384,6 +395,16 @@ class _Tally:
         )
         return distinct
 
+    def _on_shown_items(self, joined: pl.DataFrame, part: pl.LazyFrame) -> pl.DataFrame:
+        """Drop events on items that their list did not show; only the items of lists with events are held."""
+        tokens = joined.lazy().filter(pl.col("item_id").is_not_null()).select("token")
+        lists = part.select("token", list="item_ids").join(tokens, on="token", how="semi").unique("token")
+        rows = joined.join(lists.collect(engine="streaming"), on="token", how="left", maintain_order="left")
+        # Null where the event is about the whole list, or where the log does not know its items.
+        kept = rows.filter(pl.col("item_id").is_in("list").fill_null(True)).drop("list")
+        self._count(known_events=len(joined), foreign_items=len(joined) - len(kept))
+        return kept
+
     def _attributed(self, joined: pl.DataFrame) -> pl.DataFrame:
         delay_s = (pl.col("timestamp") - pl.col("exposed_at")).dt.total_microseconds() / 1e6
         window = self.reading.window
@@ -392,7 +413,6 @@ class _Tally:
         skewed = early - (len(joined) - len(kept))
         timely = kept.filter(delay_s <= window.attribution_h * 3600)
         self._count(
-            known_events=len(joined),
             before_exposure=len(joined) - len(kept),
             skewed=skewed,
             late=len(kept) - len(timely),

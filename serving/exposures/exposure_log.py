@@ -76,9 +76,7 @@ class ExposureLog:
         """Write what waits, and count as dropped what finds no room."""
         self.flush()
         lost = len(self._waiting) + (len(self._batch) if self._batch is not None else 0)
-        if lost:
-            self._drop(lost)
-            self._logger.error("exposures lost", count=lost)
+        self._drop(lost)
 
     def _columns(self, rows: list[Shown]) -> pa.RecordBatch | None:
         try:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from recsys.experiment.log import EVENTS, EXPOSURES
+import pyarrow as pa
+
+from recsys.experiment.log import DROPS, EVENTS, EXPOSURES
 from recsys.files import storage
 from serving.exposures.event_log import EventLog
 from serving.exposures.exposure_log import ExposureLog
@@ -36,12 +41,14 @@ class Log:
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
         tokens = Tokens(key_in(folder))
+        pa.array([])  # imports pandas where that is installed: not with the first flush, while calls are answered
         size_bytes, age_s = settings.segment_bytes, settings.segment_s
         shown = Segments(folder / "exposures", EXPOSURES, size_bytes, age_s, logger)
         happened = Segments(folder / "events", EVENTS, size_bytes, age_s, logger)
         self._segments = (shown, happened)
         self.exposures = ExposureLog(tokens, shown, settings.max_waiting, logger)
         self.events = EventLog(tokens, happened, settings)
+        self._drops, self._logger, self._told = folder / DROPS, logger, 0
         self._flush_s = settings.flush_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="exposures", daemon=True)
@@ -58,11 +65,27 @@ class Log:
         self._closing.set()
         self._thread.join()
         self.exposures.close()
+        self._tell_drops()
         for segments in self._segments:
             segments.close()
 
     def _work(self) -> None:
         while not self._closing.wait(self._flush_s):
             self.exposures.flush()
+            self._tell_drops()
             for segments in self._segments:
                 segments.rest()
+
+    def _tell_drops(self) -> None:
+        """Say in the log itself how many lists it lacks, as soon as there is room for that."""
+        lost = self.exposures.dropped - self._told
+        if not lost:
+            return
+        told = {"time": datetime.now(UTC).isoformat(), "pid": os.getpid(), "exposures": lost}
+        try:
+            with open(self._drops, "ab", buffering=0) as file:
+                file.write(f"{json.dumps(told)}\n".encode())
+        except OSError:
+            return
+        self._told += lost
+        self._logger.warning("exposures dropped", count=lost)

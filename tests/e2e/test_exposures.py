@@ -137,7 +137,7 @@ def test_a_server_without_a_log_gives_no_tokens_and_takes_no_events():
 
 def test_every_round_of_feedback_is_a_list_of_its_own(block_release, tmp_path):
     with running(tmp_path, Retriever.load(block_release.folder)) as (client, _):
-        liked = Mention("item-ü3", FeedbackKind.LIKE)
+        liked = Mention("item-ü3", FeedbackKind.LIKED)
         told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=Unit("user 1"))
         with client.session(Query(entity_id="user 1"), 3, unit=Unit("user 1", "s")) as session:
             rounds = [session.ask(), session.ask([liked])]
@@ -201,13 +201,15 @@ def test_calls_go_on_while_the_disk_is_full_and_the_log_goes_on_afterwards(tmp_p
         assert [(each.place, each.reason) for each in told.rejected] == [(0, "NOT_WRITTEN")]
         # when there is room again: the event is taken, and lists are
         assert client.record_events([click("e1", token)]).recorded_count == 1
-        while not (last := client.nearest_items(ASKED, 2).attribution_token):
+        while not answers[-1]:
             time.sleep(0.05)
+            answers.append(client.nearest_items(ASKED, 2).attribution_token)
         while not read(server.observation.metrics_address).total("recsys_log_rows_total", outcome="dropped"):
             time.sleep(0.1)  # metrics look once a second
     log = open_log(tmp_path)
     kept = set(log.exposures.collect()["token"])
-    assert {token, last} <= kept
-    assert {given for given in answers if given} <= kept
+    assert kept == {token, *(given for given in answers if given)}
     assert log.events.collect()["event_id"].to_list() == ["e0", "e1"]
     assert log.torn_segments == 0
+    # every list that got no token is told of
+    assert log.dropped_exposures == answers.count("")

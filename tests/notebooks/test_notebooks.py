@@ -17,7 +17,10 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 @each_notebook
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_notebook_runs_from_top_to_bottom(path):
+def test_a_notebook_runs_from_top_to_bottom(path, request, monkeypatch):
+    if path.stem == "05_ab_analysis":
+        simulated = request.getfixturevalue("simulated")
+        monkeypatch.setenv("RECSYS_EXPERIMENT", str(simulated.plan.parents[1]))
     notebook = nbformat.read(path, as_version=4)
     data = Path(os.environ.get("RECSYS_DATA_DIR", "nowhere"))
     missing = [name for name in notebook.metadata.get("needs_data", []) if not (data / name).is_dir()]

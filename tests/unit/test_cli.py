@@ -14,7 +14,8 @@ import pytest
 
 from recsys import commands, registry
 
-WORDS = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+MODULES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+WORDS = [name for name in MODULES if not name.startswith("_")]
 
 
 def recsys(*words: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -56,6 +56,7 @@ def test_nothing_is_lost_without_a_count(tmp_path):
         exposure("t6", "u6", "control"),
         exposure("t7", "u6", "new"),
         exposure("t8", "u8", None),
+        exposure("t9", "u9", None, item_ids=None),
     ]
     events = [
         event("e1", "t1"),
@@ -69,13 +70,17 @@ def test_nothing_is_lost_without_a_count(tmp_path):
         event("e6", "t1", value=float("inf")),
         event("e7", "t3"),
         event("e8", "t8"),
+        event("e9", "t1", item_id="i9"),
+        event("e10", "t9"),
     ]
+    (tmp_path / "drops.jsonl").write_text('{"exposures": 5}\n')
     units = units_of(tmp_path, shown, events)
     assert rows(units) == [("u1", "control", 1, 2), ("u2", "new", 1, 0)]
     health = units.health
-    assert (health.exposures, health.duplicate_exposures, health.broken_exposures) == (9, 1, 2)
+    assert (health.exposures, health.duplicate_exposures, health.broken_exposures) == (10, 1, 2)
     assert (health.overridden_exposures, health.crossed_units) == (1, 1)
-    assert (health.events, health.duplicate_events, health.broken_events) == (11, 2, 2)
+    assert (health.events, health.duplicate_events, health.broken_events) == (13, 2, 2)
+    assert (health.foreign_items, health.dropped_exposures) == (1, 5)
     assert (health.unknown_tokens, health.before_exposure, health.skewed, health.late) == (1, 1, 1, 1)
 
 
