@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-serving soak fuzz clean
+.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-exposures bench-serving soak fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and wh
 
 bench-experiment: $(VENV)/.bench ## False alarms, coverage and narrowing of the analysis of experiments; memory and time of a log
 	$(BIN)/python -m benchmarks.experiment $(ARGS)
+
+bench-exposures: $(VENV)/.bench ## What the log of exposures takes from NearestItems, and how fast it is written and compacted
+	$(BIN)/python -m benchmarks.exposures $(ARGS)
 
 bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 	$(BIN)/python -m benchmarks.memory $(ARGS)

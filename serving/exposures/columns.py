@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,13 +113,11 @@ def _places(sizes: Sequence[int]) -> pa.Array:
 
 
 def _assignments(rows: Sequence[Sequence[Any]]) -> pa.Array:
-    kind = EXPOSURES.field("assignments").type
+    fields = list(EXPOSURES.field("assignments").type.value_type)
     flat = list(chain.from_iterable(rows))
-    values = pa.StructArray.from_arrays(
-        [pa.array([getattr(each, field.name) for each in flat], field.type) for field in kind.value_type],
-        fields=list(kind.value_type),
-    )
-    return pa.ListArray.from_arrays(_offsets([len(row) for row in rows]), values)
+    values = [pa.array(list(map(attrgetter(field.name), flat)), field.type) for field in fields]
+    offsets = _offsets([len(row) for row in rows])
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(values, fields=fields))
 
 
 def _lists(name: str, rows: Sequence[Any], *, nullable: bool = False) -> pa.Array | None:
