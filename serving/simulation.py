@@ -90,8 +90,8 @@ class Simulated:
         visits: that were logged, of both phases.
         events: that were sent, repeats counted.
         rejected: events that the server did not take, by reason.
-        strayed: visits that were answered otherwise than the same visit in the same arms before; none unless an arm
-            draws its lists at random.
+        strayed: visits that were answered otherwise than the same visit in the same arms before; none unless lists
+            are drawn or interleaved at random.
     """
 
     plan: Path
@@ -110,7 +110,7 @@ def simulate(
 
     First every visit of the experiments' time is made under every arm, on a server that keeps no log: that is the
     truth. Then a server with a log answers the visits before any experiment runs, reads the experiment file with a
-    start, and answers the others in the arms that it assigns. The file's own starts and ends are passed over.
+    start, and answers the others in the arms that it assigns. Starts, ends and overrides of the file are passed over.
 
     Args:
         people: who visits.

@@ -90,8 +90,8 @@ def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = 
     folder = work / "demo-experiment"
     releases, out = folder / "releases", folder / "simulated"
     console.rule("1. train plain towers and self-supervised ones, and a reformulator for each")
-    control = _with_reformulator(overrides, folder, releases)
-    ssl = _with_reformulator([*SELF_SUPERVISED, *overrides], folder, releases)
+    control = _with_reformulator(overrides, folder / "work", releases)
+    ssl = _with_reformulator([*SELF_SUPERVISED, *overrides], folder / "work", releases)
     promote(control, "stable", metric="nDCG@10", max_drop_rate=0.0, force=True)
     plan_file = folder / "plan.toml"
     write_atomically(plan_file, DEMO_PLAN.format(ssl=ssl.name))
@@ -150,7 +150,7 @@ def _show_simulated(found: Simulated, console: Console) -> None:
     if found.strayed:
         told += f"; {found.strayed:,} visits were shown other lists than the truth was made with"
     console.print(told, highlight=False, soft_wrap=True)
-    table = Table(title="truth: every unit under both arms", title_justify="left")
+    table = Table(title="truth: every unit under every arm", title_justify="left")
     for column in ("experiment", "arm", "metric"):
         table.add_column(column)
     for column in ("units", "control", "value", "difference", "relative"):

@@ -6,6 +6,7 @@ difference is what the arm did, without noise: potential outcomes, of which an e
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.errors import SettingError, describe
 from recsys.experiment.log import LOGS, Log
@@ -73,6 +74,12 @@ class Habits:
     late_rate: float = Field(default=0.0, ge=0, le=1)
     early_rate: float = Field(default=0.0, ge=0, le=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _one_trouble_at_most(self) -> Habits:
+        if self.duplicate_rate + self.late_rate + self.early_rate > 1:
+            raise ValueError("duplicate_rate, late_rate and early_rate of at most 1 together")
+        return self
 
 
 class Visit(NamedTuple):
@@ -207,8 +214,8 @@ def cell_of(arms: Mapping[str, str]) -> Cell:
 
 
 def unit_of(cell: Cell) -> str:
-    """Return the name of a unit that overrides put into a cell."""
-    return " ".join(f"{experiment}={arm}" for experiment, arm in cell) or "no experiment"
+    """Return a unit that overrides put into a cell; short, whatever experiments are called."""
+    return f"cell-{hashlib.blake2b(repr(cell).encode(), digest_size=8).hexdigest()}"
 
 
 def alternatives(arms: Mapping[str, str], plan: Plan) -> dict[Cell, list[tuple[str, str]]]:
@@ -244,9 +251,9 @@ def answering(tables: Mapping[str, Any], cells: Iterable[Cell]) -> dict[str, Any
 
 
 def timeless(tables: Mapping[str, Any], start: datetime | None = None) -> dict[str, Any]:
-    """Return an experiment file whose experiments have no end, and start at the given moment."""
+    """Return an experiment file whose experiments have no end and no overrides, and start at the given moment."""
     experiments = {
-        name: {key: value for key, value in table.items() if key not in ("start", "end")}
+        name: {key: value for key, value in table.items() if key not in ("start", "end", "overrides")}
         | ({} if start is None else {"start": start})
         for name, table in tables.get("experiments", {}).items()
     }

@@ -148,7 +148,10 @@ def test_the_file_that_tells_the_truth_puts_one_unit_into_each_cell_and_nobody_e
 
 def test_a_file_without_times_keeps_all_else():
     start = datetime(2030, 1, 1, tzinfo=UTC)
-    timed = {"experiments": {"a": {"layer": "x", "start": start, "end": start + timedelta(days=1)}}, "holdout": {}}
+    timed = {
+        "experiments": {"a": {"layer": "x", "start": start, "end": start + timedelta(days=1), "overrides": {}}},
+        "holdout": {},
+    }
     assert timeless(timed) == {"experiments": {"a": {"layer": "x"}}, "holdout": {}}
     assert timeless(timed, START)["experiments"]["a"] == {"layer": "x", "start": START}
 
