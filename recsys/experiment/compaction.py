@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.errors import MissingError, describe, verbatim
-from recsys.experiment.log import LOGS, SEGMENTS_KEY, TORN_KEY, batches, compacted, segments_in
+from recsys.experiment.log import LOGS, SEGMENTS_KEY, TORN_KEY, batches, compacted, counting, segments_in
 from recsys.files import exclusive, storage
 from recsys.progress import task
 
@@ -83,7 +83,7 @@ def _compact(folder: Path, schema: pa.Schema) -> Compacted:
     left = [path for path in (folder / name for name in done) if path.exists()]
     for path in left:
         path.unlink()
-    segments = segments_in(folder, done)
+    segments = counting(segments_in(folder), done)
     total = Compacted(segments=len(left))
     with task(f"compact {folder.name}", len(segments), "segments") as running:
         for group in _groups(segments):

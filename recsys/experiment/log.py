@@ -12,9 +12,9 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
@@ -121,7 +121,7 @@ LOGS = {"exposures": EXPOSURES, "events": EVENTS}
 
 @dataclass(frozen=True)
 class Log:
-    """A log folder, opened but not read.
+    """A log folder as it was when it was opened, not read yet; what servers add later is not in it.
 
     Attributes:
         folder: where it lies.
@@ -172,16 +172,23 @@ def compacted(metadata: Mapping[bytes, bytes]) -> tuple[frozenset[str], int]:
     return frozenset(names), int(metadata.get(TORN_KEY, b"0"))
 
 
-def segments_in(folder: Path, done: Collection[str]) -> list[Path]:
-    """Return the segments of a folder that count, in the order of their names.
+def segments_in(folder: Path) -> list[Path]:
+    """Return the segments of a folder, those that were compacted included, in the order of their names.
+
+    Whoever reads the log asks this before looking at Parquet files: what a compaction moves in between would be missed.
+    """
+    return sorted(folder.glob("[!.]*.arrow"))
+
+
+def counting(segments: Sequence[Path], done: Collection[str]) -> list[Path]:
+    """Return those segments that count: not compacted, and begun; one without a byte may still be removed.
 
     Args:
-        folder: `exposures` or `events`.
-        done: names of segments that were compacted.
+        segments: from `segments_in`.
+        done: names of those that were compacted.
     """
-    visible = folder.glob("[!.]*.arrow")
-    # One of no length has just been begun, or was when its writer was killed.
-    return sorted(path for path in visible if path.name not in done and path.stat().st_size)
+    with _at_rest():
+        return [path for path in segments if path.name not in done and path.stat().st_size]
 
 
 def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
@@ -191,10 +198,8 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
         DataError: it is of a newer version, or lacks a column.
     """
     wanted = _polars_schema(schema)
-    try:
+    with _at_rest():
         file = pa.OSFile(str(path))
-    except FileNotFoundError:
-        raise DataError(f"{path}: gone: the log was compacted meanwhile. Run the command again.") from None
     with file:
         try:
             reader = pa.ipc.open_stream(file)
@@ -216,12 +221,22 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
 
 def is_written(path: Path) -> bool:
     """Tell whether the writer of a segment lives."""
-    with open(path, "rb") as file:
+    with _at_rest(), open(path, "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
+
+
+@contextmanager
+def _at_rest() -> Iterator[None]:
+    """Turn the disappearance of a segment into one error."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        gone = DataError(f"{error.filename}: gone: the log was compacted meanwhile. Run the command again.")
+        raise gone from None
 
 
 def _dropped(path: Path) -> int:
@@ -233,6 +248,7 @@ def _dropped(path: Path) -> int:
 
 
 def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
+    segments = segments_in(folder)
     files = sorted(folder.glob("[!.]*.parquet"))
     wanted = _polars_schema(schema)
     rows, torn, done = 0, 0, frozenset()
@@ -244,29 +260,30 @@ def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
         _check(path, metadata.schema.to_arrow_schema(), wanted)
         names, were_torn = compacted(metadata.metadata or {})
         rows, torn, done = rows + metadata.num_rows, torn + were_torn, done | names
-    segments = segments_in(folder, done)
-    for path in segments:
+    whole = {}
+    for path in counting(segments, done):
+        whole[path] = 0
         for batch in batches(path, schema):
             if batch is not None:
-                rows += len(batch)
+                rows, whole[path] = rows + len(batch), whole[path] + 1
             elif not is_written(path):
                 torn += 1
     parts = []
     if files:
         parts.append(pl.scan_parquet(files, schema=wanted, extra_columns="ignore"))
-    if segments:
-        parts.append(register_io_source(_segment_source(segments, schema), schema=wanted))
+    if whole:
+        parts.append(register_io_source(_segment_source(whole, schema), schema=wanted))
     return pl.concat(parts) if parts else pl.LazyFrame(schema=wanted), rows, torn
 
 
-def _segment_source(segments: Sequence[Path], schema: pa.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
+def _segment_source(whole: Mapping[Path, int], schema: pa.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
+    """Return a source of the first batches of segments, so many of each: what is written later is not read."""
+
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
-        for batch in chain.from_iterable(batches(path, schema) for path in segments):
-            if batch is None:
-                continue
+        for batch in chain.from_iterable(islice(batches(path, schema), count) for path, count in whole.items()):
             frame = pl.from_arrow(batch)
             if left is not None:
                 frame = frame.head(left)

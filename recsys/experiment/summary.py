@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import polars as pl
 
-from recsys.experiment.log import LOGS, Log, is_written
+from recsys.experiment.log import LOGS, Log, is_written, segments_in
 from recsys.experiment.units import event_kinds
 
 
@@ -56,8 +55,8 @@ def summarise(log: Log) -> Summary:
     releases = log.exposures.group_by("release").len().sort("len", "release", descending=[True, False])
     assigned = log.exposures.select(pl.col("assignments").explode().struct.unnest()).drop_nulls("experiment")
     arms = assigned.group_by("experiment", "arm").len().sort("experiment", "arm").collect(engine="streaming")
-    segments = _files(log.folder, "arrow")
-    files = _files(log.folder, "parquet")
+    segments = [path for name in LOGS for path in segments_in(log.folder / name)]
+    files = [path for name in LOGS for path in (log.folder / name).glob("[!.]*.parquet")]
     living = sum(is_written(path) for path in segments)
     return Summary(
         exposures=log.exposure_rows,
@@ -74,7 +73,3 @@ def summarise(log: Log) -> Summary:
         parquet_files=len(files),
         size_bytes=sum(path.stat().st_size for path in (*segments, *files)),
     )
-
-
-def _files(folder: Path, ending: str) -> list[Path]:
-    return [path for name in LOGS for path in (folder / name).glob(f"[!.]*.{ending}")]

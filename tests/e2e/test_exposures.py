@@ -23,6 +23,7 @@ from recsys.types import FeedbackKind, Mention, Query, Unit
 from serving.answers import Event
 from serving.client import Client
 from serving.errors import EventsNotKeptError, UnavailableError
+from serving.exposures.tokens import Tokens, key_in
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
@@ -108,9 +109,9 @@ def test_each_event_stands_for_itself(tmp_path):
 
 
 def test_an_event_that_comes_too_late_is_told_so(tmp_path):
-    with running(tmp_path) as (client, server):
+    with running(tmp_path) as (client, _):
         an_hour_ago_us = (time.time_ns() // 1000) - 3_700_000_000
-        token = server._log.exposures._tokens.new(an_hour_ago_us)
+        token = Tokens(key_in(tmp_path)).new(an_hour_ago_us)
         (rejected,) = client.record_events([click("e", token)]).rejected
     assert (rejected.reason, rejected.message) == (
         "TOO_LATE",

@@ -91,3 +91,15 @@ def test_a_missing_column_a_wrong_type_and_a_damaged_file_are_named(tmp_path):
     path.write_bytes(b"PAR1 or not")
     with pytest.raises(DataError, match=r"part-0.parquet: not a Parquet file"):
         open_log(tmp_path)
+
+
+def test_what_is_written_after_a_log_was_opened_is_not_in_it(tmp_path):
+    path = write_segment(tmp_path / "exposures" / "s.arrow", EXPOSURES, [SHOWN, [exposure("t3", "u3", "new")]])
+    whole = path.read_bytes()
+    first = write_segment(tmp_path / "one.arrow", EXPOSURES, [SHOWN]).read_bytes()
+    end_marker = 8
+    path.write_bytes(first[:-end_marker])
+    log = open_log(tmp_path)
+    path.write_bytes(whole)
+    assert (log.exposure_rows, log.exposures.collect().height) == (2, 2)
+    assert open_log(tmp_path).exposures.collect().height == 3
