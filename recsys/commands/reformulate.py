@@ -25,7 +25,7 @@ def train(
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
     work: Work = Path("work"),
 ) -> None:
-    """Train what `[reformulation]` says; publishes a new release that has it besides all parts of the old one."""
+    """Train a reformulator as the run file's section `reformulation` says; publishes a new release with it."""
     from recsys import config, reformulation
     from recsys.data.mined import Mined
     from recsys.export.release import find, open_release
