@@ -248,9 +248,9 @@ class Disturber:
         self._ask(self._catalogue.DeleteItems, "DeleteItems", catalogue_pb.DeleteItemsRequest(item_ids=names))
 
     def kill(self) -> None:
-        """Kill one worker process."""
+        """Kill one worker process, as long as another one listens: without any there is nobody to answer."""
         workers = self.workers()
-        if workers:
+        if len(workers) > 1:
             self._tally.killed_at = time.monotonic()
             os.kill(int(self._random.choice(workers)), signal.SIGKILL)
             self.kills += 1
@@ -321,7 +321,7 @@ def _disturbed(
         for offered, what, act, every_s in (
             (disturber.offers_swaps(), "Swaps", disturber.swap, pace_s),
             (disturber.offers_upserts(), "Changes of items", disturber.upsert, pace_s / 5),
-            (bool(disturber.workers()), "Kills", disturber.kill, pace_s * 2),
+            (len(disturber.workers()) > 1, "Kills", disturber.kill, pace_s * 2),
         ):
             if offered:
                 paces.append((act, every_s))
