@@ -181,7 +181,7 @@ class Holdout:
     """Units that no experiment takes, to see what all of them together did.
 
     Attributes:
-        rate: share (0..1) of the units.
+        rate: share (0..1) of the users, and of the sessions whose user is unknown.
         salt: of the draw; another one holds out other units.
     """
 
