@@ -256,6 +256,9 @@ def assign(
     named = [*(units or []), *(_units_in(file) if file else [])]
     if not named:
         raise SettingError(describe("units", verbatim("none"), "units as arguments or --units FILE"))
+    for unit in units or []:
+        if any("\ud800" <= letter <= "\udfff" for letter in unit):  # bytes of the command line that are no text
+            raise SettingError(describe("units", unit, "UTF-8 text"))
     now = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
     arms = {name: assigner.arms_of(name, named, now) for name in assigner.plan.experiments}
     frame = pl.DataFrame({"unit": named, **arms})
@@ -360,7 +363,7 @@ def _units_in(file: Path) -> list[str]:
     if file.suffix in (".parquet", ".csv"):
         return _frame(file, {"unit": pl.String})["unit"].drop_nulls().to_list()
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+        return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--units: cannot read {file}: {error}.") from None
 

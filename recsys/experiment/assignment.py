@@ -99,6 +99,8 @@ class Assigner:
     def assign(self, units: Mapping[str, str], now: datetime) -> tuple[Assignment, ...]:
         """Return every experiment that a request is in, in the plan's order.
 
+        A user who is held out is so in every session; where the user is unknown, the session decides.
+
         Args:
             units: the request's `user` and `session`, as far as known; an experiment whose unit is missing or empty
                 does not take the request.
@@ -108,16 +110,16 @@ class Assigner:
             SettingError: a moment without time zone.
         """
         _check_zone(now)
-        held_out = {kind: self.held_out(unit) for kind, unit in units.items() if unit}
+        held_out = self.held_out(units.get("user") or units.get("session", ""))
         found = (
-            chances.assignment(units[chances.kind], held_out[chances.kind], now)
+            chances.assignment(units[chances.kind], held_out, now)
             for chances in self._chances
-            if chances.kind in held_out
+            if units.get(chances.kind)
         )
         return tuple(assignment for assignment in found if assignment is not None)
 
     def arms_of(self, experiment: str, units: Sequence[str], now: datetime) -> NDArray[np.str_]:
-        """Return what `assign` gives for each of many units.
+        """Return what `assign` gives for each of many units, of sessions where their user is unknown.
 
         Args:
             experiment: its name.

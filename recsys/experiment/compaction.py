@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.errors import MissingError, describe, verbatim
-from recsys.experiment.log import LOGS, SEGMENTS_KEY, TORN_KEY, batches, compacted, counting, segments_in
+from recsys.experiment.log import (
+    LOGS,
+    SEGMENTS_KEY,
+    TORN_KEY,
+    batches,
+    compacted,
+    counting,
+    parquet_metadata,
+    segments_in,
+)
 from recsys.files import exclusive, storage
 from recsys.progress import task
 
@@ -64,7 +73,8 @@ def compact(folder: str | Path) -> dict[str, Compacted]:
     Raises:
         MissingError: it is no log.
         RefusedError: another compaction of it is running.
-        DataError: a segment is of a newer version, or lacks a column; those before it are done.
+        DataError: a Parquet file is damaged; or a segment is of a newer version, or lacks a column: those before it are
+            done.
         StorageError: no room; what was not done stays as it was.
     """
     folder = Path(folder)
@@ -78,7 +88,7 @@ def _compact(folder: Path, schema: pa.Schema) -> Compacted:
     for path in folder.glob(".*.parquet"):
         path.unlink()  # by a compaction that was killed: nobody else works here
     done = frozenset[str]().union(
-        *(compacted(pq.read_metadata(path).metadata or {})[0] for path in folder.glob("[!.]*.parquet"))
+        *(compacted(parquet_metadata(path).metadata or {})[0] for path in folder.glob("[!.]*.parquet"))
     )
     left = [path for path in (folder / name for name in done) if path.exists()]
     for path in left:

@@ -79,7 +79,8 @@ def difference(
         treatment: moments of the arm's units.
         measured: tea-tasting's metric over the names of the moments; its covariates make it CUPED.
         group: the day or slice that the units were added up over.
-        planned_units: at which the always-valid interval is tightest; default: as many as there are now.
+        planned_units: at which the always-valid interval is tightest; default: as many as there are now, which is
+            chosen after looking: good for a year of daily looks (5 % false alarms in simulations), not for ever.
         comparisons: made together; the always-valid interval is Bonferroni's for them.
 
     Raises:

@@ -162,6 +162,18 @@ def open_log(folder: str | Path) -> Log:
     return Log(folder, exposures, events, exposure_rows, event_rows, torn + torn_events, _dropped(folder / DROPS))
 
 
+def parquet_metadata(path: Path) -> pq.FileMetaData:
+    """Return the metadata of a Parquet file.
+
+    Raises:
+        DataError: it is damaged, or something else.
+    """
+    try:
+        return pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
+
+
 def compacted(metadata: Mapping[bytes, bytes]) -> tuple[frozenset[str], int]:
     """Return which segments a Parquet file was made from, and how many of them were torn.
 
@@ -195,7 +207,7 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
     """Yield the whole batches of a segment, with the columns of a schema; then None if it ends in the middle of one.
 
     Raises:
-        DataError: it is of a newer version, or lacks a column.
+        DataError: it is damaged, of a newer version, or lacks a column.
     """
     wanted = _polars_schema(schema)
     with _at_rest():
@@ -216,6 +228,12 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
             except (pa.ArrowInvalid, OSError):
                 yield None
                 return
+            try:
+                batch.validate(full=True)  # Polars trusts offsets: wrong ones would end the process
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"{path}: damaged: {_first_line(error)}. Remove it or bring it back from a copy."
+                ) from None
             yield batch.select(schema.names)
 
 
@@ -253,10 +271,7 @@ def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
     wanted = _polars_schema(schema)
     rows, torn, done = 0, 0, frozenset()
     for path in files:
-        try:
-            metadata = pq.read_metadata(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
+        metadata = parquet_metadata(path)
         _check(path, metadata.schema.to_arrow_schema(), wanted)
         names, were_torn = compacted(metadata.metadata or {})
         rows, torn, done = rows + metadata.num_rows, torn + were_torn, done | names

@@ -181,7 +181,7 @@ class Holdout:
     """Units that no experiment takes, to see what all of them together did.
 
     Attributes:
-        rate: share (0..1) of the units.
+        rate: share (0..1) of the users, and of the sessions whose user is unknown.
         salt: of the draw; another one holds out other units.
     """
 
@@ -246,7 +246,7 @@ def load(path: str | Path) -> Plan:
     """Read an experiment file.
 
     Raises:
-        SettingError: the file is missing, not TOML, or breaks a rule; the message names key, value and rule.
+        SettingError: the file is missing, empty, not TOML, or breaks a rule; the message names key, value and rule.
     """
     file = Path(path)
     try:
@@ -255,6 +255,10 @@ def load(path: str | Path) -> Plan:
         raise SettingError(f"{file}: cannot read the experiment file ({error.strerror}).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{file}: not TOML: {error}.") from None
+    if not tables:
+        # Not the end of all experiments: a file is empty, too, while it is being written, and where the disk is full.
+        advice = "Write `experiments = {}` to run none."
+        raise SettingError(describe(str(file), verbatim("nothing"), "tables of experiments and metrics", advice))
     return from_tables(tables)
 
 

@@ -68,7 +68,12 @@ def design(
         raise SettingError(describe("design", sorted(set(given) - set(unknowns)), rule))
     for name, value, fine, rule in (
         ("mean", mean, math.isfinite(mean) and mean != 0, "a finite number other than 0"),
-        ("standard_deviation", standard_deviation, 0 < standard_deviation < math.inf, "> 0"),
+        (
+            "standard_deviation",
+            standard_deviation,
+            0 < standard_deviation < 1e150,
+            "above 0 and below 1e150",
+        ),
         ("units", units, units is None or units >= 4, ">= 4"),
         ("relative_difference", relative_difference, _finite_and_not_0(relative_difference), "a number other than 0"),
         ("power", power, power is None or alpha < power < 1, f"between alpha = {alpha} and 1"),

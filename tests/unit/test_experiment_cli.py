@@ -152,6 +152,8 @@ def test_power_says_what_was_left_out():
         run("power", "--units", 100)
     with pytest.raises(SettingError, match="either --rate, or --mean and --deviation"):
         run("power", "--units", 100, "--rate", 0.1, "--mean", 3)
+    with pytest.raises(SettingError, match=r"standard_deviation: got 1e\+300"):
+        run("power", "--mean", 1, "--deviation", 1e300, "--effect", 0.1)
 
 
 def test_assign_says_what_the_server_would(plan_file, tmp_path):
@@ -176,6 +178,8 @@ def test_assign_needs_units(plan_file, tmp_path):
         run("assign", plan_file)
     with pytest.raises(SettingError, match="--units: cannot read"):
         run("assign", plan_file, "--units", tmp_path / "nowhere.txt")
+    with pytest.raises(SettingError, match="expected UTF-8 text"):
+        run("assign", plan_file, "caf\udce9")
 
 
 def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):

@@ -105,6 +105,13 @@ def test_the_holdout_is_in_no_experiment_and_is_the_same_for_all():
     assert (made.arms_of("b", UNITS, NOW) == OUTSIDE).tolist() == held.tolist()
 
 
+def test_a_user_who_is_held_out_is_so_in_every_session_and_the_others_in_none():
+    made = assigner(holdout=0.3, a=experiment(unit="session"))
+    for user, session in zip(UNITS[:200], UNITS[200:400], strict=True):
+        assert bool(made.assign({"user": user, "session": session}, NOW)) != made.held_out(user)
+        assert bool(made.assign({"user": "", "session": session}, NOW)) != made.held_out(session)
+
+
 def test_an_experiment_runs_from_its_start_until_just_before_its_end():
     made = assigner(a=experiment(start="2026-03-01T00:00:00Z", end="2026-03-02T00:00:00+01:00"))
     for moment, runs in [

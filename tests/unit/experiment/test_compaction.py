@@ -167,3 +167,16 @@ def test_parquet_files_of_other_writers_are_left_alone(tmp_path):
     compact(tmp_path)
     assert files(tmp_path) == ["events/part-0.parquet", "exposures/1.parquet", "exposures/part-0.parquet"]
     assert open_log(tmp_path).exposure_rows == 5
+
+
+def test_a_damaged_file_is_named_and_what_it_was_made_from_stays(folder):
+    whole = (folder / "exposures" / "1.arrow").read_bytes()
+    at = whole.index(b"a10a11a12")
+    (folder / "exposures" / "1.arrow").write_bytes(whole[:at] + b"\xff" * 9 + whole[at + 9 :])
+    for read in (compact, open_log):
+        with pytest.raises(DataError, match=r"1\.arrow: damaged: .*UTF8"):
+            read(folder)
+    assert (folder / "exposures" / "1.arrow").exists()
+    (folder / "exposures" / "0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"0\.parquet: not a Parquet file"):
+        compact(folder)

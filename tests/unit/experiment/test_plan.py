@@ -185,3 +185,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, text, told):
 def test_a_metric_may_not_be_called_like_a_column_that_is_there_already(name):
     with pytest.raises(SettingError, match=f"metrics: got '{name}', expected a name other than"):
         plan.from_tables({"metrics": {name: {"event": "click"}}})
+
+
+def test_an_empty_file_is_half_written_and_not_the_end_of_all_experiments(tmp_path):
+    file = tmp_path / "plan.toml"
+    file.write_text("# nothing yet\n")
+    with pytest.raises(SettingError, match=r"plan\.toml: got nothing, expected tables .* Write `experiments = {}`"):
+        plan.load(file)
+    file.write_text("experiments = {}\n")
+    assert plan.load(file) == plan.Plan()
