@@ -48,7 +48,7 @@ def analyze(
         bool, typer.Option("--final", help="This is the planned last look: fixed intervals decide.")
     ] = False,
     planned_units: Annotated[
-        int | None, typer.Option(min=1, help="Units at which always-valid intervals are tightest; settle it before.")
+        int | None, typer.Option(min=1, help="Units at which always-valid intervals are tightest. Default: the plan's.")
     ] = None,
     before_days: Annotated[float, typer.Option(min=0, help="Days before the start that CUPED reads; 0: none.")] = 14.0,
     attribution_h: Annotated[float, typer.Option(min=0.001, help="Hours in which events count.")] = 168.0,

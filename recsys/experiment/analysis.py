@@ -107,7 +107,8 @@ def analyse(
         experiment: its settings; without them arms are those of the log, of equal shares.
         control: the arm to compare with; default: the experiment's, or `control`.
         confidence: level of all intervals, 0..1.
-        planned_units: at which always-valid intervals are tightest, settled before looking; default: today's number.
+        planned_units: at which always-valid intervals are tightest, settled before looking; default: the
+            experiment's, or today's number.
         final: this is the one look that was planned: fixed intervals decide.
         quantiles: of the units' sums to compare as well.
         despite_sample_ratio: show effects even though the sample ratio is broken.
@@ -123,6 +124,7 @@ def analyse(
         raise RefusedError(describe(f"arms of {units.experiment}", INTERLEAVED, "units of one arm each", advice))
     shares = {name: arm.share for name, arm in experiment.arms.items()} if experiment else dict.fromkeys(counts, 1.0)
     control = control or (experiment.control if experiment else "control")
+    planned_units = planned_units or (experiment.planned_units if experiment else None)
     if control not in shares:
         raise SettingError(f"--control: {unknown('arm', control, shares)}")
     if strange := sorted(set(counts) - set(shares)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.errors import DataError, RefusedError, describe
-from recsys.experiment.plan import INTERLEAVED
+from recsys.experiment.plan import INTERLEAVED, SKEW_TOLERANCE_S
 
 if TYPE_CHECKING:
     import polars as pl
@@ -92,7 +92,7 @@ def credit(
     experiment: str,
     unit: str = "user_id",
     attribution_h: float = 168.0,
-    skew_tolerance_s: float = 5.0,
+    skew_tolerance_s: float = SKEW_TOLERANCE_S,
 ) -> pl.DataFrame:
     """Count, for each unit, the events on items that each arm added to the interleaved lists of an experiment.
 

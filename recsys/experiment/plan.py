@@ -24,6 +24,9 @@ TAKEN = frozenset({"unit", "arm", "group", "exposures", "shown"})
 """Columns of a table of units that no metric may be called."""
 INTERLEAVED = "interleaved"
 """Stands for the arm of a unit that gets lists made of both arms; no arm is called so."""
+SKEW_TOLERANCE_S = 300.0
+"""Seconds that an event may precede its list: clients have clocks of their own, and a token is not known beforehand. As
+much as servers record by default (`log.max_clock_skew_s`)."""
 SHARE_TOLERANCE = 1e-9
 """How far shares such as 0.1 + 0.2 + 0.7 may miss 1 in floating point."""
 
@@ -109,6 +112,9 @@ class Experiment:
         end: first moment after, with time zone; none means never.
         arms: by name. Draws are cut in the order of the names, so that moving a table moves no unit.
         control: the arm that the others are compared with.
+        planned_units: units at which it is to be decided, settled before the first look: always-valid intervals are
+            tightest there. Without it they follow each day's number, which is looking first, and by the hundredth look
+            they cover less than they say.
         interleave: nobody gets an arm; all whom the shares take together get lists that two arms draft in turns.
         overrides: arm by unit, for testing: wins over the hold-out, segment, ramp and times, is logged as such and left
             out of every analysis.
@@ -124,6 +130,7 @@ class Experiment:
     end: AwareDatetime | None = None
     arms: dict[str, Arm]
     control: str = "control"
+    planned_units: int | None = Field(default=None, ge=1)
     interleave: bool = False
     overrides: dict[str, str] = Field(default_factory=dict)
 

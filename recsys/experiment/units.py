@@ -20,7 +20,7 @@ from tea_tasting.aggr import Aggregates
 
 from recsys.errors import DataError, MissingError, describe, unknown
 from recsys.experiment.log import Log
-from recsys.experiment.plan import Experiment, Metric
+from recsys.experiment.plan import SKEW_TOLERANCE_S, Experiment, Metric
 from recsys.files import storage
 from recsys.progress import task
 from recsys.registry import settings
@@ -43,7 +43,7 @@ class Window:
     """
 
     attribution_h: float = Field(default=168.0, gt=0)
-    skew_tolerance_s: float = Field(default=5.0, ge=0)
+    skew_tolerance_s: float = Field(default=SKEW_TOLERANCE_S, ge=0)
     before_days: float = Field(default=14.0, ge=0)
 
 
