@@ -189,7 +189,7 @@ def segments_in(folder: Path) -> list[Path]:
 
     Whoever reads the log asks this before looking at Parquet files: what a compaction moves in between would be missed.
     """
-    return sorted(folder.glob("[!.]*.arrow"))
+    return sorted(path for path in folder.glob("[!.]*.arrow") if path.is_file())
 
 
 def counting(segments: Sequence[Path], done: Collection[str]) -> list[Path]:

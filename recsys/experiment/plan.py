@@ -36,7 +36,7 @@ class Slate:
     """How the lists of an arm are drawn instead of being shown best first, see `recsys.experiment.slates`.
 
     Only lists in the order of their inner products are drawn: not those of the most popular items, not those that MMR
-    has ordered, and none of more places than `candidates`.
+    has ordered, none of more places than `candidates`, and none of more than 100, whose probability may fit no number.
 
     Attributes:
         policy: `plackett_luce` or `epsilon_swap`.

@@ -16,6 +16,8 @@ from recsys.types import Diversity
 from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Randomised
 
+MOST_DRAWN = 100
+"""Places of a drawn list: 100 out of 200 candidates still have a probability of 1e-218 each, 200 would have none."""
 CHANCE = np.random.default_rng()
 """Of every draw; its methods hold a lock."""
 
@@ -51,7 +53,7 @@ def shown(treatment: Treatment, k: int, diversity: Diversity, find: Callable[[Wa
     if treatment.teams:
         return _drafted([find(way, k) for way in treatment.ways], k, treatment.teams)
     (way,), slate = treatment.ways, treatment.slate
-    if slate is None or k > slate.candidates or diversity.mmr_weight:
+    if slate is None or k > min(slate.candidates, MOST_DRAWN) or diversity.mmr_weight:
         return Shown(find(way, k))
     found = find(way, slate.candidates)
     if found.plan is None or not found.item_ids:

@@ -92,3 +92,13 @@ def test_a_drafted_list_names_the_arm_of_every_item_and_keeps_its_score():
             assert lists[team].scores[lists[team].item_ids.index(item_id)] == score
         assert Counter(made.teams) == {"old": 2, "new": 2}
         assert (made.answer.degraded, made.answer.candidate_count, made.is_as_found) == (True, 4, False)
+
+
+def test_a_drawn_list_has_a_probability_that_a_number_can_hold():
+    # 100! / 200! is about 1e-217: all scores alike, the least likely longest list that is drawn
+    slate = Slate(policy="plackett_luce", parameter=1.0, candidates=200)
+    whole = answer([str(place) for place in range(200)], np.zeros(200))
+    longest, _ = drawn(slate, 100, whole)
+    assert -500 < longest.randomised.log_propensity < -498
+    assert np.exp(longest.randomised.log_propensity) > 0
+    assert drawn(slate, 101, whole)[0].is_as_found
