@@ -38,6 +38,8 @@ class RecommendationServiceStub:
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
+    |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
@@ -107,6 +109,8 @@ class RecommendationServiceServicer:
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
+    |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
@@ -229,6 +233,8 @@ class RecommendationService:
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
     | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
+    |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |

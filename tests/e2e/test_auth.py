@@ -38,6 +38,7 @@ from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import RULES, Role
 from serving.v1 import catalogue_service_pb2 as catalogue_pb
+from serving.v1 import event_service_pb2 as event_pb
 from serving.v1 import catalogue_service_pb2_grpc as catalogue_grpc
 from serving.v1 import operator_service_pb2 as operator_pb
 from serving.v1 import operator_service_pb2_grpc as operator_grpc
@@ -207,7 +208,7 @@ def test_bytes_that_are_no_message_are_the_callers_mistake_and_not_logged_as_a_f
 
 
 def test_every_method_of_every_service_has_a_rule_and_no_rule_is_of_a_method_that_is_not_there():
-    files = (pb, catalogue_pb, operator_pb, health_pb2, reflection_pb2)
+    files = (pb, catalogue_pb, event_pb, operator_pb, health_pb2, reflection_pb2)
     methods = {
         f"/{service.full_name}/{method.name}": method
         for file in files
