@@ -38,8 +38,8 @@ from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import RULES, Role
 from serving.v1 import catalogue_service_pb2 as catalogue_pb
-from serving.v1 import event_service_pb2 as event_pb
 from serving.v1 import catalogue_service_pb2_grpc as catalogue_grpc
+from serving.v1 import event_service_pb2 as event_pb
 from serving.v1 import operator_service_pb2 as operator_pb
 from serving.v1 import operator_service_pb2_grpc as operator_grpc
 from serving.v1 import recommendation_service_pb2 as pb
