@@ -294,8 +294,8 @@ def tune(
 
     One half of the queries chooses: every build (leaves, quantisation) is tried with every re-ranking depth, and the
     fewest leaves to search are found for which the lower bound at 0.99 reaches the target. The other half certifies
-    the fastest of these, at most three. Settings that the run file fixes stay. Where none passes, or none is faster
-    than exact search, exact search it is, and the certificate's note says so.
+    the fastest of these, at most three. Settings that the run file fixes stay. Where none passes, none is faster than
+    exact search, or there are too few queries for any to pass, exact search it is, and the certificate's note says so.
 
     Args:
         vectors: `[items, dim]`, float32, finite; row = item_row.
@@ -323,6 +323,14 @@ def tune(
     if index.exact(items):
         note = f"Exact search: {items} items are fewer than brute_force_below = {index.brute_force_below}."
         return _built(index, vectors, certifying, folder, **target, note=note)
+    exact_search = dataclasses.replace(index, brute_force_below=items + 1)
+    if (most := _certifiable(len(certifying), confidence)) < index.target_recall:
+        needed = math.ceil(len(drawn) * (1 - most) / (1 - index.target_recall))
+        note = (
+            f"Exact search: {len(drawn)} queries certify a recall of at most {most:.4f}, even where nothing is missed; "
+            f"{index.target_recall} takes about {needed} (evaluation.max_cases, index.tuning_queries)."
+        )
+        return _built(exact_search, vectors, certifying, folder, **target, note=note)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         tried = list(_tried(index, vectors, choosing, Path(scratch)))
         trials = tuple(trial for trial, _ in tried)
@@ -341,9 +349,16 @@ def tune(
         f"Exact search: no setting faster than its {exact_us:.0f} us was certified; the best of {len(trials)} settings "
         f"had a lower bound of {best:.4f} for recall at {index.target_k} on {len(choosing)} queries."
     )
-    exact = dataclasses.replace(index, brute_force_below=items + 1)
-    tuning = _built(exact, vectors, certifying, folder, **target, note=note)
+    tuning = _built(exact_search, vectors, certifying, folder, **target, note=note)
     return dataclasses.replace(tuning, trials=trials)
+
+
+def _certifiable(queries: int, confidence: float) -> float:
+    """Return the bound that an index which misses nothing gets from so many queries for each half."""
+    nothing_missed = np.ones(queries)
+    return min(
+        lower_bound(nothing_missed, CHOOSING_CONFIDENCE), lower_bound(nothing_missed, 1 - (1 - confidence) / LOOKS)
+    )
 
 
 def _built(index: Index, vectors: Float32, queries: Float32, folder: Path, **measured: Any) -> Tuning:

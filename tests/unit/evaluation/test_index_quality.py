@@ -125,7 +125,17 @@ def test_tuning_takes_exact_search_and_says_so_when_too_few_queries_can_certify_
     assert isinstance(tuning.index.load(tmp_path, vectors), ExactSearcher)
     assert tuning.certificate.holds
     assert tuning.certificate.recall == 1
-    assert "Exact search" in tuning.certificate.note
+    assert "8 queries certify a recall of at most" in tuning.certificate.note
+    assert tuning.trials == ()
+
+
+def test_tuning_takes_exact_search_and_says_so_when_no_setting_reaches_the_target(tmp_path):
+    vectors, queries = world(6000), world(200, seed=1)
+
+    tuning = tune(vectors, queries, Scann(target_recall=0.9, leaves_to_search=1), tmp_path)
+
+    assert isinstance(tuning.index.load(tmp_path, vectors), ExactSearcher)
+    assert "Exact search: no setting" in tuning.certificate.note
     assert len(tuning.trials) > 3
 
 
@@ -140,7 +150,7 @@ def test_a_small_catalogue_is_not_tuned(tmp_path):
 def test_tuning_leaves_alone_what_the_run_file_fixes(tmp_path):
     index = Scann(brute_force_below=0, leaves=33, leaves_to_search=5, reorder_k=44, quantisation="ah")
 
-    tuning = tune(world(3000), world(60, seed=1), index, tmp_path)
+    tuning = tune(world(3000), world(300, seed=1), index, tmp_path)
 
     (trial,) = tuning.trials
     assert (trial.index.leaves, trial.index.leaves_to_search, trial.index.reorder_k) == (33, 5, 44)
