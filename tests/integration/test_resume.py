@@ -47,32 +47,33 @@ def start(run_file: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not list((folder / "work").glob("*/training/checkpoints/ckpt-*.index")):
+def checkpoints(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "work").glob("*/training/checkpoints/ckpt-*.index")}
+
+
+def stopped(run_file: Path, folder: Path, number: signal.Signals) -> int:
+    """Train until there is a checkpoint that was not there before, send a signal, and return the exit code."""
+    before, deadline = checkpoints(folder), time.monotonic() + 120
+    process = start(run_file, folder)
+    while not checkpoints(folder) - before:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no checkpoint within two minutes"
         time.sleep(0.02)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process.returncode
 
 
-@pytest.mark.timeout(900)  # three trainings, each a process of its own
-@pytest.mark.parametrize(
-    ("number", "code", "changes"),
-    [(signal.SIGKILL, -signal.SIGKILL, {"self_supervision": SECOND_TASK}), (signal.SIGINT, 130, {})],
-    ids=["SIGKILL with a second task", "SIGINT without"],
-)
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(number, code, changes, block_world, tmp_path):
-    run_file, killed = tmp_path / "long.toml", tmp_path / "killed"
+@pytest.mark.timeout(900)  # two trainings, of which one is begun three times, each a process of its own
+def test_a_run_that_was_killed_and_interrupted_ends_with_the_weights_of_an_uninterrupted_one(block_world, tmp_path):
+    run_file, broken = tmp_path / "long.toml", tmp_path / "broken"
     mined_for_training(prepare(config.from_tables(block_run(block_world)), tmp_path / "data")).write(tmp_path / "mined")
     objective = OBJECTIVE | {"hard_negatives": {"file": str(tmp_path / "mined"), "per_query": 2}}
-    tables = block_run(block_world, training=LONG, objective=objective, tower=TOWER, **changes)
+    tables = block_run(block_world, training=LONG, objective=objective, tower=TOWER, self_supervision=SECOND_TASK)
     run_file.write_text(tomli_w.dumps(tables))
 
-    process = start(run_file, killed)
-    wait_for_checkpoint(killed, process)
-    process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == code, output
-    assert list((killed / "releases").iterdir()) == []
+    assert stopped(run_file, broken, signal.SIGKILL) == -signal.SIGKILL
+    assert stopped(run_file, broken, signal.SIGINT) == 130
+    assert list((broken / "releases").iterdir()) == []
 
-    np.testing.assert_array_equal(trained(run_file, killed), trained(run_file, tmp_path / "uninterrupted"))
+    np.testing.assert_array_equal(trained(run_file, broken), trained(run_file, tmp_path / "uninterrupted"))
