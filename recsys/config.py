@@ -353,6 +353,27 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
     return from_tables(overridden(tables_of(path), overrides))
 
 
+def load_spelt_out(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """Read the run file of a release, in which also what nobody chose is written, and apply overrides.
+
+    A reformulator, or its objective, that becomes one of another kind starts from that kind's defaults.
+
+    Args:
+        path: a file that `dumps` wrote.
+        overrides: as in `load`.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    tables, chosen = tables_of(path), overridden({}, overrides).get("reformulation", {})
+    written = tables.get("reformulation", {})
+    for name in ("reformulator", "objective"):
+        choice = chosen.get(name) if isinstance(chosen, Mapping) else None
+        if isinstance(choice, Mapping) and "kind" in choice and choice["kind"] != written.get(name, {}).get("kind"):
+            written.pop(name, None)
+    return from_tables(overridden(tables, overrides))
+
+
 def tables_of(path: str | Path) -> dict[str, Any]:
     """Return the tables of a run file, nothing checked but that it is TOML.
 

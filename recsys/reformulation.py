@@ -34,7 +34,7 @@ from recsys.retrieval.reformulation import NamedReformulator, Reformulators, che
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
-from recsys.types import ITEM_ID, Float32
+from recsys.types import ITEM_ID, NO_ROW, Float32
 
 BLOCK = 1024
 """Queries that are searched and written at once."""
@@ -116,7 +116,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         default: whether it answers requests that name none.
 
     Raises:
-        DataError: the feedback was mined from another release, or is too little.
+        DataError: the feedback was mined from another release, is damaged, or is too little.
         InterruptedRun: stopped by a signal; the same command goes on.
         SettingError: a name that cannot be one, or training diverged.
     """
@@ -190,7 +190,7 @@ def evaluate(
         seed: of the bootstrap.
 
     Raises:
-        DataError: the feedback was mined from another release, or is what one of them was trained on.
+        DataError: the feedback was mined from another release, is damaged, or is what one of them was trained on.
         RequestError: an unknown name.
         SettingError: an unknown metric, or a depth with more feedback than first results.
     """
@@ -223,6 +223,22 @@ def _check_tied(release: Release, mined: Mined) -> None:
         got = verbatim("feedback mined with other towers or another index")
         advice = "Mine again with `recsys mine`."
         raise DataError(describe(release.name, got, "feedback of this release", advice))
+    if not _is_whole(release, mined):
+        got, rule = verbatim("no queries, or some that cannot have been mined"), "feedback of this release, undamaged"
+        raise DataError(describe(release.name, got, rule, "Mine again with `recsys mine`."))
+
+
+def _is_whole(release: Release, mined: Mined) -> bool:
+    """Return whether there are queries, each finite, of the release's dim, with an answer, and about its items."""
+    items, dim = np.load(release.folder / "item_embeddings.npy", mmap_mode="r").shape
+    lowest = ((mined.first.item_rows, NO_ROW), (mined.relevant.rows, 0), (mined.excluded.rows, 0))
+    return (
+        len(mined) > 0
+        and mined.query_vectors.shape[1] == dim
+        and bool(np.isfinite(mined.query_vectors).all())
+        and bool(mined.relevant.sizes.all())
+        and all(((rows >= low) & (rows < items)).all() for rows, low in lowest)
+    )
 
 
 def _check_depth(where: str, depth: int, mined: Mined) -> None:

@@ -32,7 +32,8 @@ def train(
     from recsys.retrieval.reformulation import Reformulators
 
     release = open_release(find(folder))
-    run = config.load(run_file or release.folder / "run.toml", overrides)
+    own = release.folder / "run.toml"
+    run = config.load(run_file, overrides) if run_file else config.load_spelt_out(own, overrides)
     derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
     console, facts = Console(), Reformulators.load(derived.folder).get(name).facts
     before, *after = facts["validations"]

@@ -76,7 +76,8 @@ class NamedReformulator:
         moved = self.choice.reformulate(queries, feedback, self.weights)
         of_moves = signals(queries, feedback, moved.vectors)
         confidence = self.guard.confidence(of_moves)
-        fell_back = ~self.guard.accepts(of_moves, confidence) if guarded else np.zeros(len(queries), bool)
+        # Without feedback nothing moves, and there is nothing to fall back from.
+        fell_back = guarded & feedback.present.any(axis=1) & ~self.guard.accepts(of_moves, confidence)
         vectors = np.where(fell_back[:, None], queries, moved.vectors)
         return Move(vectors, moved.item_weights, of_moves[:, 0], confidence, fell_back)
 

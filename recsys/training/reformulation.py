@@ -13,6 +13,7 @@ from recsys.config import Reformulation
 from recsys.data.batches import membership
 from recsys.data.mined import Mined
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
+from recsys.files import storage
 from recsys.progress import task
 from recsys.reformulators import Weights, unit
 from recsys.stack import tf
@@ -174,6 +175,7 @@ def train_reformulator(
         InterruptedRun: SIGINT or SIGTERM came; everything up to the last whole epoch was written.
         SettingError: training diverged.
         DataError: the checkpoint is damaged.
+        StorageError: the disk is full, or the folder may not be written.
     """
     return _Loop(mined, item_vectors, settings, seed, validate, folder).run_to_end()
 
@@ -301,11 +303,12 @@ class _Loop:
         self._looks[0, epoch].assign(metric)
         self._looks[1, epoch].assign(loss)
         self._epoch.assign(epoch)
-        with self._events.as_default():
-            tf.summary.scalar(f"validation/{self._settings.validation_metric}", metric, epoch)
-            if epoch:
-                tf.summary.scalar("training/loss", loss, epoch)
-        self._latest.save(epoch)
+        with storage(self._folder):
+            with self._events.as_default():
+                tf.summary.scalar(f"validation/{self._settings.validation_metric}", metric, epoch)
+                if epoch:
+                    tf.summary.scalar("training/loss", loss, epoch)
+            self._latest.save(epoch)
 
     def _metrics(self) -> list[float]:
         metrics = self._looks.numpy()[0]

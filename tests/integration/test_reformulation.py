@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from recsys.errors import DataError, RecsysError, RequestError, SettingError, St
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import Reformulators
-from recsys.types import NO_ROW, Query
+from recsys.types import NO_ROW, Neighbours, Query
 from tests.worlds import block_run, write_block_world
 
 USERS = 1200
@@ -341,6 +341,21 @@ def test_feedback_of_another_release_is_refused(block_release, world, validation
         raise world.refused("reformulate", "train", block_release.folder, validation)
     with pytest.raises(DataError, match=told):
         raise world.refused("reformulate", "eval", block_release.folder, test_part)
+
+
+def test_damaged_feedback_is_refused(world, test_part, tmp_path):
+    whole = Mined.read(test_part)
+    rows = whole.first.item_rows.copy()
+    rows[0, 0] = 10**6
+    for damaged in (
+        replace(whole, first=Neighbours(rows, whole.first.scores)),
+        replace(whole, query_vectors=whole.query_vectors[:, :-1]),
+        replace(whole, query_vectors=np.full_like(whole.query_vectors, np.nan)),
+        whole.take(np.arange(0)),
+    ):
+        damaged.write(tmp_path / "damaged.arrow")
+        with pytest.raises(DataError, match=r"expected feedback of this release, undamaged\. Mine again"):
+            raise world.refused("reformulate", "eval", world.release.folder, tmp_path / "damaged.arrow")
 
 
 def test_a_file_that_is_no_feedback_is_refused(world):

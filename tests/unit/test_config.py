@@ -291,6 +291,15 @@ def test_without_the_section_reformulation_has_its_defaults_and_they_are_written
     assert written["objective"]["positives"] == "all"
 
 
+def test_another_kind_of_reformulator_leaves_the_written_settings_of_the_first_behind(run_file, tmp_path):
+    resolved = tmp_path / "resolved.toml"
+    resolved.write_text(config.dumps(config.load(run_file, ["reformulation.reformulator.heads=2"])))
+    words = ["reformulation.reformulator.kind=linear_feedback", "reformulation.reformulator.c=0.5"]
+    assert config.load_spelt_out(resolved, words) == config.load(run_file, words)
+    same = config.load_spelt_out(resolved, ["reformulation.reformulator.kind=attention"])
+    assert same.reformulation.reformulator.heads == 2
+
+
 def test_a_reformulation_section_reads_back_as_it_was(run_file, tmp_path):
     words = [
         "reformulation.reformulator.kind='linear_feedback'", "reformulation.reformulator.c=0.5",

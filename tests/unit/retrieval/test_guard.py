@@ -112,3 +112,11 @@ def test_a_move_keeps_the_original_only_where_the_guard_doubts_it():
     assert free.fell_back.tolist() == [False, False]
     np.testing.assert_allclose(free.vectors[0], np.array([1, 1.5]) / 3.25**0.5, rtol=1e-6)
     np.testing.assert_array_equal(free.drift, move.drift)
+
+
+def test_a_query_without_feedback_has_nothing_to_fall_back_from():
+    # confidence 1 / (1 + exp(1)) = 0.27 < 0.5, whatever the signals are
+    doubting = Guard(min_confidence=0.5, coefficients=(-1.0,) + (0.0,) * 6)
+    named = NamedReformulator("r", build("reformulators", {"kind": "rocchio"}, "r"), guard=doubting)
+    assert named.move(asked(EAST), NOTHING).fell_back.tolist() == [False]
+    assert named.move(asked(EAST), pseudo(EAST, NORTH)).fell_back.tolist() == [True]
