@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from recsys.experiment.interleaving import preferences
 from recsys.experiment.log import open_log
 from recsys.experiment.slates import policy_of
 from recsys.experiment.units import arms_of
-from recsys.export.release import LABELS, Release
-from recsys.files import write_atomically
 from recsys.types import Diversity, FeedbackKind, Mention, Query, Unit
 from serving.answers import Event
 from serving.client import Client
@@ -32,9 +29,12 @@ from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Releases
 from serving.server import Server
 from serving.settings import ServerSettings
+from tests.e2e.test_releases import events as told
+from tests.e2e.test_releases import promote
 
 ASKED = Query(entity_id="user 3")
 USERS = [f"user-{number}" for number in range(500)]
+NONE = "experiments = {}"
 TWO = """
 [experiments.towers]
 traffic_rate = {rate}
@@ -84,10 +84,6 @@ def root(block_release, other_block_release, tmp_path) -> Path:
     return folder
 
 
-def promote(root: Path, **labels: Release) -> None:
-    write_atomically(root / LABELS, json.dumps({label: release.name for label, release in labels.items()}))
-
-
 def ask(client: Client, user: str = "", session: str = "", **how: Any):
     return client.nearest_items(ASKED, 5, unit=Unit(user, session), **how)
 
@@ -95,10 +91,6 @@ def ask(client: Client, user: str = "", session: str = "", **how: Any):
 def follow(server: Server, root: Path, plan: str) -> None:
     (root / "plan.toml").write_text(plan)
     server.experiments.look()
-
-
-def told(log: io.BytesIO, event: str) -> list[dict[str, Any]]:
-    return [line for line in map(json.loads, log.getvalue().splitlines()) if line["event"] == event]
 
 
 def test_the_arm_s_release_answers_the_users_that_the_plan_assigns_to_it(root, block_release, other_block_release):
@@ -180,7 +172,7 @@ def test_a_server_does_not_start_with_a_file_that_it_cannot_serve(root):
 
 def test_a_release_that_comes_later_makes_the_file_good(root, other_block_release):
     shutil.move(root / other_block_release.name, root.parent / "later")
-    with serving(root, "") as (client, server, _):
+    with serving(root, NONE) as (client, server, _):
         follow(server, root, TWO.format(rate=1, release=other_block_release.name))
         assert ask(client, "tester").arms == {}
         shutil.move(root.parent / "later", root / other_block_release.name)
@@ -193,7 +185,7 @@ def test_a_damaged_release_is_loaded_once_and_again_only_when_it_changed(root, b
     whole = vectors.read_bytes()
     vectors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     log = io.BytesIO()
-    with serving(root, "", log) as (client, server, _):
+    with serving(root, NONE, log) as (client, server, _):
         follow(server, root, TWO.format(rate=1, release=other_block_release.name))
         for _ in range(2):
             server.experiments.look()
@@ -208,7 +200,7 @@ def test_a_file_that_was_refused_is_not_tried_again_as_long_as_nothing_changes(r
     plan = TWO.format(rate=1, release=other_block_release.name).replace(
         "release =", 'reformulator = "rochio", release ='
     )
-    with serving(root, "") as (client, server, folder):
+    with serving(root, NONE) as (client, server, folder):
         changes = []
         folder.releases.tell(lambda before, after: changes.append(len(after.named)))
         for _ in range(3):
@@ -221,7 +213,7 @@ def test_a_file_that_was_refused_is_not_tried_again_as_long_as_nothing_changes(r
 def test_a_release_is_let_go_when_no_arm_names_it_any_more(root, block_release, other_block_release):
     with serving(root, TWO.format(rate=1, release=other_block_release.name)) as (client, server, _):
         assert len(client.releases().releases) == 2
-        follow(server, root, "")
+        follow(server, root, NONE)
         assert [each.name for each in client.releases().releases] == [block_release.name]
         assert ask(client, "tester").arms == {}
 
@@ -258,7 +250,7 @@ def test_a_request_that_names_its_release_or_nobody_is_in_no_experiment(root, bl
 
 
 def test_who_asks_has_an_id_and_not_a_book(root):
-    with serving(root, "") as (client, _, _):
+    with serving(root, NONE) as (client, _, _):
         assert ask(client, "ü" * 256).item_ids
         with pytest.raises(RequestError, match=r"unit\.user_id: got 257 letters, expected at most 256"):
             ask(client, "ü" * 257)
@@ -280,10 +272,13 @@ def test_the_holdout_is_in_none_and_sessions_are_units_too(root, other_block_rel
     plan += '[experiments.pace]\nlayer = "pace"\nunit = "session"\narms.control.share = 0.5\narms.b.share = 0.5\n'
     with serving(root, plan) as (client, _, _):
         answers = {user: ask(client, user, f"s-{user}").arms for user in USERS[:60]}
+        strangers = {user: ask(client, session=f"s-{user}").arms for user in USERS[:60]}
     assigner = Assigner(plans.load(root / "plan.toml"))
     for user, arms in answers.items():
         assert ("towers" in arms) != assigner.held_out(user)
-        assert ("pace" in arms) != assigner.held_out(f"s-{user}")
+        assert ("pace" in arms) != assigner.held_out(user)
+        assert "towers" not in strangers[user]
+        assert ("pace" in strangers[user]) != assigner.held_out(f"s-{user}")
 
 
 FEEDBACK = """
@@ -304,7 +299,7 @@ def test_the_arm_s_reformulator_wins_and_a_session_keeps_its_first_treatment(roo
         assert client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=Unit("u")).reformulator == "rocchio"
         with client.session(ASKED, 5, unit=Unit(session_id="moved")) as session:
             first = session.ask(liked)
-            follow(server, root, "")
+            follow(server, root, NONE)
             second = session.ask(liked)
         assert first.ranking.arms == second.ranking.arms == {"feedback": "average"}
         assert first.reformulator == second.reformulator == "average"
@@ -409,9 +404,9 @@ def test_clicks_on_interleaved_lists_say_which_release_is_preferred(root, other_
 
 def test_the_watch_follows_the_file_by_itself_and_without_a_file_there_is_none(root, other_block_release):
     file = root / "plan.toml"
-    with serving(root, "", experiments={"file": file, "look_s": 0.05}) as (client, _, _):
+    with serving(root, NONE, experiments={"file": file, "look_s": 0.05}) as (client, _, _):
         file.write_text(TWO.format(rate=1, release=other_block_release.name))
         while not ask(client, "tester").arms:
             pass  # the test's own timeout ends it
-    with serving(root, "", experiments={}) as (client, _, _):
+    with serving(root, NONE, experiments={}) as (client, _, _):
         assert ask(client, "tester").arms == {}
