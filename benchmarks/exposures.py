@@ -88,9 +88,7 @@ def add_throughput(report: Report, world: World, rounds: int, block_s: float) ->
 def _block(server: Running, messages: Sequence[bytes], block_s: float) -> tuple[float, float]:
     """Return calls a second, and microseconds of processor that the server took for each."""
     before_s = _cpu_s(server.pid)
-    rate = load.calls_per_s(
-        server.address, f"{SERVICE}NearestItems", messages, callers=CALLERS, seconds=block_s
-    )  # fmt: skip
+    rate = load.calls_per_s(server.address, f"{SERVICE}NearestItems", messages, callers=CALLERS, seconds=block_s)
     calls = rate * block_s * (1 + load.WARM_UP_RATE)
     return rate, (_cpu_s(server.pid) - before_s) / calls * 1e6
 

@@ -354,9 +354,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
 
 
 def load_spelt_out(path: Path, overrides: Sequence[str] = ()) -> Run:
-    """Read the run file of a release, in which also what nobody chose is written, and apply overrides.
-
-    A reformulator, or its objective, that becomes one of another kind starts from that kind's defaults.
+    """Read the run file of a release, and apply overrides as `overridden_spelt_out` does.
 
     Args:
         path: a file that `dumps` wrote.
@@ -365,13 +363,7 @@ def load_spelt_out(path: Path, overrides: Sequence[str] = ()) -> Run:
     Raises:
         SettingError: as `load`.
     """
-    tables, chosen = tables_of(path), overridden({}, overrides).get("reformulation", {})
-    written = tables.get("reformulation", {})
-    for name in ("reformulator", "objective"):
-        choice = chosen.get(name) if isinstance(chosen, Mapping) else None
-        if isinstance(choice, Mapping) and "kind" in choice and choice["kind"] != written.get(name, {}).get("kind"):
-            written.pop(name, None)
-    return from_tables(overridden(tables, overrides))
+    return from_tables(overridden_spelt_out(tables_of(path), overrides))
 
 
 def tables_of(path: str | Path) -> dict[str, Any]:
@@ -397,6 +389,17 @@ def overridden(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
     for override in overrides:
         _override(changed, override)
     return changed
+
+
+def overridden_spelt_out(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what `overridden` does of tables in which also what nobody chose is written, as `dumps` writes them.
+
+    A table that becomes one of another kind starts from that kind's defaults: what is written are those of the old one.
+
+    Raises:
+        SettingError: a string of another form.
+    """
+    return overridden(_of_same_kinds(tables, overridden({}, overrides)), overrides)
 
 
 def from_tables(tables: Mapping[str, Any]) -> Run:
@@ -499,6 +502,19 @@ def _override(tables: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise SettingError(describe("--set", override, f"a table at {part!r}"))
     table[path[-1]] = value
+
+
+def _of_same_kinds(written: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables without those for which another kind is chosen."""
+    kept = {}
+    for name, value in written.items():
+        choice = chosen.get(name)
+        if isinstance(value, Mapping) and isinstance(choice, Mapping):
+            if choice.get("kind", value.get("kind")) != value.get("kind"):
+                continue
+            value = _of_same_kinds(value, choice)
+        kept[name] = value
+    return kept
 
 
 def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:

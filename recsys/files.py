@@ -81,6 +81,15 @@ def save_array(path: Path, array: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def exclusive(folder: Path, told: str = WORKED_ON) -> Iterator[None]:
     """Hold a folder for this process while the block runs.

@@ -203,9 +203,7 @@ def _with_index(tables: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     for word in overrides:
         if not word.startswith("index."):
             raise SettingError(describe("--set", word, "index.key=value", "Train again to change anything else."))
-    changed = config.overridden({"index": {}}, overrides)["index"]
-    same_kind = changed.get("kind", tables["index"]["kind"]) == tables["index"]["kind"]
-    return {**tables, "index": {**tables["index"], **changed} if same_kind else changed}
+    return config.overridden_spelt_out(tables, overrides)
 
 
 def _same_run(run: Run, home: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys import config
 from recsys.errors import SettingError, describe
+from recsys.experiment.plan import SKEW_TOLERANCE_S
 from recsys.registry import parse, settings
 
 
@@ -159,7 +160,7 @@ class LogSettings:
     max_events: int = Field(1000, ge=1)
     max_known_events: int = Field(100_000, ge=0)
     max_event_age_s: float = Field(7 * 86_400.0, gt=0, allow_inf_nan=False)
-    max_clock_skew_s: float = Field(300.0, ge=0, allow_inf_nan=False)
+    max_clock_skew_s: float = Field(SKEW_TOLERANCE_S, ge=0, allow_inf_nan=False)
 
 
 @settings()

@@ -25,7 +25,7 @@ from recsys.experiment.log import (
     parquet_metadata,
     segments_in,
 )
-from recsys.files import exclusive, storage
+from recsys.files import exclusive, storage, sync_folder
 from recsys.progress import task
 
 FILE_BYTES = 512 * 1024 * 1024
@@ -127,7 +127,7 @@ def _moved(folder: Path, schema: pa.Schema, group: Sequence[Path]) -> Compacted:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync(folder)
+        sync_folder(folder)
         for segment in ended:
             segment.unlink()
         return Compacted(rows, len(ended), torn, living, files=1)
@@ -166,11 +166,3 @@ def _write(path: Path, schema: pa.Schema, segments: Sequence[Path]) -> tuple[int
 
 def _table(parts: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables([schema.empty_table(), *(pa.Table.from_batches([part]).cast(schema) for part in parts)])
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import DataError, StorageError
-from recsys.files import storage
+from recsys.files import storage, sync_folder
 
 MAGIC = b"RECSYS-1"
 POSITION_FILE = "catalogue.position"
@@ -150,7 +150,7 @@ class CatalogueLog:
                 os.fsync(file.fileno())
                 size = file.tell()
             os.replace(temporary, path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             self._shared[COMPACTED] = size
             self._shared[POSITION] = following + size
             self._map.flush()
@@ -219,7 +219,7 @@ class CatalogueLog:
         for other in (*self._generations(), *self._folder.glob(".catalogue-*.log")):
             if other != path:
                 other.unlink()
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         self._shared[LAST] = max((record.sequence for record in records), default=self._shared[LAST])
         self._shared[POSITION] = (self.position >> SIZE_BITS << SIZE_BITS) + whole
         self._map.flush()
@@ -268,12 +268,6 @@ def _parsed(content: bytes) -> tuple[list[Record], int]:
         records.append(Record(sequence, payload))
         end += HEADER.size + length
     return records, end
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def _generation(file: Path) -> int:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from recsys.errors import RequestError
 from recsys.export.release import Release
+from recsys.indexes import first_unusable
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
 from recsys.retrieval.live_items import Change, LiveItems
@@ -204,6 +203,6 @@ class LiveCatalogue:
         dim = self.release.facts.dim
         if vector.shape != (dim,):
             raise RequestError(where, f"got shape {vector.shape}, expected ({dim},)")
-        if not np.isfinite(np.einsum("i,i", vector, vector)):
+        if first_unusable(vector[None]) is not None:
             raise RequestError(where, "got NaN, infinity or a length beyond float32, expected finite numbers")
         return vector

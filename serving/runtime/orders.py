@@ -37,10 +37,13 @@ class Orders:
 
     Args:
         path: the file; None for memory.
+
+    Attributes:
+        path: as given.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+        self.path = path
         self._table: Mapping[str, Order] = {}
 
     def read(self) -> Mapping[str, Order]:
@@ -49,15 +52,15 @@ class Orders:
         Raises:
             ReleaseError: the file is broken.
         """
-        if self._path is None:
+        if self.path is None:
             return self._table
         try:
-            table = json.loads(self._path.read_text(encoding="utf-8"))
+            table = json.loads(self.path.read_text(encoding="utf-8"))
             return {label: Order(**order) for label, order in table.items()}
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, AttributeError):
-            raise ReleaseError(f"{self._path}: not a table of orders. Remove it and order again.") from None
+            raise ReleaseError(f"{self.path}: not a table of orders. Remove it and order again.") from None
 
     def write(self, label: str, order: Order | None, *, over: Order | None = None) -> None:
         """Set the order for a label.
@@ -77,21 +80,17 @@ class Orders:
             table.pop(label, None)
             if order is not None:
                 table[label] = order
-            if self._path is None:
+            if self.path is None:
                 self._table = table
                 return
             content = {name: asdict(each) for name, each in table.items()}
-            write_atomically(self._path, json.dumps(content, indent=1) + "\n")
-
-    def where(self) -> str:
-        """Return where orders are kept, for messages."""
-        return str(self._path) if self._path is not None else "this process"
+            write_atomically(self.path, json.dumps(content, indent=1) + "\n")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._path is None:
+        if self.path is None:
             yield
             return
-        with storage(self._path.parent), open(self._path.with_name(f".{self._path.name}.lock"), "w") as lock:
+        with storage(self.path.parent), open(self.path.with_name(f".{self.path.name}.lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

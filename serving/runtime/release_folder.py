@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, describe, unknown
-from recsys.export.release import MANIFEST, find, newest, published, read_labels
+from recsys.export.release import LABELS, MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
 from serving.errors import ReleaseRefusedError
@@ -61,7 +61,7 @@ class ReleaseFolder:
         """Load what the folder has under each label, before anything answers.
 
         Raises:
-            MissingError: there is no release for `stable`, or not the one that an operator ordered.
+            MissingError: there is no release for `stable`, or not the one that was ordered or labelled.
             ReleaseError: that of `stable` is damaged, mixed, or does not answer its golden queries; one of another
                 label is refused and logged.
         """
@@ -69,10 +69,9 @@ class ReleaseFolder:
             for label, (folder, rolled_back) in self._wanted().items():
                 if label == STABLE:
                     if not (folder / MANIFEST).is_file():
-                        where, advice = self._orders.where(), "Put it back, or remove the order from there."
-                        raise MissingError(
-                            describe(f"{where}: {label}", folder.name, f"a release in {self._root}", advice)
-                        )
+                        said_by = self._orders.path if label in self._orders.read() else self._root / LABELS
+                        expected, advice = f"a release in {self._root}", "Put it back, or name another one there."
+                        raise MissingError(describe(f"{said_by}: {label}", folder.name, expected, advice))
                     self.releases.install(self._loaded(folder), label, rolled_back=rolled_back)
                 else:
                     self._follow(label, folder, rolled_back=rolled_back)

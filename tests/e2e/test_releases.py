@@ -176,6 +176,12 @@ def test_an_order_for_a_release_that_is_gone_stops_the_start_and_says_where_it_s
         pass
 
 
+def test_a_label_of_a_release_that_is_gone_stops_the_start_and_says_where_it_stands(root):
+    write_atomically(root / LABELS, json.dumps({"stable": "gone-7"}))
+    with pytest.raises(MissingError, match=rf"{root / LABELS}: stable: got 'gone-7'"), serving(root):
+        pass
+
+
 def test_orders_reach_the_other_processes_of_a_server_and_outlive_them(
     root, block_release, other_block_release, tmp_path
 ):
