@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from recsys.export.release import Release
 
 USERS, ITEMS, PER_USER = 60, 40, 12
 DAY_US = 86_400_000_000
@@ -92,3 +95,10 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
         "index": {"kind": "brute_force"},
     }
     return tables | changes
+
+
+def copy_of(release: Release, root: Path) -> Release:
+    """Return a copy below a folder of its own, for tests that derive others from it, promote it or damage it."""
+    folder = root / release.name
+    shutil.copytree(release.folder, folder)
+    return Release(folder, release.manifest)

@@ -327,7 +327,7 @@ def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
     def retriever_of(release: str) -> Retriever:
         if (release or "stable") not in known:
             raise MissingError(unknown("label that is served, or release", release, known))
-        return Retriever.load(known[release or "stable"], verify=False)
+        return Retriever.load(known[release or "stable"])
 
     check(plan, now, retriever_of)
 
@@ -407,7 +407,7 @@ def _slices(file: Path | None, release: Path | None) -> pl.DataFrame | None:
         from recsys.evaluation.slices import item_slices
         from recsys.export.release import find, open_release
 
-        items = pl.read_parquet(open_release(find(release), verify=False).folder / "items.parquet")
+        items = pl.read_parquet(open_release(find(release)).folder / "items.parquet")
         members = item_slices(items["training_count"].to_numpy())
         return pl.concat(
             items.filter(pl.Series(chosen)).select(pl.col("item_id").cast(pl.String), slice=pl.lit(name))

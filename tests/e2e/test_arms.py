@@ -31,6 +31,7 @@ from serving.server import Server
 from serving.settings import ServerSettings
 from tests.e2e.test_releases import events as told
 from tests.e2e.test_releases import promote
+from tests.worlds import copy_of
 
 ASKED = Query(entity_id="user 3")
 USERS = [f"user-{number}" for number in range(500)]
@@ -79,7 +80,7 @@ def root(block_release, other_block_release, tmp_path) -> Path:
     """A folder with both releases, the first one stable, the other under no label."""
     folder = tmp_path / "releases"
     for release in (block_release, other_block_release):
-        shutil.copytree(release.folder, folder / release.name)
+        copy_of(release, folder)
     promote(folder, stable=block_release)
     return folder
 

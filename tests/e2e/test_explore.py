@@ -27,7 +27,6 @@ from serving.client import Client
 from serving.errors import UnavailableError
 from serving.explore.link import Link
 from serving.explore.trail import Form, Question, Subject
-from tests.e2e.test_reformulate_wire import with_reformulators
 from tests.e2e.test_wire import running
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -170,8 +169,8 @@ def test_without_the_web_extra_the_line_to_run_is_told(tmp_path):
     assert "twintower-recsys[serve,web]" in done.stderr
 
 
-def test_a_server_of_another_release_is_refused(block_release, retriever):
-    other = with_reformulators(block_release)
+def test_a_server_of_another_release_is_refused(block_release, other_block_release, retriever):
+    other = other_block_release
     with (
         running(retriever) as server,
         pytest.raises(RefusedError, match=f"expected one that serves {other.name}"),

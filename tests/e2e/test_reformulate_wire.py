@@ -29,6 +29,7 @@ from serving.errors import DeadlineError, ReleasePinError, UnavailableError
 from serving.server import Server
 from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.test_wire import log_lines, refusal, running, stub
+from tests.worlds import copy_of
 
 LIKED, DISLIKED, CLICKED, SKIPPED = (
     FeedbackKind.LIKED,
@@ -56,8 +57,8 @@ def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def with_reformulators(release: Release) -> Release:
-    """Derive a release with a careful Rocchio that never moves, a doubtful one, and the trained kinds, untrained."""
+def with_reformulators(release: Release, root: Path) -> Release:
+    """Derive, below `root`, one with a Rocchio that never moves, a doubtful one, and the trained kinds, untrained."""
     rocchio = registry.build("reformulators", {"kind": "rocchio"}, "rocchio")
     attention = registry.build("reformulators", {"kind": "attention", "width": 8, "heads": 2}, "attention")
     linear = registry.build("reformulators", {"kind": "linear_feedback"}, "linear_feedback")
@@ -71,7 +72,7 @@ def with_reformulators(release: Release) -> Release:
         NamedReformulator("pairs", linear, linear.initial(8, 0)).save(folder, default=False)
         return {}
 
-    return derive(release, change)
+    return derive(copy_of(release, root), change)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,8 @@ def plain(block_release) -> Retriever:
 
 
 @pytest.fixture(scope="module")
-def retriever(block_release) -> Retriever:
-    return Retriever.load(with_reformulators(block_release).folder)
+def retriever(block_release, tmp_path_factory) -> Retriever:
+    return Retriever.load(with_reformulators(block_release, tmp_path_factory.mktemp("reformulators")).folder)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +240,7 @@ def test_positions_reach_the_reformulator(block_release, tmp_path):
     weights = attention.initial(8, 0)
     weights["item_weight"] = np.arange(8, dtype=np.float32)[:, None]
     ranked = NamedReformulator("ranked", attention, weights)
-    release = derive(block_release, lambda folder: ranked.save(folder, default=True) or {})
+    release = derive(copy_of(block_release, tmp_path), lambda folder: ranked.save(folder, default=True) or {})
     with running(Retriever.load(release.folder)) as server, Client(server.address, timeout_s=20.0) as client:
         vectors = [
             client.reformulate(QUERY, K, [Mention("item-ü3", CLICKED, position)]).vector for position in (0, 7, None)

@@ -18,6 +18,7 @@ from recsys import config, pipeline
 from recsys.export.release import Release
 from recsys.types import Origin, Query
 from serving.client import Client
+from tests.worlds import copy_of
 
 USERS = 1_200
 SYNTHETIC = {
@@ -116,10 +117,7 @@ def test_every_answer_names_the_release(client, release):
 
 
 def test_a_damaged_release_is_not_served(release, tmp_path):
-    import shutil
-
-    folder = tmp_path / "damaged"
-    shutil.copytree(release.folder, folder)
+    folder = copy_of(release, tmp_path).folder
     with open(folder / "item_embeddings.npy", "r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x42")

@@ -32,6 +32,7 @@ from serving.runtime.releases import Releases
 from serving.server import Server
 from serving.settings import Auth, ServerSettings
 from serving.trust.callers import digest_of, new_key
+from tests.worlds import copy_of
 
 ASKED = Query(entity_id="user 3")
 
@@ -69,7 +70,7 @@ def root(block_release, other_block_release, tmp_path) -> Path:
     """A folder with both releases, the first one stable."""
     folder = tmp_path / "releases"
     for release in (block_release, other_block_release):
-        shutil.copytree(release.folder, folder / release.name)
+        copy_of(release, folder)
     promote(folder, stable=block_release)
     return folder
 

@@ -16,7 +16,7 @@ from recsys.evaluation import report
 from recsys.export.release import open_release
 from recsys.retrieval import Retriever
 from recsys.types import Origin, Query
-from tests.worlds import block_run
+from tests.worlds import block_run, copy_of
 
 
 def test_the_release_holds_everything_that_serving_needs(block_release):
@@ -73,11 +73,7 @@ def test_other_settings_under_the_same_name_are_refused_and_named(block_settings
 
 
 def test_an_index_tuned_anew_is_a_release_of_its_own_that_shares_the_rest(block_release, tmp_path):
-    import shutil
-
-    root = tmp_path / "releases"
-    shutil.copytree(block_release.folder, root / block_release.name)
-    release = open_release(root / block_release.name)
+    release = copy_of(block_release, tmp_path)
     tuned, certificate = pipeline.tune_release(release, ["index.kind=scann", "index.target_recall=0.9"])
     assert tuned.manifest.parent == release.fingerprint
     assert certificate.target_recall == 0.9

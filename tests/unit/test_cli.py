@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pkgutil
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recsys import commands, registry
+from tests.worlds import copy_of
 
 MODULES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
 WORDS = [name for name in MODULES if not name.startswith("_")]
@@ -113,9 +113,7 @@ def test_a_missing_package_is_named_with_the_line_to_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def releases(block_release, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli") / "releases"
-    shutil.copytree(block_release.folder, root / block_release.name)
-    return root
+    return copy_of(block_release, tmp_path_factory.mktemp("cli")).folder.parent
 
 
 def test_a_release_is_listed_shown_verified_and_promoted(releases, block_release):

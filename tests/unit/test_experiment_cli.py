@@ -15,6 +15,7 @@ from recsys.errors import DataError, MissingError, RecsysError, RefusedError, Se
 from recsys.experiment import ledger
 from tests.unit.experiment.logs import event, exposure, write_log
 from tests.unit.test_cli import recsys
+from tests.worlds import copy_of
 
 PLAN = """
 [metrics.clicks]
@@ -211,3 +212,12 @@ def test_check_shows_a_file_and_says_what_a_server_would_refuse(plan_file, block
                 run("check", file, "--releases", block_release.folder.parent)
         else:
             assert told in run("check", file, "--releases", block_release.folder.parent)
+
+
+def test_check_names_a_release_that_is_damaged(block_release, tmp_path):
+    release = copy_of(block_release, tmp_path)
+    (release.folder / "items.parquet").write_bytes(b"no table")
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN.replace("candidate", release.name).replace("2026-03-08", "2126-03-08"))
+    with pytest.raises(SettingError, match=r"items\.parquet: damaged"):
+        run("check", file, "--releases", tmp_path)

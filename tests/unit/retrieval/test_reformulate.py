@@ -16,13 +16,14 @@ from recsys.retrieval import Retriever
 from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import NamedReformulator
 from recsys.types import FeedbackKind, Mention, Origin, Query
+from tests.worlds import copy_of
 
 LIKED, DISLIKED, CLICKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED, FeedbackKind.CLICKED
 ITEMS = 40
 
 
 @pytest.fixture(scope="module")
-def retriever(block_release):
+def retriever(block_release, tmp_path_factory):
     """The block world with a guard that lets nothing pass, a Rocchio with negatives, and ranks made visible."""
     careful = registry.build("reformulators", {"kind": "rocchio"}, "careful")
     negative = registry.build("reformulators", {"kind": "rocchio", "gamma": 0.4}, "negative")
@@ -36,7 +37,7 @@ def retriever(block_release):
         NamedReformulator("ranked", attention, weights).save(folder, default=False)
         return {}
 
-    return Retriever.load(derive(block_release, change).folder)
+    return Retriever.load(derive(copy_of(block_release, tmp_path_factory.mktemp("reformulate")), change).folder)
 
 
 @pytest.fixture(scope="module")

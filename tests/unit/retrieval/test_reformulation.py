@@ -20,6 +20,7 @@ from recsys.retrieval.reformulation import (
     pseudo_feedback,
 )
 from recsys.types import NO_ROW, FeedbackKind, Neighbours
+from tests.worlds import copy_of
 
 
 def attention(name="learned", seed=0, **facts):
@@ -166,16 +167,17 @@ def test_a_default_that_is_not_there_is_a_release_that_cannot_be_used(tmp_path):
         Reformulators.load(tmp_path)
 
 
-def test_a_derived_release_holds_it_under_its_fingerprint_and_leaves_the_parent_as_it_was(block_release):
-    once = derive(block_release, lambda folder: attention().save(folder, default=True) or {})
+def test_a_derived_release_holds_it_under_its_fingerprint_and_leaves_the_parent_as_it_was(block_release, tmp_path):
+    parent = copy_of(block_release, tmp_path)
+    once = derive(parent, lambda folder: attention().save(folder, default=True) or {})
     twice = derive(once, lambda folder: attention(seed=1).save(folder, default=True) or {})
-    assert len({release.fingerprint for release in (block_release, once, twice)}) == 3
+    assert len({release.fingerprint for release in (parent, once, twice)}) == 3
     # every part of all three still has the checksum that its manifest gives
-    for release in (block_release, once, twice):
+    for release in (parent, once, twice):
         open_release(release.folder)
     first, second = (Reformulators.load(release.folder).get("learned") for release in (once, twice))
     assert np.abs(first.weights["query_in"] - second.weights["query_in"]).max() > 0
-    assert Reformulators.load(block_release.folder).default == "rocchio"
+    assert Reformulators.load(parent.folder).default == "rocchio"
 
 
 @pytest.mark.parametrize("name", ["attention-2_b", "A", "x" * 64])

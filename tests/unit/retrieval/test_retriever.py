@@ -8,7 +8,7 @@ import pytest
 from recsys.errors import ReleaseError, RequestError
 from recsys.retrieval import Retriever
 from recsys.types import Origin, Query
-from tests.worlds import ITEMS
+from tests.worlds import ITEMS, copy_of
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +156,12 @@ def test_the_serving_path_gives_the_vectors_of_the_training_path(retriever):
 
 
 def test_a_release_whose_vocabulary_was_mixed_up_does_not_warm(block_release, tmp_path):
-    import shutil
-
     import pyarrow.feather as feather
 
-    folder = tmp_path / "mixed"
-    shutil.copytree(block_release.folder, folder)
-    path = folder / "encoders" / "query" / "town.arrow"
+    release = copy_of(block_release, tmp_path)
+    path = release.folder / "encoders" / "query" / "town.arrow"
     state = feather.read_table(path, memory_map=False)
     feather.write_feather(state.take([1, 0]).replace_schema_metadata(state.schema.metadata), path)
-    mixed = Retriever(block_release.__class__(folder, block_release.manifest))
+    mixed = Retriever(release)
     with pytest.raises(ReleaseError, match="golden query vectors differ"):
         mixed.warm()

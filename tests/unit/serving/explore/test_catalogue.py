@@ -9,6 +9,7 @@ import pytest
 from recsys.errors import ReleaseError
 from recsys.export.release import derive
 from serving.explore.catalogue import Catalogue, Known
+from tests.worlds import copy_of
 
 FRUIT = Catalogue(
     pa.table(
@@ -72,11 +73,11 @@ def test_a_release_knows_its_users_and_its_items_with_what_is_shown_of_them(bloc
     assert known.history("nobody") == []
 
 
-def test_a_release_whose_ids_cannot_be_read_is_named(block_release):
+def test_a_release_whose_ids_cannot_be_read_is_named(block_release, tmp_path):
     def spoil(folder):
         (folder / "items.parquet").unlink()
         (folder / "items.parquet").write_bytes(b"no table")
         return {}
 
     with pytest.raises(ReleaseError, match="its ids cannot be read"):
-        Known.read(derive(block_release, spoil))
+        Known.read(derive(copy_of(block_release, tmp_path), spoil))
