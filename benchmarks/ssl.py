@@ -75,6 +75,10 @@ def search(**values: Sequence[object]) -> str:
 BOTH = 'cfm_both = {like = "cfm", settings = {"self_supervision.side" = "both"}}'
 """A row of our own beside the paper's: the second task on the query tower, too, which has the same right to it."""
 
+DROPPED = 'cfm_fd = {like = "cfm", settings = {"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]}}'
+"""Another: the paper's own baseline FD, dropout on the inputs of the main task, beside the second task. The two are not
+rivals: one blurs the towers' inputs, the other asks for items by a part of their features."""
+
 CHOICES = (
     'cfm_id_ranked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "ranked"}}',
     'cfm_id_masked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "masked"}}',
@@ -99,7 +103,7 @@ PLANS: dict[str, Plan] = {
             ),
             0.1: (
                 search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                variants(BOTH, *CHOICES),
+                variants(BOTH, DROPPED, *CHOICES),
                 "ablation.baseline_trials=16",
             ),
         },
@@ -107,13 +111,19 @@ PLANS: dict[str, Plan] = {
     ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
+        (
+            variants(BOTH, DROPPED),
+            METRICS,
+            "ablation.seeds=[1, 2, 3]",
+            "ablation.trials=2",
+            "ablation.baseline_trials=4",
+        ),
         {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.07, 0.1], dims=[64]),)},
         {},
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (variants(BOTH), METRICS, "ablation.seeds=[1, 2, 3]", "ablation.trials=2", "ablation.baseline_trials=4"),
+        (variants(BOTH, DROPPED), METRICS, "ablation.trials=2", "ablation.baseline_trials=4"),
         {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.05, 0.07], dims=[64]),)},
         {},
     ),
