@@ -61,11 +61,16 @@ def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
     }
 
 
-ADAM = (
-    'settings = {"training.optimizer" = "adam", "tower.hidden" = [256]@}, search = {"training.learning_rate" = '
-    '[0.003], "objective.temperature" = [0.1], "training.epochs" = [10, 20], "tower.dim" = [128]}'
-)
-"""More dimensions, and Adam for all weights; `@` stands for further settings."""
+def adam(name: str, epochs: Sequence[int], *further: str, like: str = "baseline") -> str:
+    """Return a row with more dimensions, and Adam for all weights."""
+    settings = ", ".join(['"training.optimizer" = "adam"', '"tower.hidden" = [256]', *further])
+    search = (
+        f'"training.learning_rate" = [0.003], "objective.temperature" = [0.1], "training.epochs" = {list(epochs)}, '
+        '"tower.dim" = [128]'
+    )
+    return f'{name} = {{like = "{like}", settings = {{{settings}}}, search = {{{search}}}}}'
+
+
 HISTORY = """"query.features" = {
   article = {kind = "id", width = 32}, title = {kind = "text", width = 32, buckets = 10000, max_terms = 8},
   cat_l1 = {kind = "multi_categorical", max_values = 4}, cat_l2 = {kind = "multi_categorical", max_values = 4},
@@ -73,14 +78,13 @@ HISTORY = """"query.features" = {
   links = {kind = "history", length = 20}}""".replace("\n", " ")
 """Other links of the same page as its history; the item side's features besides."""
 
+MIXED = '"objective.uniform_negatives" = 1024'
+
 TRIED = (
     'batch_4096 = {settings = {"training.batch_size" = 4096}, search = {}}',
     'learned_temperature = {settings = {"objective.learned_temperature" = true}, search = {}}',
-    'mixed_negatives = {settings = {"objective.uniform_negatives" = 1024}, search = {}}',
+    f"mixed_negatives = {{settings = {{{MIXED}}}, search = {{}}}}",
     'dim_128 = {settings = {"tower.hidden" = [256]}, search = {"tower.dim" = [128]}}',
-    f"adam = {{{ADAM.replace('@', '')}}}",
-    f"""adam_mixed = {{{ADAM.replace("@", ', "objective.uniform_negatives" = 1024')}}}""",
-    f'adam_cfm = {{like = "cfm", {ADAM.replace("@", "")}}}',
 )
 """What was tried to come closer to the peers."""
 
@@ -121,9 +125,12 @@ PLANS = {
             "ablation.baseline_trials=4",
             *_rows(
                 *TRIED,
+                adam("adam", (10, 20)),
+                adam("adam_mixed", (10, 20), MIXED),
+                adam("adam_cfm", (10, 20), like="cfm"),
                 BOTH,
                 f"with_history = {{search = {{}}, settings = {{{HISTORY}}}}}",
-                f"adam_with_history = {{{ADAM.replace('@', f', {HISTORY}')}}}",
+                adam("adam_with_history", (10, 20), HISTORY),
             ),
         ),
         CLASSIC | _librecommender(epochs=(5, 10, 20), temperature=0.07),
@@ -133,7 +140,7 @@ PLANS = {
         (
             search(rates=[0.1], epochs=[5], temperatures=[0.1, 0.15], dims=[64]),
             "ablation.baseline_trials=2",
-            *_rows(*TRIED),
+            *_rows(*TRIED, adam("adam", (5, 10)), adam("adam_mixed", (5, 10), MIXED)),
         ),
         CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
     ),
