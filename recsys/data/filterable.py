@@ -97,6 +97,15 @@ class FilterColumn:
         """The places of the values of each item, `[items]`; `rows` the other way round."""
         return RowSets.from_pairs(self.rows.rows, self.rows.owners, self.items)
 
+    @cached_property
+    def _texts(self) -> list[str | bool]:
+        return list(self.places)
+
+    def named(self, places: Iterable[int]) -> list[str | bool | float]:
+        """Return the values at some places."""
+        values = self.numbers if self.kind is FilterType.NUMBER else self._texts
+        return [values[place] for place in places]
+
     def passing(self, condition: Condition) -> Int32:
         """Return the rows that a condition names: those that pass it, or with `none_of` those that do not.
 

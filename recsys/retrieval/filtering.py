@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from recsys.data.filterable import FilterColumn, filter_types
 from recsys.errors import RequestError, unknown
-from recsys.types import Bool, Condition, Filter, FilterType, Int32
+from recsys.types import Bool, Condition, Filter, FilterType, Int32, RowSets
 
 CACHED_BYTES = 2**26
-"""Memory of the filters that are kept, so that one that is asked again costs nothing."""
+CACHED_FILTERS = 1024
+"""Memory and number of the filters that are kept, so that one that is asked again costs nothing."""
 ITEM_BYTES = 5
 BOUNDS = (("minimum", "exclusive_minimum"), ("maximum", "exclusive_maximum"))
 VALUES = {FilterType.STRING: "a string", FilterType.STRINGS: "a string", FilterType.BOOL: "true or false"}
@@ -44,18 +45,19 @@ class ItemFilters:
     Args:
         items: the catalogue; row = item_row.
         names: of the columns; those that hold nothing to filter by are left out.
-        hidden: `[items]`: rows that no filter lets pass; None for none.
     """
 
-    def __init__(self, items: pa.Table, names: Sequence[str], hidden: Bool | None = None) -> None:
+    def __init__(self, items: pa.Table, names: Sequence[str]) -> None:
         self.types: Mapping[str, FilterType] = filter_types(items, names)
-        self._items, self._hidden = items, hidden
+        self._items = items
         self._columns: dict[str, FilterColumn] = {}
-        most = max(1, CACHED_BYTES // (ITEM_BYTES * max(1, items.num_rows)))
-        self._compiled = lru_cache(most)(self._compile)
+        self._passing = _kept(self._compile, len(items))
 
-    def column(self, name: str, where: str) -> FilterColumn:
-        """Return a column as inverted lists, made when it is first asked for.
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def check_column(self, name: str, where: str) -> None:
+        """Refuse a column that cannot be filtered by.
 
         Args:
             name: the column's name.
@@ -66,9 +68,6 @@ class ItemFilters:
         """
         if name not in self.types:
             raise RequestError(where, unknown("column to filter by", name, self.types))
-        if name not in self._columns:
-            self._columns[name] = FilterColumn.of(self._items[name], self.types[name])
-        return self._columns[name]
 
     def allowed(self, asked: Filter, where: str) -> Allowed:
         """Return the items that pass a filter.
@@ -81,14 +80,32 @@ class ItemFilters:
             RequestError: an unknown column, not exactly one rule, a value of the wrong type, bounds of something else
                 than numbers or the wrong way round.
         """
+        self.check(asked, where)
+        return self.passing(asked)
+
+    def check(self, asked: Filter, where: str) -> None:
+        """Refuse a filter that the columns do not allow, as `allowed` does."""
         for place, condition in enumerate(asked.all_of):
             self._check(condition, f"{where}.all_of[{place}]")
-        return self._compiled(asked)
+
+    def passing(self, asked: Filter) -> Allowed:
+        """Return the items that pass a filter that was checked."""
+        return self._passing(asked)
+
+    def values(self, name: str, rows: Int32) -> RowSets:
+        """Return the places of the values that some items hold in a column, `[rows]`."""
+        return self.column(name).values.take(rows)
+
+    def column(self, name: str) -> FilterColumn:
+        """Return one of the columns as inverted lists, made when it is first asked for."""
+        if name not in self._columns:
+            self._columns[name] = FilterColumn.of(self._items[name], self.types[name])
+        return self._columns[name]
 
     def _compile(self, asked: Filter) -> Allowed:
-        mask = np.ones(self._items.num_rows, bool) if self._hidden is None else ~self._hidden
+        mask = np.ones(len(self._items), bool)
         for condition in asked.all_of:
-            named = self._columns[condition.field].passing(condition)
+            named = self.column(condition.field).passing(condition)
             if condition.none_of is not None:
                 mask[named] = False
                 continue
@@ -98,7 +115,8 @@ class ItemFilters:
         return Allowed(mask)
 
     def _check(self, condition: Condition, where: str) -> None:
-        kind = self.column(condition.field, f"{where}.field").kind
+        self.check_column(condition.field, f"{where}.field")
+        kind = self.types[condition.field]
         bounds = [name for pair in BOUNDS for name in pair if getattr(condition, name) is not None]
         rules = [name for name in ("any_of", "none_of") if getattr(condition, name) is not None]
         if len(rules) + bool(bounds) != 1:
@@ -108,6 +126,49 @@ class ItemFilters:
             _check_values(getattr(condition, rule), kind, f"{where}.{rule}", condition.field)
         if bounds:
             _check_bounds(condition, bounds, kind, f"{where}.range")
+
+
+class FiltersOfParts:
+    """The filters of a catalogue that grows by parts, as those of `ItemFilters`: what was made of a part stays.
+
+    Args:
+        parts: of some items each, all with the same columns, in the order of their rows.
+        hidden: `[items]`: rows that no filter lets pass.
+    """
+
+    def __init__(self, parts: Sequence[ItemFilters], hidden: Bool) -> None:
+        self.types, self.check_column = parts[0].types, parts[0].check_column
+        self._parts, self._hidden = parts, hidden
+        self._passing = _kept(self._compile, len(hidden))
+
+    def allowed(self, asked: Filter, where: str) -> Allowed:
+        """Return the items that pass a filter, as `ItemFilters.allowed` does."""
+        self._parts[0].check(asked, where)
+        return self._passing(asked)
+
+    def values(self, name: str, rows: Int32) -> RowSets:
+        """Return numbers of the values that some items hold in a column, `[rows]`: equal ones for equal values."""
+        number_of: dict[object, int] = {}
+        owners, numbers, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+        for part in self._parts:
+            here = np.flatnonzero((rows >= first) & (rows < first + len(part)))
+            if len(here):
+                held = part.values(name, rows[here] - first)
+                places, entries = np.unique(held.rows, return_inverse=True)
+                values = part.column(name).named(places)
+                own = np.array([number_of.setdefault(value, len(number_of)) for value in values], np.int64)
+                owners.append(here[held.owners])
+                numbers.append(own[entries])
+            first += len(part)
+        return RowSets.from_pairs(np.concatenate(owners), np.concatenate(numbers), len(rows))
+
+    def _compile(self, asked: Filter) -> Allowed:
+        return Allowed(np.concatenate([part.passing(asked).mask for part in self._parts]) & ~self._hidden)
+
+
+def _kept(compiled: Callable[[Filter], Allowed], items: int) -> Callable[[Filter], Allowed]:
+    """Return a function that keeps its last answers, as many as `CACHED_FILTERS` and `CACHED_BYTES` allow."""
+    return lru_cache(max(1, min(CACHED_FILTERS, CACHED_BYTES // (ITEM_BYTES * max(1, items)))))(compiled)
 
 
 def _check_values(values: object, kind: FilterType, where: str, field: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from recsys import registry
 from recsys.errors import RequestError, unknown
 from recsys.indexes import ExactSearcher, Searcher
-from recsys.retrieval.filtering import ItemFilters
+from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.retriever import Retriever
 from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, Float32, Neighbours, Query
@@ -27,6 +27,8 @@ SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
 FEW = 1024
 """Rows of side items that are made at once, and that may be out of date before they are written together anew."""
+TABLES = 64
+"""Tables of side items, one for each change, that become one when there are more."""
 
 
 @dataclass(frozen=True)
@@ -309,8 +311,8 @@ class ChangedRetriever(Retriever):
         return int(np.count_nonzero(~self._all_hidden))
 
     @cached_property
-    def _filters(self) -> ItemFilters:
-        return ItemFilters(self._items, tuple(self._base.filter_fields), self._all_hidden)
+    def _filters(self) -> FiltersOfParts:
+        return FiltersOfParts([self._base._filters, *self._side.filters], self._all_hidden)
 
     @cached_property
     def _exactly(self) -> Retriever:
@@ -323,8 +325,10 @@ class ChangedRetriever(Retriever):
     @cached_property
     def _popular(self) -> tuple[np.ndarray, Float32]:
         counts = self._items[TRAINING_COUNT].to_numpy()
-        order = np.argsort(-counts, kind="stable")
+        # Nearly in order, which the stable sort is quick with.
+        order = np.concatenate([self._base._popular[0], np.arange(len(self._hidden), len(counts))])
         order = order[~self._all_hidden[order]]
+        order = order[np.argsort(-counts[order], kind="stable")]
         total = int(self._base._items[TRAINING_COUNT].to_numpy().sum())
         return order, (counts[order] / max(total, 1)).astype(np.float32)
 
@@ -394,6 +398,7 @@ class _Side:
         hidden: `[count]`, rows that are out of date.
         shown: display columns of each row.
         tables: all columns, `count` rows together.
+        filters: of each table.
         generation: another one after the rows were numbered anew.
     """
 
@@ -404,6 +409,7 @@ class _Side:
         self.hidden = np.zeros(0, bool)
         self.shown: list[dict[str, Any]] = []
         self.tables: tuple[pa.Table, ...] = ()
+        self.filters: tuple[ItemFilters, ...] = ()
 
     @classmethod
     def empty(cls, base: Retriever, generation: int = 0) -> _Side:
@@ -413,7 +419,7 @@ class _Side:
         """Return one that may be appended to: it shares what stands there."""
         other = _Side(self._base, self.ids, self.vectors, self.generation)
         other.count, other.hidden = self.count, self.hidden.copy()
-        other.shown, other.tables = self.shown, self.tables
+        other.shown, other.tables, other.filters = self.shown, self.tables, self.filters
         return other
 
     def append(self, changes: Sequence[Change], counts: Sequence[int]) -> range:
@@ -442,8 +448,11 @@ class _Side:
         self.ids[first + start : first + count], self.vectors[start:count] = ids, vectors
         self.shown = self.shown if len(self.shown) == start else self.shown[:start]
         self.shown.extend(table.select(self._base._shown.column_names).to_pylist())
-        few = len(self.tables) < 64
-        self.tables = (*self.tables, table) if few else (pa.concat_tables([*self.tables, table]).combine_chunks(),)
+        if len(self.tables) >= TABLES:
+            table = pa.concat_tables([*self.tables, table]).combine_chunks()
+            self.tables = self.filters = ()
+        self.tables = (*self.tables, table)
+        self.filters = (*self.filters, ItemFilters(table, tuple(self._base.filter_fields)))
         self.hidden = np.concatenate([self.hidden, np.zeros(len(ids), bool)])
         self.count = count
         return range(start, count)

@@ -14,7 +14,7 @@ from recsys.errors import RequestError
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.registry import settings
 from recsys.retrieval.diversity import choose
-from recsys.retrieval.filtering import Allowed, ItemFilters
+from recsys.retrieval.filtering import Allowed, FiltersOfParts, ItemFilters
 from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan
 
 CANDIDATE_NUMBERS = 2000
@@ -128,7 +128,13 @@ class NarrowedSearch:
         planner: how deep to look.
     """
 
-    def __init__(self, searcher: Searcher, vectors: Float32, filters: ItemFilters, planner: Planner = PLANNER) -> None:
+    def __init__(
+        self,
+        searcher: Searcher,
+        vectors: Float32,
+        filters: ItemFilters | FiltersOfParts,
+        planner: Planner = PLANNER,
+    ) -> None:
         self._searcher, self._vectors, self._filters, self._planner = searcher, vectors, filters, planner
 
     def check(self, diversity: Diversity) -> None:
@@ -138,7 +144,7 @@ class NarrowedSearch:
             RequestError: an unknown column, or a number out of its range.
         """
         if diversity.crowding_field:
-            self._filters.column(diversity.crowding_field, "diversity.crowding_field")
+            self._filters.check_column(diversity.crowding_field, "diversity.crowding_field")
             if diversity.max_per_value < 1:
                 raise RequestError("diversity.max_per_value", f"got {diversity.max_per_value}, expected >= 1")
         elif diversity.max_per_value:
@@ -198,7 +204,7 @@ class NarrowedSearch:
     def _diverse(self, pool: Found, relevance: Float32, k: int, diversity: Diversity) -> Found:
         values = None
         if diversity.crowding_field:
-            values = self._filters.column(diversity.crowding_field, "diversity.crowding_field").values.take(pool.rows)
+            values = self._filters.values(diversity.crowding_field, pool.rows)
         listed = np.arange(len(pool.rows))
         if values is not None and diversity.mmr_weight and len(listed) > self._planner.pool_k(k):
             # Distances within a whole catalogue would take seconds: only the best that can stand together are compared.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import RequestError
-from recsys.retrieval.filtering import ItemFilters
+from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.types import Condition, Filter, FilterType
 
 GENRES = ["comedy", "drama", "horror"]
@@ -71,6 +71,40 @@ def test_an_item_passes_where_all_conditions_hold(items, asked):
     expected = [row for row, item in enumerate(items) if all(passes(item, condition) for condition in asked)]
     assert allowed.rows.tolist() == expected
     assert allowed.count == len(expected)
+
+
+def in_parts(items, cut, hidden):
+    parts = [ItemFilters(pa.Table.from_pylist(each, SCHEMA), SCHEMA.names) for each in (items[:cut], items[cut:])]
+    return FiltersOfParts(parts, np.array(hidden))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(ITEM, st.booleans()), min_size=1, max_size=12), st.data())
+def test_in_parts_the_same_items_pass_but_for_hidden_ones(given_items, data):
+    items, hidden = [item for item, _ in given_items], [hides for _, hides in given_items]
+    asked = data.draw(st.lists(conditions(), max_size=3))
+    filters = in_parts(items, data.draw(st.integers(0, len(items))), hidden)
+    expected = [
+        row for row, item in enumerate(items) if not hidden[row] and all(passes(item, condition) for condition in asked)
+    ]
+    assert filters.allowed(Filter(tuple(asked)), "filter").rows.tolist() == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(ITEM, min_size=1, max_size=12), st.sampled_from(sorted(VALUES)), st.data())
+def test_in_parts_equal_values_have_one_number_and_others_have_others(items, field, data):
+    filters = in_parts(items, data.draw(st.integers(0, len(items))), [False] * len(items))
+    rows = data.draw(st.permutations(range(len(items))))
+    found = filters.values(field, np.array(rows, np.int32))
+    held = [items[row][field] if isinstance(items[row][field], list) else [items[row][field]] for row in rows]
+    pairs = {
+        (value, number)
+        for place, values in enumerate(held)
+        for value, number in zip(sorted(set(values) - {None}), sorted(found[place].tolist()), strict=True)
+        if len(set(values) - {None}) == 1
+    }
+    assert [len(found[place]) for place in range(len(rows))] == [len(set(values) - {None}) for values in held]
+    assert len(pairs) == len({value for value, _ in pairs}) == len({number for _, number in pairs})
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from recsys import pipeline
 from recsys.indexes import ExactSearcher
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems, Segment, typed
-from recsys.types import NO_ROW, FeedbackKind, Mention, Origin, Query
+from recsys.retrieval.where import where
+from recsys.types import NO_ROW, Diversity, FeedbackKind, Mention, Origin, Query
 from tests.unit.data.test_prepare import item_to_item
 
 RANDOM = np.random.default_rng(5)
@@ -100,6 +101,25 @@ def test_popularity_knows_of_changes(live, retriever):
     assert after.item_ids[:2] == before.item_ids[1:]
     np.testing.assert_array_equal(after.scores[:2], before.scores[1:])
     assert (after.item_ids[-1], after.scores[-1]) == ("new", 0.0)
+
+
+def test_filters_and_crowding_know_of_changes(live, retriever):
+    vector = unit(1)[0]
+    taste = {row["item_id"]: row["taste"] for row in retriever._items.to_pylist()}
+    sweet = Query(vector=vector, filter=where({"taste": "sweet"}))
+    assert set(every(live.retriever, sweet)) == {item_id for item_id, value in taste.items() if value == "sweet"}
+    # 70 calls, so that their tables become one on the way
+    for number in range(70):
+        live.apply([Change(f"new {number}", vector, {"taste": "sweet" if number % 2 else "other"})])
+    live.apply([Change("item-ü3", vector, {"taste": "other"}), Change("new 1"), Change("new 3", vector)])
+    taste |= {f"new {number}": "sweet" if number % 2 else "other" for number in range(70)}
+    taste |= {"item-ü3": "other", "new 3": None}
+    del taste["new 1"]
+    assert set(every(live.retriever, sweet)) == {item_id for item_id, value in taste.items() if value == "sweet"}
+    crowded = Diversity(crowding_field="taste", max_per_value=1)
+    (answer,) = live.retriever.nearest([Query(vector=vector)], 10, crowded)
+    # one without a taste, and one of each: those of the release and new ones count together
+    assert sorted(str(taste[item_id]) for item_id in answer.item_ids) == sorted(str(each) for each in {*taste.values()})
 
 
 def test_thousands_of_changes_answer_as_exact_search_over_what_is_left(retriever):
