@@ -17,7 +17,7 @@ from recsys.evaluation.baselines import baseline
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.index_quality import Certificate, tune
 from recsys.evaluation.recommenders import VectorRecommender
-from recsys.evaluation.report import Accuracy, EvaluationReport
+from recsys.evaluation.report import OURS, Accuracy, EvaluationReport
 from recsys.export import assemble
 from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
@@ -30,7 +30,6 @@ from recsys.types import Float32
 CERTIFICATE = "index_certificate.json"
 PUBLISHED = "published"
 DATA_VERSION = "data_version"
-OURS = "two_tower"
 
 
 def train(run: Run, work: Path, releases: Path) -> Release:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import platform
@@ -137,10 +138,15 @@ def _import_checked(name: str, *, training: bool) -> ModuleType:
         )
     os.environ.setdefault(KERAS_FLAG, "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    collecting = gc.isenabled()
+    gc.disable()  # a million objects are made that stay: looking for garbage among them takes a tenth of the time
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise InstallationError(f"cannot import {name}: {error}. `recsys doctor` explains what is wrong.") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 tf = _LazyModule("tensorflow")

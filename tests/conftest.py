@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,19 @@ from tests.worlds import block_run, write_block_world
 
 if TYPE_CHECKING:
     from serving.simulation import Simulated
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled modules for this session where none are written beside the sources.
+
+    The suite starts a hundred processes, and TensorFlow alone takes 6 s of CPU to compile anew in each of them.
+    """
+    if sys.dont_write_bytecode:
+        folder = tempfile.TemporaryDirectory(prefix="bytecode-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        sys.dont_write_bytecode, sys.pycache_prefix = False, folder.name
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder.name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,19 +62,20 @@ class _Rounds:
         self._check_rows()
         for training_rate in self._plan.training_rates:
             self._prepare(training_rate)
-        frozen, tuned_baseline = self._tune([BASELINE], {case: {} for case in self._cases}, "tune the baseline")
-        baseline = {case: chosen[BASELINE] for case, chosen in frozen.items()}
-        rows = [name for name in self._subjects if name != BASELINE]
-        chosen, tuned_rows = self._tune(rows, baseline, "tune the rows")
-        for case in self._cases:
-            chosen[case] = {BASELINE: baseline[case], **chosen[case]}
-        grid = [
-            self._cell(case, name, baseline[case], {} if name == BASELINE else chosen[case][name], seed, "test")
-            for case in self._cases
-            for name in self._subjects
-            for seed in self._plan.seeds
-        ]
-        self._seconds["train the rows"] = self._cells.train(grid, "train the rows")
+        with self._cells:
+            frozen, tuned_baseline = self._tune([BASELINE], {case: {} for case in self._cases}, "tune the baseline")
+            baseline = {case: chosen[BASELINE] for case, chosen in frozen.items()}
+            rows = [name for name in self._subjects if name != BASELINE]
+            chosen, tuned_rows = self._tune(rows, baseline, "tune the rows")
+            for case in self._cases:
+                chosen[case] = {BASELINE: baseline[case], **chosen[case]}
+            grid = [
+                self._cell(case, name, baseline[case], {} if name == BASELINE else chosen[case][name], seed, "test")
+                for case in self._cases
+                for name in self._subjects
+                for seed in self._plan.seeds
+            ]
+            self._seconds["train the rows"] = self._cells.train(grid, "train the rows")
         return Ablation(
             name=self._run.name,
             notice=self._notice,

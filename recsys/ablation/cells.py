@@ -99,15 +99,23 @@ class Cell:
 
 
 class Cells:
-    """All cells of an ablation, done and to do.
+    """All cells of an ablation, done and to do; as a context, it ends its worker processes.
 
     Args:
         home: the folder that holds them.
-        jobs: worker processes.
+        jobs: worker processes; they start when they are needed and stay for the next round.
     """
 
     def __init__(self, home: Path, jobs: int) -> None:
         self._home, self._jobs = home, jobs
+        self._pool: ProcessPoolExecutor | None = None
+        self._left = 0
+
+    def __enter__(self) -> Cells:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_workers()
 
     def prepared(self, run: Run) -> Prepared:
         """Return the data of a run; runs that read the same share it."""
@@ -125,10 +133,7 @@ class Cells:
             self.prepared(run)
         with progress.task(description, len(folders), "trainings") as running:
             running.start_at(len(folders) - len(waiting))
-            # A pool's own `max_tasks_per_child` stops for ever once each worker has done its share (CPython 115634).
-            for start in range(0, len(waiting), CELLS_PER_WORKER * self._jobs):
-                at_once = list(waiting.items())[start : start + CELLS_PER_WORKER * self._jobs]
-                self._in_workers(dict(at_once), running)
+            self._in_workers(list(waiting.items()), running)
         return sum(filter(None, map(_seconds, folders)))
 
     def ranked(self, cell: Cell) -> Int32:
@@ -146,30 +151,41 @@ class Cells:
     def _data_folder(self, data_version: str) -> Path:
         return self._home / "prepared" / data_version[:16]
 
-    def _in_workers(self, waiting: Mapping[Path, Cell], running: progress.Task) -> None:
-        threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
-        pool = ProcessPoolExecutor(
-            min(self._jobs, len(waiting)),
-            multiprocessing.get_context("spawn"),
-            _start_worker,
-            (threads, os.getpid()),
-        )
-        try:
-            with _deaf_children():
-                jobs = [
-                    pool.submit(_work, cell, folder, self._data_folder(cell.data_version), cell.data_version)
-                    for folder, cell in waiting.items()
-                ]
-            for job in as_completed(jobs):
-                running.advance(1, job.result())
-        except BrokenProcessPool:
-            raise DataError(
-                f"{self._home}: a worker process was killed, perhaps for want of memory. Finished cells are kept: run "
-                "the same command again, with fewer --jobs."
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    def _in_workers(self, waiting: Sequence[tuple[Path, Cell]], running: progress.Task) -> None:
+        while waiting:
+            pool = self._workers()
+            at_once, waiting = waiting[: self._left], waiting[self._left :]
+            self._left -= len(at_once)
+            try:
+                with _deaf_children():
+                    jobs = [
+                        pool.submit(_work, cell, folder, self._data_folder(cell.data_version), cell.data_version)
+                        for folder, cell in at_once
+                    ]
+                for job in as_completed(jobs):
+                    running.advance(1, job.result())
+            except BrokenProcessPool:
+                raise DataError(
+                    f"{self._home}: a worker process was killed, perhaps for want of memory. Finished cells are kept: "
+                    "run the same command again, with fewer --jobs."
+                ) from None
+
+    def _workers(self) -> ProcessPoolExecutor:
+        """Return the pool, or a new one where the workers have done their share."""
+        # A pool's own `max_tasks_per_child` stops for ever once each worker has done its share (CPython 115634).
+        if self._left == 0:
+            self._end_workers()
+            threads = max(1, len(os.sched_getaffinity(0)) // self._jobs)
+            context, started = multiprocessing.get_context("spawn"), (threads, os.getpid())
+            self._pool = ProcessPoolExecutor(self._jobs, context, _start_worker, started)
+            self._left = CELLS_PER_WORKER * self._jobs
+        return self._pool
+
+    def _end_workers(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
             _end(multiprocessing.active_children())
+            self._pool, self._left = None, 0
 
 
 def asked(part: HeldOut) -> tuple[Int64, RowSets]:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys import config, registry
 from recsys.errors import SettingError, unknown
 
 SECTIONS = {
@@ -30,24 +29,27 @@ OBJECTIVES = {
 }
 """Where an objective stands, by what it compares."""
 STAGES = {
-    "run": config.Run,
-    "data": config.Data,
-    "query": config.QuerySide,
-    "item": config.ItemSide,
-    "self_supervision": config.SelfSupervision,
-    "self_supervision.schedule": config.Schedule,
-    "training": config.Training,
-    "training.schedule": config.Schedule,
-    "evaluation": config.Evaluation,
-    "ablation": config.AblationPlan,
-    "reformulation": config.Reformulation,
+    "run": "Run",
+    "data": "Data",
+    "query": "QuerySide",
+    "item": "ItemSide",
+    "self_supervision": "SelfSupervision",
+    "self_supervision.schedule": "Schedule",
+    "training": "Training",
+    "training.schedule": "Schedule",
+    "evaluation": "Evaluation",
+    "ablation": "AblationPlan",
+    "reformulation": "Reformulation",
 }
+"""Sections that are no family, by what `recsys.config` calls their settings."""
 
 
 def command(
     family: Annotated[str, typer.Argument(help="Only this family or section, such as features or training.")] = "",
 ) -> None:
     """List what a run file may say: each family's kinds and sections, their settings, defaults and meaning."""
+    from recsys import config, registry
+
     if family and family not in {*registry.FAMILIES, *STAGES}:
         raise SettingError(unknown("family or section", family, [*registry.FAMILIES, *STAGES]))
     console = Console()
@@ -57,9 +59,10 @@ def command(
                 choice = registry.choice(name, kind)
                 section = OBJECTIVES[choice.reads] if name == "objectives" else SECTIONS[name]
                 _show(console, f'{section} kind = "{kind}"', choice, name)
-    for name, cls in STAGES.items():
+    for name, settings in STAGES.items():
         if family in ("", name):
-            _show(console, "top of the run file" if name == "run" else f"[{name}]", cls, name)
+            title = "top of the run file" if name == "run" else f"[{name}]"
+            _show(console, title, getattr(config, settings), name)
 
 
 def _show(console: Console, title: str, cls: type, section: str) -> None:

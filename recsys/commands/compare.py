@@ -19,9 +19,8 @@ def command(
     from recsys.evaluation import report
     from recsys.evaluation.comparison import compare, render_comparison
     from recsys.export.release import find, open_release
-    from recsys.pipeline import OURS
 
     releases = [open_release(find(folder), verify=False) for folder in (first, second)]
-    tables = [report.load(release.folder).case_values_of(OURS) for release in releases]
+    tables = [report.load(release.folder).case_values_of(report.OURS) for release in releases]
     names = (releases[0].name, releases[1].name)
     render_comparison(compare(tables[0], tables[1], names, slice=slice_name), Console())

@@ -22,10 +22,12 @@ def command(
     ] = False,
 ) -> None:
     """Read, train, evaluate against baselines, build and certify the index, publish a release. Resumes by itself."""
-    from recsys import config, pipeline
+    from recsys import config
     from recsys.commands.release import show_release
 
     run = config.load(run_file, overrides)
+    from recsys import pipeline  # brings TensorFlow: a mistake in the run file is told without waiting for it
+
     if restart:
         shutil.rmtree(work / run.name, ignore_errors=True)
     console = Console()

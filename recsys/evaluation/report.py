@@ -28,6 +28,8 @@ from recsys.types import NO_ROW, Bool, Int32, Int64
 REPORT_FILE = "evaluation.json"
 CASE_VALUES_FILE = "evaluation_cases.parquet"
 DIGEST_KEY = b"cases_digest"
+OURS = "two_tower"
+"""What the trained model is called among the recommenders of a report."""
 BLOCK_CASES = 128
 """Cases between two advances of the progress bar."""
 

@@ -236,7 +236,7 @@ def test_a_finished_cell_that_lost_or_broke_a_file_is_trained_again(run_file, fi
     first, second = sorted(tmp_path.glob("cells/*/cfm-test-*"))
     (first / "item_rows.npy").unlink()
     os.truncate(second / "item_rows.npy", 200)
-    again = json.loads(json.dumps(show.to_dict(ablate(config.load(run_file), tmp_path, jobs=2))))
+    again = json.loads(json.dumps(show.to_dict(ablate(config.load(run_file), tmp_path, jobs=1))))
     assert again["measured"] == found["measured"]
 
 

@@ -123,8 +123,8 @@ def test_every_row_and_every_combination_of_a_plan_makes_a_run(data):
             assert config.from_tables(tables).training.epochs >= 1
 
 
-OVERRIDES = ("ablation.seeds=[1]", "ablation.trials=4", "training.deterministic=true")
-"""Seven rows with four combinations each are more trainings than one worker gets before it is replaced, 24."""
+OVERRIDES = ("ablation.seeds=[1]", "ablation.trials=3", "training.deterministic=true")
+"""With 1 + 7 * 3 trainings to choose and 8 for the table, the only worker has done its share, 24, and is replaced."""
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_rehearsal_trains_all_of_the_paper_s_rows_and_no_two_of_them_alike(reh
     # One seed: all rows begin with the same weights and read the same batches.
     ranked = {path.parent.name: np.load(path) for path in rehearsal.glob("cells/*/*-test-*/item_rows.npy")}
     assert {name.partition("-")[0] for name in ranked} == set(EIGHT)
-    assert len(found["trials"]) == 1 + 7 * 4
+    assert len(found["trials"]) == 1 + 7 * 3
     for one, other in itertools.combinations(ranked.values(), 2):
         assert not np.array_equal(one, other)
 
