@@ -34,7 +34,7 @@ from recsys.retrieval.reformulation import NamedReformulator, Reformulators, che
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
-from recsys.types import ITEM_ID, NO_ROW, Float32
+from recsys.types import ITEM_ID, Float32
 
 BLOCK = 1024
 """Queries that are searched and written at once."""
@@ -56,9 +56,12 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 
     Raises:
         DataError: the run's data or split are not those that the release was trained on, or the part has no case.
+        SettingError: there is a folder where the file should be.
         StorageError: writing failed.
         RefusedError: another process writes this file.
     """
+    if out.is_dir():
+        raise SettingError(describe("--out", str(out), "a file, not a folder", "Name a file in it."))
     _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = prepare(run, work / run.name / "prepared")
@@ -81,22 +84,23 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     with exclusive(parts), task("mine", count, "queries") as running:
         for start in range(0, count, BLOCK):
             rows, file = np.arange(start, min(start + BLOCK, count)), parts / f"{start}.arrow"
-            blocks.append(file)
-            if file.exists():
+            if (block := _read_if_whole(file)) is not None:
                 running.start_at(start + len(rows))
-                continue
-            vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
-            excluded = asked.excluded.take(rows)
-            Mined(
-                case_ids=asked.case_ids.take(pa.array(rows)),
-                query_vectors=vectors,
-                first=retriever.search_without(vectors, k, excluded),
-                relevant=asked.relevant.take(rows),
-                excluded=excluded,
-                facts=facts,
-            ).write(file)
-            running.advance(len(rows))
-        mined = joined([Mined.read(file) for file in blocks])
+            else:
+                vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
+                excluded = asked.excluded.take(rows)
+                block = Mined(
+                    case_ids=asked.case_ids.take(pa.array(rows)),
+                    query_vectors=vectors,
+                    first=retriever.search_without(vectors, k, excluded),
+                    relevant=asked.relevant.take(rows),
+                    excluded=excluded,
+                    facts=facts,
+                )
+                block.write(file)
+                running.advance(len(rows))
+            blocks.append(block)
+        mined = joined(blocks)
         mined.write(out)
     shutil.rmtree(parts)
     return mined
@@ -208,6 +212,14 @@ def evaluate(
     return judge(judged, mined, item_vectors, measured, depths, seed=seed)
 
 
+def _read_if_whole(file: Path) -> Mined | None:
+    """Return what an interrupted call mined; None where there is no such file, or a damaged one."""
+    try:
+        return Mined.read(file)
+    except DataError:
+        return None
+
+
 def _tied(release: Release) -> dict[str, str]:
     """Return a digest of the parts that decide the first results."""
     parts = release.manifest.parts
@@ -223,22 +235,10 @@ def _check_tied(release: Release, mined: Mined) -> None:
         got = verbatim("feedback mined with other towers or another index")
         advice = "Mine again with `recsys mine`."
         raise DataError(describe(release.name, got, "feedback of this release", advice))
-    if not _is_whole(release, mined):
+    items, dim = np.load(release.folder / "item_embeddings.npy", mmap_mode="r").shape
+    if mined.query_vectors.shape[1] != dim or not mined.fits(items):
         got, rule = verbatim("no queries, or some that cannot have been mined"), "feedback of this release, undamaged"
         raise DataError(describe(release.name, got, rule, "Mine again with `recsys mine`."))
-
-
-def _is_whole(release: Release, mined: Mined) -> bool:
-    """Return whether there are queries, each finite, of the release's dim, with an answer, and about its items."""
-    items, dim = np.load(release.folder / "item_embeddings.npy", mmap_mode="r").shape
-    lowest = ((mined.first.item_rows, NO_ROW), (mined.relevant.rows, 0), (mined.excluded.rows, 0))
-    return (
-        len(mined) > 0
-        and mined.query_vectors.shape[1] == dim
-        and bool(np.isfinite(mined.query_vectors).all())
-        and bool(mined.relevant.sizes.all())
-        and all(((rows >= low) & (rows < items)).all() for rows, low in lowest)
-    )
 
 
 def _check_depth(where: str, depth: int, mined: Mined) -> None:
