@@ -22,6 +22,7 @@ import typer
 from benchmarks.reformulation_serving import add_cost
 from benchmarks.report import RESULTS, Report, over_cases
 from recsys import config, pipeline, plots, reformulation
+from recsys.cli import one_message
 from recsys.data.mined import Mined
 from recsys.errors import DataError, MissingError
 from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
@@ -514,4 +515,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)
