@@ -18,7 +18,7 @@ from recsys import config
 from recsys.config import Reformulation, Run
 from recsys.data.mined import Mined, joined
 from recsys.data.prepare import Codes, Prepared, prepare
-from recsys.errors import DataError, SettingError, describe, verbatim
+from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
@@ -36,6 +36,8 @@ from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
 from recsys.types import ITEM_ID, Float32
 
+WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or reformulation.epochs."
+"""What to do about a training in which no epoch was better than none."""
 BLOCK = 1024
 """Queries that are searched and written at once."""
 TIED = ("item_embeddings.npy", "index", "query_tower", PLAIN_QUERY_TOWER)
@@ -109,7 +111,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, default: bool) -> Release:
     """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
 
-    Some of the queries choose the best epoch and settle the guard.
+    Some of the queries choose the best epoch and settle the guard. Where no epoch is better than none, the reformulator
+    is as it was before training: it joins the release, but never answers requests that name none.
 
     Args:
         release: whose item vectors the reformulator reads; stays as it is.
@@ -121,6 +124,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
 
     Raises:
         DataError: the feedback was mined from another release, is damaged, or is too little.
+        RefusedError: no epoch was better than none, and the one of this name that it would replace is the default.
         InterruptedRun: stopped by a signal; the same command goes on.
         SettingError: a name that cannot be one, or training diverged.
     """
@@ -136,14 +140,25 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         named = fitted(mined, item_vectors, settings, name=name, seed=run.seed, folder=folder)
     facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
+    before, best = looks(named)
+    if best <= before and name == Reformulators.load(release.folder).default:
+        got = verbatim(f"a training that improved nothing ({before:.4f} before, {best:.4f} at best)")
+        advice = f"Give it another --name. {WHAT_TO_TRY}"
+        raise RefusedError(describe(name, got, f"a better one, because it is the default of {release.name}", advice))
 
     def change(folder: Path) -> dict[str, Any]:
-        named.save(folder, default=default)
+        named.save(folder, default=default and best > before)
         return {}
 
     derived = derive(release, change)
     Retriever.load(derived.folder).warm()
     return derived
+
+
+def looks(named: NamedReformulator) -> tuple[float, float]:
+    """Return the validation metric of a trained reformulator before training and after its best epoch."""
+    before, *after = named.facts["validations"]
+    return before, max(after, default=before)
 
 
 def fitted(

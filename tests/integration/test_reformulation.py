@@ -23,7 +23,7 @@ from recsys.cli import app
 from recsys.config import Run
 from recsys.data.mined import Mined
 from recsys.data.prepare import prepare
-from recsys.errors import DataError, RecsysError, RequestError, SettingError, StorageError
+from recsys.errors import DataError, RecsysError, RefusedError, RequestError, SettingError, StorageError
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import Reformulators
@@ -269,17 +269,41 @@ def test_a_query_can_be_reformulated_by_what_was_trained(first):
 
 
 def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first, validation):
-    words = ("--set", "reformulation.reformulator={kind='linear_feedback'}", "--set", "reformulation.epochs=1")
-    words = ("reformulate", "train", first.folder, validation, "--name", "second-1", *words)
+    words = ("--name", "second-1", "--set", "reformulation.reformulator={kind='attention', width=8, heads=2}")
+    words = ("reformulate", "train", first.folder, validation, *words)
     second = released(world.call(*words, "--no-default"))
     both, held = Retriever.load(second.folder), Reformulators.load(second.folder)
     assert both.reformulators == ("average", "first", "identity", "rocchio", "second-1")
     assert both.default_reformulator == "first"
-    assert set(held.get("second-1").weights) == {"log_a", "log_b", "c"}
+    assert (held.get("first").choice.width, held.get("second-1").choice.width) == (16, 8)
     for name, values in Reformulators.load(first.folder).get("first").weights.items():
         np.testing.assert_array_equal(held.get("first").weights[name], values)
     chosen = released(world.call(*words, "--default"))
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
+
+
+def test_a_training_that_improved_nothing_is_added_but_is_never_the_default(world, first, validation):
+    # steps too small to change a rank
+    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    printed = world.call("reformulate", "train", first.folder, *words, "--name", "idle", "--default")
+    held = Reformulators.load(released(printed).folder)
+    before, after = held.get("idle").facts["validations"]
+    assert after == before
+    told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} at best."
+    told += (
+        " No epoch was better: idle is as it was before training, and first stays the default. Mine more queries, or"
+    )
+    assert told in printed
+    assert (held.default, "idle" in held.names) == ("first", True)
+
+
+def test_a_training_that_improved_nothing_does_not_replace_the_default(world, first, validation):
+    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    told = r"^first: got a training that improved nothing \(0\.\d+ before, .* default of wide-.* Give it another --nam"
+    before = sorted(world.releases.iterdir())
+    with pytest.raises(RefusedError, match=told):
+        raise world.refused("reformulate", "train", first.folder, *words, "--name", "first", "--no-default")
+    assert sorted(world.releases.iterdir()) == before
 
 
 def test_the_judgement_is_printed_and_written(world, first, test_part, tmp_path):
