@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Reformulation, Run
-from recsys.data.mined import Mined, joined
+from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
@@ -86,7 +86,7 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     with exclusive(parts), task("mine", count, "queries") as running:
         for start in range(0, count, BLOCK):
             rows, file = np.arange(start, min(start + BLOCK, count)), parts / f"{start}.arrow"
-            if (block := _read_if_whole(file)) is not None:
+            if (block := read_if_whole(file)) is not None:
                 running.start_at(start + len(rows))
             else:
                 vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
@@ -225,14 +225,6 @@ def evaluate(
             raise DataError(describe(one.name, got, "queries that it has not seen", advice))
     item_vectors = np.load(release.folder / "item_embeddings.npy")
     return judge(judged, mined, item_vectors, measured, depths, seed=seed)
-
-
-def _read_if_whole(file: Path) -> Mined | None:
-    """Return what an interrupted call mined; None where there is no such file, or a damaged one."""
-    try:
-        return Mined.read(file)
-    except DataError:
-        return None
 
 
 def _tied(release: Release) -> dict[str, str]:

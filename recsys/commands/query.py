@@ -96,7 +96,7 @@ def command(
     for option, given in (("--depth", depth is not None), ("--guard" if guard else "--no-guard", guard is not None)):
         if given and not moves:
             advice = f"Add --like, --dislike, --click, --skip or --pseudo, or leave {option} out."
-            raise SettingError(describe(option, verbatim("no feedback"), "some that it is about", advice))
+            raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
     field, most = _crowding(crowding)
     diversity = Diversity(field, most, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"

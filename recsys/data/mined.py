@@ -174,6 +174,14 @@ class Mined:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def read_if_whole(path: Path) -> Mined | None:
+    """Return what an earlier call wrote; None where there is no such file, or one that has to be written again."""
+    try:
+        return Mined.read(path)
+    except DataError:
+        return None
+
+
 def joined(parts: list[Mined]) -> Mined:
     """Return the queries of several parts, in their order.
 
