@@ -134,7 +134,6 @@ class Mined:
         Raises:
             DataError: there is no such file, it holds something else, or it is damaged.
         """
-        advice = "Write it with `recsys mine`."
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
@@ -149,10 +148,12 @@ class Mined:
             mined = cls(columns["case_id"], vectors, first, *sets, facts)
             whole = mined._checksum() == checksum
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
+            advice = "Write it with `recsys mine`."
             raise DataError(describe(str(path), verbatim(str(error)), "a file of mined feedback", advice)) from None
         if not whole:
             got = verbatim("another checksum than its content has")
-            raise DataError(describe(str(path), got, "mined feedback as it was written", advice))
+            rule = "mined feedback as it was written"
+            raise DataError(describe(str(path), got, rule, "Mine again with `recsys mine`."))
         return mined
 
     def _table(self) -> pa.Table:

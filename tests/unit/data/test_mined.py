@@ -127,7 +127,7 @@ def test_no_changed_bit_is_read_as_something_else(mined, tmp_path):
             assert_same(Mined.read(path), mined)
         except DataError as error:
             told.append(str(error))
-    silent = "got another checksum than its content has, expected mined feedback as it was written. Write it with"
+    silent = "got another checksum than its content has, expected mined feedback as it was written. Mine again"
     assert sum(silent in error for error in told) > 10
 
 
