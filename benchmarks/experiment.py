@@ -26,6 +26,7 @@ from scipy import stats
 from tea_tasting.aggr import Aggregates
 
 from benchmarks.report import RESULTS, Report
+from recsys.cli import one_message
 from recsys.experiment.assignment import draws
 from recsys.experiment.effects import difference, ratio_metric, sample_ratio
 from recsys.experiment.log import EVENTS, EXPOSURES
@@ -295,4 +296,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

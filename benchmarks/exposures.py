@@ -24,6 +24,7 @@ from benchmarks.report import RESULTS, Report, median_interval
 from benchmarks.serving import RECALLS, START_S, WORK, Cores
 from benchmarks.serving_world import SERVICE, World, nearest, release_at
 from recsys import progress
+from recsys.cli import one_message
 from recsys.experiment import compaction
 from recsys.experiment.assignment import Assignment
 from recsys.experiment.log import LOGS, open_log
@@ -164,4 +165,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

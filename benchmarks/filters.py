@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.index import GLOVE, glove
 from benchmarks.report import RESULTS, Report
+from recsys.cli import one_message
 from recsys.evaluation.index_quality import recall_at_k, tune
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.indexes.scann import Scann
@@ -233,4 +234,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -30,6 +30,7 @@ import typer
 from threadpoolctl import threadpool_limits
 
 from benchmarks.report import RESULTS, Report
+from recsys.cli import one_message
 from recsys.evaluation.index_quality import recall_at_k, tune
 from recsys.indexes import ExactSearcher
 from recsys.indexes.brute_force import BruteForce
@@ -649,4 +650,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -18,6 +18,7 @@ import typer
 
 from benchmarks.report import RESULTS, Report
 from recsys import config
+from recsys.cli import one_message
 from recsys.config import Run
 
 LIMIT_BYTES = 4e9
@@ -110,4 +111,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -25,6 +25,7 @@ from recsys import config, registry
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import asked
 from recsys.ablation.tables import Ablation
+from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
 from recsys.errors import SettingError
@@ -263,4 +264,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -22,7 +22,8 @@ import typer
 from benchmarks.reformulation_serving import add_cost
 from benchmarks.report import RESULTS, Report, over_cases
 from recsys import config, pipeline, plots, reformulation
-from recsys.data.mined import Mined
+from recsys.cli import one_message
+from recsys.data.mined import Mined, read_if_whole
 from recsys.errors import DataError, MissingError
 from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
 from recsys.reformulators import unit
@@ -187,7 +188,7 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
     for part in ("validation", "test"):
         out = work / f"{run}-{part}-{release.fingerprint[:12]}.arrow"
         asked = {"part": part, "k": FIRST_K, "work": work / "towers"}
-        parts[part] = Mined.read(out) if out.exists() else reformulation.mine(release, settled, out=out, **asked)
+        parts[part] = read_if_whole(out) or reformulation.mine(release, settled, out=out, **asked)
     test, feedback = parts["test"], None
     if explicit:
         test, feedback = simulated_explicit(test, vectors, given=max(DEPTHS), disliked_rate=0.25, seed=0)
@@ -514,4 +515,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

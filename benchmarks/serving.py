@@ -29,6 +29,7 @@ from benchmarks.peers.vector_search import Found, Rows, Task
 from benchmarks.report import RESULTS, Report, Row, median_interval
 from benchmarks.serving_world import FORMS, SERVICE, World, batches, nearest, release_at
 from recsys import progress
+from recsys.cli import one_message
 from recsys.export.release import open_release
 from recsys.indexes import ExactSearcher
 from recsys.plots import figure
@@ -565,4 +566,5 @@ def _how() -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -30,6 +30,7 @@ from benchmarks import load
 from benchmarks.report import RESULTS, Report
 from benchmarks.serving_world import World, release_at
 from recsys import progress
+from recsys.cli import one_message
 from recsys.export.release import Release, derive, open_release, promote
 from serving import convert
 from serving.process import Running, running
@@ -402,4 +403,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

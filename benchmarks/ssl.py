@@ -23,6 +23,7 @@ from recsys.ablation import show
 from recsys.ablation.ablate import ablate
 from recsys.ablation.rows import BASELINE, SUBJECTS, laid_over
 from recsys.ablation.tables import SLICES, Ablation
+from recsys.cli import one_message
 from recsys.commands.ablate import QUICK
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches, ViewBatches
@@ -248,4 +249,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

@@ -27,6 +27,7 @@ from benchmarks.peers.examples import Examples
 from benchmarks.peers.protocol import BATCH_SIZE, DIM, HIDDEN, TEMPERATURE, WIDTH, Measured
 from benchmarks.report import RESULTS, Report
 from recsys import config, registry
+from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
 from recsys.features import Encoder
@@ -273,4 +274,5 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_message():
+        typer.run(main)

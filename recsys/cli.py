@@ -6,12 +6,14 @@ import importlib
 import pkgutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 
 from recsys import commands
-from recsys.errors import InterruptedRun, RecsysError
+from recsys.errors import InterruptedRun, RecsysError, describe, verbatim
 
 EXTRAS = (
     "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
@@ -38,13 +40,23 @@ for module in sorted(pkgutil.iter_modules(commands.__path__), key=lambda found: 
 
 
 def main() -> None:
-    """Run the command line; a deliberate error is one message and exit code 2, an interruption 130.
+    """Run the command line.
 
     SIGTERM is an interruption, too, so that half-written files are removed; training and serving take it their own way.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with one_message():
         app()
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Let a deliberate error within the block be one message and exit code 2, an interruption 130.
+
+    So is an error of the operating system: a place that cannot be made, read or written is the caller's to change.
+    """
+    try:
+        yield
     except InterruptedRun as error:
         Console(stderr=True).print(str(error), style="yellow", markup=False, soft_wrap=True)
         sys.exit(130)
@@ -52,9 +64,16 @@ def main() -> None:
         told = f"error: this needs the package {error.name!r}, which is not installed. Run: {EXTRAS}"
         Console(stderr=True).print(told, style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except RecsysError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    except (RecsysError, OSError) as error:
+        Console(stderr=True).print(f"error: {_told(error)}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _told(error: RecsysError | OSError) -> str:
+    if isinstance(error, RecsysError) or error.filename is None:
+        return str(error)
+    rule = "a place that can be made, read and written"
+    return describe(str(error.filename), verbatim(str(error.strerror)), rule, "Name another, or mend this one.")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ UNWRITABLE = frozenset(
 )
 """Numbers of OSErrors that mean 'cannot write here'; NumPy raises one without a number when a disk is full."""
 WORKED_ON = "another process works on this run. Wait for it, or give this run another name or --work."
+HASHED_ROWS = 65_536
 UNWRITABLE_IN_TENSORFLOW = frozenset({"ResourceExhaustedError", "PermissionDeniedError", "OutOfRangeError"})
 
 
@@ -79,6 +80,14 @@ def save_array(path: Path, array: np.ndarray) -> None:
     np.save(path, array, allow_pickle=False)
     if path.stat().st_size < array.nbytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def sha256(array: np.ndarray) -> str:
+    """Return the SHA-256 of an array's type, shape and bytes as hexadecimal digits; read in blocks of rows."""
+    digest = hashlib.sha256(f"{array.dtype.str} {list(array.shape)}".encode())
+    for start in range(0, len(array), HASHED_ROWS):
+        digest.update(np.ascontiguousarray(array[start : start + HASHED_ROWS]))
+    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

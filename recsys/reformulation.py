@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Reformulation, Run
-from recsys.data.mined import Mined, joined
+from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare
-from recsys.errors import DataError, SettingError, describe, verbatim
+from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
@@ -34,8 +34,10 @@ from recsys.retrieval.reformulation import NamedReformulator, Reformulators, che
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import train_reformulator
-from recsys.types import ITEM_ID, NO_ROW, Float32
+from recsys.types import ITEM_ID, Float32
 
+WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or reformulation.epochs."
+"""What to do about a training in which no epoch was better than none."""
 BLOCK = 1024
 """Queries that are searched and written at once."""
 TIED = ("item_embeddings.npy", "index", "query_tower", PLAIN_QUERY_TOWER)
@@ -56,9 +58,12 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 
     Raises:
         DataError: the run's data or split are not those that the release was trained on, or the part has no case.
+        SettingError: there is a folder where the file should be.
         StorageError: writing failed.
         RefusedError: another process writes this file.
     """
+    if out.is_dir():
+        raise SettingError(describe("--out", str(out), "a file, not a folder", "Name a file in it."))
     _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = prepare(run, work / run.name / "prepared")
@@ -81,22 +86,23 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     with exclusive(parts), task("mine", count, "queries") as running:
         for start in range(0, count, BLOCK):
             rows, file = np.arange(start, min(start + BLOCK, count)), parts / f"{start}.arrow"
-            blocks.append(file)
-            if file.exists():
+            if (block := read_if_whole(file)) is not None:
                 running.start_at(start + len(rows))
-                continue
-            vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
-            excluded = asked.excluded.take(rows)
-            Mined(
-                case_ids=asked.case_ids.take(pa.array(rows)),
-                query_vectors=vectors,
-                first=retriever.search_without(vectors, k, excluded),
-                relevant=asked.relevant.take(rows),
-                excluded=excluded,
-                facts=facts,
-            ).write(file)
-            running.advance(len(rows))
-        mined = joined([Mined.read(file) for file in blocks])
+            else:
+                vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
+                excluded = asked.excluded.take(rows)
+                block = Mined(
+                    case_ids=asked.case_ids.take(pa.array(rows)),
+                    query_vectors=vectors,
+                    first=retriever.search_without(vectors, k, excluded),
+                    relevant=asked.relevant.take(rows),
+                    excluded=excluded,
+                    facts=facts,
+                )
+                block.write(file)
+                running.advance(len(rows))
+            blocks.append(block)
+        mined = joined(blocks)
         mined.write(out)
     shutil.rmtree(parts)
     return mined
@@ -105,7 +111,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, default: bool) -> Release:
     """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
 
-    Some of the queries choose the best epoch and settle the guard.
+    Some of the queries choose the best epoch and settle the guard. Where no epoch is better than none, the reformulator
+    is as it was before training: it joins the release, but never answers requests that name none.
 
     Args:
         release: whose item vectors the reformulator reads; stays as it is.
@@ -117,6 +124,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
 
     Raises:
         DataError: the feedback was mined from another release, is damaged, or is too little.
+        RefusedError: no epoch was better than none, and the one of this name that it would replace is the default.
         InterruptedRun: stopped by a signal; the same command goes on.
         SettingError: a name that cannot be one, or training diverged.
     """
@@ -132,14 +140,25 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         named = fitted(mined, item_vectors, settings, name=name, seed=run.seed, folder=folder)
     facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
+    before, best = looks(named)
+    if best <= before and name == Reformulators.load(release.folder).default:
+        got = verbatim(f"a training that improved nothing ({before:.4f} before, {best:.4f} at best)")
+        advice = f"Give it another --name. {WHAT_TO_TRY}"
+        raise RefusedError(describe(name, got, f"a better one, because it is the default of {release.name}", advice))
 
     def change(folder: Path) -> dict[str, Any]:
-        named.save(folder, default=default)
+        named.save(folder, default=default and best > before)
         return {}
 
     derived = derive(release, change)
     Retriever.load(derived.folder).warm()
     return derived
+
+
+def looks(named: NamedReformulator) -> tuple[float, float]:
+    """Return the validation metric of a trained reformulator before training and after its best epoch."""
+    before, *after = named.facts["validations"]
+    return before, max(after, default=before)
 
 
 def fitted(
@@ -223,22 +242,10 @@ def _check_tied(release: Release, mined: Mined) -> None:
         got = verbatim("feedback mined with other towers or another index")
         advice = "Mine again with `recsys mine`."
         raise DataError(describe(release.name, got, "feedback of this release", advice))
-    if not _is_whole(release, mined):
+    items, dim = np.load(release.folder / "item_embeddings.npy", mmap_mode="r").shape
+    if mined.query_vectors.shape[1] != dim or not mined.fits(items):
         got, rule = verbatim("no queries, or some that cannot have been mined"), "feedback of this release, undamaged"
         raise DataError(describe(release.name, got, rule, "Mine again with `recsys mine`."))
-
-
-def _is_whole(release: Release, mined: Mined) -> bool:
-    """Return whether there are queries, each finite, of the release's dim, with an answer, and about its items."""
-    items, dim = np.load(release.folder / "item_embeddings.npy", mmap_mode="r").shape
-    lowest = ((mined.first.item_rows, NO_ROW), (mined.relevant.rows, 0), (mined.excluded.rows, 0))
-    return (
-        len(mined) > 0
-        and mined.query_vectors.shape[1] == dim
-        and bool(np.isfinite(mined.query_vectors).all())
-        and bool(mined.relevant.sizes.all())
-        and all(((rows >= low) & (rows < items)).all() for rows, low in lowest)
-    )
 
 
 def _check_depth(where: str, depth: int, mined: Mined) -> None:

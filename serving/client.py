@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime
 import json
+import numbers
 import queue
 import threading
 import time
@@ -20,7 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys import retrieval
-from recsys.errors import RequestError, SettingError
+from recsys.errors import RequestError, SettingError, describe
 from recsys.retrieval import Explanation
 from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Filter, Mention, Origin, Query, Unit
 from serving import convert
@@ -41,6 +42,7 @@ from serving.answers import (
     Upsert,
     Upserted,
 )
+from serving.arguments import told_by_name
 from serving.errors import DeadlineError, UnavailableError
 from serving.status import error_of
 from serving.trust.tls import ClientTls
@@ -139,8 +141,8 @@ class How(Narrowing, total=False):
 class Client:
     """Ask a server from a thread. Safe for calls from several threads; use as a context manager, or `close` it.
 
-    Every call raises RequestError (change the query), ReleasePinError, UnavailableError (after retries), DeadlineError
-    or ServerError.
+    Every call raises RequestError (change the query or another argument), ReleasePinError, UnavailableError (after
+    retries), DeadlineError or ServerError.
 
     Attributes:
         target: where the server is.
@@ -153,14 +155,14 @@ class Client:
             network sees it.
 
     Raises:
-        SettingError: a file of `tls` is missing or wrong.
+        SettingError: a file of `tls` is missing or wrong, or `timeout_s` is no number of seconds.
     """
 
     def __init__(
         self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
     ) -> None:
         self.target = target
-        self._timeout_s, self._token = timeout_s, token
+        self._timeout_s, self._token = _seconds(timeout_s), token
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=OPTIONS)
         else:
@@ -227,7 +229,7 @@ class Client:
             pseudo: also take the first `depth` results of the original query as relevant.
             how: see `How`.
         """
-        request = _asked(query, k, convert.feedback_message(mentions, pseudo), **how)
+        request = _asked(query, k, mentions, pseudo, **how)
         return _reformulated(self._call(self._service.Reformulate, request))
 
     def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> Session:
@@ -243,14 +245,13 @@ class Client:
             self._service,
             _asked(query, k, **how),
             timeout_s=self._timeout_s,
-            session_s=session_s,
+            session_s=_seconds(session_s, "session_s"),
             metadata=_metadata(self._token),
         )
 
     def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        request = pb.GetReleaseRequest(release_pin=release_pin, release_label=release_label)
-        return _served(self._call(self._service.GetRelease, request))
+        return _served(self._call(self._service.GetRelease, _named(release_pin, release_label)))
 
     def releases(self) -> HeldReleases:
         """Return every release that the server holds, and those that it refused."""
@@ -268,12 +269,11 @@ class Client:
         Raises:
             ReleaseRefusedError: it is damaged; nothing changed.
         """
-        request = operator_pb.ReloadReleaseRequest(label=label, release=release)
-        return _held(self._call(self._operator.ReloadRelease, request, timeout_s))
+        return _held(self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s)))
 
     def roll_back_release(self, *, label: str = "") -> HeldReleases:
         """Put the release that a label had before back under it until `reload_release`; return what is held then."""
-        return _held(self._call(self._operator.RollBackRelease, operator_pb.RollBackReleaseRequest(label=label)))
+        return _held(self._call(self._operator.RollBackRelease, _roll_back(label)))
 
     def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
         """Add items or replace those that there are, all or nothing; they can be retrieved once this returns.
@@ -316,7 +316,7 @@ class Client:
         Raises:
             UnavailableError: it is not after `timeout_s` seconds.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + _seconds(timeout_s)
         while why := self._unready():
             if time.monotonic() > deadline:
                 raise _not_ready(timeout_s, why)
@@ -362,7 +362,7 @@ class AsyncClient:
     def __init__(
         self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
     ) -> None:
-        self._timeout_s, self._token = timeout_s, token
+        self._timeout_s, self._token = _seconds(timeout_s), token
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
         else:
@@ -410,7 +410,7 @@ class AsyncClient:
         self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
     ) -> Reformulation:
         """Return the nearest items of one query after feedback has moved it, as `Client.reformulate`."""
-        request = _asked(query, k, convert.feedback_message(mentions, pseudo), **how)
+        request = _asked(query, k, mentions, pseudo, **how)
         return _reformulated(await self._call(self._service.Reformulate, request))
 
     def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> AsyncSession:
@@ -419,14 +419,13 @@ class AsyncClient:
             self._service,
             _asked(query, k, **how),
             timeout_s=self._timeout_s,
-            session_s=session_s,
+            session_s=_seconds(session_s, "session_s"),
             metadata=_metadata(self._token),
         )
 
     async def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        request = pb.GetReleaseRequest(release_pin=release_pin, release_label=release_label)
-        return _served(await self._call(self._service.GetRelease, request))
+        return _served(await self._call(self._service.GetRelease, _named(release_pin, release_label)))
 
     async def releases(self) -> HeldReleases:
         """Return every release that the server holds, and those that it refused."""
@@ -434,13 +433,11 @@ class AsyncClient:
 
     async def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> HeldReleases:
         """Let the server load a release and put it under a label, as `Client.reload_release`."""
-        request = operator_pb.ReloadReleaseRequest(label=label, release=release)
-        return _held(await self._call(self._operator.ReloadRelease, request, timeout_s))
+        return _held(await self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s)))
 
     async def roll_back_release(self, *, label: str = "") -> HeldReleases:
         """Put the release that a label had before back under it, as `Client.roll_back_release`."""
-        request = operator_pb.RollBackReleaseRequest(label=label)
-        return _held(await self._call(self._operator.RollBackRelease, request))
+        return _held(await self._call(self._operator.RollBackRelease, _roll_back(label)))
 
     async def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
         """Add items or replace those that there are, as `Client.upsert_items`."""
@@ -464,7 +461,7 @@ class AsyncClient:
 
     async def wait_until_ready(self, timeout_s: float) -> None:
         """Wait until the server is ready, as `Client.wait_until_ready`."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + _seconds(timeout_s)
         while why := await self._unready():
             if time.monotonic() > deadline:
                 raise _not_ready(timeout_s, why)
@@ -640,6 +637,7 @@ def _narrowed(query: Query, *, where: Mapping[str, Any] | Filter = EVERY_ITEM, e
     )
 
 
+@told_by_name(Narrowing)
 def _nearest(
     query: Query,
     k: int,
@@ -662,6 +660,7 @@ def _nearest(
     )
 
 
+@told_by_name(Narrowing)
 def _batch(
     queries: Sequence[Query],
     k: int,
@@ -691,16 +690,19 @@ def _places(k: int, where: str = "k") -> int:
     return k
 
 
+@told_by_name()
 def _encode(query: Query, release_pin: str, release_label: str) -> pb.EncodeQueryRequest:
     return pb.EncodeQueryRequest(
         query=convert.query_message(query), release_pin=release_pin, release_label=release_label
     )
 
 
+@told_by_name(How)
 def _asked(
     query: Query,
     k: int,
-    feedback: pb.Feedback | None = None,
+    mentions: Sequence[Mention] = (),
+    pseudo: bool = False,
     *,
     depth: int | None = None,
     reformulator: str = "",
@@ -715,7 +717,7 @@ def _asked(
 ) -> pb.ReformulateRequest:
     return pb.ReformulateRequest(
         query=convert.query_message(_narrowed(query, **further)),
-        feedback=feedback,
+        feedback=convert.feedback_message(mentions, pseudo),
         depth=None if depth is None else _places(depth, "depth"),
         reformulator=reformulator,
         k=_places(k),
@@ -729,6 +731,7 @@ def _asked(
     )
 
 
+@told_by_name()
 def _round(begin: pb.ReformulateRequest | None, mentions: Sequence[Mention], pseudo: bool) -> pb.SessionRequest:
     feedback = convert.feedback_message(mentions, pseudo)
     if begin is None:
@@ -851,6 +854,22 @@ def _held(response: operator_pb.ListReleasesResponse) -> HeldReleases:
     )
 
 
+@told_by_name()
+def _named(release_pin: str, release_label: str) -> pb.GetReleaseRequest:
+    return pb.GetReleaseRequest(release_pin=release_pin, release_label=release_label)
+
+
+@told_by_name()
+def _reload(release: str, label: str) -> operator_pb.ReloadReleaseRequest:
+    return operator_pb.ReloadReleaseRequest(label=label, release=release)
+
+
+@told_by_name()
+def _roll_back(label: str) -> operator_pb.RollBackReleaseRequest:
+    return operator_pb.RollBackReleaseRequest(label=label)
+
+
+@told_by_name()
 def _upserts(items: Sequence[Upsert], release_pin: str) -> catalogue_pb.UpsertItemsRequest:
     return catalogue_pb.UpsertItemsRequest(
         items=[convert.upsert_message(item, f"items[{place}]") for place, item in enumerate(items)],
@@ -858,6 +877,7 @@ def _upserts(items: Sequence[Upsert], release_pin: str) -> catalogue_pb.UpsertIt
     )
 
 
+@told_by_name()
 def _deletes(item_ids: Sequence[str]) -> catalogue_pb.DeleteItemsRequest:
     return catalogue_pb.DeleteItemsRequest(item_ids=convert.item_ids(item_ids, "item_ids"))
 
@@ -871,6 +891,7 @@ def _deleted(response: catalogue_pb.DeleteItemsResponse) -> Deleted:
     return Deleted(response.sequence, tuple(response.missing_ids))
 
 
+@told_by_name()
 def _happened(events: Sequence[Event]) -> event_pb.RecordEventsRequest:
     return event_pb.RecordEventsRequest(
         events=[convert.event_message(event, f"events[{place}]") for place, event in enumerate(events)]
@@ -903,9 +924,15 @@ def _release_name(message: pb.ReleaseId) -> ReleaseName:
     return ReleaseName(message.name, message.fingerprint)
 
 
+def _seconds(value: float, where: str = "timeout_s") -> float:
+    if not isinstance(value, numbers.Real) or not value >= 0:
+        raise SettingError(describe(where, value, "a number of seconds"))
+    return value
+
+
 def _metadata(token: Token) -> Metadata:
     told = token() if callable(token) else token
-    if not (told.isascii() and told.isprintable()):
+    if not (isinstance(told, str) and told.isascii() and told.isprintable()):
         # Not shown: it is a secret, also where it is a wrong one.
         raise SettingError("token: expected printable ASCII characters in one line.")
     return (("authorization", f"Bearer {told}"),) if told else ()

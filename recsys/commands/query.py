@@ -54,9 +54,11 @@ def command(
     click: Annotated[str, typer.Option(help="Feedback: item ids that were shown and chosen.")] = "",
     skip: Annotated[str, typer.Option(help="Feedback: item ids that were shown and passed over.")] = "",
     pseudo: Annotated[bool, typer.Option("--pseudo", help="Feedback: take first results as relevant.")] = False,
-    depth: Annotated[int, typer.Option(help="How many items of feedback count.")] = 10,
+    depth: Annotated[int | None, typer.Option(help="How many items of feedback count; default: 10.")] = None,
     reformulator: Annotated[str, typer.Option(help="What moves the query by feedback; empty: the default.")] = "",
-    guard: Annotated[bool, typer.Option(help="Let the guard keep the original query.")] = True,
+    guard: Annotated[
+        bool | None, typer.Option("--guard/--no-guard", help="Let the guard keep the original query; default: yes.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the feedback did.")] = False,
     tls: UseTls = False,
     ca: Ca = None,
@@ -67,7 +69,7 @@ def command(
     """Print the nearest items of one query (entity, features and history, items, or vector), also after feedback."""
     import numpy as np
 
-    from recsys.errors import SettingError, describe
+    from recsys.errors import SettingError, describe, verbatim
     from recsys.types import Diversity, FeedbackKind, Mention, Query
 
     try:
@@ -90,6 +92,11 @@ def command(
         FeedbackKind.SKIPPED: skip,
     }
     mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in _listed(ids)]
+    moves = bool(mentions or pseudo or reformulator or explain)
+    for option, given in (("--depth", depth is not None), ("--guard" if guard else "--no-guard", guard is not None)):
+        if given and not moves:
+            advice = f"Add --like, --dislike, --click, --skip or --pseudo, or leave {option} out."
+            raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
     field, most = _crowding(crowding)
     diversity = Diversity(field, most, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
@@ -97,7 +104,7 @@ def command(
         _await(client, wait_s)
         if where:
             query = replace(query, filter=_filter(where, client.release().filter_fields))
-        if not (mentions or pseudo or reformulator or explain):
+        if not moves:
             ranking = client.nearest_items(query, k, release_pin=release, include_metadata=True, diversity=diversity)
             print_ranking(ranking, Console())
             return
@@ -106,9 +113,9 @@ def command(
             k,
             mentions,
             pseudo=pseudo,
-            depth=depth,
+            depth=10 if depth is None else depth,
             reformulator=reformulator,
-            guarded=guard,
+            guarded=guard is not False,
             release_pin=release,
             include_metadata=True,
             include_explanation=explain,

@@ -35,12 +35,12 @@ def train(
     own = release.folder / "run.toml"
     run = config.load(run_file, overrides) if run_file else config.load_spelt_out(own, overrides)
     derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
-    console, facts = Console(), Reformulators.load(derived.folder).get(name).facts
-    before, *after = facts["validations"]
-    best = max(after, default=before)
-    told = f"{facts['validation_metric']} of the queries that chose: {before:.4f} before training, {best:.4f} at best."
+    console, held = Console(), Reformulators.load(derived.folder)
+    metric, (before, best) = held.get(name).facts["validation_metric"], reformulation.looks(held.get(name))
+    told = f"{metric} of the queries that chose: {before:.4f} before training, {best:.4f} at best."
     if best <= before:
-        told += f" No epoch was better: {name} is as it was before training. Mine more queries, or other settings."
+        told += f" No epoch was better: {name} is as it was before training, and {held.default} stays the default."
+        told += f" {reformulation.WHAT_TO_TRY}"
     console.print(told, soft_wrap=True)
     console.print(f"release: {derived.folder}", soft_wrap=True)
 

@@ -42,7 +42,7 @@ class HardNegatives:
         """Read a file that `recsys mine --part train` wrote.
 
         Raises:
-            DataError: there is no such file, or it is of other queries or other training data.
+            DataError: there is no such file, it is damaged, or it is of other queries or other training data.
         """
         mined = Mined.read(path)
         advice = "Write it with `recsys mine --part train`, from a release of this data and split."
@@ -53,6 +53,9 @@ class HardNegatives:
         if (mined.facts.get("training_data"), len(mined)) != (prepared.training_digest, asked):
             got = verbatim("first results for other training interactions or another catalogue")
             raise DataError(describe(str(path), got, "those of this run's data", advice))
+        if not mined.fits(prepared.item_count):
+            got = verbatim("queries or rows that cannot have been mined")
+            raise DataError(describe(str(path), got, "first results of this run's catalogue", advice))
         return cls(mined, prepared, per_query)
 
     def draw(self, query_row: Int32, random: np.random.Generator) -> Int32:

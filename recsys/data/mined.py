@@ -5,6 +5,8 @@ The file stands between `recsys mine`, which needs an index, and training, which
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from recsys.errors import DataError, ShapeError, describe, verbatim
-from recsys.files import write_atomically
+from recsys.files import sha256, write_atomically
 from recsys.types import NO_ROW, FeedbackKind, Float32, Int32, Int64, Neighbours, RowSets
 
 COLUMNS = ("case_id", "query_vector", "item_rows", "scores", "relevant", "excluded")
+CHECKSUM = "sha256"
+"""Stands beside the facts in the file, over everything in it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,16 @@ class Mined:
         order = np.random.default_rng([seed, 11]).permutation(len(self))
         return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
 
+    def fits(self, items: int) -> bool:
+        """Return whether there are queries, all finite and with an answer, and only rows of a catalogue of `items`."""
+        lowest = ((self.first.item_rows, NO_ROW), (self.relevant.rows, 0), (self.excluded.rows, 0))
+        return (
+            len(self) > 0
+            and bool(np.isfinite(self.query_vectors).all())
+            and bool(self.relevant.sizes.all())
+            and all(((rows >= low) & (rows < items)).all() for rows, low in lowest)
+        )
+
     def likeable(self, query: int, random: np.random.Generator) -> Int32:
         """Return half of a query's relevant items, rounded down: the others are left to find."""
         relevant = self.relevant[query]
@@ -118,22 +132,29 @@ class Mined:
         """Read what `write` wrote.
 
         Raises:
-            DataError: there is no such file, or it holds something else.
+            DataError: there is no such file, it holds something else, or it is damaged.
         """
         try:
             with pa.memory_map(str(path)) as source:
                 table = pa.ipc.open_file(source).read_all()
+            table.validate(full=True)  # offsets that lead out of their column would be followed
             columns = {name: table[name].combine_chunks() for name in COLUMNS}
             facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             dim = columns["query_vector"].type.list_size
             vectors = columns["query_vector"].flatten().to_numpy().reshape(-1, dim)
             first = Neighbours(*(_matrix(columns[name]) for name in ("item_rows", "scores")))
-            return cls(
-                columns["case_id"], vectors, first, *map(_sets, (columns["relevant"], columns["excluded"])), facts
-            )
-        except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+            sets = (_sets(columns[name]) for name in ("relevant", "excluded"))
+            checksum = facts.pop(CHECKSUM, "")
+            mined = cls(columns["case_id"], vectors, first, *sets, facts)
+            whole = mined._checksum() == checksum
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
             advice = "Write it with `recsys mine`."
             raise DataError(describe(str(path), verbatim(str(error)), "a file of mined feedback", advice)) from None
+        if not whole:
+            got = verbatim("another checksum than its content has")
+            rule = "mined feedback as it was written"
+            raise DataError(describe(str(path), got, rule, "Mine again with `recsys mine`."))
+        return mined
 
     def _table(self) -> pa.Table:
         columns = (
@@ -144,7 +165,22 @@ class Mined:
             _lists(self.relevant),
             _lists(self.excluded),
         )
-        return pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata(dict(self.facts))
+        told = {**self.facts, CHECKSUM: self._checksum()}
+        return pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata(told)
+
+    def _checksum(self) -> str:
+        arrays = [self.query_vectors, self.first.item_rows, self.first.scores]
+        arrays += [array for sets in (self.relevant, self.excluded) for array in (sets.offsets, sets.rows)]
+        content = [dict(self.facts), self.case_ids.to_pylist(), [sha256(array) for array in arrays]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_if_whole(path: Path) -> Mined | None:
+    """Return what an earlier call wrote; None where there is no such file, or one that has to be written again."""
+    try:
+        return Mined.read(path)
+    except DataError:
+        return None
 
 
 def joined(parts: list[Mined]) -> Mined:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from recsys import progress, registry
 from recsys.errors import ReleaseError, ShapeError, describe, verbatim
-from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors, sha256
+from recsys.files import sha256
+from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.types import NO_ROW, Float32, Int32
 

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from recsys.indexes._checks import checked_vectors as checked_vectors
 from recsys.indexes._checks import first_unusable as first_unusable
 from recsys.indexes._exact import ExactSearcher as ExactSearcher
-from recsys.indexes._seal import sha256 as sha256
 from recsys.types import Float32, Neighbours
 
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recsys.errors import ReleaseError, describe, verbatim
+from recsys.files import sha256
 from recsys.types import Float32
 
 SEAL = "index.json"
-HASHED_ROWS = 65_536
-
-
-def sha256(vectors: Float32) -> str:
-    """Return the SHA-256 of a matrix's type, shape and bytes as hexadecimal digits; read in blocks of rows."""
-    digest = hashlib.sha256(f"{vectors.dtype.str} {list(vectors.shape)}".encode())
-    for start in range(0, len(vectors), HASHED_ROWS):
-        digest.update(np.ascontiguousarray(vectors[start : start + HASHED_ROWS]))
-    return digest.hexdigest()
 
 
 def seal(folder: Path, kind: str, vectors: Float32, parameters: Mapping[str, Any]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +20,10 @@ from typer.testing import CliRunner
 
 from recsys import config, pipeline, reformulation
 from recsys.cli import app
+from recsys.config import Run
 from recsys.data.mined import Mined
 from recsys.data.prepare import prepare
-from recsys.errors import DataError, RecsysError, RequestError, SettingError, StorageError
+from recsys.errors import DataError, RecsysError, RefusedError, RequestError, SettingError, StorageError
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import Reformulators
@@ -179,20 +182,37 @@ def test_a_run_trains_with_the_hard_negatives_that_were_mined_for_it(world, trai
         pipeline.train(run, tmp_path / "work", tmp_path / "releases")
 
 
+def stopped_at_the_end(release: Release, run: Run, asked: Mapping[str, Any]) -> Path:
+    """Mine all but the last step, the one file over all parts, and return the folder of the parts."""
+    out = asked["out"]
+    # a folder has the name that it is written under at first
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary.mkdir()
+    with pytest.raises(StorageError, match="cannot write"):
+        reformulation.mine(release, run, **asked)
+    temporary.rmdir()
+    (parts,) = out.parent.glob(f".{out.name}.*")
+    return parts
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused_before_mining(world, tmp_path):
+    with pytest.raises(SettingError, match=r"^--out: got '.*', expected a file, not a folder\. Name a file in it\.$"):
+        raise world.refused("mine", world.release.folder, "--out", tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))
+
+
 def test_mining_goes_on_after_an_interruption(world, validation, tmp_path):
     run = config.load(world.release.folder / "run.toml")
     out = tmp_path / "again.arrow"
     asked = {"part": "validation", "k": 20, "out": out, "work": world.work}
-    # the last step, the one file over all parts, cannot be done while a folder has its name
-    out.mkdir()
-    with pytest.raises(StorageError, match="cannot write"):
-        reformulation.mine(world.release, run, **asked)
-    out.rmdir()
-    (parts,) = tmp_path.glob(".again.arrow.*")
+    parts = stopped_at_the_end(world.release, run, asked)
     assert sorted(path.name for path in parts.glob("*.arrow")) == ["0.arrow", "1024.arrow"]
 
-    # the first part is known again by a mark, the second must be searched again
-    (parts / "1024.arrow").unlink()
+    # the first part is known again by a mark, the second is damaged and must be searched again
+    content = bytearray((parts / "1024.arrow").read_bytes())
+    content[len(content) // 2] ^= 1
+    (parts / "1024.arrow").write_bytes(content)
     marked = Mined.read(parts / "0.arrow")
     names = pa.array([f"marked {row}" for row in range(reformulation.BLOCK)])
     Mined(names, marked.query_vectors, marked.first, marked.relevant, marked.excluded, marked.facts).write(
@@ -207,10 +227,7 @@ def test_mining_goes_on_after_an_interruption(world, validation, tmp_path):
 def test_parts_that_another_run_file_left_are_not_gone_on_with(world, tmp_path):
     run = config.load(world.release.folder / "run.toml")
     asked = {"part": "test", "k": 5, "out": tmp_path / "mined.arrow", "work": world.work}
-    asked["out"].mkdir()
-    with pytest.raises(StorageError):
-        reformulation.mine(world.release, run, **asked)
-    asked["out"].rmdir()
+    stopped_at_the_end(world.release, run, asked)
     showing_all = config.load(world.release.folder / "run.toml", ["evaluation.exclude_seen=false"])
     assert reformulation.mine(world.release, showing_all, **asked).excluded.sizes.max() == 0
 
@@ -252,17 +269,41 @@ def test_a_query_can_be_reformulated_by_what_was_trained(first):
 
 
 def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first, validation):
-    words = ("--set", "reformulation.reformulator={kind='linear_feedback'}", "--set", "reformulation.epochs=1")
-    words = ("reformulate", "train", first.folder, validation, "--name", "second-1", *words)
+    words = ("--name", "second-1", "--set", "reformulation.reformulator={kind='attention', width=8, heads=2}")
+    words = ("reformulate", "train", first.folder, validation, *words)
     second = released(world.call(*words, "--no-default"))
     both, held = Retriever.load(second.folder), Reformulators.load(second.folder)
     assert both.reformulators == ("average", "first", "identity", "rocchio", "second-1")
     assert both.default_reformulator == "first"
-    assert set(held.get("second-1").weights) == {"log_a", "log_b", "c"}
+    assert (held.get("first").choice.width, held.get("second-1").choice.width) == (16, 8)
     for name, values in Reformulators.load(first.folder).get("first").weights.items():
         np.testing.assert_array_equal(held.get("first").weights[name], values)
     chosen = released(world.call(*words, "--default"))
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
+
+
+def test_a_training_that_improved_nothing_is_added_but_is_never_the_default(world, first, validation):
+    # steps too small to change a rank
+    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    printed = world.call("reformulate", "train", first.folder, *words, "--name", "idle", "--default")
+    held = Reformulators.load(released(printed).folder)
+    before, after = held.get("idle").facts["validations"]
+    assert after == before
+    told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} at best."
+    told += (
+        " No epoch was better: idle is as it was before training, and first stays the default. Mine more queries, or"
+    )
+    assert told in printed
+    assert (held.default, "idle" in held.names) == ("first", True)
+
+
+def test_a_training_that_improved_nothing_does_not_replace_the_default(world, first, validation):
+    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    told = r"^first: got a training that improved nothing \(0\.\d+ before, .* default of wide-.* Give it another --nam"
+    before = sorted(world.releases.iterdir())
+    with pytest.raises(RefusedError, match=told):
+        raise world.refused("reformulate", "train", first.folder, *words, "--name", "first", "--no-default")
+    assert sorted(world.releases.iterdir()) == before
 
 
 def test_the_judgement_is_printed_and_written(world, first, test_part, tmp_path):

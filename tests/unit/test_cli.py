@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from recsys import commands, registry
+from recsys.cli import one_message
+from recsys.files import write_atomically
 from tests.worlds import copy_of
 
 MODULES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
@@ -90,9 +92,12 @@ def test_choices_of_one_family_shows_no_other():
         (["query", "--vector", "1,x"], "--vector: got '1,x', expected numbers"),
         (["query", "--feature", "age"], "--feature: got 'age', expected NAME=VALUE"),
         (["query", "--target", "127.0.0.1:1", "--wait-s", "0.1", "--entity", "a"], "no server was ready within 0.1 s"),
+        (["query", "--entity", "a", "--depth", "3"], "--depth: got no feedback, expected some for it to act on. Add"),
+        (["query", "--entity", "a", "--no-guard", "--like", ","], "--no-guard: got no feedback, expected some"),
         (["query", "--entity", "a", "--token-file", "nowhere"], "--token-file: got 'nowhere', expected a file"),
         (["query", "--entity", "a", "--ca", "nowhere"], "tls.ca: got 'nowhere', expected a file"),
         (["query", "--entity", "a", "--key", "nowhere"], "got one of certificate and key, expected both or neither"),
+        (["data", "dependence", "wikispeedia", "--work", "/proc/nowhere"], "/proc/nowhere: got No such file"),
         (["auth", "new-key", "a b"], "NAME: got 'a b', expected at most 64 letters"),
         (["query", "--port-file", "nowhere", "--wait-s", "0.1", "--entity", "a"], "no such file after 0.1 s"),
     ],
@@ -102,6 +107,32 @@ def test_a_mistake_is_one_message_and_exit_code_2(words, told, tmp_path):
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        (lambda file: (file / "below").mkdir(), "got Not a directory, expected a place that can be made, read and"),
+        (lambda _: Path("/proc/nowhere").mkdir(), "/proc/nowhere: got No such file or directory, expected a place"),
+        (lambda file: os.listdir(file), "got Not a directory, expected a place"),
+        (lambda file: file.with_name("a" * 300).mkdir(), "got File name too long, expected a place"),
+        (lambda file: write_atomically(file / "below" / "text", ""), "cannot write (Not a directory). Nothing half-"),
+    ],
+    ids=["through a file", "below /proc", "a file as a folder", "a long name", "told by the storage"],
+)
+def test_a_place_that_cannot_be_used_is_one_message_and_exit_code_2(use, told, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended, one_message():
+        use(tmp_path / "file")
+    assert ended.value.code == 2
+    printed = capsys.readouterr().err
+    assert (printed.startswith("error: "), printed.count("\n")) == (True, 1)
+    assert told in printed
+
+
+def test_a_mistake_of_the_program_itself_is_not_hidden():
+    with pytest.raises(ZeroDivisionError), one_message():
+        1 / 0  # noqa: B018
 
 
 def test_a_missing_package_is_named_with_the_line_to_run(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import RefusedError, StorageError
-from recsys.files import exclusive, save_array, stamp, storage, write_atomically
+from recsys.files import exclusive, save_array, sha256, stamp, storage, write_atomically
 
 SMALL_DISK = (
     "import resource, signal, sys\n"
@@ -50,6 +50,13 @@ def test_other_errors_pass_through(tmp_path):
 def test_an_array_comes_back(tmp_path):
     save_array(tmp_path / "a.npy", np.arange(5))
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_digest_of_an_array_tells_type_shape_and_content_apart():
+    array = np.arange(6, dtype=np.int32)
+    others = [array[::-1], array.reshape(2, 3), array.view(np.float32), array[:5]]
+    assert len({sha256(each) for each in (array, *others)}) == 5
+    assert sha256(array) == sha256(np.repeat(array, 2)[::2])
 
 
 def test_a_text_is_replaced_as_a_whole(tmp_path):

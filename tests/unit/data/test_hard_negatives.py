@@ -12,7 +12,7 @@ from recsys.data.batches import TrainingBatches
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import prepare
 from recsys.errors import DataError
-from recsys.types import NO_ROW, Interactions
+from recsys.types import NO_ROW, Interactions, Neighbours
 from tests.mined import mined_for_training, mined_of
 from tests.worlds import block_run
 
@@ -140,6 +140,15 @@ def test_the_queries_of_a_file_written_by_hand_are_counted(prepared, tmp_path):
     mined = mined_for_training(prepared)
     mined.take(np.arange(len(mined) - 1)).write(tmp_path / "mined.arrow")
     with pytest.raises(DataError, match="expected those of this run's data"):
+        HardNegatives.read(tmp_path / "mined.arrow", prepared, 1)
+
+
+def test_rows_that_the_catalogue_does_not_have_are_refused(prepared, tmp_path):
+    mined = mined_for_training(prepared)
+    rows = mined.first.item_rows.copy()
+    rows[0, 0] = prepared.item_count
+    dataclasses.replace(mined, first=Neighbours(rows, mined.first.scores)).write(tmp_path / "mined.arrow")
+    with pytest.raises(DataError, match=r"mined\.arrow: got queries or rows that cannot have been mined, expected"):
         HardNegatives.read(tmp_path / "mined.arrow", prepared, 1)
 
 

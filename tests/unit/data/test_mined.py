@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,9 +116,34 @@ def ipc(path, content: pa.Table) -> None:
         writer.write_table(content)
 
 
-def test_the_columns_are_those_that_a_file_needs(tmp_path):
-    ipc(tmp_path / "good.arrow", table())
-    assert len(Mined.read(tmp_path / "good.arrow")) == 1
+def test_no_changed_bit_is_read_as_something_else(mined, tmp_path):
+    path = tmp_path / "mined.arrow"
+    mined.write(path)
+    whole, told = path.read_bytes(), []
+    for place in range(0, len(whole), 29):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            # what means nothing, such as padding, may change
+            assert_same(Mined.read(path), mined)
+        except DataError as error:
+            told.append(str(error))
+    silent = "got another checksum than its content has, expected mined feedback as it was written. Mine again"
+    assert sum(silent in error for error in told) > 10
+
+
+def test_a_file_without_a_checksum_is_refused_however_right_its_columns_are(tmp_path):
+    ipc(tmp_path / "mined.arrow", table())
+    with pytest.raises(DataError, match=r"mined\.arrow: got another checksum than its content has"):
+        Mined.read(tmp_path / "mined.arrow")
+
+
+def test_mined_feedback_fits_a_catalogue_that_has_all_its_rows(mined):
+    # the largest row is 9
+    assert mined.fits(10)
+    assert not mined.fits(9)
+    assert not mined.take(np.arange(0)).fits(10)
+    assert not replace(mined, query_vectors=np.full_like(mined.query_vectors, np.nan)).fits(10)
+    assert not replace(mined, relevant=sets([1], [], [4], [0], [8])).fits(10)
 
 
 @pytest.mark.parametrize(
