@@ -54,10 +54,12 @@ def render(ablation: Ablation, console: Console) -> None:
     for case, by_row in ablation.chosen.items():
         chosen = Table(title=f"{titled(case)}: settings chosen on validation cases", title_justify="left")
         chosen.add_column("row", no_wrap=True)
+        chosen.add_column("tried", justify="right", no_wrap=True)
         chosen.add_column("settings", overflow="fold")
         for name, settings in by_row.items():
             shown = "\n".join(f"{path} = {value}" for path, value in settings.items())
-            chosen.add_row(name, shown or "as in the run file")
+            tried = sum((trial.case, trial.subject) == (case, name) for trial in ablation.trials)
+            chosen.add_row(name, str(tried), shown or "as in the run file")
         console.print(chosen)
     for sentence in verdicts(ablation):
         console.print(sentence, soft_wrap=True, markup=False)

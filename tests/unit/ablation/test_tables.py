@@ -18,7 +18,7 @@ from recsys.ablation import show
 from recsys.ablation.ablate import remarks
 from recsys.ablation.cells import Case
 from recsys.ablation.rows import BASELINE, SUBJECTS
-from recsys.ablation.tables import DECILES, Ablation, Measured, measure_case
+from recsys.ablation.tables import DECILES, Ablation, Measured, Trial, measure_case
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.intervals import bootstrap_means
@@ -294,9 +294,12 @@ def test_in_a_narrow_terminal_the_names_of_the_rows_are_whole_and_remarks_end_th
     number |= {"gain_rate": 0.0, "gain_low": -0.123, "gain_high": 0.234}
     metrics, names = ("AP@10", "AP@50", "R@10", "R@50"), ("baseline", "cfm_training_batch", "cfm_training_rest")
     entries = tuple(Measured(**number, subject=name, metric=metric) for name in names for metric in metrics)
-    found = Ablation("mine", "", metrics, {CASE: {}}, (), entries, {}, ("so much for [that].",))
+    looks = tuple(Trial(CASE, "cfm_training_batch", {"a.b": value}, {}) for value in (1, 2, 3))
+    chosen = {CASE: {"baseline": {}, "cfm_training_batch": {"a.b": 2}}}
+    found = Ablation("mine", "", metrics, chosen, looks, entries, {}, ("so much for [that].",))
     text = printed(found, width=80)
     assert all(f"│ {name} " in text for name in names)
+    assert "│ cfm_training_batch │     3 │ a.b = 2 " in text
     assert max(len(line) for line in text.splitlines() if line.startswith("│")) <= 80
     assert text.rstrip().endswith("so much for [that].")
     assert show.to_dict(found)["remarks"] == ["so much for [that]."]
