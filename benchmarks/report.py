@@ -160,7 +160,8 @@ class Report:
             f"# {self.benchmark}",
             "",
             f"`{content['command']}`, commit {content['commit']}, {content['date']}, {content['machine']}. {versions}.",
-            "Medians over the runs, intervals in brackets. Ratios travel between machines, absolute times do not.",
+            "Medians over the runs if no note says otherwise, intervals in brackets. Ratios travel between machines, "
+            "absolute times do not.",
         ]
         cases: dict[str, list[Row]] = {}
         for row in self.rows:

@@ -139,6 +139,7 @@ def run_of(plan: Plan, training_rate: float, quick: bool) -> Run:
 
 def add_ablation(report: Report, found: Ablation) -> None:
     """Add the table of an ablation: every number with its interval, and every gain over the baseline with its own."""
+    report.note("Metrics and gains are means over seeds and cases; their intervals are bootstrapped over both.")
     for case, slice in itertools.product(found.cases, SLICES):
         shown = {"fraction": case.training_rate, "logq": case.logq != "none", "slice": slice}
         for subject, metric in itertools.product(found.subjects, found.metrics):
@@ -159,7 +160,9 @@ def add_ablation(report: Report, found: Ablation) -> None:
     for case, by_row in found.chosen.items():
         for subject, settings in by_row.items():
             told = ", ".join(f"{path} = {value}" for path, value in settings.items()) or "as in the run file"
-            report.note(f"{show.titled(case)}, {subject}: {told} (chosen on validation cases).")
+            tried = sum((trial.case, trial.subject) == (case, subject) for trial in found.trials)
+            best = f", the best of {tried} tried" if tried else ""
+            report.note(f"{show.titled(case)}, {subject}: {told} (chosen on validation cases){best}.")
     for sentence in show.verdicts(found):
         report.note(sentence[0].upper() + sentence[1:])
     spent = ", ".join(f"{name} {seconds / 60:.0f}" for name, seconds in found.seconds.items())

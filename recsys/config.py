@@ -271,7 +271,7 @@ class AblationPlan:
 
     subjects: tuple[str, ...] = ()
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    training_rates: tuple[float, ...] = (1.0,)
+    training_rates: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (1.0,)
     logq: tuple[Literal["counts", "streaming", "none"], ...] = ("counts",)
     seeds: tuple[Seed, ...] = (1, 2, 3, 4, 5)
     metrics: tuple[str, ...] = ("AP@10", "AP@50", "R@10", "R@50")
@@ -559,7 +559,7 @@ def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:
     where = f"{where}.augmentations"
     if not isinstance(tables, Sequence) or isinstance(tables, str):
         raise SettingError(describe(where, tables, "a list of tables, each with a 'kind'"))
-    stages = tuple(registry.build("augmentations", table, where) for table in tables)
+    stages = tuple(registry.build("augmentations", table, f"{where}.{place}") for place, table in enumerate(tables))
     masking = [registry.kind_of(stage) for stage in stages if stage.masks]
     if len(masking) > 1:
         raise SettingError(describe(where, masking, "at most one that masks features", "Two could hide everything."))

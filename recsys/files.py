@@ -25,6 +25,7 @@ UNWRITABLE = frozenset(
         errno.EEXIST,
         errno.EISDIR,
         errno.ENOTDIR,
+        errno.ENAMETOOLONG,
         None,
     }
 )

@@ -22,6 +22,14 @@ from recsys.errors import SettingError, describe, unknown, verbatim
 
 FAMILIES = ("sources", "splits", "features", "towers", "augmentations", "objectives", "indexes", "reformulators")
 
+TOML_WORDS = {
+    "dataclass_type": "a table",
+    "dict_type": "a table",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+"""What a run file calls the types of which pydantic speaks by their Python names."""
+
 settings = functools.partial(
     pydantic.dataclasses.dataclass,
     frozen=True,
@@ -76,7 +84,11 @@ def build(family: str, table: Mapping[str, Any], where: str) -> Any:
         advice = f"Known kinds: {', '.join(names(family))}."
         raise SettingError(describe(where, table, "a table with a 'kind'", advice))
     values = {key: value for key, value in table.items() if key != "kind"}
-    return parse(choice(family, table["kind"]), values, where)
+    try:
+        cls = choice(family, table["kind"])
+    except SettingError as error:
+        raise SettingError(f"{where}.kind: {error}") from None
+    return parse(cls, values, where)
 
 
 def parse(cls: type, values: Mapping[str, Any], where: str) -> Any:
@@ -120,6 +132,7 @@ def _line(cls: type, detail: Any, where: str) -> str:
     rule = detail["msg"]
     for prefix in ("Input should be ", "Value error, "):
         rule = rule.removeprefix(prefix)
+    rule = TOML_WORDS.get(detail["type"], rule)
     got = verbatim("nothing") if detail["type"] in ("missing", "missing_argument") else detail["input"]
     if detail["type"] in ("missing", "missing_argument"):
         rule = "a value"

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recsys import config
 from recsys.ablation.cells import Case, Cell, Cells, asked
-from recsys.ablation.rows import BASELINE, combinations, put, row_tables, subjects_of
+from recsys.ablation.rows import BASELINE, Subject, combinations, put, row_tables, subjects_of
 from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
 from recsys.config import AblationPlan, Run
+from recsys.data.encoders import bags_of
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import measure, parse
 from recsys.types import Int32
+
+NOT_THE_BASELINE_S = ("self_supervision.", "item.augmentations.")
+"""What begins the paths that would give the baseline what the rows are compared for."""
 
 
 def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
@@ -56,6 +60,7 @@ class _Rounds:
         self._base = _baseline_tables(run)
         self._parts: dict[tuple[float, str], HeldOut] = {}
         self._notice = ""
+        self._has_bags = True
         self._seconds: dict[str, float] = {}
 
     def run_to_end(self) -> Ablation:
@@ -84,15 +89,24 @@ class _Rounds:
             trials=(*tuned_baseline, *tuned_rows),
             measured=tuple(entry for case in self._cases for entry in self._measure(case, grid)),
             seconds=self._seconds,
+            remarks=tuple(remarks(self._run, self._subjects, tuned=all(baseline.values()), has_bags=self._has_bags)),
         )
 
     def _check_rows(self) -> None:
         """Tell a row that cannot be trained, such as one with a wrong path in its search, before anything is read."""
+        for path in self._plan.baseline_search:
+            if f"{path}.".startswith(NOT_THE_BASELINE_S):
+                rule = "settings of a run without a second task and without augmentations"
+                raise SettingError(describe("ablation.baseline_search", path, rule, "Give it to a variant's search."))
         for name in self._subjects:
             try:
                 self._trials(self._cases[0], name, {})
             except SettingError as error:
                 advice = "" if self._plan.subjects else " Name the rows that fit in ablation.subjects."
+                if name == BASELINE:  # it is always among the rows; what is wrong can only come from its search
+                    advice = " Mend ablation.baseline_search."
+                elif name in self._plan.variants:
+                    advice = f" Mend ablation.variants.{name}."
                 raise SettingError(f"row {name!r} of the ablation: {error}{advice}") from None
 
     def _prepare(self, training_rate: float) -> None:
@@ -100,6 +114,7 @@ class _Rounds:
         run = self._cell(case, BASELINE, {}, {}, 0, "test").run
         prepared = self._cells.prepared(run)
         self._notice = prepared.notice
+        self._has_bags = bool(bags_of(prepared.item_encoders))
         for part in ("validation", "test"):
             held = held_out(run, prepared, part, run.evaluation.max_cases)
             if not held.cases.reachable.rows.size:
@@ -170,6 +185,37 @@ class _Rounds:
         test, plan = self._parts[case.training_rate, "test"], self._plan
         likes = {name: str(table.get("like", BASELINE)) for name, table in plan.variants.items() if name in ranked}
         return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed, likes))
+
+
+def remarks(run: Run, subjects: Mapping[str, Subject], *, tuned: bool, has_bags: bool) -> Iterator[str]:
+    """Yield the sentences without which a table would say more than was found.
+
+    Args:
+        run: what was ablated.
+        subjects: the rows, by name.
+        tuned: settings were tried for the baseline.
+        has_bags: some item feature holds several values a row.
+    """
+    if not tuned:
+        yield (
+            "the baseline was not tuned, the other rows were: some of their gain may be that. Give "
+            "ablation.baseline_search, values to try by path, such as training.learning_rate."
+        )
+    if run.self_supervision is not None or run.item.augmentations:
+        yield "the run's own self_supervision and item.augmentations were left out: the rows say what is compared."
+    if run.training.patience > 0:
+        yield "no training stopped early (training.patience): each went to the end of its training.epochs."
+    dropping = [name for name, subject in subjects.items() if _drops_values(subject)]
+    if dropping and not has_bags:
+        yield (
+            f"no item feature holds several values, so value_dropout dropped nothing in {', '.join(dropping)}: "
+            "with masks they are what they are without it; without masks they only push items apart, as so does."
+        )
+
+
+def _drops_values(subject: Subject) -> bool:
+    second = subject.settings.get("self_supervision", {})
+    return any(stage["kind"] == "value_dropout" for stage in second.get("augmentations", ()))
 
 
 def _with_plain_metrics(plan: AblationPlan) -> AblationPlan:

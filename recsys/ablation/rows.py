@@ -98,7 +98,10 @@ def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) 
         raise SettingError(f"{where}.like: {unknown('row', like, known)}")
     settings = copy.deepcopy(dict(known[like].settings))
     for path, value in table.get("settings", {}).items():
-        put(settings, path, value)
+        try:
+            put(settings, path, value)
+        except SettingError as error:
+            raise SettingError(f"{where}.settings: {error}") from None
     return Subject(settings, table.get("search", known[like].search))
 
 

@@ -40,32 +40,35 @@ def render(ablation: Ablation, console: Console) -> None:
         for slice in SLICES:
             found = [ablation.find(case, slice, name, ablation.metrics[0]) for name in ablation.subjects]
             if found[0] is None:
+                console.print(f"{titled(case)}; slice {slice}: no test case.", soft_wrap=True)
                 continue
             title = f"{ablation.name}: {titled(case)}; slice {slice}, {found[0].cases:,} cases, {found[0].seeds} seeds"
             table = Table(title=title, caption=CAPTION, title_justify="left", caption_justify="left")
-            table.add_column("row")
+            table.add_column("row", no_wrap=True)
             for metric in ablation.metrics:
                 table.add_column(metric, justify="right")
             for name in ablation.subjects:
                 cells = [_cell(ablation.find(case, slice, name, metric)) for metric in ablation.metrics]
                 table.add_row(name, *cells, end_section=True)
             console.print(table)
-    chosen = Table(title="Settings chosen on validation cases", title_justify="left")
-    for column in ("case", "row", "settings"):
-        chosen.add_column(column, overflow="fold")
     for case, by_row in ablation.chosen.items():
+        chosen = Table(title=f"{titled(case)}: settings chosen on validation cases", title_justify="left")
+        chosen.add_column("row", no_wrap=True)
+        chosen.add_column("tried", justify="right", no_wrap=True)
+        chosen.add_column("settings", overflow="fold")
         for name, settings in by_row.items():
-            shown = ", ".join(f"{path} = {value}" for path, value in settings.items())
-            chosen.add_row(titled(case), name, shown or "as in the run file")
-    console.print(chosen)
+            shown = "\n".join(f"{path} = {value}" for path, value in settings.items())
+            tried = sum((trial.case, trial.subject) == (case, name) for trial in ablation.trials)
+            chosen.add_row(name, str(tried), shown or "as in the run file")
+        console.print(chosen)
     for sentence in verdicts(ablation):
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence, soft_wrap=True, markup=False)
     if ablation.notice:
         console.print(ablation.notice, soft_wrap=True)
 
 
 def verdicts(ablation: Ablation) -> Iterator[str]:
-    """Yield sentences: each variant over the row that it starts from; which row gains most over the baseline."""
+    """Yield sentences: each variant over its row, which row gains most over the baseline, what else must be said."""
     variants = dict.fromkeys((entry.subject, entry.over) for entry in ablation.measured if entry.over != BASELINE)
     for case, metric, (name, like) in itertools.product(ablation.cases, ablation.metrics, variants):
         entry = ablation.find(case, ALL, name, metric, like)
@@ -80,6 +83,7 @@ def verdicts(ablation: Ablation) -> Iterator[str]:
             helps = best.gain_low > 0
             word = "the surest gain is" if helps else "no row gains for sure; the nearest is"
             yield f"{titled(case)}, {metric}: {word} {best.subject} with {gain(best)}."
+    yield from ablation.remarks
 
 
 def to_dict(ablation: Ablation) -> dict[str, Any]:
@@ -88,6 +92,7 @@ def to_dict(ablation: Ablation) -> dict[str, Any]:
         "name": ablation.name,
         "notice": ablation.notice,
         "seconds": dict(ablation.seconds),
+        "remarks": list(ablation.remarks),
         "chosen": [
             {**asdict(case), "subject": name, "settings": dict(settings)}
             for case, by_row in ablation.chosen.items()

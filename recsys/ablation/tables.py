@@ -88,6 +88,7 @@ class Ablation:
         trials: every look at the validation cases.
         measured: the table.
         seconds: of all trainings, tuning and table apart, by round.
+        remarks: sentences without which the table would say more than was found.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Ablation:
     trials: tuple[Trial, ...]
     measured: tuple[Measured, ...]
     seconds: Mapping[str, float]
+    remarks: tuple[str, ...] = ()
 
     @property
     def cases(self) -> list[Case]:

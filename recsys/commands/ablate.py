@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,9 @@ def command(
     from recsys.ablation.ablate import ablate
 
     run = config.load(run_file, [*QUICK, *overrides] if quick else overrides)
+    if quick:  # a search of the epochs would have its own way
+        search = {path: values for path, values in run.ablation.baseline_search.items() if path != "training.epochs"}
+        run = dataclasses.replace(run, ablation=dataclasses.replace(run.ablation, baseline_search=search))
     home = work / run.name / ("ablation-quick" if quick else "ablation")
     found = ablate(run, home, jobs)
     console = Console()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
+from itertools import compress
 from pathlib import Path
 from typing import Annotated
 
@@ -49,10 +51,12 @@ def dependence(
     ] = None,
 ) -> None:
     """Show how much the item features tell about each other (mutual information), as heat maps."""
-    from recsys import config
+    from recsys import config, registry
+    from recsys.augmentations.correlated_mask import CorrelatedMask
     from recsys.data.dependence import measure_dependence, plot, render
     from recsys.data.prepare import prepare
     from recsys.files import exclusive, storage
+    from recsys.views import Fields
 
     run = config.load(run_file, overrides)
     home = work / run.name
@@ -68,7 +72,16 @@ def dependence(
     console.print(f"[bold]{escape(run.name)}[/bold]: item features over {prepared.item_count:,} items, {counting}")
     if prepared.notice:
         console.print(escape(prepared.notice))
-    render(found, console)
+    ids = {name for name, encoder in encoders.items() if registry.kind_of(encoder.settings) == "id"}
+    render(found, console, ids)
+    if len(encoders) - len(ids) >= 2:
+        fields = Fields(tuple(encoders), frozenset(ids), frozenset(), lambda measure, _: getattr(found, measure))
+        patterns = Counter(tuple(compress(fields.names, masked)) for masked in CorrelatedMask().patterns(fields))
+        for hidden, seeds in patterns.items():
+            others = [name for name in fields.content if name not in hidden]
+            sides = f"correlated_mask hides {', '.join(hidden)} in one view, {', '.join(others)} in the other"
+            told = f"{sides}: {seeds} of {patterns.total()} draws."
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     if plot_file is not None:
         plot(found, plot_file)
         console.print(f"plot: {plot_file}", markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,15 +166,21 @@ def measure_dependence(
     return Dependence(names, information)
 
 
-def render(dependence: Dependence, console: Console) -> None:
-    """Print both matrices as heat maps, and for each feature the one that it depends on most."""
+def render(dependence: Dependence, console: Console, ids: Collection[str] = ()) -> None:
+    """Print both matrices as heat maps, and for each feature the one that it depends on most.
+
+    Args:
+        dependence: what was measured.
+        console: where to.
+        ids: features that tell all of each other one, and are therefore nobody's partner.
+    """
     information, normalised = dependence.mutual_information, dependence.normalised
     for title, values, most in (
         ("Mutual information in nats; entropies on the diagonal", information, information.max(initial=0.0)),
         ("Normalised: 2 MI / (H + H), 0..1", normalised, 1.0),
     ):
         _render_heat(title, dependence.names, values, most, console)
-    for sentence in _sentences(dependence):
+    for sentence in _sentences(dependence, ids):
         console.print(escape(sentence), highlight=False, soft_wrap=True)
 
 
@@ -382,15 +388,18 @@ def _summed(cells: Int64, mass: Float64) -> tuple[Int64, Float64]:
     return cells[starts], np.add.reduceat(mass[order], starts)
 
 
-def _sentences(dependence: Dependence) -> Iterator[str]:
+def _sentences(dependence: Dependence, ids: Collection[str]) -> Iterator[str]:
     """Yield for each feature which other one it shares most with, a mutual choice once."""
     names, normalised = dependence.names, dependence.normalised
-    if len(names) < 2:
+    told_of = [place for place, name in enumerate(names) if name not in ids]
+    if len(told_of) < 2:
         return
     np.fill_diagonal(normalised, -1)
+    normalised[:, [name in ids for name in names]] = -1
     partners = normalised.argmax(axis=1)
-    for place, partner in enumerate(partners):
-        mutual, name = partners[partner] == place, names[place]
+    for place in told_of:
+        partner, name = partners[place], names[place]
+        mutual = partners[partner] == place
         if normalised[place, partner] <= NOTHING:
             yield f"{name} depends on no other feature."
             continue
@@ -431,7 +440,7 @@ def _heat(value: float, most: float) -> Text:
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to, which becomes `path` when the block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with storage(path.parent):
+    with storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary

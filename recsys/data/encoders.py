@@ -67,6 +67,11 @@ def encode(encoders: Mapping[str, Encoder], table: pa.Table, side: str) -> dict[
     }
 
 
+def bags_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:
+    """Return the features whose codes are several values a row."""
+    return frozenset(name for name, each in encoders.items() if each.dtype == np.int32 and len(each.shape) == 1)
+
+
 def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
     """Write what each encoder learned, with its settings: one Arrow file a feature, no pickle."""
     folder.mkdir(parents=True)

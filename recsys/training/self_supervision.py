@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recsys import registry
 from recsys.config import SelfSupervision
 from recsys.data.dependence import measure_dependence
+from recsys.data.encoders import bags_of
 from recsys.data.prepare import Codes
 from recsys.features import Encoder
 from recsys.stack import tf
@@ -72,7 +73,6 @@ def fields_of(encoders: Mapping[str, Encoder], codes: Codes, counts: Int64) -> F
         counts: `[rows]`, int64, training interactions of each row.
     """
     ids = {name for name, encoder in encoders.items() if registry.kind_of(encoder.settings) == "id"}
-    bags = {name for name, encoder in encoders.items() if encoder.dtype == np.int32 and len(encoder.shape) == 1}
 
     @functools.cache
     def dependence(measure: str, weighted_by: str) -> NDArray[np.float64]:
@@ -83,7 +83,7 @@ def fields_of(encoders: Mapping[str, Encoder], codes: Codes, counts: Int64) -> F
         matrix[np.ix_(places, places)] = getattr(measured, measure)
         return matrix
 
-    return Fields(tuple(encoders), frozenset(ids), frozenset(bags), dependence)
+    return Fields(tuple(encoders), frozenset(ids), bags_of(encoders), dependence)
 
 
 def augmented(

@@ -116,6 +116,8 @@ def test_it_prints_a_table_with_gains_and_their_intervals_and_what_follows(finis
     assert len(gains) >= len(PLAN["metrics"])
     assert f"{WEIGHT} = " in output
     assert "100% of the training data, logQ from counts, R@10:" in output
+    assert "100% of the training data, logQ from counts; slice cold: no test case." in output
+    assert "the baseline was not tuned, the other rows were" in output
 
 
 def test_it_writes_every_number_with_its_interval_as_json(found):
@@ -281,12 +283,16 @@ def told(stat: Path) -> tuple[str, int]:
     [
         (
             {"baseline_search": {"training.epoch": [1, 2]}},
-            r"training: no setting named 'epoch'\. Did you mean 'epochs'",
+            r"training: no setting named 'epoch'\. Did you mean 'epochs'.* Mend ablation\.baseline_search\.$",
+        ),
+        (
+            {"baseline_search": {WEIGHT: [0.1, 0.3]}},
+            r"ablation\.baseline_search: got 'self_supervision\.objective\.weight', expected .* without a second task",
         ),
         ({"baseline_search": {"training.epochs": [1, -2]}}, r"training\.epochs: got -2"),
         (
             {"subjects": ["mine"], "variants": {"mine": {"like": "cfm", "search": {f"{WEIGHT}s": [1.0]}}}},
-            r"self_supervision\.objective: no setting named 'weights'\. Did you mean 'weight'",
+            r"self_supervision\.objective: no setting named 'weights'\. .* Mend ablation\.variants\.mine\.$",
         ),
         (
             {"subjects": ["mine"], "variants": {"mine": {"search": {"item.augmentations.0.rate": [0.1]}}}},

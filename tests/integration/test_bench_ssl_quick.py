@@ -24,7 +24,7 @@ from recsys import config
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import Case
 from recsys.ablation.rows import combinations, laid_over, put, subjects_of
-from recsys.ablation.tables import Ablation, Measured
+from recsys.ablation.tables import Ablation, Measured, Trial
 from recsys.commands.ablate import QUICK
 
 ROOT = Path(__file__).parents[2]
@@ -217,3 +217,16 @@ def test_a_bar_is_met_by_a_gain_that_reaches_it_and_whose_interval_excludes_zero
     judge(report, found, {"AP@10": 0.07})
     (note,) = report.notes
     assert note.startswith(f"{told}: 100% of the training data, plain softmax, cfm in AP@10: {gain[0]:+.1%} ")
+
+
+def test_the_notes_say_what_the_numbers_are_how_many_settings_were_tried_and_what_the_table_does_not_say():
+    case, looks = Case(1.0, "none"), {"AP@10": 0.1}
+    path = "self_supervision.objective.weight"
+    trials = tuple(Trial(case, "cfm", {path: weight}, looks) for weight in (0.1, 0.3, 1.0))
+    chosen = {case: {"baseline": {}, "cfm": trials[1].chosen}}
+    report = Report("ssl-small")
+    add_ablation(report, Ablation("small", "", ("AP@10",), chosen, trials, (), {}, ("the baseline was not tuned.",)))
+    assert report.notes[0].startswith("Metrics and gains are means over seeds and cases")
+    told = f"cfm: {path} = 0.3 (chosen on validation cases), the best of 3 tried."
+    assert any(note.endswith(told) for note in report.notes)
+    assert "The baseline was not tuned." in report.notes

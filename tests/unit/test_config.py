@@ -63,8 +63,27 @@ def test_an_unknown_section_names_the_nearest_known_one(block_world):
     assert "no setting named 'trainning'. Did you mean 'training'?" in broken(block_world, trainning={})
 
 
-def test_an_unknown_kind_names_the_nearest_known_one(block_world):
-    assert "Did you mean 'random'?" in broken(block_world, split={"kind": "randon"})
+def test_an_unknown_kind_names_its_place_and_the_nearest_known_one(block_world):
+    told = broken(block_world, split={"kind": "randon"})
+    assert told.startswith("split.kind: no choice in recsys.splits named 'randon'. Did you mean 'random'?")
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"self_supervision": {"schedule": "cosine"}}, "self_supervision.schedule: got 'cosine', expected a table."),
+        ({"self_supervision": 3}, "self_supervision: got 3, expected a table."),
+        ({"ablation": {"subjects": "cfm"}}, "ablation.subjects: got 'cfm', expected a list."),
+        ({"ablation": {"variants": {"a": 3}}}, "ablation.variants.a: got 3, expected a table."),
+    ],
+)
+def test_types_are_called_what_a_run_file_calls_them(section, told, block_world):
+    assert broken(block_world, **section) == told
+
+
+def test_a_share_of_the_training_data_that_is_none_is_told_at_its_place(block_world):
+    told = broken(block_world, ablation={"training_rates": [1.0, -0.1]})
+    assert told == "ablation.training_rates.1: got -0.1, expected greater than 0."
 
 
 def test_an_unknown_setting_of_a_feature_names_its_place(block_world):
@@ -176,7 +195,7 @@ def test_an_unknown_augmentation_names_the_nearest_known_one(block_world):
 
 def test_an_augmentation_s_setting_out_of_range_names_its_place(block_world):
     told = broken(block_world, self_supervision={"augmentations": [{"kind": "value_dropout", "rate": 1.0}]})
-    assert told.startswith("self_supervision.augmentations.rate: got 1.0, expected less than 1.")
+    assert told.startswith("self_supervision.augmentations.0.rate: got 1.0, expected less than 1.")
 
 
 @pytest.mark.parametrize("value", ["correlated_mask", {"kind": "correlated_mask"}, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from recsys import config
 from recsys.files import exclusive
 from tests.unit.test_cli import recsys
 from tests.worlds import block_run
+
+CONTENT = ("taste", "tags", "price", "title", "vector")
 
 
 @pytest.fixture
@@ -29,6 +32,11 @@ def test_it_prints_both_heat_maps_and_each_feature_s_partner_and_draws_a_plot(ru
     # Of the tags (all, tag r mod 4), the draw is 'all' or one of four that decide the taste: MI = 1/2 log 2 = 0.347.
     # H(tags) = 1/2 log 2 + 1/2 log 8 = 2 log 2; 2 * 1/2 log 2 / (2 log 2 + log 2) = 1/3
     assert "taste and tags depend most on each other: 0.347 nats, 0.333 normalised." in done.stdout
+    # Next to the id, which tells all of each and is nobody's partner.
+    assert "depends most on id" not in done.stdout
+    sides = [line.partition(" hides ")[2] for line in done.stdout.splitlines() if line.startswith("correlated_mask")]
+    assert sum(int(side.split()[-4]) for side in sides) == 5  # as many as features besides the id
+    assert all(sorted(re.findall(r"taste|tags|price|title|vector", side)) == sorted(CONTENT) for side in sides)
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
 
 

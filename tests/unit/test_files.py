@@ -40,6 +40,11 @@ def test_tensorflow_s_own_full_disk_is_the_same_error(tmp_path):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
 
+def test_a_name_that_is_too_long_cannot_be_written(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot write \(File name too long\)"), storage(tmp_path):
+        (tmp_path / ("v" * 300)).mkdir()
+
+
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ZeroDivisionError), storage(tmp_path):
         1 / 0  # noqa: B018

@@ -147,7 +147,7 @@ def test_a_variant_may_be_like_an_earlier_one():
         (
             "mine",
             {"like": "cfm", "settings": {"self_supervision.augmentations.2.rate": 0.1}},
-            r"self_supervision\.augmentations\.2\.rate: got '2'",
+            r"^ablation\.variants\.mine\.settings: self_supervision\.augmentations\.2\.rate: got '2'",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +13,17 @@ import pytest
 from rich.console import Console
 from scipy.sparse import csr_matrix
 
+from recsys import config
 from recsys.ablation import show
+from recsys.ablation.ablate import remarks
 from recsys.ablation.cells import Case
-from recsys.ablation.rows import BASELINE
-from recsys.ablation.tables import DECILES, Ablation, Measured, measure_case
+from recsys.ablation.rows import BASELINE, SUBJECTS
+from recsys.ablation.tables import DECILES, Ablation, Measured, Trial, measure_case
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.types import NO_ROW, RowSets
+from tests.worlds import block_run
 
 CASE = Case(1.0, "none")
 Ranked = Mapping[str, Sequence[Sequence[Sequence[int]]]]
@@ -263,8 +267,8 @@ def ablation_of(*measured: Measured) -> Ablation:
     return Ablation("mine", "", ("R@1",), {CASE: {}}, (), measured, {})
 
 
-def printed(ablation: Ablation) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
+def printed(ablation: Ablation, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     show.render(ablation, console)
     return console.export_text()
 
@@ -283,6 +287,35 @@ def test_a_gain_without_a_bound_or_without_a_baseline_is_told_in_words_and_is_nu
     assert "the baseline finds nothing" in text
     assert "nan" not in text
     assert [entry["gain_high"] for entry in show.to_dict(found)["measured"]] == [0.0, None, None]
+
+
+def test_in_a_narrow_terminal_the_names_of_the_rows_are_whole_and_remarks_end_the_text():
+    number = {"case": CASE, "slice": "all", "cases": 4, "seeds": 2, "value": 0.5, "low": 0.4, "high": 0.6}
+    number |= {"gain_rate": 0.0, "gain_low": -0.123, "gain_high": 0.234}
+    metrics, names = ("AP@10", "AP@50", "R@10", "R@50"), ("baseline", "cfm_training_batch", "cfm_training_rest")
+    entries = tuple(Measured(**number, subject=name, metric=metric) for name in names for metric in metrics)
+    looks = tuple(Trial(CASE, "cfm_training_batch", {"a.b": value}, {}) for value in (1, 2, 3))
+    chosen = {CASE: {"baseline": {}, "cfm_training_batch": {"a.b": 2}}}
+    found = Ablation("mine", "", metrics, chosen, looks, entries, {}, ("so much for [that].",))
+    text = printed(found, width=80)
+    assert all(f"│ {name} " in text for name in names)
+    assert "│ cfm_training_batch │     3 │ a.b = 2 " in text
+    assert max(len(line) for line in text.splitlines() if line.startswith("│")) <= 80
+    assert text.rstrip().endswith("so much for [that].")
+    assert show.to_dict(found)["remarks"] == ["so much for [that]."]
+
+
+def test_what_the_table_does_not_say_is_remarked():
+    def remarked(tuned: bool = True, has_bags: bool = True, **changes: object) -> str:
+        tables = block_run(Path("blocks"), **{"training": {"patience": 0}, **changes})
+        subjects = {name: SUBJECTS[name] for name in ("baseline", "fd", "so", "cfm", "no_masking")}
+        return "\n".join(remarks(config.from_tables(tables), subjects, tuned=tuned, has_bags=has_bags))
+
+    assert remarked() == ""
+    assert "the baseline was not tuned" in remarked(tuned=False)
+    assert "value_dropout dropped nothing in cfm, no_masking:" in remarked(has_bags=False)
+    assert "the run's own self_supervision and item.augmentations were left out" in remarked(self_supervision={})
+    assert "no training stopped early" in remarked(training={"patience": 2})
 
 
 @pytest.mark.parametrize(("rate", "told"), [(1.0, "100%"), (0.1, "10%"), (0.07, "7%"), (0.0025, "0.25%")])

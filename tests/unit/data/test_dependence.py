@@ -19,7 +19,7 @@ from rich.console import Console
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
 from recsys.data.dependence import Dependence, measure_dependence, plot, render
-from recsys.errors import ShapeError
+from recsys.errors import ShapeError, StorageError
 from recsys.features.categorical import Categorical
 from recsys.features.embedding import Embedding
 from recsys.features.id import Id
@@ -427,3 +427,9 @@ except InstallationError as error:
     )  # fmt: skip
     told = "a plot needs the package 'matplotlib', which is not installed. Run: pip install 'twintower-recsys[explore]'"
     assert told in done.stdout, done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "heat.png").mkdir()
+    with pytest.raises(StorageError, match=r"heat\.png: cannot write"):
+        Dependence(("a",), np.ones((1, 1))).save(tmp_path / "heat.png")
