@@ -124,7 +124,15 @@ PLANS: dict[str, Plan] = {
     ),
     "complete_journey": Plan(
         "basket_companions",
-        (variants(BOTH, DROPPED), METRICS, "ablation.trials=2", "ablation.baseline_trials=4"),
+        (
+            # The words of a product's type, so that there is a feature of several values to drop.
+            'item.features.words={kind = "text", column = "product_type", width = 32, max_terms = 8}',
+            variants(BOTH, DROPPED),
+            METRICS,
+            "ablation.seeds=[1, 2, 3]",
+            "ablation.trials=4",
+            "ablation.baseline_trials=4",
+        ),
         {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.05, 0.07], dims=[64]),)},
         {},
     ),
