@@ -326,6 +326,7 @@ def _source(
             yield frame if with_columns is None else frame.select(with_columns)
             if left == 0:
                 return
+        pa.default_memory_pool().release_unused()  # Polars has an allocator of its own
 
     return source
 
