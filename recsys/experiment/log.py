@@ -3,9 +3,10 @@
 A log folder holds `exposures/` and `events/`. In each lie Parquet files (`*.parquet`) and Arrow IPC streams
 (`*.arrow`), the segments that a server appends to before they are compacted; other names are passed over. The writer of
 a segment holds a lock (flock) on it as long as it lives. A segment may end in the middle of a batch, because its writer
-was killed: what came before is read. Damage anywhere else is an error that names the file, so that nothing is lost in
-silence; compacted files hold checksums for it, segments do not. A segment that still lies beside the Parquet file that
-it was compacted into is not read: the file names it. `drops.jsonl` says how many exposures servers could not log.
+was killed, or in zeros, because its machine lost its power: what came before is read. Damage anywhere else is an error
+that names the file, so that nothing is lost in silence; compacted files hold checksums for it, segments do not. A
+segment that still lies beside the Parquet file that it was compacted into is not read: the file names it. `drops.jsonl`
+says how many exposures servers could not log.
 """
 
 from __future__ import annotations
@@ -157,7 +158,8 @@ def open_log(folder: str | Path) -> Log:
 
     Raises:
         MissingError: the folder has no file of exposures.
-        DataError: a file is damaged, of a newer version, or lacks a column.
+        DataError: a file is damaged, of a newer version, or lacks a column. Damaged rows of a Parquet file are found
+            when they are read: then reading `exposures` or `events` raises it.
     """
     folder = Path(folder)
     exposures, exposure_rows, torn = _open(folder / "exposures", EXPOSURES)
@@ -239,7 +241,8 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
                 batch = reader.read_next_batch()
             except StopIteration:
                 # A stream that was closed ends with a marker; one that was killed between two batches just ends.
-                _refuse_unless_torn(path, file, size_bytes, "more follows the end of its stream")
+                if _refuse_unless_torn(path, file, size_bytes, "more follows the end of its stream"):
+                    yield None
                 return
             except _DAMAGE as error:
                 _refuse_unless_torn(path, file, size_bytes, error)
@@ -366,16 +369,21 @@ def _sound(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBat
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _refuse_unless_torn(path: Path, file: pa.NativeFile, size_bytes: int, told: Exception | str) -> None:
+def _refuse_unless_torn(path: Path, file: pa.NativeFile, size_bytes: int, told: Exception | str) -> bool:
     """Pass where reading a segment stopped at its very end: its writer was killed, or is writing.
+
+    Returns:
+        Whether zeros follow: a machine that lost its power leaves them where it had not written yet.
 
     Raises:
         DataError: it stopped before.
     """
     with _at_rest():
         now_bytes = path.stat().st_size  # shorter where a living writer took back what did not fit on the disk
-    if file.tell() < min(size_bytes, now_bytes):
+    left_bytes = min(size_bytes, now_bytes) - file.tell()
+    if left_bytes > 0 and file.read(left_bytes).strip(b"\0"):
         raise _damaged(path, told) from None
+    return left_bytes > 0
 
 
 def _damaged(path: Path, told: Exception | str) -> DataError:

@@ -112,6 +112,19 @@ def test_a_segment_that_is_damaged_before_its_end_is_not_torn_and_stays_where_it
         assert path.exists(), what
 
 
+def test_zeros_at_the_end_that_a_power_cut_leaves_are_a_torn_segment(folder):
+    path = folder / "exposures" / "2.arrow"
+    content = path.read_bytes()
+    end = len(content) - 8
+    last_batch = content.rindex(b"\xff\xff\xff\xff", 0, end)
+    for kept, rows in ((end, 80), (last_batch, 60)):
+        path.write_bytes(content[:kept] + bytes(8192))
+        log = open_log(folder)
+        assert (log.exposure_rows, log.torn_segments) == (rows, 1)
+        assert log.exposures.collect().height == rows
+    assert compact(folder)["exposures"].torn_segments == 1
+
+
 def test_moments_beyond_the_years_of_python_are_damage(folder):
     row = exposure("t", "u", "new")
     batch = pa.RecordBatch.from_pylist([row], EXPOSURES)
