@@ -258,9 +258,9 @@ def cost(report: Report, sizes: tuple[int, ...], users: int) -> None:
         report.add(case, f"{rows:,} lists", "seconds", seconds)
         print(f"{rows:,} lists: {peak_bytes / 1e9:.2f} GB, {seconds:.0f} s", flush=True)
         peaks.append(peak_bytes)
-    slope = (peaks[-1] - peaks[-2]) / (sizes[-1] - sizes[-2])
+    slope = (peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0])
     report.note(
-        f"From {sizes[-2]:,} to {sizes[-1]:,} lists of {users:,} users the peak grows by {slope:.0f} bytes a list: "
+        f"From {sizes[0]:,} to {sizes[-1]:,} lists of {users:,} users the peak grows by {slope:.0f} bytes a list: "
         f"at that rate 100 million take {(peaks[-1] + slope * (1e8 - sizes[-1])) / 1e9:.1f} GB."
     )
 

@@ -126,8 +126,8 @@ class ExperimentSettings:
     """Which arms of which experiments answer: none without a file.
 
     Attributes:
-        file: TOML, see `recsys.experiment.plan`; read again when it changes. One that is broken, or whose arms these
-            releases cannot serve, is refused, and the last good one goes on.
+        file: TOML, see `recsys.experiment.plan`; read again when it changes and rests: replace it whole, by a rename.
+            One that is broken, or whose arms these releases cannot serve, is refused, and the last good one goes on.
         look_s: seconds between two looks at it; 0 never looks again.
     """
 

@@ -72,7 +72,7 @@ def analyze(
 ) -> None:
     """Read a log and say what follows: sample ratio, effects, CUPED, guardrails, days, slices, decisions.
 
-    Of an interleaved experiment: which arm its units prefer, by a test for one planned look.
+    Of an interleaved experiment: which arm its units prefer.
     """
     from recsys.experiment import analysis, interleaving
     from recsys.experiment import plan as plans
@@ -88,8 +88,8 @@ def analyze(
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
     if arms_of(log, name) == [plans.INTERLEAVED]:
-        if quantiles or slices or release or ledger or planned_units:
-            asked = verbatim("--quantile, --slices, --release, --ledger or --planned-units")
+        if quantiles or slices or release or ledger:
+            asked = verbatim("--quantile, --slices, --release or --ledger")
             raise SettingError(describe("analyze", asked, "none of them: interleaved lists only tell a preference"))
         kinds = [metric.event for metric in plan.metrics.values()] or event_kinds(log)
         found = interleaving.preferences(
@@ -98,9 +98,11 @@ def analyze(
             dict.fromkeys(kinds),
             control=control or (experiment.control if experiment else "control"),
             confidence=confidence,
+            planned_units=planned_units or (experiment.planned_units if experiment else None),
+            final=final,
             attribution_h=attribution_h,
         )
-        _show_preferences(name, found, confidence, as_json=as_json)
+        _show_preferences(name, found, confidence, final=final, as_json=as_json)
         return
     window = parse(Window, {"before_days": before_days, "attribution_h": attribution_h}, "analyze")
     units = read_units(
@@ -332,22 +334,29 @@ def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
     check(plan, now, retriever_of)
 
 
-def _show_preferences(name: str, found: Mapping[str, Preference], confidence: float, *, as_json: bool) -> None:
+def _show_preferences(
+    name: str, found: Mapping[str, Preference], confidence: float, *, final: bool, as_json: bool
+) -> None:
     import dataclasses
 
     if as_json:
-        print(json.dumps({"experiment": name, "preferences": {k: dataclasses.asdict(one) for k, one in found.items()}}))
+        preferences = {kind: dataclasses.asdict(one) for kind, one in found.items()}
+        print(json.dumps({"experiment": name, "final": final, "preferences": preferences}))
         return
     first, second = next((one.first, one.second) for one in found.values())
     rows = [
         (kind, f"{one.first_wins:,}", f"{one.second_wins:,}", f"{one.ties:,}", f"{one.win_rate:.1%}",
-         f"{one.low:.1%} {one.high:.1%}", f"{one.p_value:.3g}")
+         f"{one.low:.1%} {one.high:.1%}", f"{one.always_low:.1%} {one.always_high:.1%}", f"{one.p_value:.3g}",
+         f"{one.always_p_value:.3g}")
         for kind, one in found.items()
     ]  # fmt: skip
     columns = ["event", f"prefer {first}", f"prefer {second}", "neither", f"share of {second}"]
     console = Console()
     console.print(f"experiment {name}, interleaved, by unit", highlight=False)
-    _show(rows, [*columns, f"{confidence:.0%} interval", "p"], console)
+    _show(rows, [*columns, f"{confidence:.0%} interval", "always valid", "p", "always-valid p"], console)
+    for kind, one in found.items():
+        told = f"{one.preferred} is preferred" if one.preferred else f"{first} and {second} are not told apart"
+        console.print(f"{kind}: {told} ({'fixed' if final else 'always-valid'} test)", style="bold", highlight=False)
 
 
 def _show(rows: list[tuple], columns: list[str], console: Console) -> None:

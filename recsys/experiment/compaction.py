@@ -73,8 +73,8 @@ def compact(folder: str | Path) -> dict[str, Compacted]:
     Raises:
         MissingError: it is no log.
         RefusedError: another compaction of it is running.
-        DataError: a Parquet file is damaged; or a segment is of a newer version, or lacks a column: those before it are
-            done.
+        DataError: a Parquet file is damaged; or a segment is, before its end, or is of a newer version, or lacks a
+            column: those before it are done.
         StorageError: no room; what was not done stays as it was.
     """
     folder = Path(folder)
@@ -88,7 +88,7 @@ def _compact(folder: Path, schema: pa.Schema) -> Compacted:
     for path in folder.glob(".*.parquet"):
         path.unlink()  # by a compaction that was killed: nobody else works here
     done = frozenset[str]().union(
-        *(compacted(parquet_metadata(path).metadata or {})[0] for path in folder.glob("[!.]*.parquet"))
+        *(compacted(path, parquet_metadata(path))[0] for path in folder.glob("[!.]*.parquet"))
     )
     left = [path for path in (folder / name for name in done) if path.exists()]
     for path in left:
@@ -146,7 +146,7 @@ def _write(path: Path, schema: pa.Schema, segments: Sequence[Path]) -> tuple[int
     """Write all rows of segments; return how many, and how many segments are torn."""
     rows = torn = 0
     with open(path, "wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
             waiting, size_bytes = [], 0
             for batch in chain.from_iterable(batches(segment, schema) for segment in segments):
                 if batch is None:
@@ -155,14 +155,10 @@ def _write(path: Path, schema: pa.Schema, segments: Sequence[Path]) -> tuple[int
                 waiting.append(batch)
                 rows, size_bytes = rows + len(batch), size_bytes + batch.nbytes
                 if size_bytes >= ROW_GROUP_BYTES:
-                    writer.write_table(_table(waiting, schema))
+                    writer.write_table(pa.Table.from_batches(waiting, schema))
                     waiting, size_bytes = [], 0
-            writer.write_table(_table(waiting, schema))
+            writer.write_table(pa.Table.from_batches(waiting, schema))
             writer.add_key_value_metadata({SEGMENTS_KEY: "\n".join(s.name for s in segments), TORN_KEY: str(torn)})
         file.flush()
         os.fsync(file.fileno())
     return rows, torn
-
-
-def _table(parts: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *(pa.Table.from_batches([part]).cast(schema) for part in parts)])

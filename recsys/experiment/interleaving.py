@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,9 +69,13 @@ class Preference:
         second_wins: units with more credit for the second.
         ties: units with equal credit, none included.
         win_rate: share of the wins that are the second's, 0..1; 0.5 where there are none.
-        low: lower bound of its exact interval (Clopper and Pearson).
+        low: lower bound of its exact interval (Clopper and Pearson), for one look that was settled before.
         high: upper bound.
-        p_value: of the sign test, two-sided, exact.
+        p_value: of the sign test, two-sided, exact, for that look.
+        always_low: lower bound of the interval that holds at every look, for all comparisons made together.
+        always_high: upper bound.
+        always_p_value: that holds at every look, for all comparisons made together.
+        preferred: the arm that is preferred beyond doubt; empty where they are not told apart.
     """
 
     first: str
@@ -82,6 +87,10 @@ class Preference:
     low: float
     high: float
     p_value: float
+    always_low: float
+    always_high: float
+    always_p_value: float
+    preferred: str
 
 
 def credit(
@@ -140,6 +149,8 @@ def preferences(
     *,
     control: str = "control",
     confidence: float = 0.95,
+    planned_units: float | None = None,
+    final: bool = False,
     attribution_h: float = 168.0,
 ) -> Mapping[str, Preference]:
     """Test which of its two arms the units of an interleaved experiment prefer.
@@ -150,6 +161,9 @@ def preferences(
         kinds: of events that are credit.
         control: the arm that is named first.
         confidence: level of the intervals, 0..1.
+        planned_units: at which always-valid intervals tell the smallest preference from none, > 0, settled before
+            looking; None suits any number.
+        final: this is the one look that was planned: the fixed test decides.
         attribution_h: hours after a list in which its events count.
 
     Returns:
@@ -184,6 +198,9 @@ def preferences(
             first,
             second,
             confidence=confidence,
+            planned_units=planned_units,
+            final=final,
+            comparisons=len(kinds),
         )
         for kind in kinds
     }  # fmt: skip
@@ -193,24 +210,42 @@ def _no_lists() -> str:
     return describe("interleaved lists", 0, "at least one", "Look whether `teams` was logged.")
 
 
-def preference(credits: pl.DataFrame, first: str, second: str, *, confidence: float = 0.95) -> Preference:
-    """Test whether units prefer one of two interleaved arms.
+def preference(
+    credits: pl.DataFrame,
+    first: str,
+    second: str,
+    *,
+    confidence: float = 0.95,
+    planned_units: float | None = None,
+    final: bool = False,
+    comparisons: int = 1,
+) -> Preference:
+    """Test whether units prefer one of two interleaved arms, for one look and for looks at any time.
 
     Reference:
         Chapelle, Joachims, Radlinski and Yue 2012, Large-scale validation and analysis of interleaved search
         evaluation, TOIS 30. Differs: a unit's lists are added up before it casts its one vote.
 
+    At every look holds what holds for votes that stay: one that its unit's later lists may still turn around makes it
+    an approximation, as in `sequential.always_valid_half_width`.
+
     Args:
         credits: from `credit`.
         first: name of one arm, as in the log's teams.
         second: name of the other.
-        confidence: level of the interval, 0..1.
+        confidence: level of the intervals, 0..1.
+        planned_units: at which the always-valid interval tells the smallest preference from none, > 0, settled before
+            looking; a little later where many units prefer neither. None suits any number.
+        final: this is the one look that was planned: the fixed test decides.
+        comparisons: made together; the always-valid results and the decision are Bonferroni's for them.
 
     Raises:
         RefusedError: no unit saw an interleaved list.
     """
     import polars as pl
     from scipy import stats
+
+    from recsys.experiment.sequential import always_valid_rate, log_evidence
 
     if credits.is_empty():
         raise RefusedError(_no_lists())
@@ -222,10 +257,17 @@ def preference(credits: pl.DataFrame, first: str, second: str, *, confidence: fl
     first_wins, second_wins = int((signs < 0).sum()), int((signs > 0).sum())
     wins = first_wins + second_wins
     if wins == 0:
-        return Preference(first, second, 0, 0, len(signs), 0.5, 0.0, 1.0, 1.0)
+        return Preference(first, second, 0, 0, len(signs), 0.5, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, "")
     test = stats.binomtest(second_wins, wins)
-    interval = test.proportion_ci(confidence)
+    fixed = test.proportion_ci(confidence)
+    alpha = (1 - confidence) / comparisons
+    always = always_valid_rate(second_wins, first_wins, planned=planned_units, alpha=alpha)
+    against_even = float(log_evidence(second_wins, first_wins, 0.5, planned=planned_units, alpha=alpha))
+    always_p_value = min(1.0, comparisons * math.exp(-max(0.0, against_even)))
+    deciding = comparisons * float(test.pvalue) if final else always_p_value
+    preferred = (second if second_wins > first_wins else first) if deciding < 1 - confidence else ""
     return Preference(
         first, second, first_wins, second_wins, len(signs) - wins,
-        second_wins / wins, float(interval.low), float(interval.high), float(test.pvalue),
+        second_wins / wins, float(fixed.low), float(fixed.high), float(test.pvalue),
+        *always, always_p_value, preferred,
     )  # fmt: skip

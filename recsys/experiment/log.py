@@ -3,8 +3,10 @@
 A log folder holds `exposures/` and `events/`. In each lie Parquet files (`*.parquet`) and Arrow IPC streams
 (`*.arrow`), the segments that a server appends to before they are compacted; other names are passed over. The writer of
 a segment holds a lock (flock) on it as long as it lives. A segment may end in the middle of a batch, because its writer
-was killed: what came before is read. One that still lies beside the Parquet file that it was compacted into is not: the
-file names it. `drops.jsonl` says how many exposures servers could not log.
+was killed, or in zeros, because its machine lost its power: what came before is read. Damage anywhere else is an error
+that names the file, so that nothing is lost in silence; compacted files hold checksums for it, segments do not. A
+segment that still lies beside the Parquet file that it was compacted into is not read: the file names it. `drops.jsonl`
+says how many exposures servers could not log.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
@@ -33,9 +37,13 @@ SEGMENTS_KEY = b"recsys.segments"
 """Where a Parquet file's metadata names the segments that it was made from, one a line."""
 TORN_KEY = b"recsys.torn_segments"
 """And how many of them ended in the middle of a batch."""
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+"""Of timestamps; others are damage, and beyond Python's years."""
 DROPS = "drops.jsonl"
 """Holds one JSON object for each time that exposures were dropped: `time`, `pid`, `exposures`."""
 
+_DAMAGE = (pa.ArrowException, OSError, EOFError, ValueError)
+"""What Arrow raises where a file is not what it should be; a name that is not UTF-8 is a ValueError."""
 _METADATA = {VERSION_KEY: str(VERSION).encode()}
 _MOMENT = pa.timestamp("us", tz="UTC")
 _ASSIGNMENT = pa.struct(
@@ -150,7 +158,8 @@ def open_log(folder: str | Path) -> Log:
 
     Raises:
         MissingError: the folder has no file of exposures.
-        DataError: a file is damaged, of a newer version, or lacks a column.
+        DataError: a file is damaged, of a newer version, or lacks a column. Damaged rows of a Parquet file are found
+            when they are read: then reading `exposures` or `events` raises it.
     """
     folder = Path(folder)
     exposures, exposure_rows, torn = _open(folder / "exposures", EXPOSURES)
@@ -170,18 +179,26 @@ def parquet_metadata(path: Path) -> pq.FileMetaData:
     """
     try:
         return pq.read_metadata(path)
-    except (OSError, pa.ArrowException) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: not a Parquet file: {_first_line(error)}. Remove it or write it again.") from None
 
 
-def compacted(metadata: Mapping[bytes, bytes]) -> tuple[frozenset[str], int]:
+def compacted(path: Path, metadata: pq.FileMetaData) -> tuple[frozenset[str], int]:
     """Return which segments a Parquet file was made from, and how many of them were torn.
 
     Args:
-        metadata: of the file.
+        path: of the file.
+        metadata: of it.
+
+    Raises:
+        DataError: it is damaged.
     """
-    names = metadata.get(SEGMENTS_KEY, b"").decode().splitlines()
-    return frozenset(names), int(metadata.get(TORN_KEY, b"0"))
+    pairs = metadata.metadata or {}
+    try:
+        names = pairs.get(SEGMENTS_KEY, b"").decode().splitlines()
+        return frozenset(names), int(pairs.get(TORN_KEY, b"0"))
+    except ValueError as error:
+        raise _damaged(path, error) from None
 
 
 def segments_in(folder: Path) -> list[Path]:
@@ -209,32 +226,29 @@ def batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch | None]:
     Raises:
         DataError: it is damaged, of a newer version, or lacks a column.
     """
-    wanted = _polars_schema(schema)
     with _at_rest():
-        file = pa.OSFile(str(path))
+        file, size_bytes = pa.OSFile(str(path)), path.stat().st_size
     with file:
         try:
             reader = pa.ipc.open_stream(file)
-        except (pa.ArrowInvalid, EOFError, OSError):
+        except _DAMAGE as error:
+            _refuse_unless_torn(path, file, size_bytes, error)
             yield None
             return
-        _check(path, reader.schema, wanted)
+        _check(path, reader.schema, schema)
         while True:
             try:
                 batch = reader.read_next_batch()
             except StopIteration:
                 # A stream that was closed ends with a marker; one that was killed between two batches just ends.
+                if _refuse_unless_torn(path, file, size_bytes, "more follows the end of its stream"):
+                    yield None
                 return
-            except (pa.ArrowInvalid, OSError):
+            except _DAMAGE as error:
+                _refuse_unless_torn(path, file, size_bytes, error)
                 yield None
                 return
-            try:
-                batch.validate(full=True)  # Polars trusts offsets: wrong ones would end the process
-            except pa.ArrowInvalid as error:
-                raise DataError(
-                    f"{path}: damaged: {_first_line(error)}. Remove it or bring it back from a copy."
-                ) from None
-            yield batch.select(schema.names)
+            yield _sound(path, batch, schema)
 
 
 def is_written(path: Path) -> bool:
@@ -268,12 +282,15 @@ def _dropped(path: Path) -> int:
 def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
     segments = segments_in(folder)
     files = sorted(folder.glob("[!.]*.parquet"))
-    wanted = _polars_schema(schema)
     rows, torn, done = 0, 0, frozenset()
     for path in files:
         metadata = parquet_metadata(path)
-        _check(path, metadata.schema.to_arrow_schema(), wanted)
-        names, were_torn = compacted(metadata.metadata or {})
+        try:
+            found = metadata.schema.to_arrow_schema()
+        except _DAMAGE as error:
+            raise _damaged(path, error) from None
+        _check(path, found, schema)
+        names, were_torn = compacted(path, metadata)
         rows, torn, done = rows + metadata.num_rows, torn + were_torn, done | names
     whole = {}
     for path in counting(segments, done):
@@ -283,22 +300,27 @@ def _open(folder: Path, schema: pa.Schema) -> tuple[pl.LazyFrame, int, int]:
                 rows, whole[path] = rows + len(batch), whole[path] + 1
             elif not is_written(path):
                 torn += 1
-    parts = []
-    if files:
-        parts.append(pl.scan_parquet(files, schema=wanted, extra_columns="ignore"))
-    if whole:
-        parts.append(register_io_source(_segment_source(whole, schema), schema=wanted))
-    return pl.concat(parts) if parts else pl.LazyFrame(schema=wanted), rows, torn
+    wanted = pl.from_arrow(schema.empty_table()).schema
+    if not files and not whole:
+        return pl.LazyFrame(schema=wanted), rows, torn
+    return register_io_source(_source(files, whole, schema), schema=wanted), rows, torn
 
 
-def _segment_source(whole: Mapping[Path, int], schema: pa.Schema) -> Callable[..., Iterator[pl.DataFrame]]:
-    """Return a source of the first batches of segments, so many of each: what is written later is not read."""
+def _source(
+    files: Sequence[Path], whole: Mapping[Path, int], schema: pa.Schema
+) -> Callable[..., Iterator[pl.DataFrame]]:
+    """Return a source of Parquet files and of the first batches of segments, so many of each: not of later ones.
+
+    Arrow reads the files, too: what Polars does with damaged ones ranges from errors that name no file to a panic.
+    """
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        left = n_rows
-        for batch in chain.from_iterable(islice(batches(path, schema), count) for path, count in whole.items()):
+        left, chosen = n_rows, pa.schema([schema.field(name) for name in with_columns or schema.names])
+        compacted_rows = chain.from_iterable(_parquet_batches(path, chosen) for path in files)
+        living = chain.from_iterable(islice(batches(path, schema), count) for path, count in whole.items())
+        for batch in chain(compacted_rows, living):
             frame = pl.from_arrow(batch)
             if left is not None:
                 frame = frame.head(left)
@@ -307,26 +329,94 @@ def _segment_source(whole: Mapping[Path, int], schema: pa.Schema) -> Callable[..
             yield frame if with_columns is None else frame.select(with_columns)
             if left == 0:
                 return
+        pa.default_memory_pool().release_unused()  # Polars has an allocator of its own
 
     return source
 
 
-def _check(path: Path, schema: pa.Schema, wanted: pl.Schema) -> None:
-    version = (schema.metadata or {}).get(VERSION_KEY, b"1").decode(errors="replace")
-    if not version.isdigit() or int(version) > VERSION:
+def _parquet_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file that was checked, with the columns of a schema.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(columns=schema.names):
+                yield _sound(path, batch, schema)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+def _sound(path: Path, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch of exactly this schema that Polars can trust: wrong offsets or names would end the process there.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        batch.validate(full=True)
+        columns = [batch[field.name].cast(field.type) for field in schema]
+    except pa.ArrowException as error:
+        raise _damaged(path, error) from None
+    for field, column in zip(schema, columns, strict=True):
+        if field.type == _MOMENT:
+            limits = pc.min_max(column.cast(pa.int64()))
+            if limits["min"].is_valid and not (
+                EARLIEST.timestamp() * 1e6 <= limits["min"].as_py() and limits["max"].as_py() < LATEST.timestamp() * 1e6
+            ):
+                raise _damaged(path, f"{field.name} out of the years {EARLIEST.year} to {LATEST.year - 1}")
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _refuse_unless_torn(path: Path, file: pa.NativeFile, size_bytes: int, told: Exception | str) -> bool:
+    """Pass where reading a segment stopped at its very end: its writer was killed, or is writing.
+
+    Returns:
+        Whether zeros follow: a machine that lost its power leaves them where it had not written yet.
+
+    Raises:
+        DataError: it stopped before.
+    """
+    with _at_rest():
+        now_bytes = path.stat().st_size  # shorter where a living writer took back what did not fit on the disk
+    left_bytes = min(size_bytes, now_bytes) - file.tell()
+    if left_bytes > 0 and file.read(left_bytes).strip(b"\0"):
+        raise _damaged(path, told) from None
+    return left_bytes > 0
+
+
+def _damaged(path: Path, told: Exception | str) -> DataError:
+    return DataError(f"{path}: damaged: {_first_line(told)}. Remove it or bring it back from a copy.")
+
+
+def _check(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
+    version = (found.metadata or {}).get(VERSION_KEY, b"1").decode(errors="replace")
+    if not version.isdecimal() or int(version) > VERSION:
         advice = "It was written by a newer version of this program: read it with that one."
         raise DataError(describe(f"{path}: log version", verbatim(version), f"at most {VERSION}", advice))
-    got = _polars_schema(schema)
-    for name, kind in wanted.items():
-        if name not in got:
-            raise DataError(describe(f"{path}: column {name}", verbatim("nothing"), f"{kind}"))
-        if got[name] != kind:
-            raise DataError(describe(f"{path}: column {name}", verbatim(str(got[name])), f"{kind}"))
+    try:
+        for field in wanted:
+            place = found.get_field_index(field.name)
+            got = "nothing" if place < 0 else _plain(found.types[place])
+            if got != field.type:
+                raise DataError(describe(f"{path}: column {field.name}", verbatim(str(got)), f"{field.type}"))
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from None
 
 
-def _polars_schema(schema: pa.Schema) -> pl.Schema:
-    return pl.from_arrow(schema.empty_table()).schema
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that `EXPOSURES` and `EVENTS` use for the same values."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _plain(field.type)) for field in kind])
+    if pa.types.is_timestamp(kind) and kind.tz == "+00:00":
+        return pa.timestamp(kind.unit, "UTC")
+    return kind
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
+def _first_line(told: Exception | str) -> str:
+    return str(told).partition("\n")[0].rstrip(".")

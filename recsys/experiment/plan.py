@@ -255,17 +255,39 @@ def load(path: str | Path) -> Plan:
     Raises:
         SettingError: the file is missing, empty, not TOML, or breaks a rule; the message names key, value and rule.
     """
-    file = Path(path)
+    return from_content(content_of(path), path)
+
+
+def content_of(path: str | Path) -> bytes:
+    """Return what an experiment file holds, not looked at yet.
+
+    Raises:
+        SettingError: the file cannot be read.
+    """
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+        return Path(path).read_bytes()
     except OSError as error:
-        raise SettingError(f"{file}: cannot read the experiment file ({error.strerror}).") from None
+        raise SettingError(f"{path}: cannot read the experiment file ({error.strerror}).") from None
+
+
+def from_content(content: bytes, path: str | Path) -> Plan:
+    """Make a plan from what an experiment file holds.
+
+    Args:
+        content: from `content_of`.
+        path: of the file, for the messages.
+
+    Raises:
+        SettingError: it is empty, not TOML, or breaks a rule.
+    """
+    try:
+        tables = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{file}: not TOML: {error}.") from None
+        raise SettingError(f"{path}: not TOML: {error}.") from None
     if not tables:
         # Not the end of all experiments: a file is empty, too, while it is being written, and where the disk is full.
         advice = "Write `experiments = {}` to run none."
-        raise SettingError(describe(str(file), verbatim("nothing"), "tables of experiments and metrics", advice))
+        raise SettingError(describe(str(path), verbatim("nothing"), "tables of experiments and metrics", advice))
     return from_tables(tables)
 
 

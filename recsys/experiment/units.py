@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import Field
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import DataError, MissingError, describe, unknown
+from recsys.errors import DataError, MissingError, StorageError, describe, unknown
 from recsys.experiment.log import Log
 from recsys.experiment.plan import SKEW_TOLERANCE_S, Experiment, Metric
 from recsys.files import storage
@@ -27,6 +27,9 @@ from recsys.registry import settings
 
 ROWS_AT_ONCE = 2_000_000
 """Rows of a log that are held in memory together, more or less."""
+
+MOST_DAYS = 36_500
+"""Of a window: a century before the first moment that a log may hold is still a date."""
 
 BEFORE = "_before"
 """Ends the name of a column that holds the same as another one, before the experiment."""
@@ -44,7 +47,7 @@ class Window:
 
     attribution_h: float = Field(default=168.0, gt=0)
     skew_tolerance_s: float = Field(default=SKEW_TOLERANCE_S, ge=0)
-    before_days: float = Field(default=14.0, ge=0)
+    before_days: float = Field(default=14.0, ge=0, le=MOST_DAYS)
 
 
 @dataclass(frozen=True)
@@ -191,23 +194,20 @@ def read_units(
         StorageError: no room for temporary files.
     """
     window = window or Window()
-    with _damage_told(log):
-        unit_kind, start = _unit_and_start(log, name, experiment)
+    unit_kind, start = _unit_and_start(log, name, experiment)
     reading = _Reading(name, unit_kind, start, metrics, window, slices)
     share = rows_at_once if slices is None else rows_at_once // 10
     parts = max(1, -(-log.exposure_rows // max(1, share)))
-    with tempfile.TemporaryDirectory(prefix="recsys-experiment-") as scratch, storage(Path(scratch)), _damage_told(log):
-        folder = Path(scratch)
-        with task("read log", parts + 2, "parts") as running:
-            events, event_counts = _distinct_events(log, folder, rows_at_once)
+    with _scratch() as folder, task("read log", parts + 2, "parts") as running:
+        events, event_counts = _distinct_events(log, folder, rows_at_once)
+        running.advance()
+        exposures = reading.exposures(log)
+        _spill(exposures, pl.col("unit"), parts, folder / "exposures")
+        running.advance()
+        tally = _Tally(reading)
+        for part in _parts(folder / "exposures"):
+            tally.add(part, events)
             running.advance()
-            exposures = reading.exposures(log)
-            _spill(exposures, pl.col("unit"), parts, folder / "exposures")
-            running.advance()
-            tally = _Tally(reading)
-            for part in _parts(folder / "exposures"):
-                tally.add(part, events)
-                running.advance()
     counts = {**tally.counts, **event_counts}
     # Below 0 only where one token was given to two units.
     counts["unknown_tokens"] = max(0, counts.pop("distinct_events") - counts.pop("known_events"))
@@ -223,13 +223,19 @@ def read_units(
 
 
 @contextmanager
-def _damage_told(log: Log) -> Iterator[None]:
-    """Turn what Polars says of damaged rows into one error."""
-    try:
-        yield
-    except pl.exceptions.PolarsError as error:
-        told = str(error).partition("\n")[0]
-        raise DataError(f"{log.folder}: a file of the log is damaged: {told}. Remove it or write it again.") from error
+def _scratch() -> Iterator[Path]:
+    """Hold a folder for temporary files.
+
+    Raises:
+        StorageError: there is no room in it.
+    """
+    with tempfile.TemporaryDirectory(prefix="recsys-experiment-") as scratch, storage(Path(scratch)):
+        try:
+            yield Path(scratch)
+        except pl.exceptions.ComputeError as error:  # of temporary files: rows of the log are sound, see `open_log`
+            told = str(error).partition("\n")[0]
+            advice = "Make room, or let TMPDIR name a folder that has some."
+            raise StorageError(f"{scratch}: cannot keep temporary files: {told}. {advice}") from error
 
 
 def _unit_and_start(log: Log, name: str, experiment: Experiment | None) -> tuple[str, datetime]:

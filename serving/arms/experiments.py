@@ -1,4 +1,9 @@
-"""The experiment file of a server, read again when it changes, and the treatment that it gives to each request."""
+"""The experiment file of a server, read again when it changes, and the treatment that it gives to each request.
+
+A file that was cut between two tables is valid, and ends the experiments of those that are missing. So one that changed
+is followed only when it rests: an editor that is writing it is waited for. That is no protection from a writer that
+pauses or is killed: replace the file whole, by a rename.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,9 @@ from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Holding, Releases
 from serving.settings import ExperimentSettings
 from serving.telemetry import calls
+
+REST_S = 0.5
+"""A file that changed is read twice, so far apart; no longer than the time between two looks."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Experiments:
         self._settings, self._releases, self._folder = settings, releases, folder
         self._logger, self._told = logger, told
         self._accepted = _Accepted.of(Plan())
+        self._content = b""
         self._complaint = ""
         self._tried: tuple[Plan, str] | None = None
         self._warned: set[str] = set()
@@ -96,11 +105,21 @@ class Experiments:
         self._stopping.set()
 
     def look(self) -> None:
-        """Follow what the file says now, or refuse it; what was refused is tried again when its releases change."""
-        if self._settings.file is None:
+        """Follow what the file says now, or refuse it; what was refused is tried again when its releases change.
+
+        A file that somebody is writing is left for the next look.
+        """
+        file = self._settings.file
+        if file is None:
             return
         try:
-            plan = plans.load(self._settings.file)
+            content = plans.content_of(file)
+            if content != self._content:
+                self._stopping.wait(min(REST_S, self._settings.look_s))
+                if plans.content_of(file) != content:
+                    return
+                self._content = content
+            plan = plans.from_content(content, file)
             if plan != self._accepted.plan:
                 attempt = (plan, self._state(plan))
                 if attempt == self._tried:
@@ -109,8 +128,7 @@ class Experiments:
                 self._follow(plan)
         except SettingError as error:
             if str(error) != self._complaint:
-                file = str(self._settings.file)
-                self._logger.warning("experiments refused, the old ones go on", file=file, reason=str(error))
+                self._logger.warning("experiments refused, the old ones go on", file=str(file), reason=str(error))
                 self._told(False)
             self._complaint = str(error)
         else:

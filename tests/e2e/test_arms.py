@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -411,3 +413,31 @@ def test_the_watch_follows_the_file_by_itself_and_without_a_file_there_is_none(r
             pass  # the test's own timeout ends it
     with serving(root, NONE, experiments={}) as (client, _, _):
         assert ask(client, "tester").arms == {}
+
+
+def test_a_file_that_is_being_written_is_left_until_it_rests(root):
+    file, log = root / "plan.toml", io.BytesIO()
+    two = """
+    [experiments.first.arms]
+    control.share = 0.5
+    new.share = 0.5
+    [experiments.second]
+    layer = "other"
+    arms = { control = { share = 0.5 }, new = { share = 0.5 } }
+    """
+    cut = two.index("[experiments.second]")
+    assert set(plans.from_content(two[:cut].encode(), file).experiments) == {"first"}
+    with serving(root, two, log, experiments={"file": file, "look_s": 60}) as (_, server, _):
+        # given: an editor that has written half of the changed file, a file by itself
+        changed = two.replace("0.5", "0.4")
+        file.write_text(changed[:cut])
+        looking = threading.Thread(target=server.experiments.look)
+        looking.start()
+        time.sleep(0.1)
+        # when: it goes on
+        file.write_text(changed)
+        looking.join()
+        server.experiments.look()
+    # then
+    assert [line["running"] for line in told(log, "experiments accepted")] == [["first", "second"]] * 2
+    assert told(log, "experiments refused, the old ones go on") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,14 @@ def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):
         # 36 of 40 clicked once: every fourth of them on the control's item.
         assert (found["first"], found["second"]) == ("control", "new")
         assert (found["first_wins"], found["second_wins"], found["ties"]) == (9, 27, 4)
-    assert "prefer new" in run("analyze", log)
+        # At every look: 9! 27! / 37! over (1/2)^36 is 19.7, a little less than 20.
+        assert found["always_p_value"] == pytest.approx(37 * math.comb(36, 9) / 2**36)
+        assert found["preferred"] == ""
+    told = run("analyze", log, "--planned-units", 36)
+    assert "prefer new" in told
+    assert "click: new is preferred (always-valid test)" in told
+    assert "click: new is preferred (fixed test)" in run("analyze", log, "--final")
+    assert "click: control and new are not told apart (always-valid test)" in run("analyze", log)
     with pytest.raises(SettingError, match="interleaved lists only tell a preference"):
         run("analyze", log, "--quantile", 0.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy import stats
 
@@ -61,6 +62,34 @@ def test_credit_is_counted_once_a_list_and_item_and_tested_by_unit(tmp_path):
     assert found.win_rate == pytest.approx(2 / 3)
     assert found.p_value == pytest.approx(reference.pvalue, rel=1e-9)
     assert (found.low, found.high) == pytest.approx(tuple(reference.proportion_ci()), rel=1e-9)
+    # At every look: 2! 1! / 4! over (1/2)^3 is 2/3 for one rate of all, which speaks against no rate near a half.
+    assert (found.always_p_value, found.preferred) == (1, "")
+    assert found.always_low < found.low < found.high < found.always_high
+
+
+def votes(first_wins: int, second_wins: int, ties: int = 0) -> pl.DataFrame:
+    arms = ["old"] * first_wins + ["new"] * second_wins + [None] * ties
+    return pl.DataFrame({"unit": range(len(arms)), "arm": arms, "credit": [arm and 1 for arm in arms]})
+
+
+def test_looks_at_any_time_need_more_than_one_that_was_settled_before_and_ties_count_for_nothing():
+    # 0 of 6: sign test 2 / 2^6 = 0.03; at every look 7 / 2^6 = 0.11. 0 of 8: 9 / 2^8 = 0.035.
+    six, final = (preference(votes(0, 6, ties=50), "old", "new", final=final) for final in (False, True))
+    assert (six.p_value, six.always_p_value) == pytest.approx((2 / 64, 7 / 64))
+    assert (six.preferred, final.preferred) == ("", "new")
+    eight = preference(votes(8, 0), "old", "new")
+    assert eight.always_p_value == pytest.approx(9 / 256)
+    assert (eight.preferred, eight.always_high < 0.5) == ("old", True)
+
+
+def test_several_kinds_of_events_are_compared_more_carefully_and_a_plan_finds_less():
+    one = preference(votes(0, 8), "old", "new")
+    three = preference(votes(0, 8), "old", "new", comparisons=3)
+    assert three.always_p_value == pytest.approx(3 * one.always_p_value)
+    assert (one.preferred, three.preferred, three.always_low < 0.5) == ("new", "", True)
+    loose, planned = (preference(votes(451, 549), "old", "new", planned_units=units) for units in (None, 1000))
+    assert planned.always_p_value < 0.05 < loose.always_p_value
+    assert (loose.preferred, planned.preferred) == ("", "new")
 
 
 def test_interleaving_without_credit_prefers_nobody_and_without_lists_is_refused(tmp_path):

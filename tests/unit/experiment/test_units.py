@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.errors import DataError, MissingError
+from recsys.errors import DataError, MissingError, StorageError
 from recsys.experiment.log import open_log
 from recsys.experiment.plan import Metric
 from recsys.experiment.units import Window, event_kinds, experiments_of, read_units
 from tests.unit.experiment.logs import START, assigned, event, exposure, write_log
+from tests.unit.serving.test_exposure_log import disk_of
 
 CLICKS = {"clicks": Metric(event="click")}
 
@@ -162,7 +163,13 @@ def test_rows_that_are_damaged_are_told_without_a_stack_trace_of_another_library
     content = bytearray(path.read_bytes())
     content[200 : len(content) // 2] = b"\xff" * (len(content) // 2 - 200)
     path.write_bytes(content)
-    with pytest.raises(DataError, match="a file of the log is damaged"):
+    with pytest.raises(DataError, match=r"exposures/part-0\.parquet: damaged: Corrupt snappy"):
+        read_units(log, "towers", CLICKS)
+
+
+def test_a_full_disk_is_told_as_one_and_not_as_damage_of_the_log(tmp_path):
+    log = open_log(big_log(tmp_path))
+    with disk_of(3000), pytest.raises(StorageError, match=r"cannot keep temporary files: .* Make room"):
         read_units(log, "towers", CLICKS)
 
 
