@@ -210,6 +210,9 @@ def test_an_ablation_that_is_killed_and_then_interrupted_ends_with_the_same_resu
     assert len(workers) >= 2
     wait_until(lambda: not alive(workers))
     assert tuned < len(trained(home)) < tuned + 4
+    # Where more were done, they are not: two of three that are left to two workers end before the last one does.
+    for cell in [cell for cell in trained(home) if "-test-" in cell][1:]:
+        shutil.rmtree(cell)
 
     # The last one trains and the other worker has nothing to do when Ctrl-C sends SIGINT to all of them: the parent
     # alone obeys it and ends both, one after a checkpoint.
