@@ -143,11 +143,7 @@ def run_of(quick: bool) -> Run:
             },
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
             "training": {"epochs": 1 if quick else 2, "batch_size": 1024, "validation_cases": 500},
-            "evaluation": {
-                "resamples": 100,
-                "max_cases": 500 if quick else TUNING_QUERIES,
-                "baselines": ["popularity"],
-            },
+            "evaluation": {"resamples": 100, "max_cases": 500, "baselines": ["popularity"]},
             "index": {"kind": "brute_force"} if quick else {"kind": "scann", "tuning_queries": TUNING_QUERIES},
         }
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Run
@@ -25,7 +26,7 @@ from recsys.metrics.ranking import measure, parse
 from recsys.retrieval import Retriever
 from recsys.training.loop import fit
 from recsys.training.model import TwoTowerModel
-from recsys.types import Float32
+from recsys.types import QUERY_ID, Float32, Query
 
 CERTIFICATE = "index_certificate.json"
 PUBLISHED = "published"
@@ -117,7 +118,7 @@ def judge(run: Run, model: TwoTowerModel, item_vectors: Float32, test: HeldOut) 
 def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certificate]:
     """Tune the index of a release anew and publish the outcome as a release of its own, the rest shared.
 
-    The queries are the golden ones: known entities as they stand after all of the data.
+    The queries are known entities as they stand after all of the data, as many as `index.tuning_queries` says.
 
     Args:
         release: stays as it is.
@@ -128,7 +129,7 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
     """
     run = config.from_tables(_with_index(config.tables_of(release.folder / "run.toml"), overrides))
     item_vectors = np.load(release.folder / "item_embeddings.npy")
-    query_vectors = np.load(release.folder / "golden" / "vectors.npy")
+    query_vectors = _query_vectors(release, getattr(run.index, "tuning_queries", 0), run.seed)
 
     def change(folder: Path) -> dict[str, object]:
         for name in release.manifest.parts:
@@ -143,6 +144,16 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
     tuned = derive(release, change)
     Retriever.load(tuned.folder).warm()
     return tuned, Certificate.read(tuned.folder / CERTIFICATE)
+
+
+def _query_vectors(release: Release, count: int, seed: int) -> Float32:
+    """Return vectors of known entities drawn at random; the golden queries where they are more or none is known."""
+    golden: Float32 = np.load(release.folder / "golden" / "vectors.npy")
+    if release.facts.query_count <= len(golden) or count <= len(golden):
+        return golden
+    known = pq.read_table(release.folder / "queries.parquet", columns=[QUERY_ID])[QUERY_ID].to_pylist()
+    drawn = np.random.default_rng(seed).permutation(len(known))[:count]
+    return Retriever(release).encode([Query(entity_id=known[row]) for row in drawn]).vectors
 
 
 def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path) -> Certificate:

@@ -329,7 +329,8 @@ def tune(
         needed = math.ceil(len(drawn) * (1 - most) / (1 - index.target_recall))
         note = (
             f"Exact search: {len(drawn)} queries certify a recall of at most {most:.4f}, even where nothing is missed; "
-            f"{index.target_recall} takes about {needed} (evaluation.max_cases, index.tuning_queries)."
+            f"{index.target_recall} takes about {needed} (index.tuning_queries; in training training.validation_cases "
+            "as well)."
         )
         return _built(exact_search, vectors, certifying, folder, **target, note=note)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

@@ -16,7 +16,7 @@ from recsys.evaluation import report
 from recsys.export.release import open_release
 from recsys.retrieval import Retriever
 from recsys.types import Origin, Query
-from tests.worlds import block_run, copy_of
+from tests.worlds import block_run, copy_of, write_block_world
 
 
 def test_the_release_holds_everything_that_serving_needs(block_release):
@@ -81,6 +81,18 @@ def test_an_index_tuned_anew_is_a_release_of_its_own_that_shares_the_rest(block_
     assert tuned.facts.index == "scann"
     assert tuned.manifest.parts["item_embeddings.npy"] == release.manifest.parts["item_embeddings.npy"]
     open_release(release.folder)
+
+
+def test_an_index_is_tuned_on_as_many_known_entities_as_its_settings_say(tmp_path):
+    write_block_world(tmp_path, users=1_300)
+    tables = block_run(tmp_path)
+    tables["training"] |= {"epochs": 1, "batch_size": 1024}
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    scann = ["index.kind=scann", "index.brute_force_below=0", "index.target_recall=0.9"]
+    # one half chooses, the other certifies; 1,000 of the entities are golden queries
+    for tuning_queries, certifying in ((600, 300), (1_200, 600), (2_000, 650)):
+        _, certificate = pipeline.tune_release(release, [*scann, f"index.tuning_queries={tuning_queries}"])
+        assert certificate.queries == certifying
 
 
 @pytest.mark.parametrize(
