@@ -168,7 +168,7 @@ def add_ablation(report: Report, found: Ablation) -> None:
     for case, by_row in found.chosen.items():
         for subject, settings in by_row.items():
             told = ", ".join(f"{path} = {value}" for path, value in settings.items()) or "as in the run file"
-            tried = sum((trial.case, trial.subject) == (case, subject) for trial in found.trials)
+            tried = found.tried(case, subject)
             best = f", the best of {tried} tried" if tried else ""
             report.note(f"{show.titled(case)}, {subject}: {told} (chosen on validation cases){best}.")
     for sentence in show.verdicts(found):

@@ -149,7 +149,7 @@ def tune_release(release: Release, overrides: list[str]) -> tuple[Release, Certi
 def _query_vectors(release: Release, count: int, seed: int) -> Float32:
     """Return vectors of known entities drawn at random; the golden queries where they are more or none is known."""
     golden: Float32 = np.load(release.folder / "golden" / "vectors.npy")
-    if release.facts.query_count <= len(golden) or count <= len(golden):
+    if min(release.facts.query_count, count) <= len(golden):
         return golden
     known = pq.read_table(release.folder / "queries.parquet", columns=[QUERY_ID])[QUERY_ID].to_pylist()
     drawn = np.random.default_rng(seed).permutation(len(known))[:count]

@@ -58,7 +58,7 @@ def render(ablation: Ablation, console: Console) -> None:
         chosen.add_column("settings", overflow="fold")
         for name, settings in by_row.items():
             shown = "\n".join(f"{path} = {value}" for path, value in settings.items())
-            tried = sum((trial.case, trial.subject) == (case, name) for trial in ablation.trials)
+            tried = ablation.tried(case, name)
             chosen.add_row(name, str(tried), shown or "as in the run file")
         console.print(chosen)
     for sentence in verdicts(ablation):

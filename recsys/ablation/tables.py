@@ -100,6 +100,10 @@ class Ablation:
     seconds: Mapping[str, float]
     remarks: tuple[str, ...] = ()
 
+    def tried(self, case: Case, subject: str) -> int:
+        """Return how many settings of a row were looked at on the validation cases."""
+        return sum((trial.case, trial.subject) == (case, subject) for trial in self.trials)
+
     @property
     def cases(self) -> list[Case]:
         """The comparisons, in order."""

@@ -51,9 +51,10 @@ def dependence(
     ] = None,
 ) -> None:
     """Show how much the item features tell about each other (mutual information), as heat maps."""
-    from recsys import config, registry
+    from recsys import config
     from recsys.augmentations.correlated_mask import CorrelatedMask
     from recsys.data.dependence import measure_dependence, plot, render
+    from recsys.data.encoders import ids_of
     from recsys.data.prepare import prepare
     from recsys.files import exclusive, storage
     from recsys.views import Fields
@@ -72,10 +73,10 @@ def dependence(
     console.print(f"[bold]{escape(run.name)}[/bold]: item features over {prepared.item_count:,} items, {counting}")
     if prepared.notice:
         console.print(escape(prepared.notice))
-    ids = {name for name, encoder in encoders.items() if registry.kind_of(encoder.settings) == "id"}
+    ids = ids_of(encoders)
     render(found, console, ids)
     if len(encoders) - len(ids) >= 2:
-        fields = Fields(tuple(encoders), frozenset(ids), frozenset(), lambda measure, _: getattr(found, measure))
+        fields = Fields(tuple(encoders), ids, frozenset(), lambda measure, _: getattr(found, measure))
         patterns = Counter(tuple(compress(fields.names, masked)) for masked in CorrelatedMask().patterns(fields))
         for hidden, seeds in patterns.items():
             others = [name for name in fields.content if name not in hidden]

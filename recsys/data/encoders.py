@@ -67,6 +67,11 @@ def encode(encoders: Mapping[str, Encoder], table: pa.Table, side: str) -> dict[
     }
 
 
+def ids_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:
+    """Return the features that are ids."""
+    return frozenset(name for name, each in encoders.items() if registry.kind_of(each.settings) == "id")
+
+
 def bags_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:
     """Return the features whose codes are several values a row."""
     return frozenset(name for name, each in encoders.items() if each.dtype == np.int32 and len(each.shape) == 1)

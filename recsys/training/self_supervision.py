@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys import registry
 from recsys.config import SelfSupervision
 from recsys.data.dependence import measure_dependence
-from recsys.data.encoders import bags_of
+from recsys.data.encoders import bags_of, ids_of
 from recsys.data.prepare import Codes
 from recsys.features import Encoder
 from recsys.stack import tf
@@ -72,7 +71,7 @@ def fields_of(encoders: Mapping[str, Encoder], codes: Codes, counts: Int64) -> F
         codes: codes of all rows of the side, `[rows, *shape]` each.
         counts: `[rows]`, int64, training interactions of each row.
     """
-    ids = {name for name, encoder in encoders.items() if registry.kind_of(encoder.settings) == "id"}
+    ids = ids_of(encoders)
 
     @functools.cache
     def dependence(measure: str, weighted_by: str) -> NDArray[np.float64]:
@@ -83,7 +82,7 @@ def fields_of(encoders: Mapping[str, Encoder], codes: Codes, counts: Int64) -> F
         matrix[np.ix_(places, places)] = getattr(measured, measure)
         return matrix
 
-    return Fields(tuple(encoders), frozenset(ids), bags_of(encoders), dependence)
+    return Fields(tuple(encoders), ids, bags_of(encoders), dependence)
 
 
 def augmented(
