@@ -73,12 +73,12 @@ def _add_forward(
     rows = np.argsort(-(query @ vectors.T), axis=1)[:, :DEPTH]
     feedback = feedback_of(query, vectors, rows)
     in_graph = _in_graph(attention, query, feedback)
-    expected, _ = attention.choice.direction(np, query, feedback, attention.weights)
+    expected, _ = attention.choice.direction(np, query, feedback, attention.ready)
     np.testing.assert_allclose(in_graph(), expected, rtol=1e-3, atol=1e-5)
     blocks = _alternate(
         {
             "numpy_us": lambda: [
-                attention.choice.direction(np, query, feedback, attention.weights) for _ in range(calls)
+                attention.choice.direction(np, query, feedback, attention.ready) for _ in range(calls)
             ],
             "tensorflow_us": lambda: [in_graph() for _ in range(calls)],
         },
@@ -91,7 +91,7 @@ def _add_forward(
 def _in_graph(attention: NamedReformulator, query: Float32, feedback: Feedback) -> Callable[[], Float32]:
     """Return a call of the same arithmetic as a graph: arrays in, an array out, as a server would."""
     tnp = tf.experimental.numpy
-    weights = {name: tf.constant(value) for name, value in attention.weights.items()}
+    weights = {name: tf.constant(value) for name, value in attention.ready.items()}
 
     @tf.function(reduce_retracing=True)
     def forward(queries: tf.Tensor, *parts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -115,7 +115,7 @@ def curve(
     of_moves = []
     for depth in depths:
         shown = feedback.first(depth)
-        vectors = named.choice.reformulate(mined.query_vectors, shown, named.weights).vectors
+        vectors = named.choice.reformulate(mined.query_vectors, shown, named.ready).vectors
         for name, of_cases in measured(vectors, item_vectors, mined, parsed).items():
             values[name].append(of_cases)
         of_moves.append(signals(mined.query_vectors, shown, vectors))

@@ -1,9 +1,10 @@
 """Reformulators move a query vector by feedback; one file is one `[reformulation.reformulator] kind`.
 
 A choice has one verb, `reformulate`, in NumPy, because it answers single calls of a server. One that is trained is
-`learned`: `initial` gives its weights before training, and `direction` is its arithmetic, written once for NumPy and
-for `tf.experimental.numpy`. To add one, write `reformulators/<kind>.py`; the contract tests check that nothing moves
-without feedback, that results have unit length, and that both array libraries agree.
+`learned`: `initial` gives its weights before training, `ready` does with them what needs no query, and `direction` is
+its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. To add one, write
+`reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results have unit length,
+and that both array libraries agree.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Reformulator(Protocol):
         Args:
             queries: `[batch, dim]`, float32, finite, not all zero.
             feedback: of the same batch and dim; any number of items a query.
-            weights: of a learned one, as `initial` names them.
+            weights: of a learned one, as `ready` gives them.
         """
 
 
@@ -47,6 +48,14 @@ class LearnedReformulator(Reformulator, Protocol):
             seed: of the random ones among them.
         """
 
+    def ready(self, xp: Any, weights: Weights) -> Weights:
+        """Return the weights as `direction` takes them, with all done that needs no query.
+
+        Args:
+            xp: `numpy` or `tf.experimental.numpy`; the weights are its arrays.
+            weights: as `initial` names them.
+        """
+
     def direction(
         self, xp: Any, queries: Any, feedback: Feedback, weights: Weights, drop: Callable[[Any], Any] = lambda x: x
     ) -> tuple[Any, Any | None]:
@@ -56,7 +65,7 @@ class LearnedReformulator(Reformulator, Protocol):
             xp: `numpy` or `tf.experimental.numpy`; the other arguments hold its arrays.
             queries: `[batch, dim]`, float32, unit length.
             feedback: of the same batch and dim.
-            weights: as `initial`.
+            weights: as `ready`.
             drop: what training does to hidden values, dropout; nothing at inference.
 
         Returns:
@@ -71,7 +80,7 @@ def unit(vectors: Float32) -> Float32:
 
 def lengths(vectors: Float32) -> Float32:
     """Return the lengths of vectors along the last axis, which stays with one place."""
-    return np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))  # half the time of np.linalg.norm for few numbers
+    return np.sqrt(np.vecdot(vectors, vectors))[..., None]  # a third of the time of np.linalg.norm for few numbers
 
 
 def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: Float32 | None = None) -> Reformulated:

@@ -53,10 +53,14 @@ class LinearFeedback:
         Args:
             queries: `[batch, dim]`, float32.
             feedback: both kinds count.
-            weights: as `initial`; none means those before training.
+            weights: as `ready`; none means those before training.
         """
-        item_weights, _ = self.direction(np, queries, feedback, weights or self.initial(0, 0))
+        item_weights, _ = self.direction(np, queries, feedback, weights or self.ready(np, self.initial(0, 0)))
         return moved(queries, feedback, item_weights)
+
+    def ready(self, xp: Any, weights: Weights) -> Weights:
+        """Return a, b and c."""
+        return {"a": xp.exp(weights["log_a"]), "b": xp.exp(weights["log_b"]), "c": weights["c"]}
 
     def direction(
         self, xp: Any, queries: Any, feedback: Feedback, weights: Weights, drop: Callable[[Any], Any] = lambda x: x
@@ -67,7 +71,7 @@ class LinearFeedback:
             xp: the array library.
             queries: not looked at.
             feedback: both kinds count.
-            weights: as `initial`.
+            weights: as `ready`.
             drop: not used: there is nothing to drop.
         """
         del queries, drop
@@ -78,5 +82,5 @@ class LinearFeedback:
         difference = xp.where(both, relevance[:, :, None] - relevance[:, None, :], np.float32(0))
         better = difference > 0
         safe = xp.where(better, difference, np.float32(1))  # whose logarithm has a gradient everywhere
-        power = xp.where(better, xp.exp(xp.log(safe) * xp.exp(weights["log_b"])), np.float32(0)) * weights["c"]
-        return (xp.sum(power, axis=2) - xp.sum(power, axis=1)) / xp.exp(weights["log_a"]), None
+        power = xp.where(better, xp.exp(xp.log(safe) * weights["b"]), np.float32(0)) * weights["c"]
+        return (xp.sum(power, axis=2) - xp.sum(power, axis=1)) / weights["a"], None

@@ -46,7 +46,7 @@ class Guard:
             return np.ones(len(of_moves), np.float32)
         constant, *factors = self.coefficients
         logit = constant + of_moves @ np.array(factors, np.float32)
-        return (1 / (1 + np.exp(-np.clip(logit, -60, 60)))).astype(np.float32)
+        return 1 / (1 + np.exp(-np.minimum(np.maximum(logit, np.float32(-60)), np.float32(60))))
 
     def accepts(self, of_moves: Float32, confidence: Float32 | None = None) -> Bool:
         """Return which moves may be searched with, `[batch]`.
@@ -73,17 +73,19 @@ def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
         vectors: `[batch, dim]`, after the move.
     """
     present, counts = feedback.present, feedback.counts
-    count = np.maximum(counts, 1)
+    some, count = counts > 0, np.maximum(counts, 1)
+    apart = unit(queries) - unit(vectors)
+    largest = np.maximum.reduce(feedback.scores, axis=1, where=present, initial=-np.inf)
+    smallest = np.minimum.reduce(feedback.scores, axis=1, where=present, initial=np.inf)
     of_moves = np.zeros((len(queries), len(SIGNALS)), np.float32)
-    of_moves[:, 0] = np.minimum(np.square(unit(queries) - unit(vectors)).sum(axis=1) / 2, 2)
-    if present.shape[1]:
-        some = counts > 0
-        largest = np.where(present, feedback.scores, -np.inf).max(axis=1)
-        smallest = np.where(present, feedback.scores, np.inf).min(axis=1)
-        of_moves[:, 1] = np.where(some, largest, 0)
-        of_moves[:, 2] = np.where(some, largest - smallest, 0)
+    of_moves[:, 0] = np.minimum(np.vecdot(apart, apart) / 2, 2)
+    of_moves[some, 1] = largest[some]
+    of_moves[some, 2] = largest[some] - smallest[some]
     # sum_i <v_i, m> = <sum_i v_i, m> is the length of the sum, where m is its direction
     of_moves[:, 3] = lengths(feedback.vectors.sum(axis=1))[:, 0] / count
     of_moves[:, 4] = np.log1p(counts)
-    of_moves[:, 5] = (feedback.positive & (feedback.kinds != FeedbackKind.PSEUDO)).sum(axis=1) / count
+    of_moves[:, 5] = (present & _CHOSEN[feedback.kinds]).sum(axis=1) / count
     return of_moves
+
+
+_CHOSEN = np.array([kind.positive and kind is not FeedbackKind.PSEUDO for kind in FeedbackKind])

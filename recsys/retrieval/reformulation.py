@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class NamedReformulator:
     guard: Guard = field(default_factory=Guard)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def ready(self) -> Weights:
+        """The weights as `choice.reformulate` takes them."""
+        return self.choice.ready(np, self.weights) if self.weights else NO_WEIGHTS
+
     @stage("reformulate")
     def move(self, queries: Float32, feedback: Feedback, *, guarded: bool = True) -> Move:
         """Return the moved queries.
@@ -73,7 +79,7 @@ class NamedReformulator:
             feedback: of the same batch and dim.
             guarded: keep the original where the guard does not let a move pass.
         """
-        moved = self.choice.reformulate(queries, feedback, self.weights)
+        moved = self.choice.reformulate(queries, feedback, self.ready)
         of_moves = signals(queries, feedback, moved.vectors)
         confidence = self.guard.confidence(of_moves)
         # Without feedback nothing moves, and there is nothing to fall back from.
@@ -173,12 +179,12 @@ def feedback_of(
     present = item_rows != NO_ROW
     vectors = np.asarray(item_vectors[np.maximum(item_rows, 0)], np.float32) * present[..., None]
     # As in training, which knows queries of unit length only; a request may bring a vector of any length.
-    scores = np.einsum("bd,bkd->bk", unit(queries), vectors)
+    scores = np.vecdot(unit(queries)[:, None], vectors)
     if kinds is None:
         kinds = np.full(item_rows.shape, FeedbackKind.PSEUDO, np.int32)
     if ranks is None:
         ranks = np.broadcast_to(np.arange(item_rows.shape[1], dtype=np.int32), item_rows.shape)
-    return Feedback(vectors, kinds, ranks, scores.astype(np.float32), present)
+    return Feedback(vectors, kinds, ranks, scores, present)
 
 
 def pseudo_feedback(queries: Float32, item_vectors: Float32, first: Neighbours, depth: int) -> Feedback:

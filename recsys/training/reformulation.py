@@ -273,9 +273,9 @@ class _Loop:
             seed = tf.random.fold_in([self._seed, next(calls)], number)
             return tf.nn.experimental.stateless_dropout(hidden, rate, seed)
 
-        item_weights, further = self._settings.reformulator.direction(
-            tf.experimental.numpy, queries, feedback, self._weights, drop
-        )
+        reformulator, tnp = self._settings.reformulator, tf.experimental.numpy
+        weights = reformulator.ready(tnp, self._weights)
+        item_weights, further = reformulator.direction(tnp, queries, feedback, weights, drop)
         item_weights = tf.where(feedback.present, item_weights, 0.0)
         total = queries + tf.einsum("bk,bkd->bd", item_weights, feedback.vectors)
         if further is not None:

@@ -30,15 +30,18 @@ def built(table):
     return registry.build("reformulators", table, "reformulator")
 
 
-def weights_of(reformulator):
+def trained(reformulator):
     """Return weights of which none is still what it was before training."""
-    if not reformulator.learned:
-        return {}
     random = np.random.default_rng(7)
     return {
         name: value + random.normal(0, 0.3, np.shape(value)).astype(np.float32)
         for name, value in reformulator.initial(DIM, 0).items()
     }
+
+
+def weights_of(reformulator):
+    """Return such weights, ready for use."""
+    return reformulator.ready(np, trained(reformulator)) if reformulator.learned else {}
 
 
 @pytest.fixture(params=CHOICES, ids=name_of)
@@ -165,11 +168,11 @@ def test_feedback_that_is_the_query_or_its_opposite_gives_unit_vectors(reformula
 @pytest.mark.parametrize("table", LEARNED, ids=name_of)
 def test_both_array_libraries_agree(table):
     reformulator, given = built(table), feedback()
-    weights = weights_of(reformulator)
     tensors = Feedback(*(tf.constant(getattr(given, part)) for part in PARTS))
-    expected = reformulator.direction(np, queries(), given, weights)
-    variables = {name: tf.constant(value) for name, value in weights.items()}
-    found = reformulator.direction(tf.experimental.numpy, tf.constant(queries()), tensors, variables)
+    expected = reformulator.direction(np, queries(), given, weights_of(reformulator))
+    variables = {name: tf.constant(value) for name, value in trained(reformulator).items()}
+    ready = reformulator.ready(tf.experimental.numpy, variables)
+    found = reformulator.direction(tf.experimental.numpy, tf.constant(queries()), tensors, ready)
     for in_tensorflow, in_numpy in zip(found, expected, strict=True):
         assert (in_tensorflow is None) == (in_numpy is None)
         if in_numpy is not None:
@@ -182,11 +185,10 @@ def test_both_array_libraries_agree(table):
 def test_training_can_move_every_weight_away_from_its_start(table):
     reformulator, given = built(table), feedback()
     tensors = Feedback(*(tf.constant(getattr(given, part)) for part in PARTS))
-    variables = {name: tf.Variable(value) for name, value in weights_of(reformulator).items()}
+    variables = {name: tf.Variable(value) for name, value in trained(reformulator).items()}
     with tf.GradientTape() as tape:
-        item_weights, further = reformulator.direction(
-            tf.experimental.numpy, tf.constant(queries()), tensors, variables
-        )
+        ready = reformulator.ready(tf.experimental.numpy, variables)
+        item_weights, further = reformulator.direction(tf.experimental.numpy, tf.constant(queries()), tensors, ready)
         total = tf.reduce_sum(tf.where(given.present, item_weights, 0) * tf.range(1.0, K + 1))
         total += 0 if further is None else tf.reduce_sum(further * tf.range(1.0, DIM + 1))
     gradients = tape.gradient(total, variables)
@@ -198,7 +200,7 @@ def test_training_can_move_every_weight_away_from_its_start(table):
 @pytest.mark.parametrize("kind", sorted({table["kind"] for table in LEARNED}))
 def test_a_learned_one_starts_as_the_identity(kind):
     reformulator = built({"kind": kind})
-    for weights in ({}, reformulator.initial(DIM, 3)):
+    for weights in ({}, reformulator.ready(np, reformulator.initial(DIM, 3))):
         result = reformulator.reformulate(queries(), feedback(), weights)
         np.testing.assert_allclose(result.vectors, queries(), atol=1e-6)
 

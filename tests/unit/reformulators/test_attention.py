@@ -18,12 +18,16 @@ SMALL = Attention(width=8, heads=2, max_rank=4)
 GIVEN = said(EAST, (NORTH, FeedbackKind.LIKED), (SOUTH, FeedbackKind.SKIPPED))
 
 
-def trained(seed=0):
-    random = np.random.default_rng(seed)
+def drawn():
+    random = np.random.default_rng(0)
     return {
         name: value + random.normal(0, 0.3, value.shape).astype(np.float32)
         for name, value in SMALL.initial(2, 0).items()
     }
+
+
+def trained():
+    return SMALL.ready(np, drawn())
 
 
 def test_with_even_attention_weights_and_no_rest_it_is_the_query_and_the_items_mean():
@@ -32,12 +36,12 @@ def test_with_even_attention_weights_and_no_rest_it_is_the_query_and_the_items_m
     weights = SMALL.initial(2, 0)
     weights["level"] = np.stack([np.zeros(8), np.ones(8)]).astype(np.float32)
     weights["item_weight"] = np.full((8, 1), 0.25, np.float32)
-    result = SMALL.reformulate(asked(EAST), GIVEN, weights)
+    result = SMALL.reformulate(asked(EAST), GIVEN, SMALL.ready(np, weights))
     np.testing.assert_allclose(result.item_weights, [[1, 1]], rtol=1e-6)
     np.testing.assert_allclose(result.vectors, [EAST], atol=1e-6)
     # the rest adds R h_0 = 8 * (0, 0.125) = (0, 1)
     weights["residual"] = np.tile(np.array([0, 0.125], np.float32), (8, 1))
-    result = SMALL.reformulate(asked(EAST), GIVEN, weights)
+    result = SMALL.reformulate(asked(EAST), GIVEN, SMALL.ready(np, weights))
     np.testing.assert_allclose(result.vectors, [[0.5**0.5, 0.5**0.5]], rtol=1e-5)
 
 
@@ -76,7 +80,7 @@ def test_the_length_of_the_query_does_not_matter():
 
 
 def test_it_computes_what_the_definition_says_step_by_step():
-    weights, query = trained(), unit(asked((0.6, 0.8)))
+    weights, query = drawn(), unit(asked((0.6, 0.8)))
 
     def level(x, name):
         scale, shift = weights[name]
@@ -100,7 +104,7 @@ def test_it_computes_what_the_definition_says_step_by_step():
     hidden = [level(t, "0/hidden_level") @ weights["0/hidden_in"] + weights["0/hidden_bias"] for t in tokens]
     tokens = [t + np.maximum(h, 0) @ weights["0/hidden_out"] for t, h in zip(tokens, hidden, strict=True)]
     tokens = [level(token, "level") for token in tokens]
-    item_weights, further = SMALL.direction(np, query, GIVEN, weights)
+    item_weights, further = SMALL.direction(np, query, GIVEN, SMALL.ready(np, weights))
     np.testing.assert_allclose(
         item_weights[0], [float((t @ weights["item_weight"])[0]) / 2 for t in tokens[1:]], rtol=1e-4, atol=1e-5
     )
