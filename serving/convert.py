@@ -333,30 +333,30 @@ def reformulated(
     return message
 
 
-def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> pb.RankedItems:
-    """Return an answer as a message.
+def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return an answer as the fields of a `RankedItems` message; a response would copy the message itself.
 
     Args:
         answer: the neighbours.
         shown: display columns of each item, or nothing.
     """
-    message = pb.RankedItems(
-        item_ids=answer.item_ids,
-        scores=answer.scores.tolist(),
-        origin=ORIGINS[answer.origin],
-        plan=PLANS[answer.plan],
-        candidate_count=answer.candidate_count,
-    )
+    fields = {
+        "item_ids": answer.item_ids,
+        "scores": answer.scores.tolist(),
+        "origin": ORIGINS[answer.origin],
+        "plan": PLANS[answer.plan],
+        "candidate_count": answer.candidate_count,
+    }
     # What most answers leave at its default takes half of the time if it is set.
     if shown:
-        message.metadata.extend([_struct(columns) for columns in shown])
+        fields["metadata"] = [_struct(columns) for columns in shown]
     if answer.missing_ids:
-        message.missing_ids.extend(answer.missing_ids)
+        fields["missing_ids"] = answer.missing_ids
     if answer.exhausted:
-        message.exhausted = True
+        fields["exhausted"] = True
     if answer.degraded:
-        message.degraded = True
-    return message
+        fields["degraded"] = True
+    return fields
 
 
 def release_id(release: Release) -> pb.ReleaseId:

@@ -131,7 +131,7 @@ def test_vectors_in_another_byte_order_or_layout_are_sent_right():
 )
 def test_display_columns_are_sent_as_json_has_them(value, sent):
     answer = Answer(("a",), np.ones(1, np.float32), Origin.VECTOR, ())
-    struct = convert.ranked_items(answer, [{"column": value}]).metadata[0]
+    struct = convert.ranked_items(answer, [{"column": value}])["metadata"][0]
     assert MessageToDict(struct) == {"column": sent}
 
 
