@@ -71,6 +71,8 @@ HEALTH_REQUEST = health_pb2.HealthCheckRequest(service=SERVICE)
 TIMEOUT_S = 1.0
 SESSION_S = 600.0
 RELOAD_S = 600.0
+LONGEST_S = 1e9
+"""Beyond it gRPC's arithmetic ends, at some 30 years."""
 RETRY_POLICY = {
     "methodConfig": [
         {
@@ -155,13 +157,13 @@ class Client:
             network sees it.
 
     Raises:
-        SettingError: a file of `tls` is missing or wrong, or `timeout_s` is no number of seconds.
+        SettingError: a file of `tls` is missing or wrong, `timeout_s` is no number of seconds, or `target` no address.
     """
 
     def __init__(
         self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
     ) -> None:
-        self.target = target
+        self.target = _place(target)
         self._timeout_s, self._token = _seconds(timeout_s), token
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=OPTIONS)
@@ -362,7 +364,7 @@ class AsyncClient:
     def __init__(
         self, target: str, *, timeout_s: float = TIMEOUT_S, tls: ClientTls | None = None, token: Token = ""
     ) -> None:
-        self._timeout_s, self._token = _seconds(timeout_s), token
+        target, self._timeout_s, self._token = _place(target), _seconds(timeout_s), token
         if tls is None:
             self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
         else:
@@ -924,9 +926,15 @@ def _release_name(message: pb.ReleaseId) -> ReleaseName:
     return ReleaseName(message.name, message.fingerprint)
 
 
+def _place(target: str) -> str:
+    if not isinstance(target, str) or not target or any(letter.isspace() for letter in target):
+        raise SettingError(describe("target", target, "`host:port`, as a text without spaces"))
+    return target
+
+
 def _seconds(value: float, where: str = "timeout_s") -> float:
-    if not isinstance(value, numbers.Real) or not value >= 0:
-        raise SettingError(describe(where, value, "a number of seconds"))
+    if not isinstance(value, numbers.Real) or not 0 <= value <= LONGEST_S:
+        raise SettingError(describe(where, value, f"a number of seconds, 0 to {LONGEST_S:g}"))
     return value
 
 

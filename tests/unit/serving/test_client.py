@@ -87,7 +87,7 @@ def test_a_round_of_a_session_with_wrong_feedback_is_not_sent(client):
         session.ask("abc")
 
 
-@pytest.mark.parametrize("wrong", ["1", None, -1.0, float("nan")])
+@pytest.mark.parametrize("wrong", ["1", None, -1.0, float("nan"), float("inf"), 1e300])
 def test_a_time_that_is_no_number_of_seconds_is_refused(wrong, client):
     calls = (
         lambda: Client(NOBODY_LISTENS, timeout_s=wrong),
@@ -96,8 +96,15 @@ def test_a_time_that_is_no_number_of_seconds_is_refused(wrong, client):
         lambda: client.wait_until_ready(wrong),
     )
     for call in calls:
-        with pytest.raises(SettingError, match=r"^(timeout|session)_s: got .*, expected a number of seconds\.$"):
+        with pytest.raises(SettingError, match=r"^(timeout|session)_s: got .*, expected a number of seconds, 0 to"):
             call()
+
+
+@pytest.mark.parametrize("wrong", [50051, None, b"localhost:50051", "", "local host:50051"])
+def test_a_target_that_is_no_address_is_refused(wrong):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(SettingError, match=r"^target: got .*, expected `host:port`"):
+            kind(wrong)
 
 
 def test_a_token_that_is_no_text_is_refused_without_being_shown():
