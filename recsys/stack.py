@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -27,6 +28,8 @@ EXPECTED = {
     "tensorflow-recommenders": "0.7.7",
     "scann": "1.4.2",
 }
+AVX2_SWITCH = "_ZN14research_scann14flags_internal15should_use_avx2E"
+"""The variable of ScaNN's library that says whether it may use AVX2."""
 REPAIR = "python -m pip install 'tensorflow==2.20.*' 'tf-keras==2.20.*' 'scann==1.4.2'"
 
 
@@ -111,6 +114,32 @@ def cpu_flags() -> frozenset[str]:
     return frozenset({"avx2"})
 
 
+def scann_kernels() -> str:
+    """Return the widest instructions that ScaNN's imported library searches with: `AVX2`, or `SSE4` (slower)."""
+    switch = _avx2_switch()
+    return "AVX2" if switch is not None and switch.value else "SSE4"
+
+
+def _avx2_switch() -> ctypes.c_bool | None:
+    library = sys.modules.get("scann_pybind")
+    try:
+        return ctypes.c_bool.in_dll(ctypes.CDLL(library.__file__), AVX2_SWITCH) if library is not None else None
+    except (OSError, ValueError):
+        return None
+
+
+def _let_scann_use_avx2() -> None:
+    """Tell ScaNN that the processor has AVX2, where it has.
+
+    The wheels of 1.4.2 are built in such a way that they find no features on any processor, and so search with their
+    oldest kernels. With the switch thrown a batch takes a third less time, and answers stay the same; the kernels for
+    AVX-512 brought nothing more (measured). Nothing happens where the library has no such switch.
+    """
+    switch = _avx2_switch()
+    if switch is not None and {"avx2", "fma"} <= cpu_flags():
+        switch.value = True
+
+
 class _LazyModule(ModuleType):
     """A module that is checked and imported when its first attribute is read."""
 
@@ -141,12 +170,15 @@ def _import_checked(name: str, *, training: bool) -> ModuleType:
     collecting = gc.isenabled()
     gc.disable()  # a million objects are made that stay: looking for garbage among them takes a tenth of the time
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         raise InstallationError(f"cannot import {name}: {error}. `recsys doctor` explains what is wrong.") from error
     finally:
         if collecting:
             gc.enable()
+    if name == "scann":
+        _let_scann_use_avx2()
+    return module
 
 
 tf = _LazyModule("tensorflow")

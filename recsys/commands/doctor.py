@@ -43,4 +43,5 @@ def command() -> None:
         console.print(f"broken: {problem.what}\n   run: {problem.repair}", style="red", markup=False, soft_wrap=True)
     if found:
         raise typer.Exit(1)
+    console.print(f"ScaNN searches with {stack.scann_kernels()}")
     console.print("everything fits", style="green")

@@ -56,6 +56,7 @@ def test_doctor_reports_a_broken_pair_and_fails(other_versions):
 def test_doctor_is_content_with_this_environment():
     done = run("import sys; sys.argv = ['recsys', 'doctor']; from recsys.cli import main; main()", COLUMNS="200")
     assert done.returncode == 0, done.stdout
+    assert "ScaNN searches with AVX2" in done.stdout
     assert "everything fits" in done.stdout
 
 

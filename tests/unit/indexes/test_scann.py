@@ -1,5 +1,6 @@
 """ScaNN's settings: when search is exact, what is settled on, and what can be changed without building again."""
 
+import ctypes
 import json
 import resource
 
@@ -10,6 +11,7 @@ from recsys import registry
 from recsys.errors import ReleaseError, SettingError, StorageError
 from recsys.indexes import ExactSearcher
 from recsys.indexes.scann import Scann, ScannSearcher
+from recsys.stack import AVX2_SWITCH, scann_kernels
 
 
 def clustered(items, dim=8, seed=0):
@@ -121,6 +123,25 @@ def test_quantisation_does_not_depend_on_the_unit_of_the_vectors(tmp_path):
         found.append(searcher_of(index, vectors * np.float32(scale), folder).search(queries, 10).item_rows)
 
     np.testing.assert_array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+def test_the_kernels_that_scann_does_not_choose_by_itself_find_what_its_own_do(tmp_path, batch):
+    import scann_pybind
+
+    vectors = clustered(5000, dim=32)
+    searcher = searcher_of(Scann(brute_force_below=0), vectors, tmp_path)
+    if scann_kernels() != "AVX2":
+        pytest.skip("this processor has no AVX2")
+    wide = searcher.search(vectors[:batch], 10)
+    switch = ctypes.c_bool.in_dll(ctypes.CDLL(scann_pybind.__file__), AVX2_SWITCH)
+    switch.value = False
+    try:
+        narrow = searcher.search(vectors[:batch], 10)
+    finally:
+        switch.value = True
+    assert (wide.item_rows == narrow.item_rows).mean() > 0.99  # sums of other orders differ in the last digit
+    np.testing.assert_allclose(wide.scores, narrow.scores, rtol=1e-4)
 
 
 def test_a_folder_that_scann_cannot_read_is_refused(tmp_path):
