@@ -46,7 +46,7 @@ class Guard:
             return np.ones(len(of_moves), np.float32)
         constant, *factors = self.coefficients
         logit = constant + of_moves @ np.array(factors, np.float32)
-        return 1 / (1 + np.exp(-np.minimum(np.maximum(logit, np.float32(-60)), np.float32(60))))
+        return 1 / (1 + np.exp(-np.minimum(np.maximum(logit, -60), 60)))
 
     def accepts(self, of_moves: Float32, confidence: Float32 | None = None) -> Bool:
         """Return which moves may be searched with, `[batch]`.

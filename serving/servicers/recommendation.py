@@ -251,7 +251,7 @@ class Conversation:
 
         with _IN_QUERY:
             made = lists.shown(treatment, asked.k, diversity, find)
-        answer = replace(moved[0], answer=made.answer)
+        answer = moved[0] if made.answer is moved[0].answer else replace(moved[0], answer=made.answer)
         call = calls.current()
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
