@@ -30,7 +30,7 @@ def exact(block_release) -> Retriever:
     return Retriever.load(block_release.folder)
 
 
-def found(retriever: Retriever, k: int = 10) -> list[tuple[str, ...]]:
+def found(retriever: Retriever, k: int = 4) -> list[tuple[str, ...]]:
     return [each.item_ids for each in retriever.nearest([Query(entity_id=f"user {row}") for row in range(20)], k)]
 
 
