@@ -80,6 +80,12 @@ DROPPED = 'cfm_fd = {like = "cfm", settings = {"item.augmentations" = [{kind = "
 """Another: the paper's own baseline FD, dropout on the inputs of the main task, beside the second task. The two are not
 rivals: one blurs the towers' inputs, the other asks for items by a part of their features."""
 
+BOTH_DROPPED = (
+    'cfm_both_fd = {like = "cfm", settings = {"self_supervision.side" = "both", '
+    '"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]}}'
+)
+"""The two together: alone, the former gained on links and the latter on films."""
+
 CHOICES = (
     'cfm_id_ranked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "ranked"}}',
     'cfm_id_masked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "masked"}}',
@@ -99,12 +105,11 @@ PLANS: dict[str, Plan] = {
         {
             1.0: (
                 search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                "ablation.trials=2",
                 "ablation.baseline_trials=8",
             ),
             0.1: (
                 search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                variants(BOTH, DROPPED, *CHOICES),
+                variants(BOTH, DROPPED, BOTH_DROPPED, *CHOICES),
                 "ablation.baseline_trials=16",
             ),
         },
@@ -113,10 +118,10 @@ PLANS: dict[str, Plan] = {
     "ml-1m": Plan(
         "enriched_movielens",
         (
-            variants(BOTH, DROPPED),
+            variants(BOTH, DROPPED, BOTH_DROPPED),
             METRICS,
             "ablation.seeds=[1, 2, 3]",
-            "ablation.trials=2",
+            "ablation.trials=4",
             "ablation.baseline_trials=4",
         ),
         {0.1: (search(rates=[0.05, 0.1], epochs=[5], temperatures=[0.07, 0.1], dims=[64]),)},
@@ -127,7 +132,7 @@ PLANS: dict[str, Plan] = {
         (
             # The words of a product's type, so that there is a feature of several values to drop.
             'item.features.words={kind = "text", column = "product_type", width = 32, max_terms = 8}',
-            variants(BOTH, DROPPED),
+            variants(BOTH, DROPPED, BOTH_DROPPED),
             METRICS,
             "ablation.seeds=[1, 2, 3]",
             "ablation.trials=4",
