@@ -56,7 +56,7 @@ def checked_queries(queries: ArrayLike, k: int, dim: int) -> Float32:
 def first_unusable(matrix: Float32) -> int | None:
     """Return the first row that holds NaN or infinity, or has a squared length beyond float32; None for none."""
     # |q . v| <= |q| |v|: where both squared lengths are finite in float32, no score overflows.
-    if len(matrix) == 1:  # as a single query comes: a third of the time
-        return None if math.isfinite(np.einsum("i,i", matrix[0], matrix[0])) else 0
+    if len(matrix) == 1:  # as a single query comes: a sixth of the time, and no warning of an overflow either
+        return None if math.isfinite(np.vdot(matrix, matrix)) else 0
     usable = np.isfinite(np.einsum("ij,ij->i", matrix, matrix))
     return None if usable.all() else int(np.flatnonzero(~usable)[0])
