@@ -927,8 +927,8 @@ def _release_name(message: pb.ReleaseId) -> ReleaseName:
 
 
 def _place(target: str) -> str:
-    if not isinstance(target, str) or not target or any(letter.isspace() for letter in target):
-        raise SettingError(describe("target", target, "`host:port`, as a text without spaces"))
+    if not isinstance(target, str) or not target or " " in target or not target.isprintable():
+        raise SettingError(describe("target", target, "`host:port`, as a text of printable letters without spaces"))
     return target
 
 

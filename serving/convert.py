@@ -334,7 +334,7 @@ def reformulated(
 
 
 def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Return an answer as the fields of a `RankedItems` message; a response would copy the message itself.
+    """Return an answer as the fields of a `RankedItems` message: a response makes it of them in place, without a copy.
 
     Args:
         answer: the neighbours.

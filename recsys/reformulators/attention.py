@@ -105,8 +105,9 @@ class Attention:
         """Return the weights as `direction` takes them: each level (layer normalisation) melted into what it leads to.
 
         The mean, which a level takes off a token, is taken off all that is ever added to tokens. Their means then stay
-        0, and a level only divides by a standard deviation, which comes after the product with a matrix as well as
-        before it; its scale and shift go into that matrix and a bias. It saves a quarter of the time of a single query.
+        0, but for what dropout takes away in training, and a level only divides by a standard deviation, which comes
+        after the product with a matrix as well as before it; its scale and shift go into that matrix and a bias. It
+        saves a quarter of the time of a single query.
 
         Args:
             xp: the array library.

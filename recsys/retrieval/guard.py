@@ -11,6 +11,8 @@ from recsys.types import Bool, Feedback, FeedbackKind, Float32
 
 SIGNALS = ("drift", "best_score", "score_spread", "coherence", "log_count", "liked_rate")
 """What a guard's confidence is computed from, by name; see `signals`."""
+CHOSEN = np.array([kind.positive and kind is not FeedbackKind.PSEUDO for kind in FeedbackKind])
+"""Whether somebody chose or liked an item, by the number of its kind of feedback."""
 
 
 @settings()
@@ -63,9 +65,9 @@ def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
     """Return what can be known of a move without knowing what is relevant, `[batch, signals]`, float32.
 
     `drift`: 1 - cosine of original and moved query, as half the squared distance of their directions, which is exactly
-    0 where nothing moved. `best_score`, `score_spread`: the largest first score and its
-    distance to the smallest. `coherence`: mean cosine between the items and their mean's direction. `log_count`:
-    log(1 + items). `liked_rate`: share of the items that somebody chose or liked.
+    0 where nothing moved. `best_score`, `score_spread`: the largest first score and its distance to the smallest.
+    `coherence`: mean cosine between the items and their mean's direction. `log_count`: log(1 + items). `liked_rate`:
+    share of the items that somebody chose or liked.
 
     Args:
         queries: `[batch, dim]`, before the move.
@@ -84,8 +86,5 @@ def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
     # sum_i <v_i, m> = <sum_i v_i, m> is the length of the sum, where m is its direction
     of_moves[:, 3] = lengths(feedback.vectors.sum(axis=1))[:, 0] / count
     of_moves[:, 4] = np.log1p(counts)
-    of_moves[:, 5] = (present & _CHOSEN[feedback.kinds]).sum(axis=1) / count
+    of_moves[:, 5] = (present & CHOSEN[feedback.kinds]).sum(axis=1) / count
     return of_moves
-
-
-_CHOSEN = np.array([kind.positive and kind is not FeedbackKind.PSEUDO for kind in FeedbackKind])

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys.stack import cpu_flags
+
 
 def run(code: str, *, path: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, **environment}
@@ -56,8 +58,16 @@ def test_doctor_reports_a_broken_pair_and_fails(other_versions):
 def test_doctor_is_content_with_this_environment():
     done = run("import sys; sys.argv = ['recsys', 'doctor']; from recsys.cli import main; main()", COLUMNS="200")
     assert done.returncode == 0, done.stdout
-    assert "ScaNN searches with AVX2" in done.stdout
+    used = "AVX2" if {"avx2", "fma"} <= cpu_flags() else "its baseline instructions"
+    assert f"ScaNN searches with {used}" in done.stdout
     assert "everything fits" in done.stdout
+
+
+def test_scann_uses_avx2_also_where_tensorflow_recommenders_imports_it_first():
+    code = "from recsys import stack; stack.tfrs.metrics; first = stack.scann_kernels(); stack.scann.scann_ops_pybind"
+    done = run(f"{code}; print(first, stack.scann_kernels(), sep='|')")
+    used = "AVX2" if {"avx2", "fma"} <= cpu_flags() else "its baseline instructions"
+    assert done.stdout.strip() == f"its baseline instructions|{used}"
 
 
 def test_keras_3_is_refused_with_the_flag_to_set():

@@ -100,7 +100,10 @@ def test_a_time_that_is_no_number_of_seconds_is_refused(wrong, client):
             call()
 
 
-@pytest.mark.parametrize("wrong", [50051, None, b"localhost:50051", "", "local host:50051"])
+@pytest.mark.parametrize(
+    "wrong",
+    [50051, None, b"localhost:50051", "", "local host:50051", "localhost:50051\n", "localhost\0:50051", "\ud800:50051"],
+)
 def test_a_target_that_is_no_address_is_refused(wrong):
     for kind in (Client, AsyncClient):
         with pytest.raises(SettingError, match=r"^target: got .*, expected `host:port`"):
