@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import hypothesis  # noqa: F401  # imported later, it does not find what refers to frozen objects, and warns
 import pytest
 
 
