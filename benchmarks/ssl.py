@@ -73,23 +73,27 @@ def search(**values: Sequence[object]) -> str:
     return f"ablation.baseline_search={{{entries}}}"
 
 
-BOTH = 'cfm_both = {like = "cfm", settings = {"self_supervision.side" = "both"}}'
-"""A row of our own beside the paper's: the second task on the query tower, too, which has the same right to it."""
+def like_cfm(name: str, *settings: str) -> str:
+    """Return a row that differs from correlated masking in some settings."""
+    return f'{name} = {{like = "cfm", settings = {{{", ".join(settings)}}}}}'
 
-DROPPED = 'cfm_fd = {like = "cfm", settings = {"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]}}'
-"""Another: the paper's own baseline FD, dropout on the inputs of the main task, beside the second task. The two are not
-rivals: one blurs the towers' inputs, the other asks for items by a part of their features."""
 
-BOTH_DROPPED = (
-    'cfm_both_fd = {like = "cfm", settings = {"self_supervision.side" = "both", '
-    '"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]}}'
+BOTH_SIDES = '"self_supervision.side" = "both"'
+DROPOUT = '"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]'
+OURS = (
+    like_cfm("cfm_both", BOTH_SIDES),
+    like_cfm("cfm_fd", DROPOUT),
+    like_cfm("cfm_both_fd", BOTH_SIDES, DROPOUT),
 )
-"""The two together: alone, the former gained on links and the latter on films."""
+"""Rows of our own beside the paper's: the second task on the query tower, too, which has the same right to it;
+dropout on the inputs of the main task, the paper's own baseline FD, beside the second task (no rivals: one blurs the
+towers' inputs, the other asks for items by a part of their features); and both: alone, the former gained on links, the
+latter on films."""
 
 CHOICES = (
-    'cfm_id_ranked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "ranked"}}',
-    'cfm_id_masked = {like = "cfm", settings = {"self_supervision.augmentations.0.item_id" = "masked"}}',
-    'cfm_training_batch = {like = "cfm", settings = {"self_supervision.rows" = "training_batch"}}',
+    like_cfm("cfm_id_ranked", '"self_supervision.augmentations.0.item_id" = "ranked"'),
+    like_cfm("cfm_id_masked", '"self_supervision.augmentations.0.item_id" = "masked"'),
+    like_cfm("cfm_training_batch", '"self_supervision.rows" = "training_batch"'),
 )
 """The other ways of choices that CFM leaves open: what becomes of the item's id, and where the items come from."""
 
@@ -109,7 +113,7 @@ PLANS: dict[str, Plan] = {
             ),
             0.1: (
                 search(rates=[0.1, 0.2], epochs=[20, 40], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-                variants(BOTH, DROPPED, BOTH_DROPPED, *CHOICES),
+                variants(*OURS, *CHOICES),
                 "ablation.baseline_trials=16",
             ),
         },
@@ -118,7 +122,7 @@ PLANS: dict[str, Plan] = {
     "ml-1m": Plan(
         "enriched_movielens",
         (
-            variants(BOTH, DROPPED, BOTH_DROPPED),
+            variants(*OURS),
             METRICS,
             "ablation.seeds=[1, 2, 3]",
             "ablation.trials=4",
@@ -132,7 +136,7 @@ PLANS: dict[str, Plan] = {
         (
             # The words of a product's type, so that there is a feature of several values to drop.
             'item.features.words={kind = "text", column = "product_type", width = 32, max_terms = 8}',
-            variants(BOTH, DROPPED, BOTH_DROPPED),
+            variants(*OURS),
             METRICS,
             "ablation.seeds=[1, 2, 3]",
             "ablation.trials=4",

@@ -29,7 +29,6 @@ EXPECTED = {
     "scann": "1.4.2",
 }
 AVX2_SWITCH = "_ZN14research_scann14flags_internal15should_use_avx2E"
-"""The variable of ScaNN's library that says whether it may use AVX2."""
 REPAIR = "python -m pip install 'tensorflow==2.20.*' 'tf-keras==2.20.*' 'scann==1.4.2'"
 
 
@@ -116,14 +115,17 @@ def cpu_flags() -> frozenset[str]:
 
 def scann_kernels() -> str:
     """Return what ScaNN's imported library searches with: `AVX2`, or what its build takes for granted (slower)."""
-    switch = _avx2_switch()
+    switch = avx2_switch()
     return "AVX2" if switch is not None and switch.value else "its baseline instructions"
 
 
-def _avx2_switch() -> ctypes.c_bool | None:
+def avx2_switch() -> ctypes.c_bool | None:
+    """Return the variable of ScaNN's imported library that says whether it may use AVX2; None where there is none."""
     library = sys.modules.get("scann_pybind")
+    if library is None:
+        return None
     try:
-        return ctypes.c_bool.in_dll(ctypes.CDLL(library.__file__), AVX2_SWITCH) if library is not None else None
+        return ctypes.c_bool.in_dll(ctypes.CDLL(library.__file__), AVX2_SWITCH)
     except (OSError, ValueError):
         return None
 
@@ -137,7 +139,7 @@ def _let_scann_use_avx2() -> None:
     AVX-512 brought nothing more (measured). Nothing happens where the library has no such switch, as for other
     processors, or where nobody says what the processor has.
     """
-    switch = _avx2_switch()
+    switch = avx2_switch()
     if switch is not None and {"avx2", "fma"} <= cpu_flags():
         switch.value = True
 

@@ -11,8 +11,6 @@ from recsys.types import Bool, Feedback, FeedbackKind, Float32
 
 SIGNALS = ("drift", "best_score", "score_spread", "coherence", "log_count", "liked_rate")
 """What a guard's confidence is computed from, by name; see `signals`."""
-CHOSEN = np.array([kind.positive and kind is not FeedbackKind.PSEUDO for kind in FeedbackKind])
-"""Whether somebody chose or liked an item, by the number of its kind of feedback."""
 
 
 @settings()
@@ -86,5 +84,5 @@ def signals(queries: Float32, feedback: Feedback, vectors: Float32) -> Float32:
     # sum_i <v_i, m> = <sum_i v_i, m> is the length of the sum, where m is its direction
     of_moves[:, 3] = lengths(feedback.vectors.sum(axis=1))[:, 0] / count
     of_moves[:, 4] = np.log1p(counts)
-    of_moves[:, 5] = (present & CHOSEN[feedback.kinds]).sum(axis=1) / count
+    of_moves[:, 5] = (feedback.positive & (feedback.kinds != FeedbackKind.PSEUDO)).sum(axis=1) / count
     return of_moves

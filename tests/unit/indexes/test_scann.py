@@ -1,6 +1,5 @@
 """ScaNN's settings: when search is exact, what is settled on, and what can be changed without building again."""
 
-import ctypes
 import json
 import resource
 
@@ -11,7 +10,7 @@ from recsys import registry
 from recsys.errors import ReleaseError, SettingError, StorageError
 from recsys.indexes import ExactSearcher
 from recsys.indexes.scann import Scann, ScannSearcher
-from recsys.stack import AVX2_SWITCH, scann_kernels
+from recsys.stack import avx2_switch, scann_kernels
 
 
 def clustered(items, dim=8, seed=0):
@@ -127,14 +126,12 @@ def test_quantisation_does_not_depend_on_the_unit_of_the_vectors(tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 50])
 def test_the_kernels_that_scann_does_not_choose_by_itself_find_what_its_own_do(tmp_path, batch):
-    import scann_pybind
-
     vectors = clustered(5000, dim=32)
     searcher = searcher_of(Scann(brute_force_below=0), vectors, tmp_path)
     if scann_kernels() != "AVX2":
         pytest.skip("this processor has no AVX2")
     wide = searcher.search(vectors[:batch], 10)
-    switch = ctypes.c_bool.in_dll(ctypes.CDLL(scann_pybind.__file__), AVX2_SWITCH)
+    switch = avx2_switch()
     switch.value = False
     try:
         narrow = searcher.search(vectors[:batch], 10)
