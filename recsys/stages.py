@@ -21,6 +21,11 @@ def watch(watcher: Watcher | None) -> None:
     _watcher.set(watcher)
 
 
+def is_watched() -> bool:
+    """Return whether anybody watches the stages of this context."""
+    return _watcher.get() is not None
+
+
 def stage(name: str) -> Callable[[Callable[Given, Returned]], Callable[Given, Returned]]:
     """Decorator: a function that is a stage of this name."""
 

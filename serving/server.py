@@ -15,6 +15,7 @@ from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
 from serving.runtime.call_threads import CallThreads
+from serving.runtime.lane import Lane
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
@@ -83,11 +84,16 @@ class Server:
         self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
         threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
-        self.observation.watch(queue=threads.waiting, **({"rows": self._log.counts} if self._log is not None else {}))
-        admission = Admission(settings.queue, threads.waiting)
+        lane = Lane(threads, self.observation.together)
+
+        def waiting() -> int:
+            return threads.waiting() + lane.waiting()
+
+        self.observation.watch(queue=waiting, **({"rows": self._log.counts} if self._log is not None else {}))
+        admission = Admission(settings.queue, waiting)
         self._server = grpc.server(
             threads,
-            interceptors=interceptors(logger, self.observation, admission, sessions.threads, callers),
+            interceptors=interceptors(logger, self.observation, admission, sessions.threads, lane, callers),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
@@ -95,6 +101,7 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
+        lane.attend(self._server)
         pb_grpc.add_RecommendationServiceServicer_to_server(
             RecommendationServicer(
                 self.releases,

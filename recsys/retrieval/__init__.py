@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from recsys.retrieval.retriever import Answer, Encoding, Explanation, ReformulatedAnswer, Retriever
+from recsys.retrieval.retriever import Answer, Encoding, Explanation, ReformulatedAnswer, Retriever, Revision
 from recsys.retrieval.where import where
 from recsys.types import Origin
 
-__all__ = ["Answer", "Encoding", "Explanation", "Origin", "ReformulatedAnswer", "Retriever", "where"]
+__all__ = ["Answer", "Encoding", "Explanation", "Origin", "ReformulatedAnswer", "Retriever", "Revision", "where"]

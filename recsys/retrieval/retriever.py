@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +110,58 @@ class Explanation:
     item_weights: Float32
     entered_ids: tuple[str, ...]
     left_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A query, and the feedback that may move it. An item that is mentioned twice counts once, as mentioned last.
+
+    Attributes:
+        query: one of the four forms.
+        mentions: what somebody said of items, more important ones first.
+        pseudo_k: that many first results of the original query are taken as relevant, after the mentions.
+        depth: how many items of this feedback count, the first known ones; None means all. 0 answers as `nearest`.
+    """
+
+    query: Query
+    mentions: Sequence[Mention] = ()
+    pseudo_k: int = 0
+    depth: int | None = None
+
+    def check(self) -> None:
+        """Refuse numbers of items below 0.
+
+        Raises:
+            RequestError: `pseudo_k` or `depth` is one.
+        """
+        if self.pseudo_k < 0:
+            raise RequestError("pseudo_k", f"got {self.pseudo_k}, expected >= 0")
+        if self.depth is not None and self.depth < 0:
+            raise RequestError("depth", f"got {self.depth}, expected >= 0")
+
+    @property
+    def said(self) -> Mapping[str, Mention]:
+        """The mentions by item, each item at its first place with its last mention."""
+        return {mention.item_id: mention for mention in self.mentions}
+
+
+class _Heard(NamedTuple):
+    """The feedback on one query: item rows, kinds, and ranks (`NO_ROW` where unknown)."""
+
+    rows: list[int]
+    kinds: list[FeedbackKind]
+    ranks: list[int]
+
+    def add(self, row: int, kind: FeedbackKind, rank: int) -> None:
+        self.rows.append(row)
+        self.kinds.append(kind)
+        self.ranks.append(rank)
+
+    def first(self, depth: int | None) -> _Heard:
+        return _Heard(self.rows[:depth], self.kinds[:depth], self.ranks[:depth])
+
+
+_NOTHING_HEARD = _Heard([], [], [])
 
 
 @dataclass(frozen=True)
@@ -404,63 +456,87 @@ class Retriever:
         explained: bool = False,
         diversity: Diversity = ALIKE,
     ) -> ReformulatedAnswer:
-        """Return the k nearest items of a query after feedback has moved it.
+        """Return the k nearest items of a query after feedback has moved it: `reformulate_all` of one `Revision`."""
+        revision = Revision(query, mentions, pseudo_k, depth)
+        (answer,) = self.reformulate_all(
+            [revision], k, reformulator=reformulator, guarded=guarded, explained=explained, diversity=diversity
+        )
+        return answer
 
-        Items that the query names are left out as in `nearest`; items of the feedback are not, unless the query
-        excludes them. An item that is mentioned twice counts once, as it was mentioned last.
+    def reformulate_all(
+        self,
+        revisions: Sequence[Revision],
+        k: int,
+        *,
+        reformulator: str = "",
+        guarded: bool = True,
+        explained: bool = False,
+        diversity: Diversity = ALIKE,
+    ) -> list[ReformulatedAnswer]:
+        """Return the k nearest items of each query after feedback has moved it.
+
+        Items that a query names are left out as in `nearest`; items of its feedback are not, unless it excludes them.
 
         Args:
-            query: one of the four forms.
+            revisions: the queries, each with the feedback on it.
             k: places, >= 1.
-            mentions: what somebody said of items, more important ones first.
-            pseudo_k: that many first results of the original query are taken as relevant, after the mentions.
-            depth: how many items of this feedback count, the first known ones; None means all. 0 answers as `nearest`.
             reformulator: its name; empty means the release's default.
             guarded: let the reformulator's guard keep the original query.
             explained: also say what the feedback did; costs a search of k items.
-            diversity: how alike the items of the answer may be; pseudo feedback comes as alike as it is.
+            diversity: how alike the items of an answer may be; pseudo feedback comes as alike as it is.
 
         Raises:
             RequestError: as `nearest`, an unknown reformulator, pseudo_k < 0, or depth < 0.
         """
         if k < 1:
             raise RequestError("k", f"got {k}, expected >= 1")
-        if pseudo_k < 0:
-            raise RequestError("pseudo_k", f"got {pseudo_k}, expected >= 0")
-        if depth is not None and depth < 0:
-            raise RequestError("depth", f"got {depth}, expected >= 0")
+        for revision in revisions:
+            revision.check()
         named = self._reformulators.get(reformulator)
-        encoding = self.encode([query])
-        last = {mention.item_id: mention for mention in mentions}
-        unknown_ids = tuple(item_id for item_id in last if item_id not in self._row_of_item)
-        banned = self._banned(query)
-        narrow = self._narrow([query], [banned], diversity)[0]
-        if encoding.origins[0] is Origin.POPULARITY:
-            (answer,) = self._nearest_narrowed(encoding, k, [narrow], diversity)
-            answer = answer or self._most_popular(k, banned, encoding, 0)
-            nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
-            return ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing)
-        known = [mention for mention in last.values() if mention.item_id in self._row_of_item][:depth]
+        queries = [revision.query for revision in revisions]
+        encoding = self.encode(queries)
+        banned = [self._banned(query) for query in queries]
+        narrow = self._narrow(queries, banned, diversity)
+        # Popularity answers where a query says nothing: nothing is searched for it, nothing moves it.
+        moves = [origin is not Origin.POPULARITY for origin in encoding.origins]
+        places = [k if each else 0 for each in moves]
         compared_k = k if explained and diversity.changes_nothing else 0
-        first = self._search(encoding.vectors, max(pseudo_k, compared_k), banned, narrow).rows
-        before = first[:k]
+        first_k = [max(each.pseudo_k, compared_k) if own else 0 for each, own in zip(revisions, moves, strict=True)]
+        first = [found.rows for found in self._search_each(encoding.vectors, first_k, banned, narrow)]
+        heard = [
+            self._heard(revision, rows[: revision.pseudo_k]) if own else _NOTHING_HEARD
+            for revision, rows, own in zip(revisions, first, moves, strict=True)
+        ]
+        move = named.move(encoding.vectors, self._feedback(encoding.vectors, heard), guarded=guarded)
+        before = first
         if explained and not diversity.changes_nothing:
-            before = self._search(encoding.vectors, k, banned, narrow, diversity).rows
-        room = None if depth is None else depth - len(known)
-        rows, feedback = self._feedback(encoding.vectors, known, first[:pseudo_k], room)
-        move = named.move(encoding.vectors, feedback, guarded=guarded)
-        answer = self._answer_of(self._search(move.vectors, k, banned, narrow, diversity), encoding, 0)
-        told = self._explained(rows, move.item_weights[0], before, answer) if explained else None
-        return ReformulatedAnswer(
-            answer=answer,
-            vector=move.vectors[0],
-            reformulator=named.name,
-            drift=float(move.drift[0]),
-            confidence=float(move.confidence[0]),
-            fell_back=bool(move.fell_back[0]),
-            missing_ids=unknown_ids,
-            explanation=told,
-        )
+            before = [found.rows for found in self._search_each(encoding.vectors, places, banned, narrow, diversity)]
+        still = [None if own else each for each, own in zip(narrow, moves, strict=True)]
+        popular = self._nearest_narrowed(encoding, k, still, diversity)
+        answers = []
+        for place, found in enumerate(self._search_each(move.vectors, places, banned, narrow, diversity)):
+            unknown_ids = self._unknown_ids(revisions[place])
+            if not moves[place]:
+                answer = popular[place] or self._most_popular(k, banned[place], encoding, place)
+                nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
+                answers.append(ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing))
+                continue
+            answer = self._answer_of(found, encoding, place)
+            rows = heard[place].rows
+            weights = move.item_weights[place, : len(rows)]
+            answers.append(
+                ReformulatedAnswer(
+                    answer=answer,
+                    vector=move.vectors[place],
+                    reformulator=named.name,
+                    drift=float(move.drift[place]),
+                    confidence=float(move.confidence[place]),
+                    fell_back=bool(move.fell_back[place]),
+                    missing_ids=unknown_ids,
+                    explanation=self._explained(rows, weights, before[place][:k], answer) if explained else None,
+                )
+            )
+        return answers
 
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the display columns of items; an empty dictionary for an unknown id."""
@@ -597,45 +673,59 @@ class Retriever:
             answers[place] = self._answer_of(found, encoding, place)
         return answers
 
-    def _search(
-        self, vectors: Float32, k: int, banned: set[int], narrow: Narrow | None, diversity: Diversity = ALIKE
-    ) -> Found:
-        """Return the k best items of one query that may be shown; none for k = 0."""
-        if k == 0:
-            return Found(np.zeros(0, np.int32), np.zeros(0, np.float32), None, 0, False)
-        if narrow is not None:
-            return self._narrowed.search(vectors, k, [narrow], diversity)[0]
-        found = self._searcher.search(vectors, min(k + len(banned), len(self._item_ids)))
-        return self._unbanned(found.item_rows[0], found.scores[0], k, banned)
+    def _search_each(
+        self,
+        vectors: Float32,
+        k: Sequence[int],
+        banned: Sequence[set[int]],
+        narrow: Sequence[Narrow | None],
+        diversity: Diversity = ALIKE,
+    ) -> list[Found]:
+        """Return the best items of each query that may be shown, so many as `k` says; none for 0."""
+        found = [Found(np.zeros(0, np.int32), np.zeros(0, np.float32), None, 0, False)] * len(k)
+        open_ = [place for place, most in enumerate(k) if most and narrow[place] is None]
+        if open_:
+            deepest = min(max(k[place] + len(banned[place]) for place in open_), len(self._item_ids))
+            some = self._searcher.search(vectors if len(open_) == len(k) else vectors[open_], deepest)
+            for row, place in enumerate(open_):
+                found[place] = self._unbanned(some.item_rows[row], some.scores[row], k[place], banned[place])
+        for place, most in enumerate(k):
+            if most and (each := narrow[place]) is not None:
+                (found[place],) = self._narrowed.search(vectors[place : place + 1], most, [each], diversity)
+        return found
 
-    def _feedback(
-        self, vectors: Float32, mentions: Sequence[Mention], pseudo_rows: np.ndarray, room: int | None
-    ) -> tuple[list[int], Feedback]:
-        """Return what was mentioned and then what was found, each item once, as rows and as feedback.
+    def _unknown_ids(self, revision: Revision) -> tuple[str, ...]:
+        """Return the items of the feedback that the release does not know, each once."""
+        return tuple(item_id for item_id in revision.said if item_id not in self._row_of_item)
+
+    def _heard(self, revision: Revision, pseudo_rows: np.ndarray) -> _Heard:
+        """Return what was mentioned and then what was found, each item once and as many as count.
 
         Args:
-            vectors: `[1, dim]`, float32, of the query.
-            mentions: of known items, each once.
+            revision: the query, with its feedback.
             pseudo_rows: `[pseudo_k]`, the first results.
-            room: how many of them there is place for besides the mentions; None means all.
         """
-        mentioned = {self._row_of_item[mention.item_id]: mention for mention in mentions}
         rank_of = {row: rank for rank, row in enumerate(pseudo_rows.tolist())}
-        pseudo = [row for row in rank_of if row not in mentioned][:room]
-        kinds = [mention.kind for mention in mentions] + [FeedbackKind.PSEUDO] * len(pseudo)
-        ranks = [
-            rank_of.get(row, NO_ROW) if mention.position is None else mention.position
-            for row, mention in mentioned.items()
-        ]
-        rows = [*mentioned, *pseudo]
-        feedback = feedback_of(
-            vectors,
-            self._vectors,
-            np.array([rows], np.int64),
-            kinds=np.array([kinds], np.int32),
-            ranks=np.array([ranks + [rank_of[row] for row in pseudo]], np.int32),
-        )
-        return rows, feedback
+        heard = _Heard([], [], [])
+        for item_id, mention in revision.said.items():
+            row = self._row_of_item.get(item_id)
+            if row is not None:
+                heard.add(row, mention.kind, rank_of.get(row, NO_ROW) if mention.position is None else mention.position)
+        mentioned = set(heard.rows)
+        for row, rank in rank_of.items():
+            if row not in mentioned:
+                heard.add(row, FeedbackKind.PSEUDO, rank)
+        return heard.first(revision.depth)
+
+    def _feedback(self, vectors: Float32, heard: Sequence[_Heard]) -> Feedback:
+        """Return as feedback what was heard of each query, `[batch, dim]`."""
+        most = max(len(each.rows) for each in heard)
+        rows, kinds, ranks = np.full((3, len(heard), most), NO_ROW, np.int32)
+        kinds[:] = FeedbackKind.PSEUDO
+        for place, each in enumerate(heard):
+            count = len(each.rows)
+            rows[place, :count], kinds[place, :count], ranks[place, :count] = each
+        return feedback_of(vectors, self._vectors, rows, kinds=kinds, ranks=ranks)
 
     def _explained(self, rows: list[int], weights: Float32, first_rows: np.ndarray, answer: Answer) -> Explanation:
         before, after = tuple(self._item_ids[first_rows]), answer.item_ids

@@ -15,6 +15,7 @@ from recsys.retrieval import Answer
 from recsys.types import Diversity
 from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Randomised
+from serving.runtime.steps import Steps
 
 MOST_DRAWN = 100
 """Places of a drawn list: 100 out of 200 candidates still have a probability of 1e-218 each, 200 would have none."""
@@ -41,8 +42,10 @@ class Shown(NamedTuple):
         return not self.teams and self.randomised is None
 
 
-def shown(treatment: Treatment, k: int, diversity: Diversity, find: Callable[[Way, int], Answer]) -> Shown:
-    """Return what a treatment shows.
+def shown(
+    treatment: Treatment, k: int, diversity: Diversity, find: Callable[[Way, int], Steps[Answer]]
+) -> Steps[Shown]:
+    """Return what a treatment shows, in steps.
 
     Args:
         treatment: of the request.
@@ -51,11 +54,12 @@ def shown(treatment: Treatment, k: int, diversity: Diversity, find: Callable[[Wa
         find: returns the best items, so many, of one way; called once for each way.
     """
     if treatment.teams:
-        return _drafted([find(way, k) for way in treatment.ways], k, treatment.teams)
+        control, other = treatment.ways
+        return _drafted([(yield from find(control, k)), (yield from find(other, k))], k, treatment.teams)
     (way,), slate = treatment.ways, treatment.slate
     if slate is None or k > min(slate.candidates, MOST_DRAWN) or diversity.mmr_weight:
-        return Shown(find(way, k))
-    found = find(way, slate.candidates)
+        return Shown((yield from find(way, k)))
+    found = yield from find(way, slate.candidates)
     if found.plan is None or not found.item_ids:
         return Shown(_only(found, range(min(k, len(found.item_ids)))))
     return _drawn(found, min(k, len(found.item_ids)), slate)

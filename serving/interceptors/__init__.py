@@ -24,12 +24,16 @@ from serving.interceptors.decoding import Decoding
 from serving.interceptors.error_mapping import error_mapping
 from serving.interceptors.refusing import Refusing
 from serving.runtime.admission import Admission
+from serving.runtime.lane import Lane
+from serving.runtime.steps import Steps
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import REFLECTION
 
 REFLECTIONS_AT_ONCE = 4
+IN_STEPS = frozenset(f"/serving.v1.RecommendationService/{rpc}" for rpc in ("NearestItems", "Reformulate"))
+"""Methods whose behaviour is a generator (`serving.runtime.steps`)."""
 
 
 def interceptors(
@@ -37,6 +41,7 @@ def interceptors(
     observation: Observation,
     admission: Admission,
     streams: ThreadPoolExecutor,
+    lane: Lane,
     callers: Reloaded[Callers] | None = None,
 ) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
@@ -46,13 +51,14 @@ def interceptors(
         observation: sees every call.
         admission: knows when no further call may wait.
         streams: the threads of calls whose requests are a stream.
+        lane: the thread of calls in steps.
         callers: who may call; None for everybody.
     """
     record, mapping = call_record(observation.observers, observation.running), error_mapping(logger)
     reflections = ThreadPoolExecutor(REFLECTIONS_AT_ONCE, thread_name_prefix="reflection")
 
     def around(surrounding: Surrounding) -> Around:
-        return Around(surrounding, streams, reflections)
+        return Around(surrounding, streams, reflections, lane)
 
     return [
         Refusing(admission, (record, mapping)),
@@ -74,11 +80,14 @@ class Around(Intercept):
         streams: the threads of calls whose requests are a stream. Such a call keeps its thread while it waits for its
             caller; threads of its own keep that from holding up all others.
         reflections: those of reflection, which has no limits: who leaves it open holds up nobody else.
+        lane: the thread of calls in steps.
     """
 
-    def __init__(self, surrounding: Surrounding, streams: ThreadPoolExecutor, reflections: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, surrounding: Surrounding, streams: ThreadPoolExecutor, reflections: ThreadPoolExecutor, lane: Lane
+    ) -> None:
         super().__init__()
-        self._surrounding, self._streams, self._reflections = surrounding, streams, reflections
+        self._surrounding, self._streams, self._reflections, self._lane = surrounding, streams, reflections, lane
 
     def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """Return the method's handler within the block; one that streams one way only is left as it is."""
@@ -90,11 +99,16 @@ class Around(Intercept):
                 with self._surrounding(method, context):
                     return inner(request, context)
 
+            def answer_in_steps(request: Any, context: grpc.ServicerContext) -> Steps[Any]:
+                with self._surrounding(method, context):
+                    return (yield from inner(request, context))
+
             def converse(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
                 with self._surrounding(method, context):
                     yield from inner(requests, context)
 
-            threads = self._reflections if method == REFLECTION else self._streams
-            return on_threads(converse, threads) if handler.request_streaming else answer
+            if handler.request_streaming:
+                return on_threads(converse, self._reflections if method == REFLECTION else self._streams)
+            return on_threads(answer_in_steps, self._lane) if method in IN_STEPS else answer
 
         return replaced(handler, change)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import grpc
 
-from serving.errors import DeadlineError, GoneError
+from serving.runtime.admission import check_wanted
 
 
 def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
@@ -15,11 +15,7 @@ def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[N
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        if not context.is_active():
-            raise GoneError(f"{method}: cancelled before the work began.")
-        left_s = context.time_remaining()
-        if left_s is not None and left_s <= 0:
-            raise DeadlineError(f"{method}: the deadline passed before the work began.")
+        check_wanted(context)
         yield
 
     return around

@@ -1,4 +1,4 @@
-"""How many calls may wait, and when those that are worked on must hurry."""
+"""How many calls may wait, when those that are worked on must hurry, and which are not wanted any more."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ from collections.abc import Callable
 
 import grpc
 
-from serving.errors import OverloadedError
+from serving.errors import DeadlineError, GoneError, OverloadedError
 from serving.settings import QueueSettings
 
 RETRY_AFTER_S = 0.1
 HURRIED_EFFORT = 0.25
 """Share of an index's settled effort that a hurried search makes."""
+
+
+def check_wanted(context: grpc.ServicerContext) -> None:
+    """Refuse a call that nobody waits for any more.
+
+    Raises:
+        GoneError: its caller has cancelled it or is gone.
+        DeadlineError: its deadline has passed.
+    """
+    if not context.is_active():
+        raise GoneError("cancelled before the work began.")
+    left_s = context.time_remaining()
+    if left_s is not None and left_s <= 0:
+        raise DeadlineError("the deadline passed before the work began.")
 
 
 class Admission:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import grpc
 
+from recsys import stages
 from recsys.errors import RequestError
-from recsys.retrieval import Answer, ReformulatedAnswer, Retriever
-from recsys.types import ALIKE, Diversity, Mention, Origin
+from recsys.retrieval import Answer, ReformulatedAnswer, Retriever, Revision
+from recsys.types import ALIKE, Diversity, Mention, Origin, Query
 from serving import convert
 from serving.arms import lists
 from serving.arms.experiments import Experiments
@@ -20,6 +21,7 @@ from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
 from serving.runtime.sessions import Sessions
+from serving.runtime.steps import Steps, Work, alone
 from serving.settings import ServerSettings
 from serving.telemetry import calls
 from serving.telemetry.calls import Move, Searched
@@ -62,18 +64,20 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
         self._experiments, self._record = experiments, record
 
-    def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> pb.NearestItemsResponse:
-        """Return the nearest items of one query."""
+    def NearestItems(
+        self, request: pb.NearestItemsRequest, context: grpc.ServicerContext
+    ) -> Steps[pb.NearestItemsResponse]:
+        """Return the nearest items of one query, in steps."""
         treatment = self._treatment(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _IN_QUERY:
             diversity, effort = _diversity(request), self._effort(context)
 
-            def find(way: Way, k: int) -> Answer:
-                return way.retriever.nearest([query], k, diversity, effort=effort)[0]
+            def find(way: Way, k: int) -> Steps[Answer]:
+                return (yield _nearest(way.retriever, query, k, diversity, effort))
 
-            made = lists.shown(treatment, request.k, diversity, find)
+            made = yield from lists.shown(treatment, request.k, diversity, find)
         answer, retriever = made.answer, treatment.retriever
         _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=made.is_as_found)
         shown = treatment.metadata(answer.item_ids) if request.include_metadata else ()
@@ -124,11 +128,13 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             response.vector.values.values.extend(encoding.vectors[0].tolist())
         return response
 
-    def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> pb.ReformulateResponse:
-        """Return the nearest items of one query after feedback has moved it."""
+    def Reformulate(
+        self, request: pb.ReformulateRequest, context: grpc.ServicerContext
+    ) -> Steps[pb.ReformulateResponse]:
+        """Return the nearest items of one query after feedback has moved it, in steps."""
         conversation = Conversation(request, self._treatment(request), self._settings, self._record)
         conversation.hear(request.feedback)
-        return conversation.answer(self._effort(context))
+        return (yield from conversation.answer(self._effort(context)))
 
     def Session(
         self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext
@@ -149,10 +155,10 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                     with _within("begin"):
                         conversation = Conversation(begin, self._treatment(begin), self._settings, self._record)
                         conversation.hear(begin.feedback)
-                        answer = conversation.answer()
+                        answer = alone(conversation.answer())
                 else:
                     conversation.hear(request.feedback)
-                    answer = conversation.answer()
+                    answer = alone(conversation.answer())
                 yield pb.SessionResponse(answer=answer, round=place)
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
@@ -222,8 +228,8 @@ class Conversation:
         if feedback.pseudo:
             self._pseudo_k = self._depth
 
-    def answer(self, effort: float = 1.0) -> pb.ReformulateResponse:
-        """Return the answer after all feedback so far.
+    def answer(self, effort: float = 1.0) -> Steps[pb.ReformulateResponse]:
+        """Return the answer after all feedback so far, in steps.
 
         Args:
             effort: share (0..1] of the settled effort; with less than all of it feedback moves nothing.
@@ -234,23 +240,26 @@ class Conversation:
         asked, treatment, diversity = self._asked, self._treatment, _diversity(self._asked)
         moved: list[ReformulatedAnswer] = []
 
-        def find(way: Way, k: int) -> Answer:
-            answer = way.retriever.reformulate(
-                self._query,
+        def find(way: Way, k: int) -> Steps[Answer]:
+            answer = yield _moved(
+                way.retriever,
+                Revision(
+                    self._query,
+                    tuple(self._mentions.values()),
+                    self._pseudo_k if effort == 1 else 0,
+                    self._depth if effort == 1 else 0,
+                ),
                 k,
-                mentions=tuple(self._mentions.values()),
-                pseudo_k=self._pseudo_k if effort == 1 else 0,
-                depth=self._depth if effort == 1 else 0,
-                reformulator=way.reformulator or asked.reformulator,
-                guarded=not asked.ignore_guard,
-                explained=asked.include_explanation,
-                diversity=diversity,
+                way.reformulator or asked.reformulator,
+                not asked.ignore_guard,
+                asked.include_explanation,
+                diversity,
             )
             moved.append(answer)
             return answer.answer if effort == 1 else replace(answer.answer, degraded=True)
 
         with _IN_QUERY:
-            made = lists.shown(treatment, asked.k, diversity, find)
+            made = yield from lists.shown(treatment, asked.k, diversity, find)
         answer = moved[0] if made.answer is moved[0].answer else replace(moved[0], answer=made.answer)
         call = calls.current()
         call.plan = _plan(answer.answer)
@@ -260,6 +269,44 @@ class Conversation:
         response.attribution_token = _recorded(self._record, treatment, made, answer.reformulator)
         response.assignments.extend(convert.assignments(treatment.assignments))
         return response
+
+
+def _nearest(retriever: Retriever, query: Query, k: int, diversity: Diversity, effort: float) -> Work:
+    """Return the search for the nearest items of a query, whose answer is an `Answer`."""
+    return Work(
+        lambda queries: retriever.nearest(queries, k, diversity, effort=effort),
+        query,
+        _alike("nearest", query, diversity, retriever, k, effort),
+    )
+
+
+def _moved(
+    retriever: Retriever,
+    revision: Revision,
+    k: int,
+    reformulator: str,
+    guarded: bool,
+    explained: bool,
+    diversity: Diversity,
+) -> Work:
+    """Return the search for the nearest items of a query with feedback, whose answer is a `ReformulatedAnswer`."""
+    return Work(
+        lambda revisions: retriever.reformulate_all(
+            revisions, k, reformulator=reformulator, guarded=guarded, explained=explained, diversity=diversity
+        ),
+        revision,
+        _alike("moved", revision.query, diversity, retriever, k, reformulator, guarded, explained, revision.pseudo_k),
+    )
+
+
+def _alike(kind: str, query: Query, diversity: Diversity, *settings: Hashable) -> Hashable | None:
+    """Return what searches must have in common to be made together; None for one that is made alone.
+
+    Alone is what may take long, and would let others wait: what must not show some items, or not all beside each other.
+    So is what somebody watches.
+    """
+    narrowed = query.filter.all_of or query.excluded_ids or query.exclude_seen or not diversity.changes_nothing
+    return None if narrowed or stages.is_watched() else (kind, len(query.item_ids), *settings)
 
 
 def _recorded(record: Record | None, treatment: Treatment, made: Shown, reformulator: str = "") -> str:

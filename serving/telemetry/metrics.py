@@ -65,14 +65,14 @@ class Metrics:
         )
         self._in_flight = Gauge(
             "recsys_rpcs_in_flight",
-            "Calls being worked on.",
+            "Calls that have begun and not ended.",
             ("rpc",),
             multiprocess_mode="livesum",
             registry=own,
         )
         self._queued = Gauge(
             "recsys_queue_depth_calls",
-            "Calls that wait to be worked on.",
+            "Calls that wait for a thread or for their turn.",
             multiprocess_mode="livesum",
             registry=own,
         )
@@ -220,6 +220,10 @@ class Metrics:
         self._queue = queue or self._queue
         self._drops = log_drops or self._drops
         self._rows = rows or self._rows
+
+    def together(self, count: int) -> None:
+        """Count queries of several calls that were searched together."""
+        self._batches.observe(count)
 
     def loaded(self, release: Release, load_s: float) -> None:
         """Say that a release is loaded, and how many seconds that took."""

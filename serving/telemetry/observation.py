@@ -74,6 +74,11 @@ class Observation:
         if self._metrics is not None:
             self._metrics.watch(**levels)
 
+    def together(self, count: int) -> None:
+        """Count so many queries of several calls that were searched together."""
+        if self._metrics is not None:
+            self._metrics.together(count)
+
     def loaded(self, release: Release, load_s: float) -> None:
         """Say that a release is loaded, and how many seconds that took."""
         if self._metrics is not None:

@@ -30,6 +30,8 @@ from serving.errors import QuotaError, UnauthenticatedError
 from serving.interceptors import interceptors
 from serving.logs import make_logger
 from serving.runtime.admission import Admission
+from serving.runtime.call_threads import CallThreads
+from serving.runtime.lane import Lane
 from serving.runtime.sessions import Sessions
 from serving.server import Server
 from serving.settings import Auth, QueueSettings, ServerSettings, TelemetrySettings, Tls
@@ -258,7 +260,8 @@ def changing(auth: Auth, log: io.BytesIO) -> Iterator[grpc.Channel]:
     callers = Reloaded(lambda read: Callers(auth.file, read), "auth", logger)
     observation = Observation(TelemetrySettings(), logger)
     admission = Admission(QueueSettings(), lambda: 0)
-    around = interceptors(logger, observation, admission, Sessions(1, 1.0).threads, callers)
+    lane = Lane(CallThreads(1, thread_name_prefix="call"), lambda count: None)
+    around = interceptors(logger, observation, admission, Sessions(1, 1.0).threads, lane, callers)
     up = grpc.server(ThreadPoolExecutor(2), interceptors=around)
     catalogue_grpc.add_CatalogueServiceServicer_to_server(Catalogue(), up)
     operator_grpc.add_OperatorServiceServicer_to_server(Operator(), up)

@@ -22,9 +22,8 @@ from serving.trust.rules import REFLECTION
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
-from tests.e2e.test_wire import EAST, health, running
+from tests.e2e.test_wire import ALONE, EAST, health, running
 
-ASKED = Query(vector=EAST)
 CALLERS = 12
 NEAREST, CHECK = "/serving.v1.RecommendationService/NearestItems", "/grpc.health.v1.Health/Check"
 
@@ -45,9 +44,9 @@ def test_calls_that_find_the_queue_full_are_told_when_to_come_again_and_the_othe
     queue = {"max_waiting": 2, "hurry_above_waiting": 1000}
     with running(retriever, worker_threads=1, queue=queue) as server, Client(server.address, timeout_s=30) as client:
         with futures.ThreadPoolExecutor(CALLERS) as pool:
-            first = pool.submit(client.nearest_items, ASKED, 1)
+            first = pool.submit(client.nearest_items, ALONE, 1)
             retriever.entered.wait(10)
-            calls = [pool.submit(client.nearest_items, ASKED, 1) for _ in range(CALLERS - 1)]
+            calls = [pool.submit(client.nearest_items, ALONE, 1) for _ in range(CALLERS - 1)]
             # when all but two of the others have ended
             ends = futures.as_completed(calls, timeout=20)
             refused = [next(ends) for _ in range(CALLERS - 3)]
@@ -60,7 +59,7 @@ def test_calls_that_find_the_queue_full_are_told_when_to_come_again_and_the_othe
             assert isinstance(call.exception(), OverloadedError)
             assert call.exception().retry_after_s > 0
         # and afterwards everything is as before
-        assert client.nearest_items(ASKED, 1).item_ids
+        assert client.nearest_items(ALONE, 1).item_ids
 
 
 def test_a_call_whose_caller_has_gone_while_it_waited_is_not_worked_on():
@@ -69,6 +68,7 @@ def test_a_call_whose_caller_has_gone_while_it_waited_is_not_worked_on():
         service = pb_grpc.RecommendationServiceStub(channel)
         request = pb.NearestItemsRequest(k=1)
         request.query.vector.values.values.extend(EAST)
+        request.query.excluded_ids.extend(ALONE.excluded_ids)
         first = service.NearestItems.future(request)
         retriever.entered.wait(10)
         waiting = service.NearestItems.future(request)

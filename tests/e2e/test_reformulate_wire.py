@@ -6,7 +6,7 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2
 from recsys import registry
 from recsys.errors import RequestError
 from recsys.export.release import Release, derive
-from recsys.retrieval import Retriever
+from recsys.retrieval import Retriever, Revision
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator
 from recsys.types import FeedbackKind, Mention, Origin, Query
@@ -419,10 +419,10 @@ def test_a_failure_of_the_server_in_a_session_is_logged_and_told_without_its_rea
 
         release, reformulators, default_reformulator = retriever.release, (), ""
 
-        def reformulate(self, query: Query, k: int, **how: Any) -> Any:
-            if how["mentions"]:
+        def reformulate_all(self, revisions: Sequence[Revision], k: int, **how: Any) -> Any:
+            if any(revision.mentions for revision in revisions):
                 raise OSError("secret of the disk")
-            return retriever.reformulate(query, k, **how)
+            return retriever.reformulate_all(revisions, k, **how)
 
     log = io.BytesIO()
     with running(Failing(), log=log) as server:
@@ -555,9 +555,9 @@ def test_a_round_that_takes_too_long_is_given_up(retriever):
         release = retriever.release
         gate = threading.Event()
 
-        def reformulate(self, query: Query, k: int, **how: Any) -> Any:
+        def reformulate_all(self, revisions: Sequence[Revision], k: int, **how: Any) -> Any:
             assert self.gate.wait(20)
-            return retriever.reformulate(query, k, **how)
+            return retriever.reformulate_all(revisions, k, **how)
 
     started = time.monotonic()
 

@@ -36,7 +36,7 @@ from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import FINGERPRINT, ExactRetriever, GatedRetriever
-from tests.e2e.test_wire import EAST, SERVICE, health, running
+from tests.e2e.test_wire import ALONE, EAST, SERVICE, health, running
 
 
 def samples(address: str) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -88,7 +88,9 @@ def test_calls_are_counted_by_rpc_release_plan_and_code():
             ("BatchNearestItems", release, "mixed", "OK"): 1,
             ("NearestItems", release, "", "INVALID_ARGUMENT"): 1,
         }
-        assert value(metrics, "recsys_batch_queries_sum") == 2
+        # two single calls, searched by themselves, and one of two queries
+        assert value(metrics, "recsys_batch_queries_sum") == 1 + 1 + 2
+        assert value(metrics, "recsys_batch_queries_count") == 3
         assert value(metrics, "recsys_release_info", release=release, name="exact-0123456789ab") == 1
 
 
@@ -96,7 +98,7 @@ def test_a_latency_lies_in_the_bucket_of_its_seconds():
     # given: a call that takes 0.3 s at least
     retriever = GatedRetriever()
     with measured(retriever) as (_, metrics, client), concurrent.futures.ThreadPoolExecutor(1) as pool:
-        call = pool.submit(client.nearest_items, Query(vector=EAST), k=1)
+        call = pool.submit(client.nearest_items, ALONE, k=1)
         assert retriever.entered.wait(10)
         time.sleep(0.3)
         retriever.gate.set()
@@ -107,7 +109,7 @@ def test_a_latency_lies_in_the_bucket_of_its_seconds():
         assert 0.3 <= value(metrics, "recsys_rpc_duration_seconds_sum", rpc="NearestItems") < 10
 
 
-def test_calls_in_flight_and_calls_that_wait_are_told_apart():
+def test_calls_in_flight_are_told_and_how_many_of_them_wait():
     # given: one thread, held by a call, and two calls that wait for it
     retriever = GatedRetriever()
     telemetry = {"metrics_port": 0, "recall_rate": 0.0}
@@ -116,10 +118,10 @@ def test_calls_in_flight_and_calls_that_wait_are_told_apart():
         concurrent.futures.ThreadPoolExecutor(3) as pool,
         Client(server.address, timeout_s=20.0) as client,
     ):
-        calls = [pool.submit(client.nearest_items, Query(vector=EAST), k=1) for _ in range(3)]
+        calls = [pool.submit(client.nearest_items, ALONE, k=1) for _ in range(3)]
         metrics = server.observation.metrics_address
         eventually(lambda: value(metrics, "recsys_queue_depth_calls") == 2)
-        assert value(metrics, "recsys_rpcs_in_flight", rpc="NearestItems") == 1
+        assert value(metrics, "recsys_rpcs_in_flight", rpc="NearestItems") == 3
         retriever.gate.set()
         assert [call.result(10).item_ids for call in calls] == [("a",)] * 3
         eventually(lambda: value(metrics, "recsys_queue_depth_calls") == 0)

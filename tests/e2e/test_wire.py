@@ -33,6 +33,8 @@ from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import FINGERPRINT, BrokenRetriever, ExactRetriever, GatedRetriever
 
 EAST = np.array([1, 0], np.float32)
+ALONE = Query(vector=EAST, excluded_ids=["no item"])
+"""A query that leaves something out is worked on by threads, alone."""
 SERVICE = "serving.v1.RecommendationService"
 
 
@@ -424,14 +426,14 @@ def test_stopping_says_so_refuses_new_calls_and_lets_the_running_one_end():
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         with futures.ThreadPoolExecutor(2) as pool:
             # given: a call that is being worked on
-            running_call = pool.submit(client.nearest_items, Query(vector=EAST), k=1)
+            running_call = pool.submit(client.nearest_items, ALONE, k=1)
             assert retriever.entered.wait(10)
             # when
             stopped = pool.submit(server.stop)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             watch.cancel()
             with Client(server.address, timeout_s=1.0) as late, pytest.raises((UnavailableError, DeadlineError)):
-                late.nearest_items(Query(vector=EAST), k=1)
+                late.nearest_items(ALONE, k=1)
             assert not stopped.done()
             retriever.gate.set()
             # then
@@ -448,15 +450,15 @@ def test_a_call_that_waited_too_long_for_a_thread_is_not_worked_on():
         Client(server.address, timeout_s=0.3) as hasty,
     ):
         # given: the only thread is busy
-        first = pool.submit(patient.nearest_items, Query(vector=EAST), k=1)
+        first = pool.submit(patient.nearest_items, ALONE, k=1)
         assert retriever.entered.wait(10)
         # when
         with pytest.raises(DeadlineError):
-            hasty.nearest_items(Query(vector=EAST), k=1)
+            hasty.nearest_items(ALONE, k=1)
         retriever.gate.set()
         first.result(10)
         # then: the thread is free again, and answered the first call and this one only
-        patient.nearest_items(Query(vector=EAST), k=1)
+        patient.nearest_items(ALONE, k=1)
         assert retriever.answered == 2
 
 
@@ -464,7 +466,7 @@ def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
     retriever, log = GatedRetriever(), io.BytesIO()
     with running(retriever, log=log) as server, Client(server.address, timeout_s=0.3) as hasty:
         with pytest.raises(DeadlineError):
-            hasty.nearest_items(Query(vector=EAST), k=1)
+            hasty.nearest_items(ALONE, k=1)
         time.sleep(0.2)  # the server hears of it a moment later
         retriever.gate.set()
         (line,) = log_lines(log, 1)

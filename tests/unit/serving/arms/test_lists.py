@@ -13,6 +13,7 @@ from recsys.retrieval import Answer, Origin
 from recsys.types import ALIKE, Diversity
 from serving.arms.lists import shown
 from serving.arms.treatment import Treatment, Way
+from serving.runtime.steps import Steps, alone
 
 SCORES = np.array([0.9, 0.8, 0.75, 0.3, 0.1], np.float32)
 IDS = ("a", "b", "c", "d", "e")
@@ -23,14 +24,19 @@ def answer(ids=IDS, scores=SCORES, **facts) -> Answer:
     return Answer(tuple(ids), np.asarray(scores, np.float32), Origin.VECTOR, (), **facts)
 
 
+def without_work(found: Answer) -> Steps[Answer]:
+    yield from ()
+    return found
+
+
 def drawn(slate: Slate, k: int, found: Answer, diversity: Diversity = ALIKE):
     asked = []
 
     def find(way, depth):
         asked.append(depth)
-        return found
+        return without_work(found)
 
-    return shown(Treatment((NOWHERE,), slate=slate), k, diversity, find), asked
+    return alone(shown(Treatment((NOWHERE,), slate=slate), k, diversity, find)), asked
 
 
 @pytest.mark.parametrize(("policy", "parameter"), [("plackett_luce", 0.2), ("epsilon_swap", 0.7)])
@@ -87,7 +93,7 @@ def test_a_drafted_list_names_the_arm_of_every_item_and_keeps_its_score():
     lists = {"old": answer("abc", (3, 2, 1)), "new": answer("bxy", (9, 8, 7), degraded=True, candidate_count=4)}
     treatment = Treatment((control, other), teams=("old", "new"))
     for _ in range(20):
-        made = shown(treatment, 4, ALIKE, lambda way, k: lists[way.reformulator])
+        made = alone(shown(treatment, 4, ALIKE, lambda way, k: without_work(lists[way.reformulator])))
         for item_id, score, team in zip(made.answer.item_ids, made.answer.scores, made.teams, strict=True):
             assert lists[team].scores[lists[team].item_ids.index(item_id)] == score
         assert Counter(made.teams) == {"old": 2, "new": 2}

@@ -1,0 +1,220 @@
+"""Short calls in steps: all that are here take each step together, between two looks at the network."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+from grpc import _server
+from grpc._cython import cygrpc
+
+from serving.runtime.admission import check_wanted
+from serving.runtime.call_threads import CallThreads
+from serving.runtime.steps import Steps, Work, together
+
+MOST_TOGETHER = 32
+"""Calls that go together: the first one waits for the last, at some 0.1 ms each."""
+MOST_EVENTS = 128
+"""Events of the network that may come between two groups of calls; a call brings four, one that is refused, too."""
+SLOW_S, REST_S = 0.05, 10.0
+"""How long work may keep the network waiting, and for how long calls go to other threads, one by one, after it took
+longer: a search of every item of a large catalogue."""
+LONG_AGO_S = 0.0
+"""As a deadline: what there is now."""
+
+
+class Lane(CallThreads):
+    """Works on the calls of methods in steps (`serving.runtime.steps`), on the thread that polls for a server's events.
+
+    Once no event is left, all calls that are here begin, one after another; what they need alike is done at once; they
+    end; and then their responses are sent. Nobody waits for company, no thread is woken for a call, and the more calls
+    there are, the less each costs: what each step needs stays in the caches of the processor. What can only be done
+    alone, and may take long, goes on in other threads.
+
+    It leans on how grpcio's server is made inside, as `CallThreads` does; `test_lane` tells when it is made otherwise.
+
+    Args:
+        threads: for what is not done together.
+        told: is told how many works were done at once.
+    """
+
+    def __init__(self, threads: CallThreads, told: Callable[[int], None]) -> None:
+        super().__init__(1, thread_name_prefix="never")
+        self._threads, self._told = threads, told
+        self._here: deque[_Call] = deque()
+        self._slow_until_s = 0.0
+
+    def attend(self, server: grpc.Server) -> None:
+        """Work between the events of a server that has not been started yet."""
+        events = _Events()
+        events.lane = self
+        server._state.server.register_completion_queue(events)
+        server._state.completion_queue = events
+
+    def begin(self, run: Callable[..., Any], /, *work: Any) -> None:
+        """Work on a call whose request is here, once no event is left."""
+        self._here.append(_Call(run, *work[1:]))
+
+    def waiting(self) -> int:
+        """Return how many calls wait, those included that began a moment ago and whose requests come."""
+        return super().waiting() + len(self._here)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call is here."""
+        return not self._here
+
+    def work(self) -> None:
+        """Work on the calls that are here, the first ones of many."""
+        calls = [self._here.popleft() for _ in range(min(len(self._here), MOST_TOGETHER))]
+        taken = [_surely(_begun, call) for call in calls]
+        while taken:
+            for step in taken:
+                if isinstance(step, _Ended):
+                    _surely(step.send)
+            groups = list(self._groups([step for step in taken if isinstance(step, _Waiting)]))
+            taken = []
+            for group in groups:
+                self._told(len(group))
+                started_s = time.monotonic()
+                answers = together([waits.work for waits in group])
+                if (ended_s := time.monotonic()) > started_s + SLOW_S:
+                    self._slow_until_s = ended_s + REST_S
+                taken += [_surely(_gone_on, waits, answer) for waits, answer in zip(group, answers, strict=True)]
+
+    def _groups(self, waiting: Sequence[_Waiting]) -> Iterator[Sequence[_Waiting]]:
+        """Put together what can be done together; what cannot goes to other threads."""
+        alike: dict[Any, list[_Waiting]] = {}
+        is_slow = time.monotonic() < self._slow_until_s
+        for waits in waiting:
+            if waits.work.alike is None or is_slow:
+                self._threads.begin(_alone, waits)
+            else:
+                alike.setdefault(waits.work.alike, []).append(waits)
+        yield from alike.values()
+
+
+class _Events(cygrpc.CompletionQueue):
+    """The events of a server; where none is left, or many have gone by, the calls that are here are worked on."""
+
+    lane: Lane
+    _gone_by = 0
+
+    def poll(self, deadline: float | None = None) -> Any:
+        """Return the next event, or that of a deadline, in seconds since 1970."""
+        while not self.lane.is_empty:
+            if self._gone_by < MOST_EVENTS:
+                event = super().poll(LONG_AGO_S)
+                if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                    self._gone_by += 1
+                    return event
+            self._gone_by = 0
+            self.lane.work()
+        return super().poll(deadline)
+
+
+class _Call(NamedTuple):
+    """A call as gRPC gives it to threads.
+
+    Attributes:
+        run: runs a function in the call's context.
+        event: of gRPC.
+        state: of gRPC.
+        behaviour: takes the request and the call's context, returns the steps.
+        request: returns the decoded request; None where the call is over.
+        decode: of requests.
+        encode: of responses.
+    """
+
+    run: Callable[..., Any]
+    event: Any
+    state: Any
+    behaviour: Callable[[Any, Any], Steps[Any]]
+    request: Callable[[], Any]
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+
+
+class _Waiting(NamedTuple):
+    """A call that needs something before it can go on with its steps."""
+
+    call: _Call
+    steps: Steps[Any]
+    work: Work
+
+
+class _Ended(NamedTuple):
+    """A call whose response can be sent."""
+
+    call: _Call
+    response: bytes
+
+    def send(self) -> None:
+        _server._status(self.call.event, self.call.state, self.response)
+
+
+Taken = _Waiting | _Ended | None
+"""What comes of a step; None where the call has got an error."""
+
+
+def _surely(take: Callable[..., Taken], *given: Any) -> Taken:
+    """Take a step; what goes wrong beside the call's behaviour is printed, as by grpcio, and ends no other call."""
+    try:
+        return take(*given)
+    except Exception:
+        traceback.print_exc()
+        return None
+
+
+def _begun(call: _Call) -> Taken:
+    """Take the first step of a call."""
+    request = call.request()
+    return None if request is None else _step(call, lambda context: call.behaviour(request, context), next)
+
+
+def _gone_on(waits: _Waiting, answer: Any) -> Taken:
+    """Take the next step of a call whose work has an answer or an error."""
+
+    def go_on(steps: Steps[Any]) -> Work:
+        return steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+
+    return _step(waits.call, lambda context: waits.steps, go_on)
+
+
+def _alone(waits: _Waiting) -> None:
+    """Take the steps that are left of a call, each work by itself; one that nobody waits for any more is refused."""
+
+    def check(context: Any) -> Steps[Any]:
+        try:
+            check_wanted(context)
+        except Exception as error:
+            waits.steps.throw(error)
+        return waits.steps
+
+    taken: Taken = _step(waits.call, check, lambda steps: waits.work)
+    while isinstance(taken, _Waiting):
+        (answer,) = taken.call.run(together, [taken.work])
+        taken = _gone_on(taken, answer)
+    if taken is not None:
+        taken.send()
+
+
+def _step(call: _Call, steps_of: Callable[[Any], Steps[Any]], take: Callable[[Steps[Any]], Work]) -> Taken:
+    """Take a step in the call's context; what the behaviour raises ends the call as gRPC ends one."""
+
+    def behaviour(_request: Any, context: Any) -> Any:
+        steps = steps_of(context)
+        try:
+            return _Waiting(call, steps, take(steps))
+        except StopIteration as ended:
+            return ended.value
+
+    taken, is_well = call.run(_server._call_behavior, call.event, call.state, behaviour, None, call.decode)
+    if not is_well or isinstance(taken, _Waiting):
+        return taken
+    response = _server._serialize_response(call.event, call.state, taken, call.encode)
+    return None if response is None else _Ended(call, response)
