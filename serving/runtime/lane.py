@@ -19,10 +19,11 @@ from serving.runtime.steps import Steps, Work, together
 MOST_TOGETHER = 32
 """Calls that go together: the first one waits for the last, at some 0.1 ms each."""
 MOST_EVENTS = 128
-"""Events of the network that may come between two groups of calls; a call brings four, one that is refused, too."""
-SLOW_S, REST_S = 0.05, 10.0
-"""How long work may keep the network waiting, and for how long calls go to other threads, one by one, after it took
-longer: a search of every item of a large catalogue."""
+"""Events of the network that may come between two groups of calls, four for each call. They go first, so that calls
+that are too many are refused soon; but who floods a server with calls must not stop it."""
+SLOW_S, REST_TIMES = 0.05, 20.0
+"""Processor time that the work on a group may take. Where it takes longer, as the search of every item of a large
+catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait."""
 LONG_AGO_S = 0.0
 """As a deadline: what there is now."""
 
@@ -80,10 +81,10 @@ class Lane(CallThreads):
             taken = []
             for group in groups:
                 self._told(len(group))
-                started_s = time.monotonic()
+                started_s = time.thread_time()
                 answers = together([waits.work for waits in group])
-                if (ended_s := time.monotonic()) > started_s + SLOW_S:
-                    self._slow_until_s = ended_s + REST_S
+                if (took_s := time.thread_time() - started_s) > SLOW_S:
+                    self._slow_until_s = time.monotonic() + REST_TIMES * took_s
                 taken += [_surely(_gone_on, waits, answer) for waits, answer in zip(group, answers, strict=True)]
 
     def _groups(self, waiting: Sequence[_Waiting]) -> Iterator[Sequence[_Waiting]]:

@@ -12,7 +12,7 @@ from recsys import registry
 from recsys.errors import RequestError
 from recsys.export.release import derive
 from recsys.reformulators import unit
-from recsys.retrieval import Retriever
+from recsys.retrieval import Retriever, Revision
 from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import NamedReformulator
 from recsys.types import FeedbackKind, Mention, Origin, Query
@@ -101,6 +101,33 @@ def test_without_feedback_the_answer_is_that_of_the_query_bit_for_bit(retriever)
                 assert (answer.drift, answer.fell_back) == (0, False)
                 told = answer.explanation
                 assert (told.item_ids, told.entered_ids, told.left_ids) == ((), (), ())
+
+
+@pytest.mark.parametrize("name", ["average", "negative", "ranked", "careful"])
+def test_queries_that_are_moved_together_are_answered_as_alone(retriever, name):
+    revisions = [
+        Revision(QUERY, likes(3, 5)),
+        Revision(Query(entity_id="user 1"), [*likes(2, 99), Mention("item-ü8", DISLIKED, position=4)], pseudo_k=3),
+        Revision(Query(features={}), likes(1)),
+        Revision(Query(vector=2 * Q)),
+        Revision(Query(item_ids=["item-ü3", "item-ü4"], excluded_ids=["item-ü1"]), pseudo_k=4, depth=2),
+    ]
+    answers = retriever.reformulate_all(revisions, 7, reformulator=name, explained=True)
+    assert [answer.fell_back for answer in answers] == [name == "careful" and place != 2 and place != 3
+                                                        for place in range(5)]  # fmt: skip
+    for revision, answer in zip(revisions, answers, strict=True):
+        (alone,) = retriever.reformulate_all([revision], 7, reformulator=name, explained=True)
+        assert answer.answer.item_ids == alone.answer.item_ids
+        np.testing.assert_allclose(answer.answer.scores, alone.answer.scores, rtol=1e-4, atol=1e-6)
+        assert (answer.fell_back, answer.missing_ids, answer.answer.origin) == (
+            alone.fell_back, alone.missing_ids, alone.answer.origin)  # fmt: skip
+        assert (answer.vector is None) == (alone.vector is None) == (answer.answer.origin is Origin.POPULARITY)
+        if answer.vector is not None:
+            np.testing.assert_allclose(answer.vector, alone.vector, rtol=1e-4, atol=1e-6)
+        told, expected = answer.explanation, alone.explanation
+        assert (told.item_ids, told.entered_ids, told.left_ids) == (
+            expected.item_ids, expected.entered_ids, expected.left_ids)  # fmt: skip
+        np.testing.assert_allclose(told.item_weights, expected.item_weights, rtol=1e-4, atol=1e-6)
 
 
 def test_pseudo_feedback_is_what_the_query_finds_first(retriever, vectors):

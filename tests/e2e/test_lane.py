@@ -1,0 +1,262 @@
+"""Short calls in steps on a real server: what goes together, what does not, and who waits for whom."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from recsys.retrieval import Retriever
+from recsys.types import Query
+from serving.client import Client
+from serving.errors import DeadlineError
+from serving.interceptors.behaviour import on_threads
+from serving.runtime.call_threads import CallThreads
+from serving.runtime.lane import MOST_TOGETHER, SLOW_S, Lane
+from serving.runtime.steps import Steps, Work
+from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
+from tests.e2e.test_wire import EAST, running
+
+Ask = Callable[[bytes], Any]
+
+
+@contextmanager
+def lane_of(behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]]) -> Iterator[tuple[Ask, list[int]]]:
+    """A server with one method in steps: what begins a call of it, and how many works were done at once."""
+    told: list[int] = []
+    threads = CallThreads(2, thread_name_prefix="call")
+    lane = Lane(threads, told.append)
+    server = grpc.server(threads)
+    lane.attend(server)
+    method = on_threads(lambda request, context: behaviour(request, context), lane)
+    handlers = {"Do": grpc.unary_unary_rpc_method_handler(method)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("lane.Test", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        do = channel.unary_unary("/lane.Test/Do")
+        yield lambda request, **how: do.future(request, **{"timeout": 20, **how}), told
+    server.stop(None).wait()
+
+
+class Gate:
+    """Work that is done once the gate is open; `entered` says that some waits."""
+
+    def __init__(self) -> None:
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.asked: list[list[bytes]] = []
+        self.done_by: list[int] = []
+
+    def do(self, asked: Sequence[bytes]) -> list[bytes]:
+        self.asked.append(list(asked))
+        self.done_by.append(threading.get_ident())
+        self.entered.set()
+        assert self.open.wait(20)
+        if b"wrong" in asked:
+            raise ValueError("wrong")
+        return [each.upper() for each in asked]
+
+
+def test_calls_that_come_while_others_are_worked_on_go_together():
+    gate = Gate()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        return (yield Work(gate.do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, told):
+        first = ask(b"first")
+        assert gate.entered.wait(10)
+        others = [ask(b"%d" % place) for place in range(MOST_TOGETHER + 3)]
+        time.sleep(0.5)  # they are on their way
+        gate.open.set()
+        assert first.result(20) == b"FIRST"
+        assert [other.result(20) for other in others] == [b"%d" % place for place in range(MOST_TOGETHER + 3)]
+    # How many of them gRPC has ready at a time is its own affair.
+    assert told == [len(asked) for asked in gate.asked]
+    assert (told[0], sum(told)) == (1, 1 + MOST_TOGETHER + 3)
+    assert MOST_TOGETHER / 4 < max(told) <= MOST_TOGETHER
+    assert len(set(gate.done_by)) == 1
+
+
+def test_only_what_is_alike_goes_together_and_each_step_does():
+    gate = Gate()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        once = yield Work(gate.do, request, request[:1])
+        return (yield Work(gate.do, once.lower() + b"2", "second"))
+
+    letters = b"abab" * 4
+    with lane_of(behaviour) as (ask, _):
+        calls = [ask(b"%c" % letter) for letter in letters]
+        assert gate.entered.wait(10)
+        time.sleep(0.5)
+        gate.open.set()
+        assert [call.result(20) for call in calls] == [b"%c2" % letter for letter in letters.upper()]
+    firsts = [set(asked) for asked in gate.asked if asked[0] in (b"a", b"b")]
+    seconds = [set(asked) for asked in gate.asked if asked[0] not in (b"a", b"b")]
+    assert all(len(kinds) == 1 for kinds in firsts)
+    assert {b"a2", b"b2"} in seconds
+    assert len(gate.asked) < 2 * len(letters)
+
+
+def test_the_mistake_of_one_call_is_not_that_of_the_others():
+    gate = Gate()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        try:
+            return (yield Work(gate.do, request, "alike"))
+        except ValueError:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+    with lane_of(behaviour) as (ask, _):
+        calls = [ask(request) for request in (b"first", b"right", b"wrong", b"good")]
+        assert gate.entered.wait(10)
+        time.sleep(0.5)
+        gate.open.set()
+        codes = [call.code() for call in calls]
+    assert codes == [grpc.StatusCode.OK] * 2 + [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OK]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_behaviour_that_fails_ends_its_call_and_no_other(place):
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        if request == b"fail" and place == "before":
+            raise OSError("secret")
+        (answer,) = yield Work(lambda asked: [[each] for each in asked], request, "alike")
+        if request == b"fail":
+            raise OSError("secret")
+        return answer
+
+    with lane_of(behaviour) as (ask, _):
+        failed, good = ask(b"fail"), ask(b"good")
+        assert failed.code() is grpc.StatusCode.UNKNOWN
+        assert good.result(20) == b"good"
+        assert ask(b"again").result(20) == b"again"
+
+
+def test_what_is_done_alone_holds_up_nobody():
+    gate, quick = Gate(), Gate()
+    quick.open.set()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        return (yield Work(gate.do, request) if request == b"slow" else Work(quick.do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, told):
+        slow = ask(b"slow")
+        assert gate.entered.wait(10)
+        assert ask(b"quick").result(20) == b"QUICK"
+        assert not slow.done()
+        gate.open.set()
+        assert slow.result(20) == b"SLOW"
+    assert told == [1]
+    assert gate.done_by != quick.done_by
+
+
+def test_after_work_that_took_long_calls_go_to_other_threads_for_a_while():
+    done_by = []
+
+    def do(asked: Sequence[bytes]) -> list[bytes]:
+        done_by.append(threading.get_ident())
+        until_s = time.thread_time() + (2 * SLOW_S if b"long" in asked else 0)
+        while time.thread_time() < until_s:
+            pass
+        return list(asked)
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        return (yield Work(do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, told):
+        for request in (b"short", b"long", b"short"):
+            assert ask(request).result(20) == request
+        assert told == [1, 1]
+        assert done_by[0] == done_by[1] != done_by[2]
+        # 20 times as long as it took: 2 s, and then they are worked on as before
+        deadline_s = time.monotonic() + 20
+        while len(told) == 2 and time.monotonic() < deadline_s:
+            time.sleep(0.2)
+            ask(b"short").result(20)
+        assert done_by[-1] == done_by[0]
+
+
+def test_every_step_of_a_call_sees_the_call_s_own_context():
+    gate = Gate()
+    own: contextvars.ContextVar[bytes] = contextvars.ContextVar("own")
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        own.set(request)
+        answer = yield Work(gate.do, request, "alike")
+        return own.get() + answer
+
+    with lane_of(behaviour) as (ask, _):
+        calls = [ask(b"%c" % letter) for letter in b"abcdef"]
+        assert gate.entered.wait(10)
+        gate.open.set()
+        assert [call.result(20) for call in calls] == [b"aA", b"bB", b"cC", b"dD", b"eE", b"fF"]
+
+
+def test_a_call_that_waited_too_long_for_its_turn_is_not_worked_on():
+    retriever = GatedRetriever()
+    with (
+        running(retriever) as server,
+        futures.ThreadPoolExecutor(1) as pool,
+        Client(server.address, timeout_s=20.0) as patient,
+        Client(server.address, timeout_s=0.3) as hasty,
+    ):
+        first = pool.submit(patient.nearest_items, Query(vector=EAST), k=1)
+        assert retriever.entered.wait(10)
+        with pytest.raises(DeadlineError):
+            hasty.nearest_items(Query(vector=EAST), k=1)
+        retriever.gate.set()
+        assert first.result(10).item_ids == ("a",)
+        patient.nearest_items(Query(vector=EAST), k=1)
+        assert retriever.answered == 2
+
+
+def test_every_one_of_many_callers_at_once_gets_the_answer_to_its_own_query(block_release):
+    retriever = Retriever(block_release)
+    entities = [f"user {number}" for number in range(1, 9)]
+    expected = {entity: retriever.nearest([Query(entity_id=entity)], 5)[0] for entity in entities}
+    asked = [entities[place % len(entities)] for place in range(200)]
+    with (
+        running(retriever) as server,
+        Client(server.address, timeout_s=20.0) as client,
+        futures.ThreadPoolExecutor(16) as pool,
+    ):
+        found = list(pool.map(lambda entity: client.nearest_items(Query(entity_id=entity), 5), asked))
+    for entity, ranking in zip(asked, found, strict=True):
+        assert ranking.item_ids == expected[entity].item_ids
+        np.testing.assert_allclose(ranking.scores, expected[entity].scores, rtol=1e-5)
+
+
+def test_a_flood_of_other_calls_does_not_stop_the_lane():
+    over = threading.Event()
+
+    def flood(address: str) -> None:
+        with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            checks = health_pb2_grpc.HealthStub(channel)
+            while not over.is_set():
+                for check in [checks.Check.future(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(50)]:
+                    assert check.result(20).status
+
+    with (
+        running(ExactRetriever()) as server,
+        Client(server.address, timeout_s=20.0) as client,
+        futures.ThreadPoolExecutor(4) as pool,
+    ):
+        floods = [pool.submit(flood, server.address) for _ in range(4)]
+        try:
+            for _ in range(20):
+                assert client.nearest_items(Query(vector=EAST), k=1).item_ids == ("a",)
+        finally:
+            over.set()
+        for each in floods:
+            each.result(20)
