@@ -631,6 +631,8 @@ class AsyncSession:
 
 def _narrowed(query: Query, *, where: Mapping[str, Any] | Filter = EVERY_ITEM, exclude_seen: bool = False) -> Query:
     """Return a query with further conditions on the items."""
+    if where is EVERY_ITEM and not exclude_seen:
+        return query
     further = where if isinstance(where, Filter) else retrieval.where(where)
     return dataclasses.replace(
         query,
@@ -790,7 +792,7 @@ def _rankings(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
 def _ranked(message: pb.RankedItems, release: ReleaseName) -> Ranking:
     return Ranking(
         item_ids=tuple(message.item_ids),
-        scores=np.array(message.scores, np.float32),
+        scores=np.fromiter(message.scores, np.float32, len(message.scores)),  # a third of the time of np.array
         metadata=tuple(MessageToDict(columns) for columns in message.metadata),
         origin=ORIGINS.get(message.origin),
         missing_ids=tuple(message.missing_ids),

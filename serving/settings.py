@@ -168,7 +168,7 @@ class QueueSettings:
     """What happens where more calls come than can be worked on.
 
     Attributes:
-        max_waiting: calls that may wait for one of `worker_threads`; one more is RESOURCE_EXHAUSTED.
+        max_waiting: calls that may wait for their turn or a thread; one more is RESOURCE_EXHAUSTED.
         hurry_above_waiting: waiting calls from which on searches make a quarter of their effort, and feedback moves
             nothing; such answers are `degraded`.
         hurry_below_s: seconds left until a call's deadline below which it hurries likewise; 0: never.
@@ -189,7 +189,8 @@ class ServerSettings:
         processes: whole servers that share the port, one after the other in the kernel's choice, each with the release
             mapped and the threads below. More than there are cores bring nothing.
         port_is_shared: set for such a process by the one that started it; it then stops when that one is gone.
-        worker_threads: calls that are worked on at the same time.
+        worker_threads: calls that are worked on beside the short ones, which are answered together: batches, queries
+            with filters, diversity, excluded or more than 100 items, changes of the catalogue.
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
         max_k: most items for each query.
         max_batch: most queries in one BatchNearestItems.
@@ -198,7 +199,7 @@ class ServerSettings:
         max_filter_values: most values of one condition.
         max_feedback: most items of feedback of one query, in a session of all its rounds together.
         max_depth: most items of feedback that count; the time of learned reformulators grows with its square.
-        max_sessions: sessions that are open at the same time, beside the calls of `worker_threads`; each has a thread.
+        max_sessions: sessions that are open at the same time, beside all other calls; each has a thread.
         max_rounds: most rounds of one session.
         max_session_s: seconds that one session may last, waiting included.
         max_feature_bytes: most bytes of one query's feature values, as sent.

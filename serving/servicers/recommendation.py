@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,6 +36,8 @@ Asked = (
     | pb.GetReleaseRequest
 )
 """Requests that say which release is to answer."""
+FEW = 100
+"""Places, ids or items of feedback of a search that others may wait for."""
 Record = Callable[[Exposure], str]
 """Takes a list that is shown, returns its attribution token."""
 
@@ -276,7 +278,7 @@ def _nearest(retriever: Retriever, query: Query, k: int, diversity: Diversity, e
     return Work(
         lambda queries: retriever.nearest(queries, k, diversity, effort=effort),
         query,
-        _alike("nearest", query, diversity, retriever, k, effort),
+        ("nearest", retriever, k, effort, len(query.item_ids)) if _is_short(query, k, diversity) else None,
     )
 
 
@@ -290,23 +292,30 @@ def _moved(
     diversity: Diversity,
 ) -> Work:
     """Return the search for the nearest items of a query with feedback, whose answer is a `ReformulatedAnswer`."""
+    query, heard = revision.query, len(revision.mentions) + revision.pseudo_k
+    settings = (k, reformulator, guarded, explained, len(query.item_ids), revision.pseudo_k)
     return Work(
         lambda revisions: retriever.reformulate_all(
             revisions, k, reformulator=reformulator, guarded=guarded, explained=explained, diversity=diversity
         ),
         revision,
-        _alike("moved", revision.query, diversity, retriever, k, reformulator, guarded, explained, revision.pseudo_k),
+        ("moved", retriever, *settings) if _is_short(query, max(k, heard), diversity) else None,
     )
 
 
-def _alike(kind: str, query: Query, diversity: Diversity, *settings: Hashable) -> Hashable | None:
-    """Return what searches must have in common to be made together; None for one that is made alone.
+def _is_short(query: Query, most: int, diversity: Diversity) -> bool:
+    """Return whether a search may be made together with others, which wait for it.
 
-    Alone is what may take long, and would let others wait: what must not show some items, or not all beside each other.
-    So is what somebody watches.
+    Not one for many items or by many, and none that must not show some, or not all beside each other. What somebody
+    watches is made alone, too.
+
+    Args:
+        query: that is searched with.
+        most: places of the answer, or items of feedback.
+        diversity: as asked for.
     """
     narrowed = query.filter.all_of or query.excluded_ids or query.exclude_seen or not diversity.changes_nothing
-    return None if narrowed or stages.is_watched() else (kind, len(query.item_ids), *settings)
+    return not narrowed and max(most, len(query.item_ids)) <= FEW and not stages.is_watched()
 
 
 def _recorded(record: Record | None, treatment: Treatment, made: Shown, reformulator: str = "") -> str:
