@@ -199,6 +199,7 @@ def add_rates(report: Report, case: Case, calls: Mapping[str, Call], callers: in
         report.add(case, subject, "calls_per_s", found)
         if subject in SINGLE.values():
             report.add(case, subject, "share_of_empty_call", _ratios(found, rates[EMPTY]))
+            report.add(case, subject, "share_of_bare_call", _ratios(found, rates[BARE]))
     queries = calls[BATCHED].queries
     report.add(case, BATCHED, "queries_per_s", [rate * queries for rate in rates[BATCHED]])
     report.add(case, REFORMULATE, "cost_ratio", _ratios(rates[SINGLE["vector"]], rates[REFORMULATE]))
@@ -391,12 +392,13 @@ def _add_peers(report: Report, case: Case, reached: Mapping[str, Found]) -> None
 def judge(report: Report, case: Case) -> None:
     """Hold the measurements of one process to the bars."""
     for subject, bar in SHARES.items():
-        share = _row(report, case, subject, "share_of_empty_call")
+        share, bare = (_row(report, case, subject, f"share_of_{call}_call") for call in ("empty", "bare"))
         _judge(
             report,
             share.value >= bar,
             f"{subject} reaches {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] of the rate of the server's own "
-            f"empty call, wanted {bar}.",
+            f"empty call, wanted {bar}; {bare.value:.3f} [{bare.low:.3f}, {bare.high:.3f}] of that of a grpc.server "
+            "that does nothing.",
         )
     rate, recall = _row(report, case, BATCHED, "queries_per_s"), _row(report, case, BATCHED, "recall")
     _judge(
@@ -559,8 +561,10 @@ def main(
 def _how() -> str:
     tool = "the second client (h2load is not installed)" if load.H2LOAD is None else "h2load"
     return (
-        f"calls_per_s by {tool}, closed loop, all subjects in turns; share_of_empty_call and cost_ratio are of one "
-        "round each. The empty call is grpc.health.v1.Health/Check of the same process, through the same interceptors. "
+        f"calls_per_s by {tool}, closed loop, all subjects in turns; shares and cost_ratio are of one round each. The "
+        "empty call is grpc.health.v1.Health/Check of the same process, through the same interceptors, but on a thread "
+        "of its own, while short calls go together where they arrive: they can be quicker. The bare grpc.server answers "
+        "with no bytes, in a process of its own with grpcio's threads. "
         f"Latency is of an open loop (Poisson), from when a call was due, with a deadline of {TIMEOUT_S:g} s; "
         "sent_late is the generator's own delay, a part of it."
     )
