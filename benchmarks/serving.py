@@ -563,7 +563,7 @@ def _how() -> str:
     return (
         f"calls_per_s by {tool}, closed loop, all subjects in turns; shares and cost_ratio are of one round each. The "
         "empty call is grpc.health.v1.Health/Check of the same process, through the same interceptors, but on a thread "
-        "of its own, while short calls go together where they arrive: they can be quicker. The bare grpc.server answers "
+        "of its own; short calls go together where they arrive, and can be quicker. The bare grpc.server answers "
         "with no bytes, in a process of its own with grpcio's threads. "
         f"Latency is of an open loop (Poisson), from when a call was due, with a deadline of {TIMEOUT_S:g} s; "
         "sent_late is the generator's own delay, a part of it."
