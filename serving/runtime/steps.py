@@ -47,7 +47,10 @@ def together(works: Sequence[Work]) -> list[Any]:
     Where they cannot be done together each is done by itself, so that the mistake of one is not that of the others.
     """
     try:
-        return list(works[0].do([work.asked for work in works]))
+        answers = list(works[0].do([work.asked for work in works]))
+        if len(answers) != len(works):
+            raise ValueError(f"got {len(answers)} answers, expected {len(works)}")
+        return answers
     except Exception as error:
         if len(works) == 1:
             return [error]

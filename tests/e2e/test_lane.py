@@ -30,10 +30,12 @@ Ask = Callable[[bytes], Any]
 
 
 @contextmanager
-def lane_of(behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]]) -> Iterator[tuple[Ask, list[int]]]:
+def lane_of(
+    behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]], threads: CallThreads | None = None
+) -> Iterator[tuple[Ask, list[int]]]:
     """A server with one method in steps: what begins a call of it, and how many works were done at once."""
     told: list[int] = []
-    threads = CallThreads(2, thread_name_prefix="call")
+    threads = threads or CallThreads(2, thread_name_prefix="call")
     lane = Lane(threads, told.append)
     server = grpc.server(threads)
     lane.attend(server)
@@ -141,6 +143,54 @@ def test_a_behaviour_that_fails_ends_its_call_and_no_other(place):
         assert failed.code() is grpc.StatusCode.UNKNOWN
         assert good.result(20) == b"good"
         assert ask(b"again").result(20) == b"again"
+
+
+def test_work_that_answers_too_few_fails_for_its_own_call_and_the_server_goes_on():
+    def do(asked: Sequence[bytes]) -> list[bytes]:
+        return [each for each in asked if each != b"lost"]
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        return (yield Work(do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, _):
+        lost, good = ask(b"lost"), ask(b"good")
+        assert lost.code() is grpc.StatusCode.UNKNOWN
+        assert good.result(20) == b"good"
+        assert ask(b"again").result(20) == b"again"
+
+
+def test_a_call_that_gets_no_thread_takes_no_other_with_it():
+    threads = CallThreads(1, thread_name_prefix="call")
+    threads.shutdown()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        (answer,) = yield Work(lambda asked: [asked], request, None if request == b"alone" else "alike")
+        return answer
+
+    with lane_of(behaviour, threads) as (ask, _):
+        alone = ask(b"alone", timeout=1)
+        assert ask(b"good").result(20) == b"good"
+        assert alone.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ask(b"again").result(20) == b"again"
+
+
+def test_calls_that_take_long_to_begin_do_not_begin_one_after_another():
+    gate = Gate()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        until_s = time.thread_time() + (2 * SLOW_S if request == b"long" else 0)
+        while time.thread_time() < until_s:
+            pass
+        return (yield Work(gate.do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, told):
+        first = ask(b"first")
+        assert gate.entered.wait(10)
+        others = [ask(b"long") for _ in range(4)]
+        time.sleep(0.5)  # they are on their way
+        gate.open.set()
+        assert [call.result(20) for call in (first, *others)] == [b"FIRST"] + [b"LONG"] * 4
+    assert told == [1] * 5
 
 
 def test_what_is_done_alone_holds_up_nobody():
