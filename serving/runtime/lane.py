@@ -186,7 +186,12 @@ def _gone_on(waits: _Waiting, answer: Any) -> Taken:
     def go_on(steps: Steps[Any]) -> Work:
         return steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
 
-    return _step(waits.call, lambda context: waits.steps, go_on)
+    try:
+        return _step(waits.call, lambda context: waits.steps, go_on)
+    finally:
+        # The frames of an error's traceback hold the error: without this each waits for the garbage collection.
+        while isinstance(answer, BaseException):
+            answer.__traceback__, answer = None, answer.__context__
 
 
 def _alone(waits: _Waiting) -> None:

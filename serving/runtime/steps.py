@@ -54,4 +54,5 @@ def together(works: Sequence[Work]) -> list[Any]:
     except Exception as error:
         if len(works) == 1:
             return [error]
-        return [answer for work in works for answer in together([work])]
+    # Not within the block above, or the error of each would drag that of all with it.
+    return [answer for work in works for answer in together([work])]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
@@ -172,6 +174,42 @@ def test_a_call_that_gets_no_thread_takes_no_other_with_it():
         assert ask(b"good").result(20) == b"good"
         assert alone.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert ask(b"again").result(20) == b"again"
+
+
+@pytest.mark.parametrize("alike", ["alike", None])
+def test_the_error_of_a_work_goes_with_its_call_and_waits_for_no_garbage_collection(alike):
+    gate, errors = Gate(), []
+
+    class Wrong(Exception):
+        def __init__(self) -> None:
+            errors.append(weakref.ref(self))
+
+    def do(asked: Sequence[bytes]) -> list[bytes]:
+        gate.do(asked)
+        raise Wrong
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        try:
+            return (yield Work(do, request, alike))
+        except Wrong:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+    gc.disable()
+    try:
+        with lane_of(behaviour) as (ask, _):
+            first = ask(b"first")
+            assert gate.entered.wait(10)
+            others = [ask(b"other") for _ in range(5)]
+            time.sleep(0.5)  # they are on their way
+            gate.open.set()
+            assert {call.code() for call in (first, *others)} == {grpc.StatusCode.INVALID_ARGUMENT}
+            until_s = time.monotonic() + 5
+            while any(error() is not None for error in errors) and time.monotonic() < until_s:
+                time.sleep(0.02)
+            assert [error() for error in errors] == [None] * len(errors)
+        assert len(errors) >= 6
+    finally:
+        gc.enable()
 
 
 def test_calls_that_take_long_to_begin_do_not_begin_one_after_another():
