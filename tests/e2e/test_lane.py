@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from recsys.retrieval import Retriever
+from recsys.retrieval import Answer, Retriever
 from recsys.types import Query
 from serving.client import Client
 from serving.errors import DeadlineError
@@ -25,6 +25,7 @@ from serving.interceptors.behaviour import on_threads
 from serving.runtime.call_threads import CallThreads
 from serving.runtime.lane import MOST_TOGETHER, SLOW_S, Lane
 from serving.runtime.steps import Steps, Work
+from serving.servicers.recommendation import FEW
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import EAST, running
 
@@ -323,6 +324,28 @@ def test_every_one_of_many_callers_at_once_gets_the_answer_to_its_own_query(bloc
     for entity, ranking in zip(asked, found, strict=True):
         assert ranking.item_ids == expected[entity].item_ids
         np.testing.assert_allclose(ranking.scores, expected[entity].scores, rtol=1e-5)
+
+
+def test_what_is_for_many_items_or_by_many_is_searched_on_another_thread_than_what_is_short():
+    class Noting(ExactRetriever):
+        def __init__(self) -> None:
+            super().__init__()
+            self.threads: list[int] = []
+
+        def nearest(self, queries: Sequence[Query], *asked: Any, **how: Any) -> list[Answer]:
+            self.threads.append(threading.get_ident())
+            return super().nearest(queries, *asked, **how)
+
+    retriever, many = Noting(), [f"item {number}" for number in range(FEW + 1)]
+    with running(retriever, worker_threads=1) as server, Client(server.address, timeout_s=20.0) as client:
+        client.nearest_items(Query(vector=EAST), k=FEW)
+        client.nearest_items(Query(entity_id="Zoë", history=many[:FEW]), k=1)
+        client.nearest_items(Query(vector=EAST), k=FEW + 1)
+        client.nearest_items(Query(item_ids=many), k=1)
+        client.nearest_items(Query(entity_id="Zoë", history=many), k=1)
+    polling, worker = retriever.threads[0], retriever.threads[2]
+    assert polling != worker
+    assert retriever.threads == [polling] * 2 + [worker] * 3
 
 
 def test_a_flood_of_other_calls_does_not_stop_the_lane():
