@@ -23,7 +23,8 @@ MOST_EVENTS = 128
 that are too many are refused soon; but who floods a server with calls must not stop it."""
 SLOW_S, REST_TIMES = 0.05, 20.0
 """Processor time that the work on a group may take. Where it takes longer, as the search of every item of a large
-catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait."""
+catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait. Nor do
+further calls begin in a group whose first ones took that long to begin, as requests of ten thousand ids do."""
 LONG_AGO_S = 0.0
 """As a deadline: what there is now."""
 
@@ -71,8 +72,10 @@ class Lane(CallThreads):
 
     def work(self) -> None:
         """Work on the calls that are here, the first ones of many."""
-        calls = [self._here.popleft() for _ in range(min(len(self._here), MOST_TOGETHER))]
-        taken = [_surely(_begun, call) for call in calls]
+        taken: list[Taken] = []
+        started_s = time.thread_time()
+        while self._here and len(taken) < MOST_TOGETHER and time.thread_time() - started_s < SLOW_S:
+            taken.append(_surely(_begun, self._here.popleft()))
         while taken:
             for step in taken:
                 if isinstance(step, _Ended):
@@ -93,7 +96,7 @@ class Lane(CallThreads):
         is_slow = time.monotonic() < self._slow_until_s
         for waits in waiting:
             if waits.work.alike is None or is_slow:
-                self._threads.begin(_alone, waits)
+                _surely(self._threads.begin, _surely, _alone, waits)
             else:
                 alike.setdefault(waits.work.alike, []).append(waits)
         yield from alike.values()
@@ -183,7 +186,12 @@ def _gone_on(waits: _Waiting, answer: Any) -> Taken:
     def go_on(steps: Steps[Any]) -> Work:
         return steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
 
-    return _step(waits.call, lambda context: waits.steps, go_on)
+    try:
+        return _step(waits.call, lambda context: waits.steps, go_on)
+    finally:
+        # The frames of an error's traceback hold the error: without this each waits for the garbage collection.
+        while isinstance(answer, BaseException):
+            answer.__traceback__, answer = None, answer.__context__
 
 
 def _alone(waits: _Waiting) -> None:

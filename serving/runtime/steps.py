@@ -47,8 +47,12 @@ def together(works: Sequence[Work]) -> list[Any]:
     Where they cannot be done together each is done by itself, so that the mistake of one is not that of the others.
     """
     try:
-        return list(works[0].do([work.asked for work in works]))
+        answers = list(works[0].do([work.asked for work in works]))
+        if len(answers) != len(works):
+            raise ValueError(f"got {len(answers)} answers, expected {len(works)}")
+        return answers
     except Exception as error:
         if len(works) == 1:
             return [error]
-        return [answer for work in works for answer in together([work])]
+    # Not within the block above, or the error of each would drag that of all with it.
+    return [answer for work in works for answer in together([work])]

@@ -315,7 +315,8 @@ def _is_short(query: Query, most: int, diversity: Diversity) -> bool:
         diversity: as asked for.
     """
     narrowed = query.filter.all_of or query.excluded_ids or query.exclude_seen or not diversity.changes_nothing
-    return not narrowed and max(most, len(query.item_ids)) <= FEW and not stages.is_watched()
+    by = max(len(query.item_ids), len(query.history))
+    return not narrowed and max(most, by) <= FEW and not stages.is_watched()
 
 
 def _recorded(record: Record | None, treatment: Treatment, made: Shown, reformulator: str = "") -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from recsys.retrieval import Retriever
+from recsys.retrieval import Answer, Retriever
 from recsys.types import Query
 from serving.client import Client
 from serving.errors import DeadlineError
@@ -23,6 +25,7 @@ from serving.interceptors.behaviour import on_threads
 from serving.runtime.call_threads import CallThreads
 from serving.runtime.lane import MOST_TOGETHER, SLOW_S, Lane
 from serving.runtime.steps import Steps, Work
+from serving.servicers.recommendation import FEW
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import EAST, running
 
@@ -30,10 +33,12 @@ Ask = Callable[[bytes], Any]
 
 
 @contextmanager
-def lane_of(behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]]) -> Iterator[tuple[Ask, list[int]]]:
+def lane_of(
+    behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]], threads: CallThreads | None = None
+) -> Iterator[tuple[Ask, list[int]]]:
     """A server with one method in steps: what begins a call of it, and how many works were done at once."""
     told: list[int] = []
-    threads = CallThreads(2, thread_name_prefix="call")
+    threads = threads or CallThreads(2, thread_name_prefix="call")
     lane = Lane(threads, told.append)
     server = grpc.server(threads)
     lane.attend(server)
@@ -143,6 +148,90 @@ def test_a_behaviour_that_fails_ends_its_call_and_no_other(place):
         assert ask(b"again").result(20) == b"again"
 
 
+def test_work_that_answers_too_few_fails_for_its_own_call_and_the_server_goes_on():
+    def do(asked: Sequence[bytes]) -> list[bytes]:
+        return [each for each in asked if each != b"lost"]
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        return (yield Work(do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, _):
+        lost, good = ask(b"lost"), ask(b"good")
+        assert lost.code() is grpc.StatusCode.UNKNOWN
+        assert good.result(20) == b"good"
+        assert ask(b"again").result(20) == b"again"
+
+
+def test_a_call_that_gets_no_thread_takes_no_other_with_it():
+    threads = CallThreads(1, thread_name_prefix="call")
+    threads.shutdown()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        (answer,) = yield Work(lambda asked: [asked], request, None if request == b"alone" else "alike")
+        return answer
+
+    with lane_of(behaviour, threads) as (ask, _):
+        alone = ask(b"alone", timeout=1)
+        assert ask(b"good").result(20) == b"good"
+        assert alone.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ask(b"again").result(20) == b"again"
+
+
+@pytest.mark.parametrize("alike", ["alike", None])
+def test_the_error_of_a_work_goes_with_its_call_and_waits_for_no_garbage_collection(alike):
+    gate, errors = Gate(), []
+
+    class Wrong(Exception):
+        def __init__(self) -> None:
+            errors.append(weakref.ref(self))
+
+    def do(asked: Sequence[bytes]) -> list[bytes]:
+        gate.do(asked)
+        raise Wrong
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        try:
+            return (yield Work(do, request, alike))
+        except Wrong:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+    gc.disable()
+    try:
+        with lane_of(behaviour) as (ask, _):
+            first = ask(b"first")
+            assert gate.entered.wait(10)
+            others = [ask(b"other") for _ in range(5)]
+            time.sleep(0.5)  # they are on their way
+            gate.open.set()
+            assert {call.code() for call in (first, *others)} == {grpc.StatusCode.INVALID_ARGUMENT}
+            until_s = time.monotonic() + 5
+            while any(error() is not None for error in errors) and time.monotonic() < until_s:
+                time.sleep(0.02)
+            assert [error() for error in errors] == [None] * len(errors)
+        assert len(errors) >= 6
+    finally:
+        gc.enable()
+
+
+def test_calls_that_take_long_to_begin_do_not_begin_one_after_another():
+    gate = Gate()
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        until_s = time.thread_time() + (2 * SLOW_S if request == b"long" else 0)
+        while time.thread_time() < until_s:
+            pass
+        return (yield Work(gate.do, request, "alike"))
+
+    with lane_of(behaviour) as (ask, told):
+        first = ask(b"first")
+        assert gate.entered.wait(10)
+        others = [ask(b"long") for _ in range(4)]
+        time.sleep(0.5)  # they are on their way
+        gate.open.set()
+        assert [call.result(20) for call in (first, *others)] == [b"FIRST"] + [b"LONG"] * 4
+    assert told == [1] * 5
+
+
 def test_what_is_done_alone_holds_up_nobody():
     gate, quick = Gate(), Gate()
     quick.open.set()
@@ -235,6 +324,28 @@ def test_every_one_of_many_callers_at_once_gets_the_answer_to_its_own_query(bloc
     for entity, ranking in zip(asked, found, strict=True):
         assert ranking.item_ids == expected[entity].item_ids
         np.testing.assert_allclose(ranking.scores, expected[entity].scores, rtol=1e-5)
+
+
+def test_what_is_for_many_items_or_by_many_is_searched_on_another_thread_than_what_is_short():
+    class Noting(ExactRetriever):
+        def __init__(self) -> None:
+            super().__init__()
+            self.threads: list[int] = []
+
+        def nearest(self, queries: Sequence[Query], *asked: Any, **how: Any) -> list[Answer]:
+            self.threads.append(threading.get_ident())
+            return super().nearest(queries, *asked, **how)
+
+    retriever, many = Noting(), [f"item {number}" for number in range(FEW + 1)]
+    with running(retriever, worker_threads=1) as server, Client(server.address, timeout_s=20.0) as client:
+        client.nearest_items(Query(vector=EAST), k=FEW)
+        client.nearest_items(Query(entity_id="Zoë", history=many[:FEW]), k=1)
+        client.nearest_items(Query(vector=EAST), k=FEW + 1)
+        client.nearest_items(Query(item_ids=many), k=1)
+        client.nearest_items(Query(entity_id="Zoë", history=many), k=1)
+    polling, worker = retriever.threads[0], retriever.threads[2]
+    assert polling != worker
+    assert retriever.threads == [polling] * 2 + [worker] * 3
 
 
 def test_a_flood_of_other_calls_does_not_stop_the_lane():

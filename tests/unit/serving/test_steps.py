@@ -55,3 +55,9 @@ def test_one_that_fails_leaves_the_others_as_they_were():
     first, wrong, last = together([Work(doubled, number) for number in (1, 0, 3)])
     assert (first, last) == (2, 6)
     assert isinstance(wrong, ValueError)
+
+
+def test_works_that_get_too_few_answers_are_done_one_by_one():
+    first, lost, last = together([Work(lambda asked: [n for n in asked if n], number) for number in (1, 0, 3)])
+    assert (first, last) == (1, 3)
+    assert isinstance(lost, ValueError)
