@@ -82,13 +82,18 @@ class LiveCatalogue:
         """The release's item tower."""
         return ItemEncoder(self.release)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether `retriever` has changes to read first, which may take a while."""
+        return self._log.position != self._position
+
     def retriever(self) -> Retriever:
         """Return what answers a call that begins now: it knows all that was acknowledged before.
 
         Raises:
             DataError: the log is damaged.
         """
-        if self._log.position != self._position:
+        if self.is_behind:
             self._catch_up()
         return self._items.retriever
 

@@ -33,6 +33,11 @@ class Held:
     load_s: float = 0.0
     loaded: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether `now` has changes of the catalogue to read first, which may take a while."""
+        return self.live is not None and self.live.is_behind
+
     def now(self) -> Retriever:
         """Return what answers a call that begins now."""
         return self.retriever if self.live is None else self.live.retriever()
@@ -120,6 +125,16 @@ class Releases:
         Arguments and errors as for `held`.
         """
         return self.held(pin, label).now()
+
+    def are_behind(self, pin: str = "", label: str = "") -> bool:
+        """Return whether what may answer a call, arms included, has changes of the catalogue to read first.
+
+        Arguments and errors as for `held`.
+        """
+        holding = self.holding
+        return any(
+            held.is_behind for held in (self.held(pin, label), *holding.answering.values(), *holding.named.values())
+        )
 
     def held(self, pin: str = "", label: str = "") -> Held:
         """Return the release that a call is for.

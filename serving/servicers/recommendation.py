@@ -70,7 +70,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         self, request: pb.NearestItemsRequest, context: grpc.ServicerContext
     ) -> Steps[pb.NearestItemsResponse]:
         """Return the nearest items of one query, in steps."""
-        treatment = self._treatment(request)
+        treatment = yield from self._treated(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
         with _IN_QUERY:
@@ -134,7 +134,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         self, request: pb.ReformulateRequest, context: grpc.ServicerContext
     ) -> Steps[pb.ReformulateResponse]:
         """Return the nearest items of one query after feedback has moved it, in steps."""
-        conversation = Conversation(request, self._treatment(request), self._settings, self._record)
+        treatment = yield from self._treated(request)
+        conversation = Conversation(request, treatment, self._settings, self._record)
         conversation.hear(request.feedback)
         return (yield from conversation.answer(self._effort(context)))
 
@@ -167,6 +168,12 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return what is served."""
         retriever = self._retriever(request)
         return convert.release(retriever, self._releases.holding.labels_of(retriever.release.fingerprint))
+
+    def _treated(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Steps[Treatment]:
+        """Return how a request is answered; where changes of the catalogue must be read first, they hold up nobody."""
+        if self._releases.are_behind(request.release_pin, request.release_label):
+            return (yield Work(lambda requests: [self._treatment(each) for each in requests], request))
+        return self._treatment(request)
 
     def _treatment(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Treatment:
         if not request.HasField("unit"):

@@ -17,9 +17,17 @@ from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
 from recsys.types import Origin, Query
 from serving.answers import Upsert
+from serving.arms.experiments import Experiments
 from serving.client import Client
 from serving.errors import CatalogueReadOnlyError, UnavailableError
+from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.live_catalogue import LiveCatalogue
+from serving.runtime.releases import Held, Releases
+from serving.runtime.sessions import Sessions
+from serving.runtime.steps import alone
+from serving.servicers.recommendation import RecommendationServicer
+from serving.settings import ServerSettings
+from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.test_process import serving as serving_process
 from tests.e2e.test_releases import promote, root, serving  # noqa: F401
 
@@ -221,10 +229,29 @@ def test_a_kill_in_the_middle_of_a_thousand_upserts_loses_none_that_was_acknowle
 
 
 def test_an_unchanged_catalogue_answers_with_the_release_s_own_retriever(block_release, tmp_path):
-    from serving.runtime.catalogue_log import CatalogueLog
-
     retriever = Retriever.load(block_release.folder)
     assert LiveCatalogue(retriever, CatalogueLog(tmp_path), 1000).retriever() is retriever
+
+
+def test_a_call_that_must_read_changes_first_does_not_do_so_among_others(block_release, tmp_path):
+    retriever = Retriever.load(block_release.folder)
+    releases = Releases()
+    releases.install(Held(retriever, LiveCatalogue(retriever, CatalogueLog(tmp_path), 1000)))
+    settings = ServerSettings()
+    experiments = Experiments(settings.experiments, releases, None, None)
+    servicer = RecommendationServicer(releases, Sessions(1, 1.0), settings, experiments)
+    request = pb.NearestItemsRequest(k=3)
+    request.query.vector.values.values.extend(VECTOR.tolist())
+    assert next(servicer.NearestItems(request, None)).alike is not None
+    # when another process of the server has written a change
+    with serving(block_release.folder, catalogue={"folder": tmp_path}) as (client, _):
+        client.upsert_items([Upsert("new", vector=100 * VECTOR)])
+    first = next(servicer.NearestItems(request, None))
+    moved = next(servicer.Reformulate(pb.ReformulateRequest(query=request.query, k=3), None))
+    assert (first.alike, moved.alike) == (None, None)
+    # then whoever reads it does so for all
+    assert alone(servicer.NearestItems(request, None)).result.item_ids[0] == "new"
+    assert next(servicer.NearestItems(request, None)).alike is not None
 
 
 def test_changes_made_by_several_clients_at_once_are_all_there(block_release, tmp_path):
