@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from benchmarks.peers import ranking
 from benchmarks.report import RESULTS, Report
-from benchmarks.ssl import BOTH_SIDES, METRICS, REHEARSAL, like_cfm, search, variants
+from benchmarks.ssl import BOTH, METRICS, REHEARSAL, search, variants
 from recsys import config, registry
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import asked
@@ -129,7 +129,7 @@ PLANS = {
                 adam("adam", (10, 20)),
                 adam("adam_mixed", (10, 20), MIXED),
                 adam("adam_cfm", (10, 20), like="cfm"),
-                like_cfm("cfm_both", BOTH_SIDES),
+                BOTH,
                 f"with_history = {{search = {{}}, settings = {{{HISTORY}}}}}",
                 adam("adam_with_history", (10, 20), HISTORY),
             ),

@@ -80,8 +80,9 @@ def like_cfm(name: str, *settings: str) -> str:
 
 BOTH_SIDES = '"self_supervision.side" = "both"'
 DROPOUT = '"item.augmentations" = [{kind = "embedding_dropout", rate = 0.1}]'
+BOTH = like_cfm("cfm_both", BOTH_SIDES)
 OURS = (
-    like_cfm("cfm_both", BOTH_SIDES),
+    BOTH,
     like_cfm("cfm_fd", DROPOUT),
     like_cfm("cfm_both_fd", BOTH_SIDES, DROPOUT),
 )

@@ -139,7 +139,7 @@ class Revision:
         if self.depth is not None and self.depth < 0:
             raise RequestError("depth", f"got {self.depth}, expected >= 0")
 
-    @property
+    @cached_property
     def said(self) -> Mapping[str, Mention]:
         """The mentions by item, each item at its first place with its last mention."""
         return {mention.item_id: mention for mention in self.mentions}

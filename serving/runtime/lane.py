@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -80,7 +80,7 @@ class Lane(CallThreads):
             for step in taken:
                 if isinstance(step, _Ended):
                     _surely(step.send)
-            groups = list(self._groups([step for step in taken if isinstance(step, _Waiting)]))
+            groups = self._groups([step for step in taken if isinstance(step, _Waiting)])
             taken = []
             for group in groups:
                 self._told(len(group))
@@ -90,7 +90,7 @@ class Lane(CallThreads):
                     self._slow_until_s = time.monotonic() + REST_TIMES * took_s
                 taken += [_surely(_gone_on, waits, answer) for waits, answer in zip(group, answers, strict=True)]
 
-    def _groups(self, waiting: Sequence[_Waiting]) -> Iterator[Sequence[_Waiting]]:
+    def _groups(self, waiting: Sequence[_Waiting]) -> Sequence[Sequence[_Waiting]]:
         """Put together what can be done together; what cannot goes to other threads."""
         alike: dict[Any, list[_Waiting]] = {}
         is_slow = time.monotonic() < self._slow_until_s
@@ -99,7 +99,7 @@ class Lane(CallThreads):
                 _surely(self._threads.begin, _surely, _alone, waits)
             else:
                 alike.setdefault(waits.work.alike, []).append(waits)
-        yield from alike.values()
+        return list(alike.values())
 
 
 class _Events(cygrpc.CompletionQueue):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -259,10 +259,10 @@ class Conversation:
                     self._depth if effort == 1 else 0,
                 ),
                 k,
-                way.reformulator or asked.reformulator,
-                not asked.ignore_guard,
-                asked.include_explanation,
                 diversity,
+                reformulator=way.reformulator or asked.reformulator,
+                guarded=not asked.ignore_guard,
+                explained=asked.include_explanation,
             )
             moved.append(answer)
             return answer.answer if effort == 1 else replace(answer.answer, degraded=True)
@@ -289,22 +289,12 @@ def _nearest(retriever: Retriever, query: Query, k: int, diversity: Diversity, e
     )
 
 
-def _moved(
-    retriever: Retriever,
-    revision: Revision,
-    k: int,
-    reformulator: str,
-    guarded: bool,
-    explained: bool,
-    diversity: Diversity,
-) -> Work:
+def _moved(retriever: Retriever, revision: Revision, k: int, diversity: Diversity, **how: Hashable) -> Work:
     """Return the search for the nearest items of a query with feedback, whose answer is a `ReformulatedAnswer`."""
     query, heard = revision.query, len(revision.mentions) + revision.pseudo_k
-    settings = (k, reformulator, guarded, explained, len(query.item_ids), revision.pseudo_k)
+    settings = (k, *how.values(), len(query.item_ids), revision.pseudo_k)
     return Work(
-        lambda revisions: retriever.reformulate_all(
-            revisions, k, reformulator=reformulator, guarded=guarded, explained=explained, diversity=diversity
-        ),
+        lambda revisions: retriever.reformulate_all(revisions, k, diversity=diversity, **how),
         revision,
         ("moved", retriever, *settings) if _is_short(query, max(k, heard), diversity) else None,
     )

@@ -53,6 +53,21 @@ def lane_of(
     server.stop(None).wait()
 
 
+def code_beside_others(
+    behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]],
+    request: bytes,
+    threads: CallThreads | None = None,
+    **how: Any,
+) -> grpc.StatusCode:
+    """Return how a call ends; one that is begun beside it and one after it are answered."""
+    with lane_of(behaviour, threads) as (ask, _):
+        call, good = ask(request, **how), ask(b"good")
+        assert good.result(20) == b"good"
+        code = call.code()
+        assert ask(b"again").result(20) == b"again"
+    return code
+
+
 class Gate:
     """Work that is done once the gate is open; `entered` says that some waits."""
 
@@ -141,11 +156,7 @@ def test_a_behaviour_that_fails_ends_its_call_and_no_other(place):
             raise OSError("secret")
         return answer
 
-    with lane_of(behaviour) as (ask, _):
-        failed, good = ask(b"fail"), ask(b"good")
-        assert failed.code() is grpc.StatusCode.UNKNOWN
-        assert good.result(20) == b"good"
-        assert ask(b"again").result(20) == b"again"
+    assert code_beside_others(behaviour, b"fail") is grpc.StatusCode.UNKNOWN
 
 
 def test_work_that_answers_too_few_fails_for_its_own_call_and_the_server_goes_on():
@@ -155,11 +166,7 @@ def test_work_that_answers_too_few_fails_for_its_own_call_and_the_server_goes_on
     def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
         return (yield Work(do, request, "alike"))
 
-    with lane_of(behaviour) as (ask, _):
-        lost, good = ask(b"lost"), ask(b"good")
-        assert lost.code() is grpc.StatusCode.UNKNOWN
-        assert good.result(20) == b"good"
-        assert ask(b"again").result(20) == b"again"
+    assert code_beside_others(behaviour, b"lost") is grpc.StatusCode.UNKNOWN
 
 
 def test_a_call_that_gets_no_thread_takes_no_other_with_it():
@@ -170,11 +177,7 @@ def test_a_call_that_gets_no_thread_takes_no_other_with_it():
         (answer,) = yield Work(lambda asked: [asked], request, None if request == b"alone" else "alike")
         return answer
 
-    with lane_of(behaviour, threads) as (ask, _):
-        alone = ask(b"alone", timeout=1)
-        assert ask(b"good").result(20) == b"good"
-        assert alone.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert ask(b"again").result(20) == b"again"
+    assert code_beside_others(behaviour, b"alone", threads, timeout=1) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("alike", ["alike", None])
