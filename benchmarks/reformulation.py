@@ -84,11 +84,13 @@ class Fold:
     """Queries to learn from, and others to judge with.
 
     Attributes:
-        train: the former; some of them choose the epoch and the guard.
+        train: the former.
         train_vectors: `[items, dim]`, float32, unit length: what they are searched in.
         test: the latter.
         test_vectors: what these are searched in: another collection's, where a reformulator is transferred.
         feedback: what the test queries' askers said; None for pseudo feedback.
+        choose: further queries in the same items, which choose the settings, the epoch, how far queries move and the
+            guard; None takes some of the former.
     """
 
     train: Mined
@@ -96,6 +98,11 @@ class Fold:
     test: Mined
     test_vectors: Float32
     feedback: Feedback | None = None
+    choose: Mined | None = None
+
+    def halves(self, rate: float, seed: int) -> tuple[Mined, Mined]:
+        """Return the queries to learn from and those to choose by: a share of the former where there are no others."""
+        return self.train.halves(rate, seed) if self.choose is None else (self.train, self.choose)
 
 
 @dataclass(frozen=True)
@@ -135,11 +142,12 @@ def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
     return Mined(ids, queries[asked], first, relevant, nothing, facts), items, raw.notice
 
 
-def split_collection(collection: str) -> World:
-    """Return a collection with training queries."""
+def split_collection(collection: str, choose: str = "") -> World:
+    """Return a collection with training queries, and perhaps a split to choose by."""
     train, vectors, notice = text(collection, "train")
     test, _, _ = text(collection, "test")
-    return World(collection, (Fold(train, vectors, test, vectors),), TEXT, notice)
+    chosen = text(collection, choose)[0] if choose else None
+    return World(collection, (Fold(train, vectors, test, vectors, choose=chosen),), TEXT, notice)
 
 
 def folded_collection(collection: str) -> World:
@@ -159,10 +167,11 @@ def folded_collection(collection: str) -> World:
 
 
 def transferred(source: str, target: str) -> World:
-    """Return a collection whose reformulator has learned on another one."""
+    """Return a collection whose reformulator has learned on another one, which has a split to choose by."""
     train, train_vectors, _ = text(source, "train")
     test, test_vectors, notice = text(target)
-    return World(f"{source} to {target}", (Fold(train, train_vectors, test, test_vectors),), TEXT, notice)
+    fold = Fold(train, train_vectors, test, test_vectors, choose=text(source, "dev")[0])
+    return World(f"{source} to {target}", (fold,), TEXT, notice)
 
 
 TOWERS: Mapping[str, tuple[str, ...]] = {
@@ -197,7 +206,7 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
 
 
 WORLDS: Mapping[str, Callable[[Path], World]] = {
-    "nfcorpus": lambda work: split_collection("nfcorpus"),
+    "nfcorpus": lambda work: split_collection("nfcorpus", "dev"),
     "scifact": lambda work: split_collection("scifact"),
     "vaswani": lambda work: folded_collection("vaswani"),
     "cranfield": lambda work: folded_collection("cranfield"),
@@ -225,13 +234,19 @@ def reformulators(
             seed,
             dict(fold.train.facts),
             fold.train.case_ids.to_pylist(),
+            fold.choose.case_ids.to_pylist() if fold.choose else None,
         ]
         digest = hashlib.sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()[:12]
         home = work / "trained" / f"{subject}-{seed}-{digest}"
         if not (home / DONE).exists():
             home.mkdir(parents=True, exist_ok=True)
             fitted = reformulation.fitted(
-                fold.train, fold.train_vectors, run.reformulation, name=subject, seed=seed, folder=home / "training"
+                *fold.halves(run.reformulation.validation_rate, seed),
+                fold.train_vectors,
+                run.reformulation,
+                name=subject,
+                seed=seed,
+                folder=home / "training",
             )
             fitted.save(home, default=False)
             (home / DONE).touch()

@@ -115,7 +115,7 @@ class Caller:
 
     def until(self, ends: float) -> None:
         """Ask without a pause until the monotonic clock says so."""
-        asks = (self._nearest, self._nearest, self._nearest, self._batch, self._encode, self._reformulate)
+        asks = (*[self._nearest] * 3, self._batch, self._search, self._encode, self._reformulate)
         while time.monotonic() < ends:
             self._random.choice((*asks, self._session, self._release, self._check))()
 
@@ -137,6 +137,15 @@ class Caller:
         if answer is not None:
             for result in answer.results:
                 self._judge(result, answer.release)
+
+    def _search(self) -> None:
+        vectors = [query.vector.tobytes() for query in self._random.sample(self._world.queries["vector"], BATCH)]
+        answer = self._ask("SearchVectors", pb.SearchVectorsRequest(vectors=vectors, k=K))
+        if answer is not None:
+            scores = np.frombuffer(answer.scores_float32_le, "<f4")
+            for start in range(0, K * BATCH, K):
+                part = slice(start, start + K)
+                self._judge(pb.RankedItems(item_ids=answer.item_ids[part], scores=scores[part]), answer.release)
 
     def _encode(self) -> None:
         self._ask("EncodeQuery", pb.EncodeQueryRequest(query=self._query()))

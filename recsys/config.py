@@ -163,6 +163,8 @@ class Reformulation:
         validation_rate: share (0..1) of the queries that are kept from training: they choose the epoch and the guard.
         validation_metric: what the best epoch is chosen by, in ir-measures spelling: its mean over depths 1..K.
         patience: epochs without a better metric before training stops; 0 turns this off.
+        only_sure: shorten the trained moves to the share (1, 3/4, 1/2 or 1/4) by which the queries kept from training
+            gain most, of those by which they gain for sure; to nothing where they are sure of none.
     """
 
     reformulator: Any
@@ -182,6 +184,7 @@ class Reformulation:
     validation_rate: float = Field(default=0.1, gt=0, lt=1)
     validation_metric: str = "nDCG@10"
     patience: int = Field(default=5, ge=0)
+    only_sure: bool = True
 
     @model_validator(mode="after")
     def _enough_counts(self) -> Reformulation:

@@ -20,7 +20,7 @@ from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
-from recsys.evaluation.reformulation import curve, fit_guard, mean_metric
+from recsys.evaluation.reformulation import Curve, curve, fit_guard, mean_metric, surest
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
 from recsys.export.release import Release, derive
@@ -40,6 +40,8 @@ WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or refor
 """What to do about a training in which no epoch was better than none."""
 BLOCK = 1024
 """Queries that are searched and written at once."""
+SHARES = (1.0, 0.75, 0.5, 0.25)
+"""Shares of a trained move that are tried on the queries that choose."""
 TIED = ("item_embeddings.npy", "index", "query_tower", PLAIN_QUERY_TOWER)
 """Parts of a release that mined feedback depends on."""
 
@@ -111,8 +113,8 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, default: bool) -> Release:
     """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
 
-    Some of the queries choose the best epoch and settle the guard. Where no epoch is better than none, the reformulator
-    is as it was before training: it joins the release, but never answers requests that name none.
+    Some of the queries choose the best epoch, how far queries move, and the guard. Where no gain is sure, the
+    reformulator is as it was before training: it joins the release, but never answers requests that name none.
 
     Args:
         release: whose item vectors the reformulator reads; stays as it is.
@@ -124,7 +126,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
 
     Raises:
         DataError: the feedback was mined from another release, is damaged, or is too little.
-        RefusedError: no epoch was better than none, and the one of this name that it would replace is the default.
+        RefusedError: no gain was sure, and the one of this name that it would replace is the default.
         InterruptedRun: stopped by a signal; the same command goes on.
         SettingError: a name that cannot be one, or training diverged.
     """
@@ -137,17 +139,19 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        named = fitted(mined, item_vectors, settings, name=name, seed=run.seed, folder=folder)
+        learn, choose = mined.halves(settings.validation_rate, run.seed)
+        named = fitted(learn, choose, item_vectors, settings, name=name, seed=run.seed, folder=folder)
     facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
-    before, best = looks(named)
-    if best <= before and name == Reformulators.load(release.folder).default:
-        got = verbatim(f"a training that improved nothing ({before:.4f} before, {best:.4f} at best)")
+    before, after = looks(named)
+    if after <= before and name == Reformulators.load(release.folder).default:
+        best = max(named.facts["validations"])
+        got = verbatim(f"a training without a sure gain ({before:.4f} before, {best:.4f} at best)")
         advice = f"Give it another --name. {WHAT_TO_TRY}"
         raise RefusedError(describe(name, got, f"a better one, because it is the default of {release.name}", advice))
 
     def change(folder: Path) -> dict[str, Any]:
-        named.save(folder, default=default and best > before)
+        named.save(folder, default=default and after > before)
         return {}
 
     derived = derive(release, change)
@@ -156,31 +160,38 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
 
 
 def looks(named: NamedReformulator) -> tuple[float, float]:
-    """Return the validation metric of a trained reformulator before training and after its best epoch."""
-    before, *after = named.facts["validations"]
-    return before, max(after, default=before)
+    """Return the metric of the queries that chose before training, and as the reformulator was released."""
+    return named.facts["validations"][0], named.facts["reached"]
 
 
 def fitted(
-    mined: Mined, item_vectors: Float32, settings: Reformulation, *, name: str, seed: int, folder: Path
+    learn: Mined,
+    choose: Mined,
+    item_vectors: Float32,
+    settings: Reformulation,
+    *,
+    name: str,
+    seed: int,
+    folder: Path,
 ) -> NamedReformulator:
-    """Return a reformulator trained on mined feedback, with its guard.
+    """Return a reformulator trained on mined feedback, as short a move as is sure to help, and its guard.
 
     Args:
-        mined: split here into queries to learn from and queries to choose by.
+        learn: queries to learn from.
+        choose: others, which choose the epoch, how far queries move, and the guard.
         item_vectors: `[items, dim]`, float32, unit length.
         settings: the `reformulation` section of a run.
         name: of the reformulator.
-        seed: of the split, the weights and every draw.
+        seed: of the weights and every draw.
         folder: holds checkpoints and TensorBoard events; made if needed.
 
     Raises:
-        DataError: fewer than two queries, or a damaged checkpoint.
+        DataError: a damaged checkpoint.
         InterruptedRun: stopped by a signal.
         SettingError: more feedback than first results, or training diverged.
     """
-    _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
-    learn, choose = mined.halves(settings.validation_rate, seed)
+    for mined in (learn, choose):
+        _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
     depths = range(1, settings.feedback_k + 1)
     metric = parse(settings.validation_metric, "reformulation.validation_metric").name
 
@@ -189,10 +200,24 @@ def fitted(
         return mean_metric(candidate, choose, item_vectors, metric, depths)
 
     trained = train_reformulator(learn, item_vectors, settings, seed=seed, validate=validate, folder=folder)
-    named = NamedReformulator(name, settings.reformulator, trained.weights)
-    guard = fit_guard(curve(named, choose, item_vectors, [metric], depths), metric)
-    facts = {"validation_metric": metric, "validations": list(trained.metrics), "losses": list(trained.losses)}
-    return dataclasses.replace(named, guard=guard, facts=facts)
+
+    def moving(share: float) -> tuple[NamedReformulator, Curve]:
+        weights = settings.reformulator.shortened(trained.weights, share)
+        shorter = NamedReformulator(name, settings.reformulator, weights)
+        return shorter, curve(shorter, choose, item_vectors, [metric], depths)
+
+    tried = {share: moving(share) for share in (SHARES if settings.only_sure else SHARES[:1])}
+    gains = {share: found.gains(metric)[1:].mean(axis=0) for share, (_, found) in tried.items()}
+    share = surest(gains) if settings.only_sure else SHARES[0]
+    named, found = tried[share] if share else moving(0.0)
+    facts = {
+        "validation_metric": metric,
+        "validations": list(trained.metrics),
+        "losses": list(trained.losses),
+        "share": share,
+        "reached": float(found.values[metric][1:].mean()),
+    }
+    return dataclasses.replace(named, guard=fit_guard(found, metric), facts=facts)
 
 
 def evaluate(

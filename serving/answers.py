@@ -62,6 +62,23 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class VectorMatches:
+    """The nearest items of several vectors, each best first.
+
+    Attributes:
+        item_ids: of each vector: k of them, or the whole catalogue.
+        scores: of each vector, `[len(its item_ids)]`, float32, inner products.
+        release: which answered.
+        degraded: the search was cut short: recall is lower than promised.
+    """
+
+    item_ids: tuple[tuple[str, ...], ...]
+    scores: tuple[Float32, ...]
+    release: ReleaseName
+    degraded: bool
+
+
+@dataclass(frozen=True)
 class Reformulation:
     """The nearest items of one query that feedback moved.
 

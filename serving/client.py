@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import itertools
 import json
 import numbers
 import queue
@@ -23,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from recsys import retrieval
 from recsys.errors import RequestError, SettingError, describe
 from recsys.retrieval import Explanation
-from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Filter, Mention, Origin, Query, Unit
+from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Filter, Float32, Mention, Origin, Query, Unit
 from serving import convert
 from serving.answers import (
     ChangedCatalogue,
@@ -41,6 +42,7 @@ from serving.answers import (
     ServedRelease,
     Upsert,
     Upserted,
+    VectorMatches,
 )
 from serving.arguments import told_by_name
 from serving.errors import DeadlineError, UnavailableError
@@ -214,6 +216,20 @@ class Client:
         """Return the nearest items of each query, in the queries' order; arguments as in `nearest_items`."""
         request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
         return _rankings(self._call(self._service.BatchNearestItems, request))
+
+    def search_vectors(
+        self, vectors: Float32, k: int, *, release_pin: str = "", release_label: str = ""
+    ) -> VectorMatches:
+        """Return the nearest items of each vector: a third of the time of `batch_nearest_items`, which says more.
+
+        Args:
+            vectors: `[vectors, dim]`, float32.
+            k: places.
+            release_pin: the only release that will do: its name, its fingerprint or at least 8 digits of it.
+            release_label: which of several served releases answers; empty means `stable`.
+        """
+        request = _vectors(vectors, k, release_pin, release_label)
+        return _matched(self._call(self._service.SearchVectors, request))
 
     def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
@@ -403,6 +419,13 @@ class AsyncClient:
         """Return the nearest items of each query, as `Client.batch_nearest_items`."""
         request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
         return _rankings(await self._call(self._service.BatchNearestItems, request))
+
+    async def search_vectors(
+        self, vectors: Float32, k: int, *, release_pin: str = "", release_label: str = ""
+    ) -> VectorMatches:
+        """Return the nearest items of each vector, as `Client.search_vectors`."""
+        request = _vectors(vectors, k, release_pin, release_label)
+        return _matched(await self._call(self._service.SearchVectors, request))
 
     async def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
@@ -688,6 +711,16 @@ def _batch(
     )
 
 
+@told_by_name()
+def _vectors(vectors: Float32, k: int, release_pin: str, release_label: str) -> pb.SearchVectorsRequest:
+    return pb.SearchVectorsRequest(
+        vectors=convert.packed_rows(vectors, "vectors"),
+        k=_places(k),
+        release_pin=release_pin,
+        release_label=release_label,
+    )
+
+
 def _places(k: int, where: str = "k") -> int:
     if not isinstance(k, int) or not -convert.LARGEST <= k <= convert.LARGEST:
         raise RequestError(where, f"got {k!r}, expected a whole number of places")
@@ -787,6 +820,18 @@ def _shown(response: pb.NearestItemsResponse | pb.ReformulateResponse) -> Rankin
 def _rankings(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
     release = _release_name(response.release)
     return [_ranked(result, release) for result in response.results]
+
+
+def _matched(response: pb.SearchVectorsResponse) -> VectorMatches:
+    item_ids = tuple(response.item_ids)
+    scores = np.frombuffer(response.scores_float32_le, convert.LITTLE_ENDIAN)
+    ends = list(itertools.accumulate(response.item_counts, initial=0))
+    return VectorMatches(
+        item_ids=tuple(item_ids[start:end] for start, end in itertools.pairwise(ends)),
+        scores=tuple(scores[start:end] for start, end in itertools.pairwise(ends)),
+        release=_release_name(response.release),
+        degraded=response.degraded,
+    )
 
 
 def _ranked(message: pb.RankedItems, release: ReleaseName) -> Ranking:

@@ -164,6 +164,35 @@ def vector(message: pb.Vector, owner: str) -> Float32:
     raise RequestError(f"{owner}.vector", "got no encoding, expected one of: values, float32_le")
 
 
+def packed_vectors(rows: Sequence[bytes], dim: int, where: str) -> Float32:
+    """Return vectors that came as bytes as `[len(rows), dim]`, float32.
+
+    Args:
+        rows: little-endian single precision numbers.
+        dim: how many each has.
+        where: the field, for messages.
+
+    Raises:
+        RequestError: one has another number of bytes.
+    """
+    size = LITTLE_ENDIAN.itemsize * dim
+    for place, row in enumerate(rows):
+        if len(row) != size:
+            raise RequestError(
+                f"{where}[{place}]", f"got {len(row)} bytes, expected {size}, 4 for each of {dim} numbers"
+            )
+    return np.frombuffer(b"".join(rows), LITTLE_ENDIAN).reshape(-1, dim).astype(np.float32, copy=False)
+
+
+def packed_rows(vectors: Float32, where: str) -> list[bytes]:
+    """Return the rows of a matrix as `packed_vectors` takes them.
+
+    Raises:
+        RequestError: not `[vectors, dim]`, or no numbers.
+    """
+    return [row.tobytes() for row in _numbers(vectors, where, dimensions=2)]
+
+
 def diversity(message: pb.Diversity) -> Diversity:
     """Return a diversity message as the library takes it."""
     return Diversity(message.crowding_field, message.max_per_value, message.mmr_weight)
@@ -537,13 +566,14 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _numbers(vector: Float32, where: str) -> np.ndarray:
+def _numbers(array: Float32, where: str, *, dimensions: int = 1) -> np.ndarray:
     try:
-        numbers = np.ascontiguousarray(vector, LITTLE_ENDIAN)
+        numbers = np.ascontiguousarray(array, LITTLE_ENDIAN)
     except (ValueError, TypeError):
-        raise RequestError(where, f"got {vector!r}, expected numbers") from None
-    if np.ndim(vector) != 1:
-        raise RequestError(where, f"got shape {np.shape(vector)}, expected one dimension")
+        raise RequestError(where, f"got {array!r}, expected numbers") from None
+    if np.ndim(array) != dimensions:
+        expected = "one dimension" if dimensions == 1 else f"{dimensions} dimensions"
+        raise RequestError(where, f"got shape {np.shape(array)}, expected {expected}")
     return numbers
 
 

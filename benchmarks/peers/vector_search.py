@@ -23,8 +23,21 @@ K = 10
 Rows = Sequence[Sequence[int]]
 Search = Callable[[np.ndarray], Rows]
 """Return the rows of the K best items for each of some queries."""
-FORMS = {"one_caller": (1, 1), "eight_callers": (1, 8), "batch_200": (200, 1), "batch_1000": (1000, 1)}
+FORMS = {
+    "one_caller": (1, 1),
+    "eight_callers": (1, 8),
+    "thirty_two_callers": (1, 32),
+    "batch_200": (200, 1),
+    "batch_1000": (1000, 1),
+}
 """Queries in a call, and threads that call."""
+
+
+KINDS = {
+    "single queries": [form for form, (size, _) in FORMS.items() if size == 1],
+    "batches": [form for form, (size, _) in FORMS.items() if size > 1],
+}
+"""What an application asks, and the forms in which it may be asked."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +118,11 @@ def sweep(task: Task, build: Mapping[str, Any], efforts: Mapping[str, tuple[Mapp
     return found
 
 
-def measured(task: Task, search: Search) -> dict[str, list[float]]:
+def measured(task: Task, search: Search, forms: Mapping[str, tuple[int, int]] = FORMS) -> dict[str, list[float]]:
     """Return queries a second of each form, one number a block; the forms take turns."""
-    rates: dict[str, list[float]] = {form: [] for form in FORMS}
+    rates: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(task.rounds):
-        for form, (size, callers) in FORMS.items():
+        for form, (size, callers) in forms.items():
             asked = parts(task.queries, size)
             rates[form].append(len(asked[0]) * _calls_per_s(search, asked, callers, task.seconds))
     return rates

@@ -36,11 +36,15 @@ def train(
     run = config.load(run_file, overrides) if run_file else config.load_spelt_out(own, overrides)
     derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
     console, held = Console(), Reformulators.load(derived.folder)
-    metric, (before, best) = held.get(name).facts["validation_metric"], reformulation.looks(held.get(name))
-    told = f"{metric} of the queries that chose: {before:.4f} before training, {best:.4f} at best."
-    if best <= before:
-        told += f" No epoch was better: {name} is as it was before training, and {held.default} stays the default."
-        told += f" {reformulation.WHAT_TO_TRY}"
+    facts, (before, after) = held.get(name).facts, reformulation.looks(held.get(name))
+    told = (
+        f"{facts['validation_metric']} of the queries that chose: {before:.4f} before training, {after:.4f} after it."
+    )
+    if after <= before:
+        told += f" No gain is sure (at best {max(facts['validations']):.4f}): {name} is as it was before training, and "
+        told += f"{held.default} stays the default. {reformulation.WHAT_TO_TRY}"
+    elif facts["share"] < 1:
+        told += f" Queries move {facts['share']:.0%} as far as they were trained to, by which they gain more surely."
     console.print(told, soft_wrap=True)
     console.print(f"release: {derived.folder}", soft_wrap=True)
 

@@ -2,7 +2,8 @@
 
 A choice has one verb, `reformulate`, in NumPy, because it answers single calls of a server. One that is trained is
 `learned`: `initial` gives its weights before training, `ready` does with them what needs no query, and `direction` is
-its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. To add one, write
+its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. `shortened` makes its moves shorter. To
+add one, write
 `reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results have unit length,
 and that both array libraries agree.
 """
@@ -54,6 +55,14 @@ class LearnedReformulator(Reformulator, Protocol):
         Args:
             xp: `numpy` or `tf.experimental.numpy`; the weights are its arrays.
             weights: as `initial` names them.
+        """
+
+    def shortened(self, weights: Weights, share: float) -> Weights:
+        """Return weights with which `direction` gives a share of what it gives with these.
+
+        Args:
+            weights: as `initial` names them.
+            share: 0..1; 0 leaves every query as it is.
         """
 
     def direction(

@@ -23,7 +23,8 @@ class Attention:
 
     `h` are the outputs of a pre-norm transformer over n + 1 tokens: the query, and each item with its kind, rank and
     first score. `u` and `R` start as zeros, so that training starts from the query as it is. The order of the items
-    means nothing; their ranks do.
+    means nothing; their ranks do. `R` learns what the towers got wrong of a whole collection, and needs many queries to
+    learn it from; without it (`residual = false`) a query moves among its items' vectors only.
 
     Reference:
         Vaswani et al. 2017, arXiv:1706.03762v7, Section 3; pre-norm: Xiong et al. 2020, arXiv:2002.04745v2. One model
@@ -37,6 +38,7 @@ class Attention:
         layers: of the transformer.
         max_rank: ranks that are told apart; later ones count as the last.
         dropout_rate: share (0..1) of hidden values that training drops.
+        residual: whether `R h_0` is added.
     """
 
     learned: ClassVar[bool] = True
@@ -46,6 +48,7 @@ class Attention:
     layers: int = Field(default=1, ge=1)
     max_rank: int = Field(default=20, ge=1)
     dropout_rate: float = Field(default=0.1, ge=0, lt=1)
+    residual: bool = True
 
     def __post_init__(self) -> None:
         """Check what two settings must keep together."""
@@ -75,8 +78,9 @@ class Attention:
             "score": drawn(1, width),
             "level": level(),
             "item_weight": np.zeros((width, 1), np.float32),
-            "residual": np.zeros((width, dim), np.float32),
         }
+        if self.residual:
+            weights["residual"] = np.zeros((width, dim), np.float32)
         for layer in range(self.layers):
             weights |= {
                 f"{layer}/attention_level": level(),
@@ -130,13 +134,24 @@ class Attention:
             result[f"{layer}/hidden_bias"] = bias + weights[f"{layer}/hidden_bias"]
             result[f"{layer}/hidden_out"] = _centred(xp, weights[f"{layer}/hidden_out"])
         result["item_weight"], result["item_bias"] = _after(weights["level"], weights["item_weight"])
-        result["residual"], result["residual_bias"] = _after(weights["level"], weights["residual"])
+        if self.residual:
+            result["residual"], result["residual_bias"] = _after(weights["level"], weights["residual"])
         return result
+
+    def shortened(self, weights: Weights, share: float) -> Weights:
+        """Return weights that add a share of what these add to a query.
+
+        Args:
+            weights: as `initial`.
+            share: 0..1.
+        """
+        last = {name for name in ("item_weight", "residual") if name in weights}
+        return {name: value * np.float32(share) if name in last else value for name, value in weights.items()}
 
     def direction(
         self, xp: Any, queries: Any, feedback: Feedback, weights: Weights, drop: Callable[[Any], Any] = lambda x: x
-    ) -> tuple[Any, Any]:
-        """Return `g_i / n`, `[batch, k]`, and `R h_0`, `[batch, dim]`.
+    ) -> tuple[Any, Any | None]:
+        """Return `g_i / n`, `[batch, k]`, and `R h_0`, `[batch, dim]`, or None without a residual.
 
         Args:
             xp: the array library.
@@ -164,7 +179,8 @@ class Attention:
             tokens += drop(xp.maximum(inner, np.float32(0)) @ weights[f"{layer}/hidden_out"])
         tokens /= _deviation(xp, tokens, weights)
         item_weights = (tokens[:, 1:] @ weights["item_weight"])[:, :, 0] + weights["item_bias"]
-        return item_weights / count, tokens[:, 0] @ weights["residual"] + weights["residual_bias"]
+        further = tokens[:, 0] @ weights["residual"] + weights["residual_bias"] if self.residual else None
+        return item_weights / count, further
 
     def _attend(self, xp: Any, tokens: Any, out: Any | None, weights: Weights, layer: int) -> Any:
         _, count, width = tokens.shape

@@ -62,6 +62,15 @@ class LinearFeedback:
         """Return a, b and c."""
         return {"a": xp.exp(weights["log_a"]), "b": xp.exp(weights["log_b"]), "c": weights["c"]}
 
+    def shortened(self, weights: Weights, share: float) -> Weights:
+        """Return weights that add a share of what these add to a query.
+
+        Args:
+            weights: as `initial`.
+            share: 0..1.
+        """
+        return {**weights, "c": weights["c"] * np.float32(share)}
+
     def direction(
         self, xp: Any, queries: Any, feedback: Feedback, weights: Weights, drop: Callable[[Any], Any] = lambda x: x
     ) -> tuple[Any, None]:

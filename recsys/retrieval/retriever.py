@@ -51,6 +51,7 @@ from recsys.types import (
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
+UNUSABLE = "got NaN, infinity or a length beyond float32, expected finite numbers"
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,23 @@ class Answer:
     candidate_count: int = 0
     exhausted: bool = False
     degraded: bool = False
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The neighbours of several vectors, in flat lists.
+
+    Attributes:
+        counts: `[batch]`, int64, how many items each vector has: k, or the whole catalogue.
+        item_ids: those of the first vector, best first, then those of the second, and so on.
+        scores: `[len(item_ids)]`, float32, inner products.
+        degraded: the search made less than its settled effort.
+    """
+
+    counts: Int64
+    item_ids: list[str]
+    scores: Float32
+    degraded: bool
 
 
 @dataclass(frozen=True)
@@ -314,8 +332,7 @@ class Retriever:
                     through_tower.append((place, query))
                     origins[place] = Origin.FEATURES
         if given and (bad := first_unusable(vectors)) is not None:
-            reason = "got NaN, infinity or a length beyond float32, expected finite numbers"
-            raise RequestError(f"queries[{bad}].vector", reason)
+            raise RequestError(f"queries[{bad}].vector", UNUSABLE)
         if through_tower:
             encoded = self._query_tower(self._codes(through_tower))
             places = [place for place, _ in through_tower]
@@ -394,6 +411,29 @@ class Retriever:
             if encoding.origins[place] is Origin.POPULARITY:
                 answers[place] = self._most_popular(k, banned[place], encoding, place)
         return [answer for answer in answers if answer is not None]
+
+    def search_vectors(self, vectors: Float32, k: int, *, effort: float = 1.0) -> Matches:
+        """Return the k nearest items of each vector: what `nearest` finds for it, and nothing else about it.
+
+        Args:
+            vectors: `[batch, dim]`, float32.
+            k: places, >= 1; the catalogue may be smaller.
+            effort: share (0..1] of its settled effort that the index makes.
+
+        Raises:
+            RequestError: k < 1, vectors of another length, or one that is not finite; `field` is `vectors[i]`.
+        """
+        dim = self._vectors.shape[1]
+        if k < 1:
+            raise RequestError("k", f"got {k}, expected >= 1")
+        if vectors.ndim != 2 or vectors.shape[1] != dim:
+            raise RequestError("vectors", f"got shape {vectors.shape}, expected (batch, {dim})")
+        if (bad := first_unusable(vectors)) is not None:
+            raise RequestError(f"vectors[{bad}]", UNUSABLE)
+        found = self._searcher.search(vectors, min(k, len(self._item_ids)), effort=effort)
+        kept = found.item_rows != NO_ROW
+        ids = self._item_ids.take(found.item_rows[kept]).tolist()
+        return Matches(kept.sum(axis=1), ids, found.scores[kept], effort < 1)
 
     @property
     def reformulators(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import grpc
 from recsys import stages
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, ReformulatedAnswer, Retriever, Revision
-from recsys.types import ALIKE, Diversity, Mention, Origin, Query
+from recsys.types import ALIKE, Diversity, Mention, Origin, Plan, Query
 from serving import convert
 from serving.arms import lists
 from serving.arms.experiments import Experiments
@@ -31,6 +31,7 @@ from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 Asked = (
     pb.NearestItemsRequest
     | pb.BatchNearestItemsRequest
+    | pb.SearchVectorsRequest
     | pb.EncodeQueryRequest
     | pb.ReformulateRequest
     | pb.GetReleaseRequest
@@ -96,9 +97,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return the nearest items of several queries."""
         retriever = self._retriever(request)
         _check_k(request.k, self._settings)
-        if not 1 <= len(request.queries) <= self._settings.max_batch:
-            expected = f"expected 1 to {self._settings.max_batch}"
-            raise RequestError("queries", f"got {len(request.queries)}, {expected}")
+        _check_batch("queries", len(request.queries), self._settings)
         queries = [
             convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
         ]
@@ -111,6 +110,25 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
                 for answer in answers
             ],
+            release=convert.release_id(retriever.release),
+        )
+
+    def SearchVectors(
+        self, request: pb.SearchVectorsRequest, context: grpc.ServicerContext
+    ) -> pb.SearchVectorsResponse:
+        """Return the nearest items of several vectors, in flat lists."""
+        retriever = self._retriever(request)
+        _check_k(request.k, self._settings)
+        _check_batch("vectors", len(request.vectors), self._settings)
+        vectors = convert.packed_vectors(request.vectors, retriever.release.facts.dim, "vectors")
+        matches = retriever.search_vectors(vectors, request.k, effort=self._effort(context))
+        call = calls.current()
+        call.query_count, call.plan = len(vectors), Plan.INDEX.value
+        return pb.SearchVectorsResponse(
+            item_counts=matches.counts.tolist(),
+            item_ids=matches.item_ids,
+            scores_float32_le=matches.scores.astype("<f4", copy=False).tobytes(),
+            degraded=matches.degraded,
             release=convert.release_id(retriever.release),
         )
 
@@ -362,6 +380,11 @@ def _plan(answer: Answer) -> str:
 def _check_k(k: int, settings: ServerSettings) -> None:
     if not 1 <= k <= settings.max_k:
         raise RequestError("k", f"got {k}, expected 1 to {settings.max_k}")
+
+
+def _check_batch(name: str, count: int, settings: ServerSettings) -> None:
+    if not 1 <= count <= settings.max_batch:
+        raise RequestError(name, f"got {count}, expected 1 to {settings.max_batch}")
 
 
 @contextmanager

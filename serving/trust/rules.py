@@ -43,6 +43,7 @@ REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 RULES: Mapping[str, Rule] = {
     "/serving.v1.RecommendationService/NearestItems": Rule(Role.READ),
     "/serving.v1.RecommendationService/BatchNearestItems": Rule(Role.READ, counted="queries"),
+    "/serving.v1.RecommendationService/SearchVectors": Rule(Role.READ, counted="vectors"),
     "/serving.v1.RecommendationService/EncodeQuery": Rule(Role.READ),
     "/serving.v1.RecommendationService/Reformulate": Rule(Role.READ),
     "/serving.v1.RecommendationService/Session": Rule(Role.READ),

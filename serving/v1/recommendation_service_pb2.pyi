@@ -289,6 +289,32 @@ class BatchNearestItemsResponse(_message.Message):
     release: ReleaseId
     def __init__(self, results: _Optional[_Iterable[_Union[RankedItems, _Mapping]]] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
 
+class SearchVectorsRequest(_message.Message):
+    __slots__ = ("vectors", "k", "release_pin", "release_label")
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_PIN_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    vectors: _containers.RepeatedScalarFieldContainer[bytes]
+    k: int
+    release_pin: str
+    release_label: str
+    def __init__(self, vectors: _Optional[_Iterable[bytes]] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., release_label: _Optional[str] = ...) -> None: ...
+
+class SearchVectorsResponse(_message.Message):
+    __slots__ = ("item_counts", "item_ids", "scores_float32_le", "degraded", "release")
+    ITEM_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FLOAT32_LE_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    item_counts: _containers.RepeatedScalarFieldContainer[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    scores_float32_le: bytes
+    degraded: bool
+    release: ReleaseId
+    def __init__(self, item_counts: _Optional[_Iterable[int]] = ..., item_ids: _Optional[_Iterable[str]] = ..., scores_float32_le: _Optional[bytes] = ..., degraded: _Optional[bool] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ...) -> None: ...
+
 class EncodeQueryRequest(_message.Message):
     __slots__ = ("query", "release_pin", "release_label")
     QUERY_FIELD_NUMBER: _ClassVar[int]

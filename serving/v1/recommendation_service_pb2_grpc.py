@@ -74,6 +74,11 @@ class RecommendationServiceStub:
                 request_serializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
                 response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
                 _registered_method=True)
+        self.SearchVectors = channel.unary_unary(
+                '/serving.v1.RecommendationService/SearchVectors',
+                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
+                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
+                _registered_method=True)
         self.EncodeQuery = channel.unary_unary(
                 '/serving.v1.RecommendationService/EncodeQuery',
                 request_serializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
@@ -144,6 +149,15 @@ class RecommendationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchVectors(self, request, context):
+        """Returns the items with the largest scores for each of several ready-made vectors, and nothing else about them: for
+        those who hold many vectors in an array. It finds what BatchNearestItems finds, at a third of its cost.
+        One vector that cannot be searched with fails the whole call; the error names its place, such as `vectors[3]`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EncodeQuery(self, request, context):
         """Returns the vector that a query is searched with.
         """
@@ -191,6 +205,11 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
                     servicer.BatchNearestItems,
                     request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.FromString,
                     response_serializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.SerializeToString,
+            ),
+            'SearchVectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchVectors,
+                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.FromString,
+                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.SerializeToString,
             ),
             'EncodeQuery': grpc.unary_unary_rpc_method_handler(
                     servicer.EncodeQuery,
@@ -297,6 +316,33 @@ class RecommendationService:
             '/serving.v1.RecommendationService/BatchNearestItems',
             serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
             serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serving.v1.RecommendationService/SearchVectors',
+            serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
+            serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ CHOICES = [{"kind": kind} for kind in registry.names("reformulators")] + [
     {"kind": "rocchio", "gamma": 0.3},
     {"kind": "linear_feedback", "a": 2.0, "b": 0.5, "c": 0.4},
     {"kind": "attention", "width": 8, "heads": 2, "layers": 2, "max_rank": 3},
+    {"kind": "attention", "width": 8, "heads": 2, "residual": False},
 ]
 LEARNED = [table for table in CHOICES if registry.choice("reformulators", table["kind"]).learned]
 BATCH, K, DIM = 4, 6, 5
@@ -195,6 +196,21 @@ def test_training_can_move_every_weight_away_from_its_start(table):
     for name, gradient in gradients.items():
         assert np.isfinite(tf.convert_to_tensor(gradient).numpy()).all(), name
         assert np.abs(tf.convert_to_tensor(gradient).numpy()).max() > 0, name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("table", LEARNED, ids=name_of)
+def test_a_shortened_one_adds_a_share_of_what_the_whole_one_adds(table, share):
+    reformulator, given = built(table), feedback()
+    whole = reformulator.direction(np, queries(), given, weights_of(reformulator))
+    shorter = reformulator.ready(np, reformulator.shortened(trained(reformulator), share))
+    for part, of_whole in zip(reformulator.direction(np, queries(), given, shorter), whole, strict=True):
+        if of_whole is not None:
+            np.testing.assert_allclose(part, of_whole * share, atol=1e-5)
+    if not share:
+        # nothing at all, and not only nearly nothing: ties stay ties
+        moved = reformulator.reformulate(queries(), given, shorter).vectors
+        np.testing.assert_array_equal(moved, unit(unit(queries())))
 
 
 @pytest.mark.parametrize("kind", sorted({table["kind"] for table in LEARNED}))

@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys.errors import RequestError
 from recsys.export.release import Facts, Manifest, Release
-from recsys.retrieval import Answer, Encoding
+from recsys.retrieval import Answer, Encoding, Matches
 from recsys.types import ALIKE, Diversity, FilterType, Origin, Plan, Query
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -90,6 +90,15 @@ class ExactRetriever:
             answers.append(Answer(tuple(kept), values, origin, missing_ids, plan, degraded=effort < 1))
         self.answered += len(answers)
         return answers
+
+    def search_vectors(self, vectors: np.ndarray, k: int, *, effort: float = 1.0) -> Matches:
+        answers = self.nearest([Query(vector=vector) for vector in vectors], k, effort=effort)
+        return Matches(
+            np.array([len(answer.item_ids) for answer in answers]),
+            [item_id for answer in answers for item_id in answer.item_ids],
+            np.concatenate([answer.scores for answer in answers]),
+            effort < 1,
+        )
 
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         return [{"title": f"Thing {item_id}", "tags": ["x", "y"], "price": float("nan")} for item_id in item_ids]

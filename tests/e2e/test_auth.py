@@ -101,6 +101,7 @@ def test_nobody_else_is_let_in_and_the_token_is_not_told(server, log, token):
         for ask in (
             lambda: client.nearest_items(EAST, k=1),
             lambda: client.batch_nearest_items([EAST], k=1),
+            lambda: client.search_vectors([[1, 0]], k=1),
             lambda: client.encode_query(EAST),
             lambda: client.reformulate(EAST, 1),
             lambda: client.release(),
@@ -186,6 +187,13 @@ def test_a_quota_counts_the_queries_of_a_batch_and_says_when_to_come_back(server
     assert details[error_details_pb2.ErrorInfo].reason == "QUOTA_EXCEEDED"
     with Client(server.address, timeout_s=10.0, token="key of read") as other:
         assert other.nearest_items(EAST, k=1).item_ids == ("a",)
+
+
+def test_a_quota_counts_vectors(server):
+    with Client(server.address, timeout_s=10.0, token="guest") as client:
+        client.search_vectors([[1, 0]] * 3, k=1)
+        with pytest.raises(QuotaError):
+            client.nearest_items(EAST, k=1)
 
 
 def test_every_round_of_a_session_counts(server):

@@ -110,6 +110,14 @@ def test_the_index_behind_the_wire_finds_what_its_certificate_says(client, relea
     assert np.mean(found) >= 0.9
 
 
+def test_vectors_find_what_queries_with_the_same_vectors_find(client, release):
+    asked = np.load(release.folder / "golden" / "vectors.npy")[:300]
+    answers = client.batch_nearest_items([Query(vector=vector) for vector in asked], 10)
+    matches = client.search_vectors(asked, 10)
+    assert matches.item_ids == tuple(answer.item_ids for answer in answers)
+    np.testing.assert_array_equal(matches.scores, [answer.scores for answer in answers])
+
+
 def test_every_answer_names_the_release(client, release):
     answer = client.nearest_items(Query(entity_id="u1"), 3)
     assert (answer.release.name, answer.release.fingerprint) == (release.name, release.fingerprint)

@@ -187,6 +187,43 @@ def test_a_batch_is_answered_query_by_query_in_order(client):
     assert [ranking.missing_ids for ranking in rankings] == [(), (), ("nobody",)]
 
 
+def test_vectors_are_searched_row_by_row(client):
+    matches = client.search_vectors(np.array([[1, 0], [0, 1]], np.float32), k=2)
+    assert matches.item_ids == (("a", "c"), ("b", "c"))
+    np.testing.assert_allclose(matches.scores, [[1, 0.6], [1, 0.8]], rtol=1e-6)
+    assert {scores.dtype for scores in matches.scores} == {np.dtype(np.float32)}
+    assert (matches.release.fingerprint, matches.degraded) == (FINGERPRINT, False)
+    assert client.search_vectors([[1, 0]], k=99).item_ids == (("a", "c", "b", "ü"),)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "told"),
+    [
+        (EAST, "vectors: got shape (2,), expected 2 dimensions"),
+        ([[1, 0, 0]], "vectors[0]: got 12 bytes, expected 8, 4 for each of 2 numbers"),
+        ([["a", "b"]], "vectors: got [['a', 'b']], expected numbers"),
+        (np.zeros((0, 2), np.float32), "vectors: got 0, expected 1 to 3"),
+        (np.zeros((4, 2), np.float32), "vectors: got 4, expected 1 to 3"),
+    ],
+)
+def test_vectors_that_cannot_be_searched_with_are_named(client, vectors, told):
+    with pytest.raises(RequestError) as caught:
+        client.search_vectors(vectors, k=1)
+    assert told in str(caught.value)
+
+
+def test_rows_of_unlike_lengths_are_named_by_their_place(server):
+    request = pb.SearchVectorsRequest(vectors=[EAST.tobytes(), EAST.tobytes()[:-1]], k=1)
+    code, details = refusal(lambda: stub(server).SearchVectors(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details[error_details_pb2.BadRequest].field_violations[0].field == "vectors[1]"
+
+
+def test_vectors_pinned_to_another_release_are_refused(client):
+    with pytest.raises(ReleasePinError):
+        client.search_vectors([[1, 0]], k=1, release_pin="another")
+
+
 def test_the_vector_of_a_query_comes_back_and_may_be_asked_with(client):
     encoded = client.encode_query(Query(entity_id="Zoë"))
     assert encoded.vector.tolist() == [0, 1]
@@ -293,6 +330,7 @@ def test_k_outside_its_limits_is_the_callers_mistake(client, k):
     for ask in (
         lambda: client.nearest_items(Query(vector=EAST), k=k),
         lambda: client.batch_nearest_items([Query(vector=EAST)], k=k),
+        lambda: client.search_vectors([[1, 0]], k=k),
     ):
         with pytest.raises(RequestError, match=f"got {k}, expected 1 to 100") as caught:
             ask()
@@ -482,9 +520,10 @@ def test_the_asyncio_client_answers_as_the_synchronous_one(client, server):
     async def ask() -> tuple[Any, ...]:
         async with AsyncClient(server.address, timeout_s=10.0) as other:
             await other.wait_until_ready(10)
-            first, batch, encoded, release = await asyncio.gather(
+            first, batch, matches, encoded, release = await asyncio.gather(
                 other.nearest_items(Query(vector=EAST), k=2, include_metadata=True),
                 other.batch_nearest_items([Query(entity_id="Zoë"), Query(features={})], k=2),
+                other.search_vectors([[0, 1]], k=2),
                 other.encode_query(Query(item_ids=["a"])),
                 other.release(),
             )
@@ -492,9 +531,10 @@ def test_the_asyncio_client_answers_as_the_synchronous_one(client, server):
                 await other.nearest_items(Query(vector=EAST), k=0)
             with pytest.raises(ReleasePinError):
                 await other.encode_query(Query(vector=EAST), release_pin="another")
-            return first, batch, encoded, release, refused.value.field
+            return first, batch, matches, encoded, release, refused.value.field
 
-    first, batch, encoded, release, field = asyncio.run(ask())
+    first, batch, matches, encoded, release, field = asyncio.run(ask())
+    assert matches.item_ids == (("b", "c"),)
     expected = client.nearest_items(Query(vector=EAST), k=2, include_metadata=True)
     assert (first.item_ids, first.metadata, first.origin) == (expected.item_ids, expected.metadata, expected.origin)
     assert [ranking.item_ids for ranking in batch] == [("b", "c"), ("c", "a")]

@@ -44,7 +44,7 @@ def tables_of(data: Path, **changes: object) -> dict[str, object]:
         "training": {"epochs": 1, "batch_size": 512, "learning_rate": 0.1, "deterministic": True},
         "evaluation": {"resamples": 100, "exclude_seen": True, "baselines": []},
         "reformulation": {
-            "feedback_k": 4, "epochs": 2, "batch_size": 64, "learning_rate": 0.005,
+            "feedback_k": 4, "epochs": 2, "batch_size": 64, "learning_rate": 0.005, "only_sure": False,
             "reformulator": {"kind": "attention", "width": 16, "heads": 2},
         },
     }  # fmt: skip
@@ -256,6 +256,7 @@ def test_a_release_says_how_its_reformulator_was_trained(first, validation):
     assert (len(facts["validations"]), len(facts["losses"])) == (3, 2)
     # after one epoch the towers hardly know the tastes, which first results tell
     assert max(facts["validations"]) > facts["validations"][0]
+    assert (facts["share"], facts["reached"]) == (1, max(facts["validations"]))
     assert facts["mined"] == dict(Mined.read(validation).facts)
     assert facts["settings"]["reformulator"]["width"] == 16
     assert facts["seed"] == 3
@@ -282,24 +283,35 @@ def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first,
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
 
 
-def test_a_training_that_improved_nothing_is_added_but_is_never_the_default(world, first, validation):
+def test_a_training_without_a_sure_gain_is_added_but_is_never_the_default(world, first, validation):
     # steps too small to change a rank
     words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    words = (*words, "--set", "reformulation.only_sure=true")
     printed = world.call("reformulate", "train", first.folder, *words, "--name", "idle", "--default")
     held = Reformulators.load(released(printed).folder)
-    before, after = held.get("idle").facts["validations"]
-    assert after == before
-    told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} at best."
-    told += (
-        " No epoch was better: idle is as it was before training, and first stays the default. Mine more queries, or"
-    )
+    facts = held.get("idle").facts
+    before, after = facts["validations"]
+    assert (after, facts["reached"], facts["share"]) == (before, before, 0)
+    told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} after it. No gain is sure "
+    told += f"(at best {before:.4f}): idle is as it was before training, and first stays the default. Mine more queries"
     assert told in printed
     assert (held.default, "idle" in held.names) == ("first", True)
 
 
-def test_a_training_that_improved_nothing_does_not_replace_the_default(world, first, validation):
+def test_queries_move_only_as_far_as_is_sure_to_help(world, first, validation):
+    words = ("--set", "reformulation.only_sure=true", "--set", "reformulation.validation_rate=0.5", "--name", "sure")
+    printed = world.call("reformulate", "train", first.folder, validation, *words)
+    named = Reformulators.load(released(printed).folder).get("sure")
+    share, before, reached = (named.facts["share"], named.facts["validations"][0], named.facts["reached"])
+    assert share in (0, *reformulation.SHARES)
+    assert (reached > before) == (share > 0)
+    assert ("No gain is sure" in printed) == (share == 0)
+    assert (f"Queries move {share:.0%} as far" in printed) == (0 < share < 1)
+
+
+def test_a_training_without_a_sure_gain_does_not_replace_the_default(world, first, validation):
     words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
-    told = r"^first: got a training that improved nothing \(0\.\d+ before, .* default of wide-.* Give it another --nam"
+    told = r"^first: got a training without a sure gain \(0\.\d+ before, .* default of wide-.* Give it another --nam"
     before = sorted(world.releases.iterdir())
     with pytest.raises(RefusedError, match=told):
         raise world.refused("reformulate", "train", first.folder, *words, "--name", "first", "--no-default")

@@ -13,6 +13,7 @@ from recsys.evaluation.reformulation import (
     fit_guard,
     mean_metric,
     simulated_explicit,
+    surest,
     with_noise,
 )
 from recsys.reformulators.average import Average
@@ -137,6 +138,21 @@ def test_a_guard_is_judged_over_all_depths_but_the_first():
     found = curve_of(values, drift)
     under = found.under(fit_guard(found, METRIC))
     np.testing.assert_allclose(under.values[METRIC].mean(axis=1), [0.5, 0.6, 0.5])
+
+
+def test_the_share_that_gains_most_wins_among_those_that_gain_for_sure():
+    noise = np.random.default_rng(0).normal(0, 1, 50)
+    noise -= noise.mean()
+    # means and standard errors of about 0.14: of 0.5 one can be sure, of 0.2 not
+    wild, calm, small = 1.0 + 20 * noise, 0.5 + noise, 0.2 + noise
+    assert surest({1.0: wild, 0.5: calm, 0.25: small}) == 0.5
+    assert surest({1.0: 0.6 + noise, 0.5: calm}) == 1.0
+    assert surest({1.0: wild, 0.25: small}) == 0
+
+
+@pytest.mark.parametrize("values", [np.zeros(20), np.array([0.3]), np.full(20, -0.1)])
+def test_without_cases_that_gain_no_share_is_sure(values):
+    assert surest({1.0: values}) == 0
 
 
 AVERAGE = NamedReformulator("average", Average())

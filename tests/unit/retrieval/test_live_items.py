@@ -42,6 +42,17 @@ def test_without_changes_the_retriever_is_the_release_s_own(live, retriever):
     assert (len(live), live.upserted_count, live.deleted_count) == (40, 0, 0)
 
 
+def test_vectors_find_new_items_and_no_deleted_ones(live):
+    vectors = unit(3)
+    live.apply([Change("new", vectors[0], {}), Change("item-ü3", None)])
+    for k in (5, 100):
+        matches = live.retriever.search_vectors(vectors, k)
+        answers = live.retriever.nearest([Query(vector=vector) for vector in vectors], k)
+        assert matches.counts.tolist() == [min(k, 40)] * 3  # one item came, one went
+        assert matches.item_ids == [item_id for answer in answers for item_id in answer.item_ids]
+        np.testing.assert_array_equal(matches.scores, np.concatenate([answer.scores for answer in answers]))
+
+
 def test_a_new_item_is_found_by_its_vector_by_its_id_and_as_feedback(live):
     vector = unit(1)[0]
     live.apply([Change("new", vector, {"title": "New thing", "price": 3})])

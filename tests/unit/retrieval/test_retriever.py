@@ -40,6 +40,32 @@ def test_scores_are_inner_products_in_falling_order(retriever):
     assert answer.origin is Origin.VECTOR
 
 
+def test_vectors_find_what_queries_find(retriever):
+    vectors = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    answers = retriever.nearest([Query(vector=vector) for vector in vectors], 7)
+    matches = retriever.search_vectors(vectors, 7)
+    assert matches.counts.tolist() == [7] * 5
+    assert matches.item_ids == [item_id for answer in answers for item_id in answer.item_ids]
+    np.testing.assert_array_equal(matches.scores, np.concatenate([answer.scores for answer in answers]))
+    assert not matches.degraded
+
+
+@pytest.mark.parametrize(
+    ("vectors", "k", "field"),
+    [
+        (np.ones((2, 8), np.float32), 0, "k"),
+        (np.ones((2, 7), np.float32), 1, "vectors"),
+        (np.ones(8, np.float32), 1, "vectors"),
+        (np.array([[1] * 8, [np.nan] * 8], np.float32), 1, "vectors[1]"),
+        (np.full((1, 8), 3e38, np.float32), 1, "vectors[0]"),
+    ],
+)
+def test_vectors_that_cannot_be_searched_with_are_named(retriever, vectors, k, field):
+    with pytest.raises(RequestError) as caught:
+        retriever.search_vectors(vectors, k)
+    assert caught.value.field == field
+
+
 def test_an_unknown_user_is_answered_from_features_and_history(retriever):
     sweet = [f"item-ü{row}" for row in (1, 3, 5)]
     (answer,) = retriever.nearest([Query(entity_id="nobody", features={"town": "north"}, history=sweet)], 5)
