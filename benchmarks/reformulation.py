@@ -48,6 +48,7 @@ AS_GOOD = -0.005
 
 UNTRAINED = {"identity": Identity(), "average": Average(), "rocchio": Rocchio()}
 LOL, PAPER = "attention_lol", "attention_lol_paper"
+WITHOUT_RESIDUAL = ("linear_feedback",)
 LEARNED: dict[str, tuple[str, ...]] = {
     "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
     # The same three revisions a query: one in each of three times the epochs, or together without comparing them.
@@ -69,12 +70,19 @@ ATTEMPTS: dict[str, tuple[str, ...]] = {
     "lol_mask": ("answers='mask'",),
     "lol_noise": ("noise_rate=0.2",),
     "lol_k5": ("feedback_k=5",),
+    "lol_60_epochs": ("epochs=60", "patience=0"),
+    "lol_unshortened": ("only_sure=false",),
 }
 """What was tried besides, on the first data set, one seed each: `attention_lol_paper` with something else."""
 
 TEXT = ("epochs=20", "batch_size=128", "learning_rate=0.0007", "patience=6")
 RECOMMENDATION = ("epochs=10", "learning_rate=0.0005", "patience=4")
-TEMPERATURES = (0.05, 0.1)
+CHOICES = (
+    ("objective.temperature=0.05", "objective.temperature=0.1"),
+    ("order='shuffled'", "order='ranked'"),
+    ("reformulator.residual=true", "reformulator.residual=false"),
+)
+"""What is settled for each row by itself, one after the other: each with what was settled before it."""
 DONE = "done"
 QUICK = ("epochs=1", "patience=0")
 
@@ -224,7 +232,7 @@ WORLDS: Mapping[str, Callable[[Path], World]] = {
 def reformulators(
     world: World, subject: str, overrides: Sequence[str], seed: int, work: Path
 ) -> tuple[list[NamedReformulator], float]:
-    """Return one trained reformulator for each fold, and the mean of their best validations; trained ones are read."""
+    """Return one trained reformulator for each fold, and the mean of what they reach; trained ones are read."""
     told = [f"reformulation.{each}" for each in (*world.settings, *overrides)]
     run = config.load("wikispeedia", _tripled(told))
     named = []
@@ -251,7 +259,7 @@ def reformulators(
             fitted.save(home, default=False)
             (home / DONE).touch()
         named.append(Reformulators.load(home).get(subject))
-    return named, float(np.mean([max(one.facts["validations"]) for one in named]))
+    return named, float(np.mean([one.facts["reached"] for one in named]))
 
 
 def tuned(
@@ -259,22 +267,21 @@ def tuned(
     subject: str,
     overrides: Sequence[str],
     seeds: Sequence[int],
-    temperatures: Sequence[float],
+    choices: Sequence[Sequence[str]],
     work: Path,
-) -> tuple[list[list[NamedReformulator]], float]:
-    """Return a row's reformulators for each seed, and the temperature of the loss that they were trained with.
+) -> tuple[list[list[NamedReformulator]], tuple[str, ...]]:
+    """Return a row's reformulators for each seed, and the settings that they were trained with.
 
-    The temperature is the one with which the first seed's validations are best.
+    Choices are settled one after the other, by what the first seed's reformulators reach on the queries that choose.
     """
-    looks = {}
-    for temperature in temperatures:
-        choice = (f"objective.temperature={temperature}", *overrides)
-        looks[temperature] = reformulators(world, subject, choice, seeds[0], work)
-        print(f"{world.name}: {subject}, temperature {temperature}: {looks[temperature][1]:.4f}", flush=True)
-    best = max(looks, key=lambda temperature: looks[temperature][1])
-    choice = (f"objective.temperature={best}", *overrides)
-    others = [reformulators(world, subject, choice, seed, work)[0] for seed in seeds[1:]]
-    return [looks[best][0], *others], best
+    settled: tuple[str, ...] = ()
+    for alternatives in choices:
+        looks = {}
+        for each in alternatives:
+            _, looks[each] = reformulators(world, subject, (*settled, each, *overrides), seeds[0], work)
+            print(f"{world.name}: {subject}, {', '.join((*settled, each))}: {looks[each]:.4f}", flush=True)
+        settled = (*settled, max(looks, key=looks.__getitem__))
+    return [reformulators(world, subject, (*settled, *overrides), seed, work)[0] for seed in seeds], settled
 
 
 def _tripled(overrides: Sequence[str]) -> list[str]:
@@ -432,23 +439,28 @@ def bench(
     Args:
         report: gets rows and notes.
         world: the data.
-        tried: further rows, with one seed and the temperature of `attention_lol_paper`.
+        tried: further rows, with one seed and the settings of `attention_lol_paper`.
         seeds: trainings of each learned row; where there are several folds, each is trained on once.
         work: where trained reformulators are kept.
-        quick: only one temperature and one epoch.
+        quick: nothing is settled, and one epoch.
     """
     seeds = 1 if len(world.folds) > 1 else seeds
     untrained = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
     found = {kind: judged(world, [[one] * len(world.folds)]) for kind, one in untrained.items()}
     first = dict(untrained)
-    temperatures: Sequence[float] = TEMPERATURES[: 1 if quick else None]
+    choices = [alternatives[: 1 if quick else None] for alternatives in CHOICES]
     for subject, settings in (LEARNED | tried).items():
         overrides = (*settings, *(QUICK if quick else ()))
         runs = range(1, (1 if subject in tried else seeds) + 1)
-        trained, temperature = tuned(world, subject, overrides, runs, temperatures, work)
+        asked = choices if subject not in WITHOUT_RESIDUAL else choices[:2]
+        trained, settled = tuned(world, subject, overrides, runs, asked, work)
         if subject == PAPER:
-            temperatures = (temperature,)  # for what was tried besides, which comes after it
-        report.note(f"{world.name}: {subject} trained with temperature {temperature:g}.")
+            choices = [[each] for each in settled]  # for what was tried besides, which comes after it
+        shares = [one.facts["share"] for of_seed in trained for one in of_seed]
+        report.note(
+            f"{world.name}: {subject} trained with {', '.join(settled)}; share of its moves that is sure to help, by "
+            f"seed and fold: {', '.join(f'{share:g}' for share in shares)}."
+        )
         found[subject], first[subject] = judged(world, trained), trained[0][0]
     cases = len(found[LOL].free[0].fell_back[0])
     learned = sum(len(fold.train) for fold in world.folds) // len(world.folds)
@@ -496,9 +508,11 @@ def main(
     name = "reformulation-quick" if quick else "reformulation"
     report = Report(name, DISTRIBUTIONS)
     report.note(
-        "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. The "
-        "temperature of the loss is chosen on validation queries, for each row by itself with as many trials; what was "
-        "tried besides has that of attention_lol_paper, and one seed, as have collections in folds. "
+        "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. "
+        "Temperature, order of the feedback in training and residual are settled one after the other on queries that "
+        "the training has not seen, for each row by itself with as many trials; what was tried besides has those of "
+        "attention_lol_paper, and one seed, as have collections in folds. Queries move only as far as the same queries "
+        "are sure to gain by (`only_sure`). "
         f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
         "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
     )
