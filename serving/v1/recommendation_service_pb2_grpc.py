@@ -151,7 +151,7 @@ class RecommendationServiceServicer:
 
     def SearchVectors(self, request, context):
         """Returns the items with the largest scores for each of several ready-made vectors, and nothing else about them: for
-        those who hold many vectors in an array. It finds what BatchNearestItems finds, at a third of its cost.
+        those who hold many vectors in an array. It finds what BatchNearestItems finds, at half of its cost.
         One vector that cannot be searched with fails the whole call; the error names its place, such as `vectors[3]`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
