@@ -230,7 +230,8 @@ class _Drive:
 
     def __init__(self, connections: Sequence[_Connection], bodies: Sequence[bytes]) -> None:
         self._connections, self._bodies = connections, bodies
-        self._selector = selectors.DefaultSelector()
+        # Not epoll, which waits whole milliseconds: calls would be sent up to one too late.
+        self._selector = selectors.SelectSelector()
         for connection in connections:
             self._selector.register(connection.socket, selectors.EVENT_READ, connection)
         self._sent = 0

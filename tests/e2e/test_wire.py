@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from recsys.errors import DataError, MissingError, RecsysError, ReleaseError, RequestError, SettingError, ShapeError
-from recsys.types import Origin, Query
+from recsys.types import Origin, Query, Unit
 from serving.client import AsyncClient, Client
 from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
 from serving.logs import make_logger
@@ -514,6 +514,32 @@ def test_a_call_that_its_caller_gave_up_is_not_logged_as_good():
 def test_a_port_in_use_is_a_wrong_setting_and_not_shared():
     with running() as server, pytest.raises(SettingError, match=str(server.port)), running(port=server.port):
         pass
+
+
+def test_a_coalescing_client_answers_as_another_and_each_thread_gets_its_own_error(client, server, retriever):
+    unlike = [Query(vector=EAST), Query(entity_id="Zoë"), Query(item_ids=["b"], excluded_ids=["c"]), Query(features={})]
+    wrong = Query(vector=np.ones(3, np.float32))
+    expected = [client.nearest_items(query, k=2, include_metadata=True) for query in unlike]
+
+    def ask(together: Client, place: int) -> None:
+        for turn in range(60):
+            if (place + turn) % 5 == 4:
+                with pytest.raises(RequestError, match=r"query\.vector"):
+                    together.nearest_items(wrong, k=2)
+            else:
+                query, wanted = unlike[(place + turn) % 5], expected[(place + turn) % 5]
+                found = together.nearest_items(query, k=2, include_metadata=True)
+                assert (found.item_ids, found.metadata, found.origin) == (
+                    wanted.item_ids,
+                    wanted.metadata,
+                    wanted.origin,
+                )
+
+    with Client(server.address, timeout_s=10.0, coalesce=True) as together, futures.ThreadPoolExecutor(3) as pool:
+        for each in [pool.submit(ask, together, place) for place in range(3)]:
+            each.result(60)
+        # who says who is asking goes alone
+        assert together.nearest_items(Query(vector=EAST), k=1, unit=Unit("me")).item_ids == ("a",)
 
 
 def test_the_asyncio_client_answers_as_the_synchronous_one(client, server):

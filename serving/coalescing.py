@@ -1,0 +1,136 @@
+"""Single queries of several threads as one batch: while one call is under way, those that come after it gather."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from recsys.errors import RecsysError
+from serving.errors import DeadlineError
+
+MOST_TOGETHER = 64
+"""Queries in one batch."""
+LEAST_S = 1e-3
+"""gRPC's clock counts milliseconds."""
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+@dataclass(eq=False)
+class _Entry(Generic[Asked, Answer]):
+    """A query that waits.
+
+    Attributes:
+        asked: the query.
+        deadline_s: on the monotonic clock.
+        turn: held until there is something for its thread to do.
+        answer: None until somebody else's call has brought it.
+        leads: its thread is to call, for itself and for those that wait.
+    """
+
+    asked: Asked
+    deadline_s: float
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    answer: Answer | None = None
+    leads: bool = False
+
+    def __post_init__(self) -> None:
+        self.turn.acquire()
+
+    @property
+    def left_s(self) -> float:
+        """The seconds that are left; a call with none fails in no time."""
+        return max(self.deadline_s - time.monotonic(), LEAST_S)
+
+
+class Coalescer(Generic[Asked, Answer]):
+    """Lets threads that ask at the same time ask together. Safe for calls from several threads.
+
+    There is one call under way for all queries of a kind. Who comes first calls at once and alone; who comes meanwhile
+    waits, and goes with all others that wait in the next call, which the first of them makes. So nobody waits for
+    company, and the more threads ask, the more queries share a call. Where a call for several fails, each of them calls
+    for itself, so that nobody gets another's error.
+
+    Args:
+        alone: calls for one query, given the seconds that it may take.
+        together: calls for several; returns their answers in the same order.
+    """
+
+    def __init__(
+        self, alone: Callable[[Asked, float], Answer], together: Callable[[Sequence[Asked], float], Sequence[Answer]]
+    ) -> None:
+        self._alone, self._together = alone, together
+        self._lock = threading.Lock()
+        # Who waits, by kind; a kind is here while a call for it is under way.
+        self._waiting: dict[Hashable, deque[_Entry[Asked, Answer]]] = {}
+
+    def ask(self, kind: Hashable, asked: Asked, timeout_s: float) -> Answer:
+        """Return the answer to a query.
+
+        Args:
+            kind: only queries of the same kind go together.
+            asked: the query.
+            timeout_s: time allowed, seconds.
+
+        Raises:
+            DeadlineError: it did not get its turn in time.
+            RecsysError: whatever a call raises.
+        """
+        entry = _Entry[Asked, Answer](asked, time.monotonic() + timeout_s)
+        with self._lock:
+            waiting = self._waiting.get(kind)
+            if waiting is None:
+                self._waiting[kind], entry.leads = deque(), True
+            else:
+                waiting.append(entry)
+        if not entry.leads and not entry.turn.acquire(timeout=timeout_s):
+            self._give_up(kind, entry)
+            raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or ask for less.")
+        if entry.leads:
+            return self._lead(kind, entry)
+        return self._alone(asked, entry.left_s) if entry.answer is None else entry.answer
+
+    def _lead(self, kind: Hashable, entry: _Entry[Asked, Answer]) -> Answer:
+        """Call for an entry and for those that wait; then the next one leads."""
+        with self._lock:
+            waiting = self._waiting[kind]
+            others = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER - 1))]
+        try:
+            if others:
+                self._share((entry, *others))
+            return self._alone(entry.asked, entry.left_s) if entry.answer is None else entry.answer
+        finally:
+            self._pass_on(kind)
+            for each in others:
+                each.turn.release()
+
+    def _share(self, group: Sequence[_Entry[Asked, Answer]]) -> None:
+        """Call for several; where that fails, none of them has an answer."""
+        try:
+            # The first one came first: no other has less time left.
+            answers = self._together([each.asked for each in group], group[0].left_s)
+        except RecsysError:
+            return
+        for each, answer in zip(group, answers, strict=True):
+            each.answer = answer
+
+    def _pass_on(self, kind: Hashable) -> None:
+        with self._lock:
+            if waiting := self._waiting[kind]:
+                following = waiting.popleft()
+                following.leads = True
+                following.turn.release()
+            else:
+                del self._waiting[kind]
+
+    def _give_up(self, kind: Hashable, entry: _Entry[Asked, Answer]) -> None:
+        """Leave the line; who was to lead at this very moment lets the next one."""
+        with self._lock:
+            if not entry.leads and entry in (waiting := self._waiting.get(kind, ())):
+                waiting.remove(entry)
+        if entry.leads:
+            self._pass_on(kind)
