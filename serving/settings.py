@@ -193,7 +193,7 @@ class ServerSettings:
             with filters, diversity, excluded or more than 100 items, changes of the catalogue.
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
         max_k: most items for each query.
-        max_batch: most queries in one BatchNearestItems.
+        max_batch: most queries in one BatchNearestItems, or vectors in one SearchVectors.
         max_ids: most ids in one list of a query (history, item ids, excluded ids).
         max_conditions: most conditions of one query's filter.
         max_filter_values: most values of one condition.
