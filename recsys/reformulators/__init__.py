@@ -2,10 +2,9 @@
 
 A choice has one verb, `reformulate`, in NumPy, because it answers single calls of a server. One that is trained is
 `learned`: `initial` gives its weights before training, `ready` does with them what needs no query, and `direction` is
-its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. `shortened` makes its moves shorter. To
-add one, write
-`reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results have unit length,
-and that both array libraries agree.
+its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. `shortened` makes its moves shorter.
+To add one, write `reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results
+have unit length, and that both array libraries agree.
 """
 
 from __future__ import annotations
