@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from recsys.errors import RecsysError
-from serving.errors import DeadlineError
+from serving.errors import DeadlineError, UnavailableError
 
 MOST_TOGETHER = 64
 """Queries in one batch."""
@@ -29,6 +30,7 @@ class _Entry(Generic[Asked, Answer]):
         deadline_s: on the monotonic clock.
         turn: held until there is something for its thread to do.
         answer: None until somebody else's call has brought it.
+        error: of somebody else's call, that its own would meet, too.
         leads: its thread is to call, for itself and for those that wait.
     """
 
@@ -36,6 +38,7 @@ class _Entry(Generic[Asked, Answer]):
     deadline_s: float
     turn: threading.Lock = field(default_factory=threading.Lock)
     answer: Answer | None = None
+    error: RecsysError | None = None
     leads: bool = False
 
     def __post_init__(self) -> None:
@@ -53,7 +56,8 @@ class Coalescer(Generic[Asked, Answer]):
     There is one call under way for all queries of a kind. Who comes first calls at once and alone; who comes meanwhile
     waits, and goes with all others that wait in the next call, which the first of them makes. So nobody waits for
     company, and the more threads ask, the more queries share a call. Where a call for several fails, each of them calls
-    for itself, so that nobody gets another's error.
+    for itself, so that nobody gets another's error; but a server that has too much to do, or cannot be reached, is not
+    asked again.
 
     Args:
         alone: calls for one query, given the seconds that it may take.
@@ -92,7 +96,7 @@ class Coalescer(Generic[Asked, Answer]):
             raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or ask for less.")
         if entry.leads:
             return self._lead(kind, entry)
-        return self._alone(asked, entry.left_s) if entry.answer is None else entry.answer
+        return self._outcome(entry)
 
     def _lead(self, kind: Hashable, entry: _Entry[Asked, Answer]) -> Answer:
         """Call for an entry and for those that wait; then the next one leads."""
@@ -102,21 +106,31 @@ class Coalescer(Generic[Asked, Answer]):
         try:
             if others:
                 self._share((entry, *others))
-            return self._alone(entry.asked, entry.left_s) if entry.answer is None else entry.answer
+            return self._outcome(entry)
         finally:
             self._pass_on(kind)
             for each in others:
                 each.turn.release()
 
     def _share(self, group: Sequence[_Entry[Asked, Answer]]) -> None:
-        """Call for several; where that fails, none of them has an answer."""
+        """Call for several, and give each its answer; where it fails, none has one, and perhaps an error instead."""
         try:
             # The first one came first: no other has less time left.
             answers = self._together([each.asked for each in group], group[0].left_s)
+        except UnavailableError as error:
+            for each in group:
+                each.error = copy.copy(error)
         except RecsysError:
-            return
-        for each, answer in zip(group, answers, strict=True):
-            each.answer = answer
+            pass
+        else:
+            for each, answer in zip(group, answers, strict=True):
+                each.answer = answer
+
+    def _outcome(self, entry: _Entry[Asked, Answer]) -> Answer:
+        """Return what another call has brought, and otherwise that of its own."""
+        if entry.error is not None:
+            raise entry.error
+        return self._alone(entry.asked, entry.left_s) if entry.answer is None else entry.answer
 
     def _pass_on(self, kind: Hashable) -> None:
         with self._lock:

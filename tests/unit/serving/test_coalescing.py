@@ -12,7 +12,7 @@ import pytest
 
 from recsys.errors import RequestError
 from serving.coalescing import MOST_TOGETHER, Coalescer
-from serving.errors import DeadlineError
+from serving.errors import DeadlineError, OverloadedError, UnavailableError
 
 
 class Server:
@@ -21,6 +21,7 @@ class Server:
     def __init__(self, bad: int = 13, takes_s: float = 0.0) -> None:
         self.bad, self.takes_s = bad, takes_s
         self.calls: list[tuple[list[int], float]] = []
+        self.trouble: Exception | None = None
         self.gate, self.entered = threading.Event(), threading.Semaphore(0)
         self.coalescer: Coalescer[int, int] = Coalescer(self.alone, self.together)
 
@@ -32,6 +33,8 @@ class Server:
         self.entered.release()
         assert self.gate.wait(20)
         time.sleep(self.takes_s)
+        if self.trouble is not None:
+            raise self.trouble
         if self.bad in asked:
             raise RequestError("query", f"{self.bad} is bad")
         return [-each for each in asked]
@@ -104,6 +107,18 @@ def test_where_a_call_for_several_fails_each_calls_for_itself(server, pool):
     assert [numbers for numbers, _ in server.calls][:2] == [[1], [2, 13, 4]]
     assert sorted(numbers for numbers, _ in server.calls[2:]) == [[2], [4], [13]]
     assert server.coalescer._waiting == {}
+
+
+@pytest.mark.parametrize("error", [UnavailableError("gone"), OverloadedError("busy", 0.1)])
+def test_a_server_that_cannot_answer_is_not_asked_again_by_each(server, pool, error):
+    pending = [first(server, pool), *asked(server, pool, [2, 3])]
+    server.trouble = error
+    server.gate.set()
+    for each in pending:
+        with pytest.raises(type(error), match=str(error)):
+            each.result(10)
+    assert [numbers for numbers, _ in server.calls] == [[1], [2, 3]]
+    assert pending[1].exception() is not pending[2].exception()
 
 
 def test_the_error_of_who_goes_alone_is_only_its_own(server, pool):
