@@ -82,7 +82,7 @@ CHOICES = (
     ("order='shuffled'", "order='ranked'"),
     ("reformulator.residual=true", "reformulator.residual=false"),
 )
-"""What is settled for each row by itself, one after the other: each with what was settled before it."""
+"""Temperature of the loss, order of the feedback in training, and whether there is a learned rest."""
 DONE = "done"
 QUICK = ("epochs=1", "patience=0")
 
@@ -122,12 +122,14 @@ class World:
         folds: one, or several whose test queries are judged together.
         settings: overrides of the `reformulation` section.
         notice: what must be said of the data.
+        choices: what is settled for each row by itself, one after the other, each with what was settled before it.
     """
 
     name: str
     folds: tuple[Fold, ...]
     settings: tuple[str, ...]
     notice: str = ""
+    choices: tuple[tuple[str, ...], ...] = CHOICES
 
 
 def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
@@ -210,7 +212,8 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
     if explicit:
         test, feedback = simulated_explicit(test, vectors, given=max(DEPTHS), disliked_rate=0.25, seed=0)
     settings = (*RECOMMENDATION, f"explicit_rate={1.0 if explicit else 0.0}")
-    return World(name, (Fold(parts["validation"], vectors, test, vectors, feedback),), settings, release.facts.notice)
+    fold = Fold(parts["validation"], vectors, test, vectors, feedback)
+    return World(name, (fold,), settings, release.facts.notice, CHOICES[:1])  # thousands of queries: trials are dear
 
 
 WORLDS: Mapping[str, Callable[[Path], World]] = {
@@ -448,7 +451,7 @@ def bench(
     untrained = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
     found = {kind: judged(world, [[one] * len(world.folds)]) for kind, one in untrained.items()}
     first = dict(untrained)
-    choices = [alternatives[: 1 if quick else None] for alternatives in CHOICES]
+    choices = [alternatives[: 1 if quick else None] for alternatives in world.choices]
     for subject, settings in (LEARNED | tried).items():
         overrides = (*settings, *(QUICK if quick else ()))
         runs = range(1, (1 if subject in tried else seeds) + 1)
@@ -509,10 +512,10 @@ def main(
     report = Report(name, DISTRIBUTIONS)
     report.note(
         "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. "
-        "Temperature, order of the feedback in training and residual are settled one after the other on queries that "
-        "the training has not seen, for each row by itself with as many trials; what was tried besides has those of "
-        "attention_lol_paper, and one seed, as have collections in folds. Queries move only as far as the same queries "
-        "are sure to gain by (`only_sure`). "
+        "Temperature, and on texts order of the feedback in training and residual, are settled one after the other on "
+        "queries that the training has not seen, for each row by itself with as many trials; what was tried besides "
+        "has those of attention_lol_paper, and one seed, as have collections in folds. Queries move only as far as the "
+        "same queries are sure to gain by (`only_sure`). "
         f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
         "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
     )
