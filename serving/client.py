@@ -1010,7 +1010,7 @@ def _place(target: str) -> str:
 def _seconds(value: float, where: str = "timeout_s") -> float:
     if not isinstance(value, numbers.Real) or not 0 <= value <= LONGEST_S:
         raise SettingError(describe(where, value, f"a number of seconds, 0 to {LONGEST_S:g}"))
-    return value
+    return float(value)
 
 
 def _metadata(token: Token) -> Metadata:
