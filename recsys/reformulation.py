@@ -114,7 +114,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
 
     Some of the queries choose the best epoch, how far queries move, and the guard. Where no gain is sure, the
-    reformulator is as it was before training: it joins the release, but never answers requests that name none.
+    reformulator leaves every query as it is: it joins the release, but never answers requests that name none.
 
     Args:
         release: whose item vectors the reformulator reads; stays as it is.
@@ -143,15 +143,14 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         named = fitted(learn, choose, item_vectors, settings, name=name, seed=run.seed, folder=folder)
     facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
-    before, after = looks(named)
-    if after <= before and name == Reformulators.load(release.folder).default:
-        best = max(named.facts["validations"])
+    if not gained(named) and name == Reformulators.load(release.folder).default:
+        (before, _), best = looks(named), max(named.facts["validations"])
         got = verbatim(f"a training without a sure gain ({before:.4f} before, {best:.4f} at best)")
         advice = f"Give it another --name. {WHAT_TO_TRY}"
         raise RefusedError(describe(name, got, f"a better one, because it is the default of {release.name}", advice))
 
     def change(folder: Path) -> dict[str, Any]:
-        named.save(folder, default=default and after > before)
+        named.save(folder, default=default and gained(named))
         return {}
 
     derived = derive(release, change)
@@ -162,6 +161,12 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
 def looks(named: NamedReformulator) -> tuple[float, float]:
     """Return the metric of the queries that chose before training, and as the reformulator was released."""
     return named.facts["validations"][0], named.facts["reached"]
+
+
+def gained(named: NamedReformulator) -> bool:
+    """Return whether a trained reformulator moves queries, and better than before training."""
+    before, after = looks(named)
+    return named.facts["share"] > 0 and after > before
 
 
 def fitted(

@@ -85,25 +85,29 @@ class Coalescer(Generic[Asked, Answer]):
             RecsysError: whatever a call raises.
         """
         entry = _Entry[Asked, Answer](asked, time.monotonic() + timeout_s)
-        with self._lock:
-            waiting = self._waiting.get(kind)
-            if waiting is None:
-                self._waiting[kind], entry.leads = deque(), True
-            else:
-                waiting.append(entry)
-        if not entry.leads and not entry.turn.acquire(timeout=timeout_s):
+        try:
+            with self._lock:
+                waiting = self._waiting.get(kind)
+                if waiting is None:
+                    self._waiting[kind], entry.leads = deque(), True
+                else:
+                    waiting.append(entry)
+            if not entry.leads and not entry.turn.acquire(timeout=timeout_s):
+                raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or ask for less.")
+        except BaseException:  # an interrupt, too: nobody else would ever lead
             self._give_up(kind, entry)
-            raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or ask for less.")
+            raise
         if entry.leads:
             return self._lead(kind, entry)
         return self._outcome(entry)
 
     def _lead(self, kind: Hashable, entry: _Entry[Asked, Answer]) -> Answer:
         """Call for an entry and for those that wait; then the next one leads."""
-        with self._lock:
-            waiting = self._waiting[kind]
-            others = [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER - 1))]
+        others: list[_Entry[Asked, Answer]] = []
         try:
+            with self._lock:
+                waiting = self._waiting[kind]
+                others += [waiting.popleft() for _ in range(min(len(waiting), MOST_TOGETHER - 1))]
             if others:
                 self._share((entry, *others))
             return self._outcome(entry)

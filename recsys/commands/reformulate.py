@@ -40,8 +40,9 @@ def train(
     told = (
         f"{facts['validation_metric']} of the queries that chose: {before:.4f} before training, {after:.4f} after it."
     )
-    if after <= before:
-        told += f" No gain is sure (at best {max(facts['validations']):.4f}): {name} is as it was before training, and "
+    if not reformulation.gained(held.get(name)):
+        told += f" No gain is sure (at best {max(facts['validations']):.4f})"
+        told += ": " if facts["share"] else f": {name} leaves every query as it is, and "
         told += f"{held.default} stays the default. {reformulation.WHAT_TO_TRY}"
     elif facts["share"] < 1:
         told += f" Queries move {facts['share']:.0%} as far as they were trained to, by which they gain more surely."

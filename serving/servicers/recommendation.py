@@ -11,8 +11,8 @@ import grpc
 
 from recsys import stages
 from recsys.errors import RequestError
-from recsys.retrieval import Answer, ReformulatedAnswer, Retriever, Revision
-from recsys.types import ALIKE, Diversity, Mention, Origin, Plan, Query
+from recsys.retrieval import Answer, Matches, ReformulatedAnswer, Retriever, Revision
+from recsys.types import ALIKE, Diversity, Float32, Mention, Origin, Plan, Query
 from serving import convert
 from serving.arms import lists
 from serving.arms.experiments import Experiments
@@ -24,7 +24,7 @@ from serving.runtime.sessions import Sessions
 from serving.runtime.steps import Steps, Work, alone
 from serving.settings import ServerSettings
 from serving.telemetry import calls
-from serving.telemetry.calls import Move, Searched
+from serving.telemetry.calls import Lazy, Move, Searched
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
@@ -124,6 +124,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         matches = retriever.search_vectors(vectors, request.k, effort=self._effort(context))
         call = calls.current()
         call.query_count, call.plan = len(vectors), Plan.INDEX.value
+        if not matches.degraded:
+            call.searched = _searched(retriever, vectors, request.k, matches)
         return pb.SearchVectorsResponse(
             item_counts=matches.counts.tolist(),
             item_ids=matches.item_ids,
@@ -371,6 +373,18 @@ def _tell(searched: Searched, diversity: Diversity, query_count: int = 0, *, as_
     first = searched.answers[0].plan
     same = all(answer.plan is first for answer in searched.answers)
     call.plan = _plan(searched.answers[0]) if same else "mixed"
+
+
+def _searched(retriever: Retriever, vectors: Float32, k: int, matches: Matches) -> Searched:
+    """Return what was searched for with vectors; only what is looked at is made, and keeps no other."""
+
+    def answer(place: int) -> Answer:
+        end = int(matches.counts[: place + 1].sum())
+        start = end - int(matches.counts[place])
+        return Answer(tuple(matches.item_ids[start:end]), matches.scores[start:end].copy(), Origin.VECTOR, ())
+
+    queries = Lazy(len(vectors), lambda place: Query(vector=vectors[place].copy()))
+    return Searched(retriever, queries, k, Lazy(len(vectors), answer))
 
 
 def _plan(answer: Answer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -13,6 +13,25 @@ from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Retriever
 from recsys.types import Query
+
+
+@dataclass(frozen=True)
+class Lazy(Sequence[Any]):
+    """Entries that are made when somebody looks at them.
+
+    Attributes:
+        size: how many there are.
+        entry: makes the one of a place.
+    """
+
+    size: int
+    entry: Callable[[int], Any]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.entry(place)
 
 
 class Searched(NamedTuple):

@@ -173,6 +173,14 @@ def test_the_recall_of_live_answers_is_measured_beside_the_calls():
         assert value(metrics, "recsys_live_recall_sum") == pytest.approx(4 / 3)
 
 
+def test_the_recall_of_vectors_that_are_searched_at_once_is_measured_too():
+    with measured(Forgetful(), recall_rate=1.0) as (_, metrics, client):
+        # exact: a, c and b, c; answered: c, b and c, a: of each one of two is there
+        assert client.search_vectors([[1, 0], [0, 1]], k=2).item_ids == (("c", "b"), ("c", "a"))
+        eventually(lambda: value(metrics, "recsys_live_recall_count", release=FINGERPRINT[:12]) == 1)
+        assert value(metrics, "recsys_live_recall_sum") == pytest.approx(1 / 2)
+
+
 def test_the_recall_of_exact_answers_of_a_real_release_is_one(block_release):
     with measured(Retriever.load(block_release.folder), recall_rate=1.0) as (_, metrics, client):
         for user in range(5):

@@ -535,7 +535,8 @@ def test_a_coalescing_client_answers_as_another_and_each_thread_gets_its_own_err
                     wanted.origin,
                 )
 
-    with Client(server.address, timeout_s=10.0, coalesce=True) as together, futures.ThreadPoolExecutor(3) as pool:
+    any_number = np.float32(10.0)
+    with Client(server.address, timeout_s=any_number, coalesce=True) as together, futures.ThreadPoolExecutor(3) as pool:
         for each in [pool.submit(ask, together, place) for place in range(3)]:
             each.result(60)
         # who says who is asking goes alone

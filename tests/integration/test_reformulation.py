@@ -293,9 +293,25 @@ def test_a_training_without_a_sure_gain_is_added_but_is_never_the_default(world,
     before, after = facts["validations"]
     assert (after, facts["reached"], facts["share"]) == (before, before, 0)
     told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} after it. No gain is sure "
-    told += f"(at best {before:.4f}): idle is as it was before training, and first stays the default. Mine more queries"
+    told += f"(at best {before:.4f}): idle leaves every query as it is, and first stays the default. Mine more queries"
     assert told in printed
     assert (held.default, "idle" in held.names) == ("first", True)
+
+
+def test_one_that_hurts_before_training_and_leaves_queries_alone_after_it_is_never_the_default(
+    world, first, validation
+):
+    # c > 0 moves a query towards its first results, which are poor; steps are too small to change that
+    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
+    words = (*words, "--set", "reformulation.reformulator={kind='linear_feedback', c=9.0}", "--name", "far")
+    printed = world.call("reformulate", "train", first.folder, *words, "--set", "reformulation.only_sure=true")
+    held = Reformulators.load(released(printed).folder)
+    facts = held.get("far").facts
+    assert facts["share"] == 0
+    assert facts["reached"] > facts["validations"][0]
+    assert "No gain is sure" in printed
+    assert "far leaves every query as it is, and first stays the default" in printed
+    assert held.default == "first"
 
 
 def test_queries_move_only_as_far_as_is_sure_to_help(world, first, validation):

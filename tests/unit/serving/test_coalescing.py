@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -143,6 +144,23 @@ def test_who_waits_too_long_is_told_and_the_others_go_on(server, pool):
     server.gate.set()
     assert [each.result(10) for each in pending] == [-1, -6]
     assert [numbers for numbers, _ in server.calls] == [[1], [6]]
+
+
+def test_who_is_interrupted_while_it_waits_leaves_the_line(server, pool):
+    pending = [first(server, pool)]
+
+    def interrupt() -> None:
+        server.waiting("k", 1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    pool.submit(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        server.coalescer.ask("k", 5, 20.0)
+    pending += asked(server, pool, [6])
+    server.gate.set()
+    assert [each.result(10) for each in pending] == [-1, -6]
+    assert [numbers for numbers, _ in server.calls] == [[1], [6]]
+    assert server.coalescer._waiting == {}
 
 
 def test_no_call_is_for_more_than_the_limit(server, pool):
