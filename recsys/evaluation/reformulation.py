@@ -22,6 +22,8 @@ Float64 = NDArray[np.float64]
 
 SURE = 0.01
 """Largest p-value of a gain that counts as sure: small, because the cases have chosen the epoch before."""
+FEWEST = 10
+"""Cases that can be sure of anything."""
 SAME = 1e-9
 """Differences of a metric that count as none: the noise of a sum."""
 
@@ -146,8 +148,8 @@ def mean_metric(
 def surest(gains: Mapping[float, Float64]) -> float:
     """Return the share of a move that gains most of those that gain for sure, and 0 where none does.
 
-    A share gains for sure where a one-sided t-test over the cases rejects 'no gain' at 1 %. The cases have chosen the
-    epoch, too, and several shares are tried, so that the true level is higher.
+    A share gains for sure where a one-sided t-test over at least ten cases rejects 'no gain' at 1 %. The cases have
+    chosen the epoch, too, and several shares are tried, so that the true level is higher.
 
     Args:
         gains: by share, each case's gain, its mean over depths above 0, `[cases]`.
@@ -155,7 +157,9 @@ def surest(gains: Mapping[float, Float64]) -> float:
     sure = {
         share: values.mean()
         for share, values in gains.items()
-        if np.ptp(values) > SAME and ttest_1samp(values, 0.0, alternative="greater").pvalue < SURE
+        if len(values) >= FEWEST
+        and np.ptp(values) > SAME
+        and ttest_1samp(values, 0.0, alternative="greater").pvalue < SURE
     }
     return max(sure, key=sure.__getitem__, default=0.0)
 

@@ -150,7 +150,7 @@ def test_the_share_that_gains_most_wins_among_those_that_gain_for_sure():
     assert surest({1.0: wild, 0.25: small}) == 0
 
 
-@pytest.mark.parametrize("values", [np.zeros(20), np.array([0.3]), np.full(20, -0.1)])
+@pytest.mark.parametrize("values", [np.zeros(20), np.array([0.3]), np.full(20, -0.1), 1 + np.arange(9) / 100])
 def test_without_cases_that_gain_no_share_is_sure(values):
     assert surest({1.0: values}) == 0
 
