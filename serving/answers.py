@@ -67,7 +67,7 @@ class VectorMatches:
 
     Attributes:
         item_ids: of each vector: k of them, or the whole catalogue.
-        scores: of each vector, `[len(its item_ids)]`, float32, inner products.
+        scores: of each vector, `[len(its item_ids)]`, float32, inner products; read-only.
         release: which answered.
         degraded: the search was cut short: recall is lower than promised.
     """

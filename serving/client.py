@@ -159,8 +159,9 @@ class Client:
         token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
             network sees it.
         coalesce: `nearest_items` of threads that ask at the same time go to the server together, as one batch (see
-            `serving.coalescing`): 1.8 times the answers of 16 threads, 2.5 times of 32, no fewer of one. As in a batch
-            there is no `attribution_token` then. Queries with a unit or with diversity go alone, as ever.
+            `serving.coalescing`): 1.8 times the answers of 16 threads, 2.5 times of 32, no fewer of one. Not
+            for servers that log what they show: in a batch nothing is logged and there is no `attribution_token`, and
+            who has company is chance. Queries with a unit or with diversity go alone, as ever.
 
     Raises:
         SettingError: a file of `tls` is missing or wrong, `timeout_s` is no number of seconds, or `target` no address.
