@@ -20,7 +20,7 @@ from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
-from recsys.evaluation.reformulation import Curve, curve, fit_guard, mean_metric, surest
+from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, mean_metric, surest
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
 from recsys.export.release import Release, derive
@@ -33,7 +33,7 @@ from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
-from recsys.training.reformulation import train_reformulator
+from recsys.training.reformulation import DISLIKED_RATE, train_reformulator
 from recsys.types import ITEM_ID, Float32
 
 WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or reformulation.epochs."
@@ -183,7 +183,7 @@ def fitted(
 
     Args:
         learn: queries to learn from.
-        choose: others, which choose the epoch, how far queries move, and the guard.
+        choose: others, which choose the epoch, how far queries move, and the guard, with feedback as in training.
         item_vectors: `[items, dim]`, float32, unit length.
         settings: the `reformulation` section of a run.
         name: of the reformulator.
@@ -200,16 +200,25 @@ def fitted(
     depths = range(1, settings.feedback_k + 1)
     metric = parse(settings.validation_metric, "reformulation.validation_metric").name
 
+    asked, feedback = as_in_training(
+        choose,
+        item_vectors,
+        given=settings.feedback_k,
+        explicit_rate=settings.explicit_rate,
+        disliked_rate=DISLIKED_RATE,
+        seed=seed,
+    )
+
     def validate(weights: Weights) -> float:
         candidate = NamedReformulator(name, settings.reformulator, weights)
-        return mean_metric(candidate, choose, item_vectors, metric, depths)
+        return mean_metric(candidate, asked, item_vectors, metric, depths, feedback)
 
     trained = train_reformulator(learn, item_vectors, settings, seed=seed, validate=validate, folder=folder)
 
     def moving(share: float) -> tuple[NamedReformulator, Curve]:
         weights = settings.reformulator.shortened(trained.weights, share)
         shorter = NamedReformulator(name, settings.reformulator, weights)
-        return shorter, curve(shorter, choose, item_vectors, [metric], depths)
+        return shorter, curve(shorter, asked, item_vectors, [metric], depths, feedback)
 
     tried = {share: moving(share) for share in (SHARES if settings.only_sure else SHARES[:1])}
     gains = {share: found.gains(metric)[1:].mean(axis=0) for share, (_, found) in tried.items()}

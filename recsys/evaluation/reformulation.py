@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import ttest_1samp
 
-from recsys.data.mined import Mined
+from recsys.data.mined import Mined, joined
 from recsys.errors import DataError, describe, verbatim
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
@@ -138,10 +138,15 @@ def measured(
 
 
 def mean_metric(
-    named: NamedReformulator, mined: Mined, item_vectors: Float32, metric: str, depths: Sequence[int]
+    named: NamedReformulator,
+    mined: Mined,
+    item_vectors: Float32,
+    metric: str,
+    depths: Sequence[int],
+    feedback: Feedback | None = None,
 ) -> float:
     """Return a metric's mean over cases and over depths above 0, guard off: what an epoch is chosen by."""
-    values = curve(named, mined, item_vectors, [metric], depths).values[parse(metric).name]
+    values = curve(named, mined, item_vectors, [metric], depths, feedback).values[parse(metric).name]
     return float(values[1:].mean())
 
 
@@ -228,6 +233,32 @@ def simulated_explicit(
     feedback = feedback_of(mined.query_vectors, item_vectors, rows, kinds=kinds, ranks=np.full_like(rows, NO_ROW))
     rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, liked))
     return rest, feedback
+
+
+def as_in_training(
+    mined: Mined, item_vectors: Float32, *, given: int, explicit_rate: float, disliked_rate: float, seed: int
+) -> tuple[Mined, Feedback]:
+    """Return cases with feedback as a training gives it: of some what their askers said, of the others first results.
+
+    Args:
+        mined: the cases.
+        item_vectors: `[items, dim]`, float32.
+        given: items of feedback for each case, at most.
+        explicit_rate: share (0..1) of the cases whose askers say something; those that can (see `simulated_explicit`).
+        disliked_rate: see `simulated_explicit`.
+        seed: of the draws.
+    """
+    drawn = np.random.default_rng([seed, 17]).random(len(mined)) < explicit_rate
+    told = drawn & (mined.relevant.sizes >= 2)
+    parts = []
+    if not told.all():
+        others = mined.take(np.flatnonzero(~told))
+        parts.append((others, pseudo_feedback(others.query_vectors, item_vectors, others.first, given)))
+    if told.any():
+        tellers = mined.take(np.flatnonzero(told))
+        parts.append(simulated_explicit(tellers, item_vectors, given=given, disliked_rate=disliked_rate, seed=seed))
+    together = (np.concatenate([getattr(part, name) for _, part in parts]) for name in Feedback.__dataclass_fields__)
+    return joined([part for part, _ in parts]), Feedback(*together)
 
 
 def with_noise(first_rows: Int32, items: int, noise_rate: float, seed: int) -> Int32:

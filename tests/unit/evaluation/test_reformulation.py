@@ -8,6 +8,7 @@ import pytest
 from recsys.errors import DataError
 from recsys.evaluation.reformulation import (
     Curve,
+    as_in_training,
     curve,
     first_results,
     fit_guard,
@@ -314,3 +315,28 @@ def test_first_results_are_the_largest_inner_products_of_what_may_be_shown():
     assert found.item_rows.tolist() == [[1, 2, NO_ROW], [2, 1, 0]]
     np.testing.assert_allclose(found.scores, [[0.6, 0, -np.inf], [1, 0.8, 0]])
     assert first_results(items[:0], items, RowSets.empty(0), 2).item_rows.shape == (0, 2)
+
+
+def test_cases_choose_with_the_kind_of_feedback_that_training_gives():
+    mined, items = clustered(40)
+    single = mined.relevant.sizes < 2
+    for rate, share in ((0.0, (0, 0)), (1.0, (1, 1)), (0.5, (0.2, 0.8))):
+        asked, given = as_in_training(mined, items, given=4, explicit_rate=rate, disliked_rate=0.25, seed=0)
+        assert sorted(asked.case_ids.to_pylist()) == sorted(mined.case_ids.to_pylist())
+        assert given.vectors.shape == (40, 4, items.shape[1])
+        pseudo = (given.kinds == FeedbackKind.PSEUDO) & given.present
+        explicit = given.present.any(axis=1) & ~pseudo.any(axis=1)
+        assert share[0] * (~single).sum() <= explicit.sum() <= share[1] * (~single).sum()
+        # who says something asks for less than before, the others for the same
+        before = dict(zip(mined.case_ids.to_pylist(), mined.relevant.sizes.tolist(), strict=True))
+        for case_id, size, told in zip(asked.case_ids.to_pylist(), asked.relevant.sizes, explicit, strict=True):
+            assert size < before[case_id] if told and before[case_id] > 3 else size <= before[case_id]
+            assert told or size == before[case_id]
+
+
+def test_where_nobody_says_anything_the_cases_stay_in_order():
+    mined, items = clustered(12)
+    asked, given = as_in_training(mined, items, given=3, explicit_rate=0.0, disliked_rate=0.25, seed=0)
+    assert asked.case_ids.equals(mined.case_ids)
+    expected = feedback_of(mined.query_vectors, items, mined.first.item_rows[:, :3])
+    np.testing.assert_array_equal(given.vectors, expected.vectors)
