@@ -48,7 +48,6 @@ AS_GOOD = -0.005
 
 UNTRAINED = {"identity": Identity(), "average": Average(), "rocchio": Rocchio()}
 LOL, PAPER = "attention_lol", "attention_lol_paper"
-WITHOUT_RESIDUAL = ("linear_feedback",)
 LEARNED: dict[str, tuple[str, ...]] = {
     "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
     # The same three revisions a query: one in each of three times the epochs, or together without comparing them.
@@ -455,7 +454,9 @@ def bench(
     for subject, settings in (LEARNED | tried).items():
         overrides = (*settings, *(QUICK if quick else ()))
         runs = range(1, (1 if subject in tried else seeds) + 1)
-        asked = choices if subject not in WITHOUT_RESIDUAL else choices[:2]
+        # Settings of attention are not those of another reformulator.
+        other = any(each.startswith("reformulator.kind=") for each in settings)
+        asked = [each for each in choices if not (other and each[0].startswith("reformulator."))]
         trained, settled = tuned(world, subject, overrides, runs, asked, work)
         if subject == PAPER:
             choices = [[each] for each in settled]  # for what was tried besides, which comes after it

@@ -220,16 +220,16 @@ def fitted(
         shorter = NamedReformulator(name, settings.reformulator, weights)
         return shorter, curve(shorter, asked, item_vectors, [metric], depths, feedback)
 
-    tried = {share: moving(share) for share in (SHARES if settings.only_sure else SHARES[:1])}
+    tried = {share: moving(share) for share in SHARES} if settings.only_sure else {}
     gains = {share: found.gains(metric)[1:].mean(axis=0) for share, (_, found) in tried.items()}
-    share = surest(gains) if settings.only_sure else SHARES[0]
-    named, found = tried[share] if share else moving(0.0)
+    share = surest(gains) if settings.only_sure else 1.0
+    named, found = tried.get(share) or moving(share)
     facts = {
         "validation_metric": metric,
         "validations": list(trained.metrics),
         "losses": list(trained.losses),
         "share": share,
-        "reached": float(found.values[metric][1:].mean()),
+        "reached": found.mean(metric),
     }
     return dataclasses.replace(named, guard=fit_guard(found, metric), facts=facts)
 

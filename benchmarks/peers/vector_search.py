@@ -31,8 +31,6 @@ FORMS = {
     "batch_1000": (1000, 1),
 }
 """Queries in a call, and threads that call."""
-
-
 KINDS = {
     "single queries": [form for form, (size, _) in FORMS.items() if size == 1],
     "batches": [form for form, (size, _) in FORMS.items() if size > 1],

@@ -49,6 +49,10 @@ class Curve:
         values = self.values[metric]
         return values - values[self.depths.index(0)]
 
+    def mean(self, metric: str) -> float:
+        """Return the mean over cases and over depths above 0: what epoch and guard are chosen by."""
+        return float(self.values[metric][1:].mean())
+
     def helped(self, metric: str) -> Bool:
         """Return which cases each depth makes better than depth 0, `[depths, cases]`."""
         return self.gains(metric) > SAME
@@ -146,8 +150,7 @@ def mean_metric(
     feedback: Feedback | None = None,
 ) -> float:
     """Return a metric's mean over cases and over depths above 0, guard off: what an epoch is chosen by."""
-    values = curve(named, mined, item_vectors, [metric], depths, feedback).values[parse(metric).name]
-    return float(values[1:].mean())
+    return curve(named, mined, item_vectors, [metric], depths, feedback).mean(parse(metric).name)
 
 
 def surest(gains: Mapping[float, Float64]) -> float:
@@ -180,11 +183,10 @@ def fit_guard(found: Curve, metric: str) -> Guard:
         found: of validation cases, without a guard.
         metric: what must not fall, in ir-measures spelling.
     """
-    values = found.values[metric][1:]
     of_moves = found.of_moves[1:].reshape(-1, found.of_moves.shape[2])
     unhurt = ~found.hurt(metric)[1:].ravel()
     coefficients = _logistic(of_moves, unhurt) if unhurt.any() and not unhurt.all() else ()
-    best, best_value = Guard(), values.mean()
+    best, best_value = Guard(), found.mean(metric)
     scale = np.linspace(0, 1, 41)[1:-1]
     tried = [Guard(max_drift=float(cap)) for cap in np.unique(np.quantile(of_moves[:, 0], scale).clip(0, 2))]
     if coefficients:
@@ -192,7 +194,7 @@ def fit_guard(found: Curve, metric: str) -> Guard:
         thresholds = np.unique(np.quantile(plain.confidence(of_moves), scale))
         tried += [replace(plain, min_confidence=float(threshold)) for threshold in thresholds]
     for guard in tried:
-        value = found.under(guard).values[metric][1:].mean()
+        value = found.under(guard).mean(metric)
         if value > best_value + SAME:
             best, best_value = guard, value
     return best

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from recsys.indexes._checks import UNUSABLE as UNUSABLE
 from recsys.indexes._checks import checked_vectors as checked_vectors
 from recsys.indexes._checks import first_unusable as first_unusable
 from recsys.indexes._exact import ExactSearcher as ExactSearcher

@@ -53,6 +53,10 @@ def checked_queries(queries: ArrayLike, k: int, dim: int) -> Float32:
     return matrix
 
 
+UNUSABLE = "got NaN, infinity or a length beyond float32, expected finite numbers"
+"""What is said of a vector that `first_unusable` finds."""
+
+
 def first_unusable(matrix: Float32) -> int | None:
     """Return the first row that holds NaN or infinity, or has a squared length beyond float32; None for none."""
     # |q . v| <= |q| |v|: where both squared lengths are finite in float32, no score overflows.

@@ -21,7 +21,7 @@ from recsys.errors import ReleaseError, RequestError, SettingError, describe, un
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
-from recsys.indexes import ExactSearcher, Searcher, first_unusable
+from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
 from recsys.retrieval.coding import coded
 from recsys.retrieval.filtering import ItemFilters
 from recsys.retrieval.merging import first_kept
@@ -51,7 +51,6 @@ from recsys.types import (
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
-UNUSABLE = "got NaN, infinity or a length beyond float32, expected finite numbers"
 
 
 @dataclass(frozen=True)
@@ -374,8 +373,7 @@ class Retriever:
         Raises:
             RequestError: as `encode`, k < 1, or a filter or diversity that the release's columns do not allow.
         """
-        if k < 1:
-            raise RequestError("k", f"got {k}, expected >= 1")
+        _check_places(k)
         if exact:
             return self._exactly.nearest(queries, k, diversity)
         encoding = self.encode(queries)
@@ -424,8 +422,7 @@ class Retriever:
             RequestError: k < 1, vectors of another length, or one that is not finite; `field` is `vectors[i]`.
         """
         dim = self._vectors.shape[1]
-        if k < 1:
-            raise RequestError("k", f"got {k}, expected >= 1")
+        _check_places(k)
         if vectors.ndim != 2 or vectors.shape[1] != dim:
             raise RequestError("vectors", f"got shape {vectors.shape}, expected (batch, {dim})")
         if (bad := first_unusable(vectors)) is not None:
@@ -528,8 +525,7 @@ class Retriever:
         Raises:
             RequestError: as `nearest`, an unknown reformulator, pseudo_k < 0, or depth < 0.
         """
-        if k < 1:
-            raise RequestError("k", f"got {k}, expected >= 1")
+        _check_places(k)
         for revision in revisions:
             revision.check()
         named = self._reformulators.get(reformulator)
@@ -836,6 +832,11 @@ class Retriever:
         if self._entity == "features":
             return [Query(features=row) for row in asked.to_pylist()]
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
+
+
+def _check_places(k: int) -> None:
+    if k < 1:
+        raise RequestError("k", f"got {k}, expected >= 1")
 
 
 def _check_form(query: Query, place: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from recsys.errors import RequestError
 from recsys.export.release import Release
-from recsys.indexes import first_unusable
+from recsys.indexes import UNUSABLE, first_unusable
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
 from recsys.retrieval.live_items import Change, LiveItems
@@ -209,5 +209,5 @@ class LiveCatalogue:
         if vector.shape != (dim,):
             raise RequestError(where, f"got shape {vector.shape}, expected ({dim},)")
         if first_unusable(vector[None]) is not None:
-            raise RequestError(where, "got NaN, infinity or a length beyond float32, expected finite numbers")
+            raise RequestError(where, UNUSABLE)
         return vector

@@ -129,7 +129,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         return pb.SearchVectorsResponse(
             item_counts=matches.counts.tolist(),
             item_ids=matches.item_ids,
-            scores_float32_le=matches.scores.astype("<f4", copy=False).tobytes(),
+            scores_float32_le=matches.scores.astype(convert.LITTLE_ENDIAN, copy=False).tobytes(),
             degraded=matches.degraded,
             release=convert.release_id(retriever.release),
         )
