@@ -154,7 +154,7 @@ class Client:
 
     Args:
         target: `host:port`.
-        timeout_s: time allowed for each call with its retries, seconds.
+        timeout_s: time allowed for each call with its retries, seconds; with 0 every call raises DeadlineError.
         tls: encrypts the connection; None leaves it open.
         token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
             network sees it.
@@ -389,7 +389,8 @@ class Client:
 
     def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
         try:
-            return method(request, timeout=timeout_s or self._timeout_s, metadata=_metadata(self._token))
+            allowed_s = _not_over(self._timeout_s if timeout_s is None else timeout_s)
+            return method(request, timeout=allowed_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -399,7 +400,7 @@ class AsyncClient:
 
     Args:
         target: `host:port`.
-        timeout_s: time allowed for each call with its retries, seconds.
+        timeout_s: time allowed for each call with its retries, seconds; with 0 every call raises DeadlineError.
         tls: encrypts the connection; None leaves it open.
         token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
             network sees it.
@@ -540,7 +541,8 @@ class AsyncClient:
 
     async def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
         try:
-            return await method(request, timeout=timeout_s or self._timeout_s, metadata=_metadata(self._token))
+            allowed_s = _not_over(self._timeout_s if timeout_s is None else timeout_s)
+            return await method(request, timeout=allowed_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
             raise error_of(error) from None
 
@@ -1012,6 +1014,13 @@ def _seconds(value: float, where: str = "timeout_s") -> float:
     if not isinstance(value, numbers.Real) or not 0 <= value <= LONGEST_S:
         raise SettingError(describe(where, value, f"a number of seconds, 0 to {LONGEST_S:g}"))
     return float(value)
+
+
+def _not_over(allowed_s: float) -> float:
+    """Return a time limit that is not over yet: gRPC may still answer a call whose deadline is now."""
+    if allowed_s <= 0:
+        raise DeadlineError("no time was left for the call (0 s). Allow more time.")
+    return allowed_s
 
 
 def _metadata(token: Token) -> Metadata:

@@ -15,8 +15,6 @@ from serving.errors import DeadlineError, UnavailableError
 
 MOST_TOGETHER = 64
 """Queries in one batch."""
-LEAST_S = 1e-3
-"""gRPC's clock counts milliseconds."""
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
@@ -46,8 +44,8 @@ class _Entry(Generic[Asked, Answer]):
 
     @property
     def left_s(self) -> float:
-        """The seconds that are left; a call with none fails in no time."""
-        return max(self.deadline_s - time.monotonic(), LEAST_S)
+        """The seconds that are left; a call with 0 s left fails at once."""
+        return max(self.deadline_s - time.monotonic(), 0.0)
 
 
 class Coalescer(Generic[Asked, Answer]):

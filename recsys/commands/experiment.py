@@ -87,6 +87,8 @@ def analyze(
     log = open_log(folder)
     name = name or _only_experiment(log, plan)
     experiment = plan.experiment(name) if plan_file else None
+    if planned_units is None and experiment is not None:
+        planned_units = experiment.planned_units
     if arms_of(log, name) == [plans.INTERLEAVED]:
         if quantiles or slices or release or ledger:
             asked = verbatim("--quantile, --slices, --release or --ledger")
@@ -98,7 +100,7 @@ def analyze(
             dict.fromkeys(kinds),
             control=control or (experiment.control if experiment else "control"),
             confidence=confidence,
-            planned_units=planned_units or (experiment.planned_units if experiment else None),
+            planned_units=planned_units,
             final=final,
             attribution_h=attribution_h,
         )
@@ -207,7 +209,9 @@ def power(
 
     from recsys.experiment.power import design
 
-    if (rate is None) == (mean is None or deviation is None) or (rate is not None and (mean or deviation)):
+    if (rate is None) == (mean is None or deviation is None) or (
+        rate is not None and not (mean is None and deviation is None)
+    ):
         raise SettingError(describe("power", {"rate": rate, "mean": mean}, "either --rate, or --mean and --deviation"))
     if rate is not None:
         mean, deviation = rate, (rate * (1 - rate)) ** 0.5

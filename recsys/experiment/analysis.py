@@ -124,7 +124,8 @@ def analyse(
         raise RefusedError(describe(f"arms of {units.experiment}", INTERLEAVED, "units of one arm each", advice))
     shares = {name: arm.share for name, arm in experiment.arms.items()} if experiment else dict.fromkeys(counts, 1.0)
     control = control or (experiment.control if experiment else "control")
-    planned_units = planned_units or (experiment.planned_units if experiment else None)
+    if planned_units is None and experiment is not None:
+        planned_units = experiment.planned_units
     if control not in shares:
         raise SettingError(f"--control: {unknown('arm', control, shares)}")
     if strange := sorted(set(counts) - set(shares)):

@@ -100,8 +100,9 @@ def difference(
     found = measured.analyze_aggregates(control, treatment)
     error = _standard_error(control, treatment, measured, found)
     units = control.count() + treatment.count()
+    planned_units = units if planned_units is None else planned_units
     half = always_valid_half_width(
-        error, units, planned_units=planned_units or units, alpha=(1 - measured.confidence_level) / comparisons
+        error, units, planned_units=planned_units, alpha=(1 - measured.confidence_level) / comparisons
     )
     return Effect(
         metric=metric,

@@ -95,7 +95,7 @@ def design(
         use_t=False,
     )
     variance = standard_deviation**2 * (1 - correlation**2)
-    sample = Aggregates(units or 4, {"value": mean}, {"value": variance})
+    sample = Aggregates(4 if units is None else units, {"value": mean}, {"value": variance})
     parameter: Literal["n_obs", "rel_effect_size", "power"] = {
         "units": "n_obs",
         "relative_difference": "rel_effect_size",

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from scipy import optimize, special
 
+from recsys.errors import SettingError, describe
+
 NEAREST_RATE = 1e-300
 """Rates nearer to 0 or 1 are not told from them."""
 
@@ -34,6 +36,9 @@ def always_valid_half_width(standard_error: float, units: float, *, planned_unit
         units: behind the estimate now, both arms together, > 0.
         planned_units: at which the interval should be tightest, > 0; must not be chosen after looking.
         alpha: chance that any of the intervals misses the truth, 0..1.
+
+    Raises:
+        SettingError: `planned_units` is not above 0.
     """
     grown = units * _rho_squared(planned_units, alpha)
     # Theorem 2.2, with sigma / sqrt(t) taken out.
@@ -106,4 +111,6 @@ def _lowest_rate(wins: int, losses: int, planned: float | None, alpha: float) ->
 
 
 def _rho_squared(planned: float, alpha: float) -> float:
+    if not 0 < planned < math.inf:
+        raise SettingError(describe("planned_units", planned, "a number above 0"))
     return (-2 * math.log(alpha) + math.log(1 - 2 * math.log(alpha))) / planned

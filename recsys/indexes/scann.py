@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from recsys.errors import ReleaseError, SettingError, StorageError, describe, unknown, verbatim
+from recsys.errors import ReleaseError, RequestError, SettingError, StorageError, describe, unknown, verbatim
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
 from recsys.indexes._seal import opened, seal
@@ -189,15 +189,18 @@ class ScannSearcher:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
             effort: how many times as many leaves to look into as settled on, > 0.
-            leaves_to_search: leaves to look into instead of those settled on: fewer are faster and find less.
-            reorder_k: items to score exactly instead of the number settled on.
+            leaves_to_search: leaves to search instead of the index's own number, >= 1; fewer are faster and find less.
+            reorder_k: items to score exactly instead of the index's own number, >= 1.
 
         Raises:
-            RequestError: wrong dimension, NaN or infinity in a query, or k < 1.
+            RequestError: wrong dimension, NaN or infinity in a query, or k, `leaves_to_search` or `reorder_k` < 1.
         """
         queries = checked_queries(queries, k, self._dim)
-        wanted = math.ceil(effort * (leaves_to_search or self.parameters["leaves_to_search"]))
-        leaves = min(wanted, self.parameters["leaves"])
+        for name, given in (("leaves_to_search", leaves_to_search), ("reorder_k", reorder_k)):
+            if given is not None and given < 1:
+                raise RequestError(name, f"got {given}, expected >= 1")
+        wanted = self.parameters["leaves_to_search"] if leaves_to_search is None else leaves_to_search
+        leaves = min(math.ceil(effort * wanted), self.parameters["leaves"])
         found = min(k, self._items)
         if len(queries) == 1:
             row, score = self._searcher.search(queries[0], found, self._reordered(reorder_k, found), leaves)
@@ -240,8 +243,8 @@ class ScannSearcher:
     def _reordered(self, reorder_k: int | None, k: int) -> int:
         if self.parameters["quantisation"] == "none":
             return -1
-        asked = reorder_k or self.parameters["reorder_k"]
-        return min(math.ceil(asked * max(1, k / self.parameters["target_k"])), self._items)
+        wanted = self.parameters["reorder_k"] if reorder_k is None else reorder_k
+        return min(math.ceil(wanted * max(1, k / self.parameters["target_k"])), self._items)
 
 
 def _trained(chosen: Scann, vectors: Float32) -> Any:

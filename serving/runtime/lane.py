@@ -46,7 +46,7 @@ class Lane(CallThreads):
 
     def __init__(self, threads: CallThreads, told: Callable[[int], None]) -> None:
         super().__init__(1, thread_name_prefix="never")
-        self._threads, self._told = threads, told
+        self._others, self._told = threads, told
         self._here: deque[_Call] = deque()
         self._slow_until_s = 0.0
 
@@ -96,7 +96,7 @@ class Lane(CallThreads):
         is_slow = time.monotonic() < self._slow_until_s
         for waits in waiting:
             if waits.work.alike is None or is_slow:
-                _surely(self._threads.begin, _surely, _alone, waits)
+                _surely(self._others.begin, _surely, _alone, waits)
             else:
                 alike.setdefault(waits.work.alike, []).append(waits)
         return list(alike.values())

@@ -374,3 +374,10 @@ def test_a_flood_of_other_calls_does_not_stop_the_lane():
             over.set()
         for each in floods:
             each.result(20)
+
+
+def test_a_lane_can_be_shut_down():
+    threads = CallThreads(1, thread_name_prefix="call")
+    lane = Lane(threads, lambda count: None)
+    lane.shutdown()
+    threads.shutdown()

@@ -675,3 +675,30 @@ def test_a_call_made_before_the_server_is_up_is_answered_when_it_comes():
         finally:
             coming.result(10)
             servers[0].stop()
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_a_time_limit_of_0_is_over_at_once(server, coalesce):
+    with Client(server.address, timeout_s=0, coalesce=coalesce) as hasty:
+        for call in (
+            lambda: hasty.nearest_items(Query(vector=EAST), 3),
+            lambda: hasty.batch_nearest_items([Query(vector=EAST)], 3),
+            lambda: hasty.release(),
+            lambda: hasty.reload_release(timeout_s=0),
+        ):
+            with pytest.raises(DeadlineError):
+                call()
+    with Client(server.address, timeout_s=10.0) as patient, pytest.raises(DeadlineError):
+        patient.reload_release(timeout_s=0)
+
+
+def test_a_time_limit_of_0_is_over_at_once_in_asyncio_too(server):
+    async def call() -> None:
+        async with AsyncClient(server.address, timeout_s=0) as hasty:
+            with pytest.raises(DeadlineError):
+                await hasty.nearest_items(Query(vector=EAST), 3)
+        async with AsyncClient(server.address, timeout_s=10.0) as patient:
+            with pytest.raises(DeadlineError):
+                await patient.reload_release(timeout_s=0)
+
+    asyncio.run(call())

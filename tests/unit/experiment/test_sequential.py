@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from recsys.experiment.sequential import always_valid_rate, log_evidence
+from recsys.errors import SettingError
+from recsys.experiment.sequential import always_valid_half_width, always_valid_rate, log_evidence
 
 ALARM = math.log(1 / 0.05)
 
@@ -88,3 +89,11 @@ def test_votes_that_later_lists_may_turn_around_alarm_no_oftener():
     credit.cumsum(axis=1, out=credit)
     wins, losses = (credit > 0).sum(axis=2), (credit < 0).sum(axis=2)
     assert (log_evidence(wins, losses, 0.5) >= ALARM).any(axis=1).mean() < 0.05
+
+
+@pytest.mark.parametrize("planned", [0, -1, math.nan, math.inf])
+def test_a_plan_for_no_units_is_refused_and_never_taken_for_none_at_all(planned):
+    with pytest.raises(SettingError, match=r"planned_units: got .*, expected a number above 0"):
+        always_valid_half_width(1.0, 10, planned_units=planned, alpha=0.05)
+    with pytest.raises(SettingError, match=r"planned_units: got .*, expected a number above 0"):
+        always_valid_rate(1, 2, planned=planned, alpha=0.05)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import ReleaseError, SettingError, StorageError
+from recsys.errors import ReleaseError, RequestError, SettingError, StorageError
 from recsys.indexes import ExactSearcher
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.stack import avx2_switch, scann_kernels
@@ -191,3 +191,11 @@ def test_the_description_of_a_folder_holds_kind_shape_digest_and_sizes(tmp_path)
 def test_a_setting_out_of_its_range_is_refused_by_its_path(name, value):
     with pytest.raises(SettingError, match=rf"index\.{name}: got {value!r}"):
         registry.build("indexes", {"kind": "scann", name: value}, "index")
+
+
+@pytest.mark.parametrize("name", ["leaves_to_search", "reorder_k"])
+def test_a_search_of_0_leaves_or_items_is_refused_and_never_taken_for_the_default(tmp_path, name):
+    vectors = clustered(900)
+    searcher = searcher_of(Scann(brute_force_below=0), vectors, tmp_path)
+    with pytest.raises(RequestError, match="got 0, expected >= 1"):
+        searcher.search(vectors[:2], 5, **{name: 0})
