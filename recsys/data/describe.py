@@ -22,7 +22,7 @@ from recsys.data.encoders import raw_column
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.progress import task
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
-from recsys.splits import TEST, TRAIN, VALIDATION, Parts
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts, history_at_evaluation
 from recsys.types import Bool, Int32, Int64, Interactions
 
 MAX_DISTINCT = 1_000_000
@@ -140,6 +140,7 @@ class Report:
         unknown_ids: by side, where there are any.
         columns: every column beside the ids.
         part_counts: interactions of each part under the run's split; empty where it cannot be made.
+        history: in words, what the history of a query holds at evaluation; empty for free features.
         rejected: broken rows by reason, most frequent first.
         warnings: sentences, one a problem.
     """
@@ -159,6 +160,7 @@ class Report:
     unknown_ids: tuple[UnknownIds, ...]
     columns: tuple[Column, ...]
     part_counts: dict[str, int]
+    history: str
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
 
@@ -202,6 +204,7 @@ def describe_data(run: Run) -> Report:
         unknown_ids=tuple(met.unknown_ids()),
         columns=columns,
         part_counts={} if parts is None else _part_counts(parts),
+        history="" if free else history_at_evaluation(run.split),
         rejected=tuple(
             Rejected(reason, count, tuple(raw.rejects.examples[reason]))
             for reason, count in sorted(raw.rejects.counts.items(), key=lambda entry: -entry[1])
@@ -244,6 +247,8 @@ def render(report: Report, console: Console) -> None:
         overview.add_row("first time", report.first_time)
         overview.add_row("last time", report.last_time)
     console.print(overview)
+    if report.history:
+        console.print(f"History of a query at evaluation: {report.history}.")
     _render_columns(report, console)
     if report.unknown_ids:
         table = Table("side", "ids", "interactions", "share", "examples", title="Unknown ids")

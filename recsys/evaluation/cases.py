@@ -26,6 +26,7 @@ class EvaluationCases:
         activity: `[cases]`, int64, training interactions of each case's query entity.
         excluded: items that no recommender may show, one set a case (seen ones, the query item itself); None where
             every item may be shown.
+        history: in words, what the history of a query holds; empty where queries have none.
 
     Raises:
         ShapeError: lengths differ, or a case id stands twice.
@@ -37,6 +38,7 @@ class EvaluationCases:
     item_counts: Int64
     activity: Int64
     excluded: RowSets | None = None
+    history: str = ""
 
     def __post_init__(self) -> None:
         cases = len(self.case_ids)

@@ -13,6 +13,7 @@ from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
 from recsys.data.prepare import Codes, Prepared
 from recsys.evaluation.cases import EvaluationCases
+from recsys.splits import history_at_evaluation
 from recsys.types import ITEM_ID, QUERY_ID, Int32, Interactions, RowSets
 
 EARLIER = {"validation": ("train",), "test": ("train", "validation")}
@@ -42,9 +43,10 @@ class HeldOut:
     Attributes:
         cases: the questions.
         query_rows: `[cases]`, int32, who asks.
-        codes: the query side's codes as they stood before its first held-out interaction, `[cases, *shape]` each.
-        interactions: how often every query entity met each item before the cut, `[queries, items]`, float32.
-        histories: the same for the cases, `[cases, items]`.
+        codes: the query side's codes, `[cases, *shape]` each; their histories are those that `histories` counts.
+        interactions: how often every query entity met each item in the earlier parts, `[queries, items]`, float32.
+        histories: how often each case's entity met each item in its history, `[cases, items]`, float32: all of the
+            earlier parts, or where the split cuts in time, what came before its first held-out interaction.
     """
 
     cases: EvaluationCases
@@ -67,9 +69,8 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
     rows = np.flatnonzero(relevant.sizes > 0).astype(np.int32)
     if 0 < max_cases < len(rows):
         rows = np.sort(np.random.default_rng([run.seed, 6]).choice(rows, max_cases, replace=False))
-    before = prepared.until(*EARLIER[part])
-    counted = (np.ones(len(before), np.float32), (before.query_row, before.item_row))
-    interactions = csr_matrix(counted, (prepared.query_count, prepared.item_count))
+    earlier = prepared.until(*EARLIER[part])
+    past = _until_asked(earlier, prepared.parts[part], prepared.query_count) if run.split.cuts_in_time else earlier
     cases = EvaluationCases(
         case_ids=_ids(run, prepared, rows),
         relevant=relevant.take(rows),
@@ -77,10 +78,10 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         item_counts=prepared.item_counts,
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
         excluded=_excluded(run, known.take(rows), rows, seen=run.evaluation.exclude_seen),
+        history="" if run.query.entity == "features" else history_at_evaluation(run.split),
     )
-    past = Past(_until_asked(before, prepared.parts[part], prepared.query_count), prepared.query_count)
-    codes = QueryCodes(prepared, past).now(rows)
-    return HeldOut(cases, rows, codes, interactions, interactions[rows])
+    codes = QueryCodes(prepared, Past(past, prepared.query_count)).now(rows)
+    return HeldOut(cases, rows, codes, _counted(earlier, prepared), _counted(past, prepared)[rows])
 
 
 def questions(run: Run, prepared: Prepared, part: str) -> Questions:
@@ -105,10 +106,14 @@ def questions(run: Run, prepared: Prepared, part: str) -> Questions:
     return Questions(_ids(run, prepared, rows), codes, relevant, _excluded(run, relevant, rows, seen=True))
 
 
+def _counted(interactions: Interactions, prepared: Prepared) -> csr_matrix:
+    """Return how often each query entity met each item, `[queries, items]`, float32."""
+    counts = (np.ones(len(interactions), np.float32), (interactions.query_row, interactions.item_row))
+    return csr_matrix(counts, (prepared.query_count, prepared.item_count))
+
+
 def _until_asked(before: Interactions, asked: Interactions, queries: int) -> Interactions:
-    """Return the interactions before each query entity's first held-out one: splits by chance do not cut in time."""
-    if before.timestamp is None:
-        return before
+    """Return the interactions before each query entity's first held-out one: those of the same instant are not."""
     first = np.full(queries, np.iinfo(np.int64).max)
     np.minimum.at(first, asked.query_row, asked.timestamp)
     return before.take(before.timestamp < first[before.query_row])

@@ -65,6 +65,7 @@ class EvaluationReport:
         cases: cases with at least one reachable item; the others are left out.
         items: rows of the catalogue, all of which were ranked.
         with_exclusions: whether items were taken out of the rankings (seen ones, the query item itself).
+        history: in words, what the history of a query held, for every recommender alike; empty where queries have none.
         cases_digest: SHA-256 of the questions; only reports that share it can be compared.
         confidence: level of the intervals, 0..1.
         resamples: bootstrap resamples.
@@ -77,6 +78,7 @@ class EvaluationReport:
     cases: int
     items: int
     with_exclusions: bool
+    history: str
     cases_digest: str
     confidence: float
     resamples: int
@@ -121,7 +123,7 @@ class EvaluationReport:
         shown = {name: [asdict(exposure) for exposure in entries] for name, entries in self.exposure.items()}
         plain = {
             name: getattr(self, name)
-            for name in ("cases", "items", "with_exclusions", "cases_digest", "confidence", "resamples")
+            for name in ("cases", "items", "with_exclusions", "history", "cases_digest", "confidence", "resamples")
         }
         return {**plain, "accuracy": [asdict(entry) for entry in self.accuracy], "exposure": shown}
 
@@ -196,6 +198,7 @@ def evaluate(
         cases=len(asked),
         items=len(cases.item_ids),
         with_exclusions=cases.excluded is not None,
+        history=cases.history,
         cases_digest=cases.digest,
         confidence=confidence,
         resamples=resamples,
@@ -244,6 +247,8 @@ def render(report: EvaluationReport, console: Console) -> None:
             numbers = (entry.coverage, entry.gini, entry.popularity_percentile, entry.mean_log_count)
             shown.add_row(name, str(entry.cutoff), *(f"{number:.3f}" for number in numbers))
 
+    if report.history:
+        console.print(f"History of a query: {report.history}.")
     for table in (overall, parts, shown):
         table.title_justify = table.caption_justify = "left"
         console.print(table)

@@ -5,7 +5,7 @@ A choice has one verb, `assign`. To add one, write `splits/<kind>.py`; the contr
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,15 @@ Parts = NDArray[np.int8]
 
 
 class Split(Protocol):
-    """The contract of the family."""
+    """The contract of the family.
+
+    Attributes:
+        cuts_in_time: whether each query entity's held-out interactions come after those of the earlier parts. A query's
+            history at evaluation then ends before the first held-out interaction; otherwise it holds all interactions
+            of the earlier parts.
+    """
+
+    cuts_in_time: ClassVar[bool]
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return the part of each interaction: `TRAIN`, `VALIDATION` or `TEST`; `[interactions]`, int8.
@@ -31,6 +39,13 @@ class Split(Protocol):
         Raises:
             DataError: the interactions have no times and the split needs them.
         """
+
+
+def history_at_evaluation(split: Split) -> str:
+    """Return in words what the history of a query holds when a model is judged."""
+    if split.cuts_in_time:
+        return "the entity's earlier interactions, up to its first held-out one"
+    return "all of the entity's interactions that are not held out, also those after a held-out one"
 
 
 @settings()

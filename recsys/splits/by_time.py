@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from recsys.errors import DataError, describe
@@ -18,6 +20,8 @@ class ByTime(Shares):
         test_rate: share (0..1) of the interactions, the latest ones, that is for testing.
         validation_rate: share of the interactions just before those that is for validation.
     """
+
+    cuts_in_time: ClassVar[bool] = True
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts cut at two instants; interactions of one instant stay together, in the later part."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from recsys.registry import settings
@@ -17,6 +19,8 @@ class ColdItems(Shares):
         test_rate: share (0..1) of the items with interactions that is for testing.
         validation_rate: share of them that is for validation.
     """
+
+    cuts_in_time: ClassVar[bool] = False
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts drawn for each item."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -22,6 +24,8 @@ class LeaveLast:
 
     test_count: int = Field(default=1, ge=1)
     validation_count: int = Field(default=1, ge=0)
+
+    cuts_in_time: ClassVar[bool] = True
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts counted from each entity's latest interaction backwards."""

@@ -61,6 +61,19 @@ def test_by_time_never_tests_on_the_past():
     assert np.bincount(parts).tolist() == pytest.approx([180, 60, 60], abs=3)
 
 
+@each_kind
+def test_a_split_that_cuts_in_time_holds_out_what_came_last_of_every_query(kind):
+    met, split = interactions(), registry.choice("splits", kind)()
+    parts = split.assign(met, 7)
+    in_order = all(
+        met.timestamp[of_query & (parts < later)].max(initial=-1)
+        <= met.timestamp[of_query & (parts == later)].min(initial=10_000)
+        for of_query in (met.query_row == row for row in range(30))
+        for later in (VALIDATION, TEST)
+    )
+    assert split.cuts_in_time == in_order
+
+
 def test_leave_last_takes_the_latest_of_every_query():
     parts = registry.choice("splits", "leave_last")(test_count=2, validation_count=1).assign(interactions(), 7)
     assert parts.reshape(30, 10).tolist() == [[TRAIN] * 7 + [VALIDATION] + [TEST] * 2] * 30

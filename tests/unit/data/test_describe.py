@@ -186,6 +186,20 @@ def test_a_split_that_trains_on_later_rows_than_it_tests_on_is_warned_about(repo
     assert not warnings_about(in_order, "before the latest training interaction")
 
 
+def test_the_report_says_which_history_queries_have_at_evaluation(report_on):
+    interactions, times = met([("u", "a"), ("v", "b")] * 20, at=list(range(40))), {"timestamp_column": "at"}
+    for split, words in (
+        ({"kind": "random"}, "also those after a held-out one"),
+        ({"kind": "by_time"}, "up to its first"),
+    ):
+        console = Console(file=io.StringIO(), width=140)
+        report = report_on(interactions, source=times, split=split)
+        render(report, console)
+        assert words in report.history
+        assert f"History of a query at evaluation: {report.history}." in console.file.getvalue()
+    assert report_on(interactions, source=times, entity="features", query={"at": {"kind": "numeric"}}).history == ""
+
+
 def test_a_split_that_needs_times_which_are_not_there_is_a_warning(report_on):
     report = report_on(met([("u", "a")]), split={"kind": "by_time"})
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from recsys import config
+from recsys import config, registry
 from recsys.data.prepare import prepare
 from recsys.evaluation.held_out import held_out
 from tests.worlds import DAY_US, block_run
@@ -47,13 +48,44 @@ def days_of_codes(prepared, codes):
     return [of_code[int(code)] for code in codes if int(code) in of_code]
 
 
-def test_no_history_reaches_past_its_case_even_where_the_split_is_by_chance(tmp_path):
-    run = run_over_days(tmp_path, split={"kind": "random", "test_rate": 0.3, "validation_rate": 0.1})
+@pytest.mark.parametrize("kind", registry.names("splits"))
+def test_the_histories_of_the_model_and_of_the_baselines_are_those_that_the_split_allows(tmp_path, kind):
+    run = run_over_days(tmp_path, split={"kind": kind})
+    prepared = prepare(run, tmp_path / "prepared")
+    for part, earlier in (("validation", ("train",)), ("test", ("train", "validation"))):
+        asked = held_out(run, prepared, part)
+        assert len(asked.cases) > 0
+        trained = {int(row) for row in np.unique(prepared.parts["train"].item_row)}
+        for place, query_row in enumerate(asked.query_rows):
+            met = prepared.positives(*earlier)[int(query_row)]
+            if run.split.cuts_in_time:
+                met = [day for day in met if day < min(asked.cases.relevant[place])]
+            assert sorted(asked.histories[[place]].indices) == sorted(met)
+            # newest first, without the items that no training interaction gave a place in the vocabulary
+            expected = sorted(trained & {int(day) for day in met}, reverse=True)
+            assert days_of_codes(prepared, asked.codes["recent"][place]) == expected
+
+
+def test_a_split_by_chance_asks_with_all_that_trains_also_what_came_later(tmp_path):
+    run = run_over_days(tmp_path, split={"kind": "random", "test_rate": 0.3, "validation_rate": 0.0})
     prepared = prepare(run, tmp_path / "prepared")
     test = held_out(run, prepared, "test")
-    for place in range(len(test.cases)):
-        first_asked = min(test.cases.relevant[place].tolist())
-        assert all(day < first_asked for day in days_of_codes(prepared, test.codes["recent"][place]))
+    # of 20 days, those that are not asked for
+    assert (test.histories.getnnz(axis=1) == DAYS - test.cases.relevant.sizes).all()
+    assert "also those after" in test.cases.history
+
+
+def test_what_is_met_at_the_instant_of_a_held_out_interaction_is_in_no_history(tmp_path):
+    run = run_over_days(tmp_path, split={"kind": "leave_last"})
+    met = pq.read_table(tmp_path / "interactions.parquet")
+    # all of a user's last three days are one basket; the last two items are held out
+    days = np.minimum(np.arange(met.num_rows) % DAYS, DAYS - 3)
+    met = met.set_column(2, "time", pa.array(days * DAY_US).cast(pa.timestamp("us", "UTC")))
+    pq.write_table(met, tmp_path / "interactions.parquet")
+    prepared = prepare(run, tmp_path / "prepared")
+    test = held_out(run, prepared, "test")
+    assert (test.histories.getnnz(axis=1) == DAYS - 3).all()
+    assert all(max(days_of_codes(prepared, codes)) < DAYS - 3 for codes in test.codes["recent"])
 
 
 def test_a_split_by_time_keeps_all_of_the_past(tmp_path):

@@ -1,5 +1,6 @@
 """The whole evaluation on a world small enough to check by hand."""
 
+import dataclasses
 import io
 import json
 
@@ -175,6 +176,14 @@ def test_the_printed_report_says_beside_each_slice_how_many_cases_it_has():
         "new": "0",
     }
     assert text.getvalue().count("2 cases") == 3
+
+
+def test_the_printed_report_says_which_history_the_queries_had():
+    text, asked = io.StringIO(), dataclasses.replace(cases([[0, 3]]), history="all of it")
+    report = evaluate({"fixed": Fixed([0, 1])}, asked, ["R@2"])
+    render(report, Console(file=text, width=160))
+    assert report.to_dict()["history"] == "all of it"
+    assert "History of a query: all of it." in text.getvalue()
 
 
 def test_a_recommender_that_shows_an_item_twice_is_refused_by_name():
