@@ -40,9 +40,11 @@ def trained(reformulator):
     }
 
 
-def weights_of(reformulator):
+def weights_of(reformulator, dtype=np.float32):
     """Return such weights, ready for use."""
-    return reformulator.ready(np, trained(reformulator)) if reformulator.learned else {}
+    if not reformulator.learned:
+        return {}
+    return reformulator.ready(np, {name: value.astype(dtype) for name, value in trained(reformulator).items()})
 
 
 @pytest.fixture(params=CHOICES, ids=name_of)
@@ -53,6 +55,27 @@ def reformulator(request):
 @pytest.fixture
 def weights(reformulator):
     return weights_of(reformulator)
+
+
+@pytest.fixture
+def exact_weights(reformulator):
+    """The weights in double precision: see `assert_equal_as_float32`."""
+    return weights_of(reformulator, np.float64)
+
+
+def doubled(given):
+    """Return feedback with its numbers in double precision."""
+    return dataclasses.replace(given, vectors=given.vectors.astype(np.float64), scores=given.scores.astype(np.float64))
+
+
+def assert_equal_as_float32(found, expected):
+    """Compare numbers computed in double precision and stored as float32.
+
+    In real numbers the order and the number of the sums change nothing, but each processor adds in an order of its
+    own. Double precision leaves errors around 1e-14 for values around 1, and the one rounding to float32 can
+    then differ by one unit in the last place.
+    """
+    np.testing.assert_allclose(found, expected, rtol=np.finfo(np.float32).eps, atol=1e-12)
 
 
 def drawn(*shape, seed):
@@ -108,39 +131,39 @@ def test_the_results_are_float32_and_of_unit_length(reformulator, weights):
     np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-6)
 
 
-def test_places_without_an_item_have_no_weight_and_no_say(reformulator, weights):
-    given = feedback()
-    result = reformulator.reformulate(queries(), given, weights)
+def test_places_without_an_item_have_no_weight_and_no_say(reformulator, exact_weights):
+    given, asked = doubled(feedback()), queries().astype(np.float64)
+    result = reformulator.reformulate(asked, given, exact_weights)
     assert (result.item_weights[~given.present] == 0).all()
     # whatever stands there besides the vector, which is zero
     rubbish = dataclasses.replace(
         given,
         kinds=np.where(given.present, given.kinds, FeedbackKind.DISLIKED),
         ranks=np.where(given.present, given.ranks, 0),
-        scores=np.where(given.present, given.scores, np.float32(9)),
+        scores=np.where(given.present, given.scores, 9.0),
     )
-    again = reformulator.reformulate(queries(), rubbish, weights)
-    np.testing.assert_allclose(again.vectors, result.vectors, atol=1e-6)
+    again = reformulator.reformulate(asked, rubbish, exact_weights)
+    assert_equal_as_float32(again.vectors, result.vectors)
 
 
-def test_the_company_does_not_matter(reformulator, weights):
-    together = reformulator.reformulate(queries(), feedback(), weights)
-    for row, count in enumerate(feedback().counts):
-        alone = reformulator.reformulate(
-            queries()[[row]], taken(feedback(), slice(row, row + 1), slice(count)), weights
-        )
-        np.testing.assert_allclose(alone.vectors[0], together.vectors[row], atol=2e-6)
-        np.testing.assert_allclose(alone.item_weights[0], together.item_weights[row, :count], atol=2e-6)
+def test_the_company_does_not_matter(reformulator, exact_weights):
+    given, asked = doubled(feedback()), queries().astype(np.float64)
+    together = reformulator.reformulate(asked, given, exact_weights)
+    for row, count in enumerate(given.counts):
+        alone = reformulator.reformulate(asked[[row]], taken(given, slice(row, row + 1), slice(count)), exact_weights)
+        assert_equal_as_float32(alone.vectors[0], together.vectors[row])
+        assert_equal_as_float32(alone.item_weights[0], together.item_weights[row, :count])
 
 
 @pytest.mark.parametrize("kind", [None, *FeedbackKind], ids=str)
-def test_the_order_of_the_items_means_nothing_where_their_ranks_move_along(reformulator, weights, kind):
-    given = taken(feedback((K,) * BATCH) if kind is None else only(kind), slice(0, 1), slice(None))
+def test_the_order_of_the_items_means_nothing_where_their_ranks_move_along(reformulator, exact_weights, kind):
+    every = doubled(feedback((K,) * BATCH) if kind is None else only(kind))
+    given, asked = taken(every, slice(0, 1), slice(None)), queries()[:1].astype(np.float64)
     order = [3, 0, 5, 1, 4, 2]
-    result = reformulator.reformulate(queries()[:1], given, weights)
-    shuffled = reformulator.reformulate(queries()[:1], taken(given, slice(None), order), weights)
-    np.testing.assert_allclose(shuffled.vectors, result.vectors, atol=2e-6)
-    np.testing.assert_allclose(shuffled.item_weights, result.item_weights[:, order], atol=2e-6)
+    result = reformulator.reformulate(asked, given, exact_weights)
+    shuffled = reformulator.reformulate(asked, taken(given, slice(None), order), exact_weights)
+    assert_equal_as_float32(shuffled.vectors, result.vectors)
+    assert_equal_as_float32(shuffled.item_weights, result.item_weights[:, order])
 
 
 @pytest.mark.parametrize("kind", list(FeedbackKind), ids=str)
@@ -179,7 +202,9 @@ def test_both_array_libraries_agree(table):
         if in_numpy is not None:
             assert in_numpy.dtype == in_tensorflow.numpy().dtype == np.float32
             mask = given.present if in_numpy.shape == given.present.shape else np.ones(in_numpy.shape, bool)
-            np.testing.assert_allclose(in_tensorflow.numpy()[mask], in_numpy[mask], atol=1e-5)
+            # Sums of up to 128 products (the default width), each rounded to float32, in whatever order.
+            bound = 128 * np.finfo(np.float32).eps * max(1.0, np.abs(in_numpy[mask]).max())
+            np.testing.assert_allclose(in_tensorflow.numpy()[mask], in_numpy[mask], rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("table", LEARNED, ids=name_of)
@@ -201,15 +226,19 @@ def test_training_can_move_every_weight_away_from_its_start(table):
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("table", LEARNED, ids=name_of)
 def test_a_shortened_one_adds_a_share_of_what_the_whole_one_adds(table, share):
-    reformulator, given = built(table), feedback()
-    whole = reformulator.direction(np, queries(), given, weights_of(reformulator))
-    shorter = reformulator.ready(np, reformulator.shortened(trained(reformulator), share))
-    for part, of_whole in zip(reformulator.direction(np, queries(), given, shorter), whole, strict=True):
+    reformulator, given, asked = built(table), doubled(feedback()), queries().astype(np.float64)
+    whole = reformulator.direction(np, asked, given, weights_of(reformulator, np.float64))
+    shorter = reformulator.shortened(
+        {name: value.astype(np.float64) for name, value in trained(reformulator).items()}, share
+    )
+    parts = reformulator.direction(np, asked, given, reformulator.ready(np, shorter))
+    for part, of_whole in zip(parts, whole, strict=True):
         if of_whole is not None:
-            np.testing.assert_allclose(part, of_whole * share, atol=1e-5)
+            assert_equal_as_float32(part, of_whole * share)
     if not share:
         # nothing at all, and not only nearly nothing: ties stay ties
-        moved = reformulator.reformulate(queries(), given, shorter).vectors
+        ready = reformulator.ready(np, reformulator.shortened(trained(reformulator), share))
+        moved = reformulator.reformulate(queries(), feedback(), ready).vectors
         np.testing.assert_array_equal(moved, unit(unit(queries())))
 
 
