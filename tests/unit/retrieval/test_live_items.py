@@ -12,6 +12,7 @@ from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems, Segment, typed
 from recsys.retrieval.where import where
 from recsys.types import NO_ROW, Diversity, FeedbackKind, Mention, Origin, Query
+from tests.ranking import assert_best_first, score_tolerance
 from tests.unit.data.test_prepare import item_to_item
 
 RANDOM = np.random.default_rng(5)
@@ -149,13 +150,14 @@ def test_thousands_of_changes_answer_as_exact_search_over_what_is_left(retriever
         live.apply(changes)
     live.wait()
     # when
-    queries, ids = unit(20), np.array(list(expected))
+    queries, row_of = unit(20), {item_id: row for row, item_id in enumerate(expected)}
+    vectors = np.array(list(expected.values()))
     answers = live.retriever.nearest([Query(vector=vector) for vector in queries], 10)
     # then
-    scores = queries @ np.array(list(expected.values())).T
-    for answer, row in zip(answers, scores, strict=True):
-        assert answer.item_ids == tuple(ids[np.argsort(-row)[:10]])
-        np.testing.assert_allclose(answer.scores, np.sort(row)[::-1][:10], atol=1e-6)
+    for answer, scores in zip(answers, queries @ vectors.T, strict=True):
+        rows = [row_of[item_id] for item_id in answer.item_ids]
+        assert_best_first(rows, scores, score_tolerance(queries, vectors))
+        np.testing.assert_allclose(answer.scores, scores[rows], rtol=0, atol=score_tolerance(queries, vectors))
     assert len(live) == len(expected)
 
 
