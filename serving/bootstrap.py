@@ -25,7 +25,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
 
     The port is bound first, health says NOT_SERVING, the release is checked, loaded and warmed with its golden queries;
     then health says SERVING and the port file appears. From then on the folder is watched (see `ReleaseFolder`).
-    A port that is shared is bound last: the kernel gives each who listens there a part of the calls, ready or not.
+    A shared port is bound last, when the server is ready: the kernel gives every listener a share of the connections.
 
     Args:
         folder: a release, or a folder of releases.
@@ -60,9 +60,9 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         # as Python did every ten thousand calls, stops all calls for a quarter of a second.
         gc.collect()
         gc.freeze()
+        server.ready()
         if settings.port_is_shared:
             server.listen()
-        server.ready()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n")
         release = server.releases.retriever().release
