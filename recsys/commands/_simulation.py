@@ -168,7 +168,7 @@ def compare(simulated: Simulated, plan: Plan, console: Console) -> bool:
     """Analyse every experiment of a simulation; return whether each decision is the one that the truth asks for."""
     import dataclasses
 
-    from recsys.experiment.analysis import analyse, render
+    from recsys.experiment.analysis import analyse, deciding, interval_of, number, render
     from recsys.experiment.log import open_log
     from recsys.experiment.units import read_units
 
@@ -180,7 +180,7 @@ def compare(simulated: Simulated, plan: Plan, console: Console) -> bool:
         units = read_units(open_log(simulated.log), name, plan.metrics, experiment=experiment)
         found = analyse(units, experiment=experiment, final=True)
         render(dataclasses.replace(found, days=(), slices=()), console)
-        effects = {(effect.arm, effect.metric): effect for effect in found.effects}  # CUPED comes last
+        effects = {(effect.arm, effect.metric): effect for effect in deciding(found.effects)}
         verdicts = {decision.arm: decision.verdict for decision in found.decisions}
         for truth in simulated.truths:
             if truth.experiment != name or plan.metrics[truth.metric].role != "primary":
@@ -189,7 +189,9 @@ def compare(simulated: Simulated, plan: Plan, console: Console) -> bool:
             right &= verdicts[truth.arm] == wanted
             effect = effects.get((truth.arm, truth.metric))
             told = (
-                ("", "") if effect is None else (f"{effect.difference:+.4g}", f"{effect.low:+.4g} {effect.high:+.4g}")
+                ("-", "-")
+                if effect is None
+                else (number(effect.difference, "+.4g"), interval_of(effect.low, effect.high))
             )
             table.add_row(
                 name, truth.arm, truth.metric, f"{truth.difference:+.4g}", *told, verdicts[truth.arm], wanted

@@ -101,6 +101,7 @@ def analyze(
             control=control or (experiment.control if experiment else "control"),
             confidence=confidence,
             planned_units=planned_units,
+            min_units=plans.MIN_UNITS if experiment is None else experiment.min_units,
             final=final,
             attribution_h=attribution_h,
         )
@@ -148,9 +149,9 @@ def log(folder: LogFolder, as_json: AsJson = False) -> None:
         print(json.dumps(dataclasses.asdict(found) | {"arms": arms}, indent=1, default=datetime.isoformat))
         return
     console = Console()
-    first, last = (str(moment)[:16] for moment in (found.first, found.last))
+    span = "" if found.first is None else f" from {str(found.first)[:16]} to {str(found.last)[:16]} UTC"
     console.print(
-        f"{found.exposures:,} exposures from {first} to {last} UTC, {found.events:,} events "
+        f"{found.exposures:,} exposures{span}, {found.events:,} events "
         f"({', '.join(found.kinds) or 'of no kind'}), {found.size_bytes / 1e6:,.1f} MB in "
         f"{found.parquet_files} Parquet files, {found.ended_segments} ended and {found.living_segments} living "
         "segments.",
@@ -214,6 +215,8 @@ def power(
     ):
         raise SettingError(describe("power", {"rate": rate, "mean": mean}, "either --rate, or --mean and --deviation"))
     if rate is not None:
+        if not 0 < rate < 1:
+            raise SettingError(describe("--rate", rate, "above 0 and below 1: units that all do the same do not vary"))
         mean, deviation = rate, (rate * (1 - rate)) ** 0.5
     if chance is None and (units is None or effect is None):
         chance = 0.8
@@ -228,7 +231,7 @@ def power(
         correlation=correlation,
     )
     if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
+        print(json.dumps(dataclasses.asdict(found), allow_nan=False))
         return
     Console().print(
         f"{found.units:,} units, both arms together, find a relative difference of {found.relative_difference:.2%} "
@@ -345,7 +348,7 @@ def _show_preferences(
 
     if as_json:
         preferences = {kind: dataclasses.asdict(one) for kind, one in found.items()}
-        print(json.dumps({"experiment": name, "final": final, "preferences": preferences}))
+        print(json.dumps({"experiment": name, "final": final, "preferences": preferences}, allow_nan=False))
         return
     first, second = next((one.first, one.second) for one in found.values())
     rows = [
@@ -359,7 +362,7 @@ def _show_preferences(
     console.print(f"experiment {name}, interleaved, by unit", highlight=False)
     _show(rows, [*columns, f"{confidence:.0%} interval", "always valid", "p", "always-valid p"], console)
     for kind, one in found.items():
-        told = f"{one.preferred} is preferred" if one.preferred else f"{first} and {second} are not told apart"
+        told = f"{one.preferred} is preferred" if one.preferred else f"undecided: {one.reason}"
         console.print(f"{kind}: {told} ({'fixed' if final else 'always-valid'} test)", style="bold", highlight=False)
 
 
@@ -451,20 +454,20 @@ def _offline(words: list[str]) -> dict[str, dict[str, float]]:
 
 
 def _append(path: Path, found: Analysis, promised: dict[str, dict[str, float]], ended: datetime) -> None:
-    from recsys.experiment import ledger
+    from recsys.experiment import analysis, ledger
 
-    if not found.effects:
-        raise RefusedError(describe(str(path), verbatim("a broken sample ratio"), "an experiment that can be trusted"))
+    if not any(effect.low is not None for effect in found.effects):
+        told = "; ".join(reason for decision in found.decisions for reason in decision.reasons)
+        raise RefusedError(describe(str(path), verbatim(f"no effect with an interval ({told})"), "at least one"))
     arms = [arm for arm in found.units if arm != found.control]
     for arm in promised:
         if arm not in arms:
             raise SettingError(f"--offline: {unknown('arm', arm, arms)}")
     for arm in arms:
-        # The CUPED effect of a metric comes after the plain one and takes its place.
         online = {
             effect.metric: ledger.Outcome(effect.difference, effect.low, effect.high)
-            for effect in found.effects
-            if effect.arm == arm
+            for effect in analysis.deciding(found.effects)
+            if effect.arm == arm and effect.low is not None
         }
         day = ended.date().isoformat()
         ledger.append(path, ledger.Entry(found.experiment, arm, found.control, day, promised.get(arm, {}), online))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from tea_tasting.aggr import Aggregates
 
 from recsys.errors import RefusedError, SettingError, describe, unknown
 from recsys.experiment.effects import Effect, corrected, difference, ratio_metric, sample_ratio
-from recsys.experiment.plan import INTERLEAVED, Experiment, Metric
+from recsys.experiment.plan import INTERLEAVED, MIN_UNITS, Experiment, Metric
 from recsys.experiment.quantiles import QuantileDifference, quantile_difference
 from recsys.experiment.units import BEFORE, Health, Moments, Units, moments_of
 
@@ -33,7 +32,7 @@ class Decision:
     Attributes:
         arm: its name.
         verdict: `invalid` (mend the experiment), `stop` (a guardrail was broken), `ship`, `do not ship`, `undecided`.
-        reasons: sentences.
+        reasons: sentences; where it is `undecided`, why.
     """
 
     arm: str
@@ -65,6 +64,7 @@ class Analysis:
         control: the arm that others are compared with.
         confidence: level of all intervals, 0..1.
         final: whether the fixed intervals decide, at one look that was settled before; else the always-valid ones.
+        min_units: units that the control and an arm each need before a verdict.
         units: by arm.
         sample_ratio_p_value: of the counts, were units assigned as planned.
         decisions: one an arm.
@@ -79,6 +79,7 @@ class Analysis:
     control: str
     confidence: float
     final: bool
+    min_units: int
     units: dict[str, int]
     sample_ratio_p_value: float
     decisions: tuple[Decision, ...]
@@ -96,11 +97,14 @@ def analyse(
     control: str = "",
     confidence: float = 0.95,
     planned_units: float | None = None,
+    min_units: int | None = None,
     final: bool = False,
     quantiles: Sequence[float] = (),
     despite_sample_ratio: bool = False,
 ) -> Analysis:
-    """Compare the arms of an experiment, and say what follows.
+    """Compare the arms of an experiment, and decide.
+
+    An arm stays `undecided`, with the reason, where units are too few or a metric has no interval.
 
     Args:
         units: from `read_units`.
@@ -109,14 +113,22 @@ def analyse(
         confidence: level of all intervals, 0..1.
         planned_units: at which always-valid intervals are tightest, settled before looking; default: the
             experiment's, or today's number.
+        min_units: units that the control and an arm each need before a verdict on the arm, >= 2; default: the
+            experiment's, or `plan.MIN_UNITS`.
         final: this is the one look that was planned: fixed intervals decide.
         quantiles: of the units' sums to compare as well.
         despite_sample_ratio: show effects even though the sample ratio is broken.
 
     Raises:
-        RefusedError: an arm with fewer than two units, one that the experiment does not have, or interleaved lists.
-        SettingError: no arm of the control's name.
+        RefusedError: fewer than two arms, an arm that the experiment does not have, or interleaved lists.
+        SettingError: no arm of the control's name, or a number out of its range.
     """
+    if not 0 < confidence < 1:
+        raise SettingError(describe("confidence", confidence, "a number between 0 and 1, both excluded"))
+    if min_units is None:
+        min_units = MIN_UNITS if experiment is None else experiment.min_units
+    if min_units < 2:
+        raise SettingError(describe("min_units", min_units, "at least 2"))
     frame = units.frame
     counts = {str(arm): int(count) for arm, count in frame.group_by("arm").len().sort("arm").iter_rows()}
     if INTERLEAVED in counts:
@@ -132,9 +144,9 @@ def analyse(
         advice = "The log and the experiment file do not belong together."
         raise RefusedError(describe(f"arms in the log of {units.experiment}", strange, f"{sorted(shares)}", advice))
     counts = {arm: counts.get(arm, 0) for arm in shares}
-    if min(counts.values()) < 2 or len(counts) < 2:
-        advice = "Wait for more units, or look whether the log and the experiment belong together."
-        raise RefusedError(describe(f"units of {units.experiment}", counts, "at least 2 in each of 2 arms", advice))
+    if len(counts) < 2:
+        advice = "Wait for units of another arm, or look whether the log and the experiment belong together."
+        raise RefusedError(describe(f"arms of {units.experiment}", sorted(counts), "at least 2", advice))
     p_value = sample_ratio(counts, shares, control)
     broken = p_value < SAMPLE_RATIO_ALPHA
     comparing = _Comparing(units.metrics, control, [arm for arm in counts if arm != control], confidence, planned_units)
@@ -147,14 +159,17 @@ def analyse(
         days = comparing.grouped(units.daily, "exposures", always_ratio=False)
         slices = comparing.grouped(units.sliced, "shown", always_ratio=True)
         found = comparing.quantiles(units, quantiles)
-    decisions = [
-        _decide(arm, effects, units.metrics, confidence=confidence, final=final)
-        if not broken
-        else Decision(arm, "invalid", (_sample_ratio_told(counts, p_value),))
-        for arm in comparing.arms
-    ]
+    decisions = []
+    for arm in comparing.arms:
+        if broken:
+            decisions.append(Decision(arm, "invalid", (_sample_ratio_told(counts, p_value),)))
+        elif few := [f"{which} {counts[which]:,}" for which in (control, arm) if counts[which] < min_units]:
+            reason = f"too few units: {', '.join(few)}; a verdict needs at least {min_units:,} in each arm (min_units)"
+            decisions.append(Decision(arm, "undecided", (reason,)))
+        else:
+            decisions.append(_decide(arm, effects, units.metrics, confidence=confidence, final=final))
     return Analysis(
-        units.experiment, control, confidence, final, counts, p_value, tuple(decisions),
+        units.experiment, control, confidence, final, min_units, counts, p_value, tuple(decisions),
         tuple(effects), tuple(found), tuple(days), tuple(slices), units.health,
     )  # fmt: skip
 
@@ -180,6 +195,7 @@ class _Comparing:
                     for name in chosen
                     if suffix is None or self._has_past(name, by_arm)
                     for arm in self.arms
+                    if _are_comparable(by_arm, self.control, arm)
                 ]
                 effects += corrected(together)
         return effects
@@ -188,11 +204,10 @@ class _Comparing:
         effects = []
         for group in sorted({group for _, group in moments}, key=lambda group: (len(group), group)):
             by_arm = {arm: found for (arm, of), found in moments.items() if of == group}
-            if any(arm not in by_arm or by_arm[arm].count() < 2 for arm in (self.control, *self.arms)):
-                continue
+            arms = [arm for arm in self.arms if _are_comparable(by_arm, self.control, arm)]
             for name in self.metrics:
                 denominator = size if always_ratio or self.metrics[name].per == "exposure" else None
-                effects += [self._effect(name, arm, by_arm, group=group, denominator=denominator) for arm in self.arms]
+                effects += [self._effect(name, arm, by_arm, group=group, denominator=denominator) for arm in arms]
         return effects
 
     def quantiles(self, units: Units, quantiles: Sequence[float]) -> list[ArmQuantile]:
@@ -202,6 +217,7 @@ class _Comparing:
             for name in self.metrics
             for arm in self.arms
             for quantile in quantiles
+            if arm in parts and self.control in parts
         ]
 
     def _quantile(self, parts: Mapping[str, Any], name: str, arm: str, quantile: float) -> QuantileDifference:
@@ -222,23 +238,34 @@ class _Comparing:
 
     def _has_past(self, name: str, by_arm: Mapping[str, Aggregates]) -> bool:
         """Return whether every arm has a past that varies, without which CUPED is no different or divides by 0."""
+        past, shown = name + BEFORE, "exposures" + BEFORE
+        is_ratio = self.metrics[name].per == "exposure"
         return all(
-            name + BEFORE in found.mean_ and found.var(name + BEFORE) > 0 and found.mean("exposures" + BEFORE) > 0
+            past in found.mean_ and found.var(past) > 0 and (not is_ratio or found.mean_.get(shown, 0) > 0)
             for found in by_arm.values()
         )
+
+
+def _are_comparable(by_arm: Mapping[str, Aggregates], control: str, arm: str) -> bool:
+    """Return whether both arms have the two units that a variance needs."""
+    return all(which in by_arm and by_arm[which].count() >= 2 for which in (control, arm))
 
 
 def _decide(
     arm: str, effects: Sequence[Effect], metrics: Mapping[str, Metric], *, confidence: float, final: bool
 ) -> Decision:
     """Decide by the primary metrics and guardrails; the CUPED estimate counts where there is one."""
-    chosen = {effect.metric: effect for effect in effects if effect.arm == arm}
+    chosen = {effect.metric: effect for effect in deciding(effects) if effect.arm == arm}
     won, lost, harmed, reasons = [], [], [], []
     for name, effect in chosen.items():
         metric = metrics[name]
         if metric.role == "secondary":
             continue
-        low, high = (effect.low, effect.high) if final else (effect.always_low, effect.always_high)
+        low, high = _bounds(effect, final)
+        if low is None or high is None:
+            known = "guardrail " if metric.role == "guardrail" else ""
+            reasons.append(f"{known}{name} is undecided: {effect.reason}")
+            continue
         if metric.better == "lower":
             low, high = -high, -low
         if metric.role == "guardrail":
@@ -258,10 +285,35 @@ def _decide(
     return Decision(arm, verdict, tuple(reasons))
 
 
+def deciding(effects: Sequence[Effect]) -> list[Effect]:
+    """Return one effect for each arm and metric: that of CUPED where it has an interval, else the plain one."""
+    chosen: dict[tuple[str, str], Effect] = {}
+    for effect in effects:
+        key = (effect.arm, effect.metric)
+        if key not in chosen or (effect.adjusted and not effect.reason):
+            chosen[key] = effect
+    return list(chosen.values())
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number as text, in a format of Python's; `-` where there is none."""
+    return "-" if value is None else format(value, form)
+
+
+def interval_of(low: float | None, high: float | None) -> str:
+    """Return both bounds as text; `-` where there is no interval."""
+    return "-" if low is None or high is None else f"{low:+.4g} {high:+.4g}"
+
+
+def _bounds(effect: Effect, final: bool) -> tuple[float | None, float | None]:
+    return (effect.low, effect.high) if final else (effect.always_low, effect.always_high)
+
+
 def _told(effect: Effect, final: bool) -> str:
-    low, high = (effect.low, effect.high) if final else (effect.always_low, effect.always_high)
+    low, high = (number(bound, "+.4g") for bound in _bounds(effect, final))
     name = "CUPED, " if effect.adjusted else ""
-    return f"{effect.difference:+.4g} [{low:+.4g}, {high:+.4g}] ({name}{'fixed' if final else 'always-valid'} interval)"
+    kind = "fixed" if final else "always-valid"
+    return f"{number(effect.difference, '+.4g')} [{low}, {high}] ({name}{kind} interval)"
 
 
 def _sample_ratio_told(counts: Mapping[str, int], p_value: float) -> str:
@@ -273,16 +325,8 @@ def _sample_ratio_told(counts: Mapping[str, int], p_value: float) -> str:
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
-    """Return an analysis as plain values; numbers that do not exist are None, as JSON has no NaN."""
-    return _plain(dataclasses.asdict(analysis))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return an analysis as plain values."""
+    return dataclasses.asdict(analysis)
 
 
 def render(analysis: Analysis, console: Console) -> None:
@@ -323,10 +367,10 @@ def _effects_table(title: str, effects: Sequence[Effect], group: str, interval: 
     for effect in effects:
         name = f"{effect.metric} (CUPED)" if effect.adjusted else effect.metric
         table.add_row(
-            *([effect.group] if group else []), name, effect.arm, f"{effect.control:.4g}", f"{effect.value:.4g}",
-            f"{effect.relative_difference:+.2%}", f"{effect.low:+.4g} {effect.high:+.4g}",
-            f"{effect.always_low:+.4g} {effect.always_high:+.4g}", f"{effect.p_value:.3g}",
-            "" if group else f"{effect.corrected_p_value:.3g}",
+            *([effect.group] if group else []), name, effect.arm, number(effect.control, ".4g"),
+            number(effect.value, ".4g"), number(effect.relative_difference, "+.2%"),
+            interval_of(effect.low, effect.high), interval_of(effect.always_low, effect.always_high),
+            number(effect.p_value, ".3g"), "" if group else number(effect.corrected_p_value, ".3g"),
         )  # fmt: skip
     console.print(table)
 
@@ -341,6 +385,6 @@ def _quantiles_table(quantiles: Sequence[ArmQuantile], interval: str, console: C
         found = one.found
         table.add_row(
             one.metric, one.arm, f"{found.quantile:g}", f"{found.control:.4g}", f"{found.value:.4g}",
-            f"{found.difference:+.4g}", f"{found.low:+.4g} {found.high:+.4g}",
+            f"{found.difference:+.4g}", interval_of(found.low, found.high),
         )  # fmt: skip
     console.print(table)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsys.errors import DataError, RefusedError, describe
-from recsys.experiment.plan import INTERLEAVED, SKEW_TOLERANCE_S
+from recsys.errors import DataError, RefusedError, SettingError, describe
+from recsys.experiment.plan import INTERLEAVED, MIN_UNITS, SKEW_TOLERANCE_S
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,7 +75,8 @@ class Preference:
         always_low: lower bound of the interval that holds at every look, for all comparisons made together.
         always_high: upper bound.
         always_p_value: that holds at every look, for all comparisons made together.
-        preferred: the arm that is preferred beyond doubt; empty where they are not told apart.
+        preferred: the arm that is preferred with the confidence asked for; empty where it is undecided.
+        reason: why it is undecided; empty where an arm is preferred.
     """
 
     first: str
@@ -91,6 +92,7 @@ class Preference:
     always_high: float
     always_p_value: float
     preferred: str
+    reason: str
 
 
 def credit(
@@ -150,6 +152,7 @@ def preferences(
     control: str = "control",
     confidence: float = 0.95,
     planned_units: float | None = None,
+    min_units: int = MIN_UNITS,
     final: bool = False,
     attribution_h: float = 168.0,
 ) -> Mapping[str, Preference]:
@@ -163,6 +166,7 @@ def preferences(
         confidence: level of the intervals, 0..1.
         planned_units: at which always-valid intervals tell the smallest preference from none, > 0, settled before
             looking; None suits any number.
+        min_units: units that saw interleaved lists, needed before an arm is preferred, >= 2.
         final: this is the one look that was planned: the fixed test decides.
         attribution_h: hours after a list in which its events count.
 
@@ -189,7 +193,7 @@ def preferences(
         raise DataError(describe(f"teams in the log of {experiment}", arms, f"{control!r} and one other arm"))
     first = control if control in arms else arms[0]
     second = next((arm for arm in arms if arm != first), "")
-    unit = f"{seen['kind'][0]}_id"
+    unit = f"{seen['kind'].drop_nulls().min() or 'user'}_id"
     return {
         kind: preference(
             credit(
@@ -199,6 +203,7 @@ def preferences(
             second,
             confidence=confidence,
             planned_units=planned_units,
+            min_units=min_units,
             final=final,
             comparisons=len(kinds),
         )
@@ -217,6 +222,7 @@ def preference(
     *,
     confidence: float = 0.95,
     planned_units: float | None = None,
+    min_units: int = MIN_UNITS,
     final: bool = False,
     comparisons: int = 1,
 ) -> Preference:
@@ -236,17 +242,23 @@ def preference(
         confidence: level of the intervals, 0..1.
         planned_units: at which the always-valid interval tells the smallest preference from none, > 0, settled before
             looking; a little later where many units prefer neither. None suits any number.
+        min_units: units that saw interleaved lists, needed before an arm is preferred, >= 2.
         final: this is the one look that was planned: the fixed test decides.
         comparisons: made together; the always-valid results and the decision are Bonferroni's for them.
 
     Raises:
         RefusedError: no unit saw an interleaved list.
+        SettingError: a number out of its range.
     """
     import polars as pl
     from scipy import stats
 
     from recsys.experiment.sequential import always_valid_rate, log_evidence
 
+    if not 0 < confidence < 1:
+        raise SettingError(describe("confidence", confidence, "a number between 0 and 1, both excluded"))
+    if min_units < 2:
+        raise SettingError(describe("min_units", min_units, "at least 2"))
     if credits.is_empty():
         raise RefusedError(_no_lists())
     balance = (
@@ -257,7 +269,8 @@ def preference(
     first_wins, second_wins = int((signs < 0).sum()), int((signs > 0).sum())
     wins = first_wins + second_wins
     if wins == 0:
-        return Preference(first, second, 0, 0, len(signs), 0.5, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, "")
+        reason = f"no unit of {len(signs):,} gave one arm more credit than the other"
+        return Preference(first, second, 0, 0, len(signs), 0.5, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0, "", reason)
     test = stats.binomtest(second_wins, wins)
     fixed = test.proportion_ci(confidence)
     alpha = (1 - confidence) / comparisons
@@ -265,9 +278,13 @@ def preference(
     against_even = float(log_evidence(second_wins, first_wins, 0.5, planned=planned_units, alpha=alpha))
     always_p_value = min(1.0, comparisons * math.exp(-max(0.0, against_even)))
     deciding = comparisons * float(test.pvalue) if final else always_p_value
-    preferred = (second if second_wins > first_wins else first) if deciding < 1 - confidence else ""
+    preferred, reason = second if second_wins > first_wins else first, ""
+    if len(signs) < min_units:
+        preferred, reason = "", f"too few units: {len(signs):,}; a preference needs at least {min_units:,} (min_units)"
+    elif deciding >= 1 - confidence:
+        preferred, reason = "", f"{first} and {second} are not told apart"
     return Preference(
         first, second, first_wins, second_wins, len(signs) - wins,
         second_wins / wins, float(fixed.low), float(fixed.high), float(test.pvalue),
-        *always, always_p_value, preferred,
+        *always, always_p_value, preferred, reason,
     )  # fmt: skip

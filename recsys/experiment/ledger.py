@@ -70,8 +70,8 @@ class Calibration:
         agreement_rate: their share, 0..1.
         agreement_low: lower bound of Wilson's interval.
         agreement_high: upper bound.
-        rank_correlation: Spearman's, -1..1; NaN below 3 comparisons and where one side never differs.
-        correlation_low: lower bound; NaN below 4 comparisons.
+        rank_correlation: Spearman's, -1..1; None below 3 comparisons and where one side never differs.
+        correlation_low: lower bound; None below 4 comparisons.
         correlation_high: upper bound.
     """
 
@@ -82,9 +82,9 @@ class Calibration:
     agreement_rate: float
     agreement_low: float
     agreement_high: float
-    rank_correlation: float
-    correlation_low: float
-    correlation_high: float
+    rank_correlation: float | None
+    correlation_low: float | None
+    correlation_high: float | None
 
 
 def append(path: Path, entry: Entry) -> None:
@@ -136,7 +136,7 @@ def calibrate(entries: Sequence[Entry], online: str, *, confidence: float = 0.95
     told = [entry for entry in entries if online in entry.online]
     metrics = sorted({metric for entry in told for metric in entry.offline})
     found = [_calibration(metric, online, told, confidence) for metric in metrics]
-    return sorted(found, key=lambda one: -np.nan_to_num(one.rank_correlation, nan=-2.0))
+    return sorted(found, key=lambda one: 2.0 if one.rank_correlation is None else -one.rank_correlation)
 
 
 def _calibration(metric: str, online: str, entries: Sequence[Entry], confidence: float) -> Calibration:
@@ -145,7 +145,7 @@ def _calibration(metric: str, online: str, entries: Sequence[Entry], confidence:
     count = len(pairs)
     agreed = int((np.sign(promised) * np.sign(came) > 0).sum())
     wilson = stats.binomtest(agreed, count).proportion_ci(confidence, method="wilson")
-    correlation, low, high = math.nan, math.nan, math.nan
+    correlation, low, high = None, None, None
     if count >= 3 and np.ptp(promised) > 0 and np.ptp(came) > 0:
         correlation = float(stats.spearmanr(promised, came).statistic)
         if count >= 4:

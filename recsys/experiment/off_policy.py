@@ -3,7 +3,8 @@
 All rewards are those of the logging policy. A weight is the probability of what was shown under the new policy divided
 by that under the logging policy. Formulas are those of the Open Bandit Pipeline: Saito, Aihara, Matsutani and Narita
 2021, Open Bandit Dataset and Pipeline, arXiv:2008.07146; intervals are normal, from the variance over rows or, where
-given, over clusters of rows that belong together.
+given, over clusters of rows that belong together. NaN and infinity never occur: numbers that the data cannot give are
+None.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from recsys.errors import ShapeError, describe, verbatim
 
 Float64 = NDArray[np.float64]
 
+ROUNDING = 1e-12
+"""Standard errors up to this share of the estimate are rounding: no row differs from another."""
+MAX_VALUE = 1e70
+"""Of weights and rewards, either sign: their products, squared and added up, are still numbers."""
 LOW_EFFECTIVE_SHARE = 0.1
 LARGE_WEIGHT_SHARE = 0.05
 UNLIKELY = 0.001
@@ -31,16 +36,16 @@ class Estimate:
     Attributes:
         estimator: by its usual name.
         value: mean reward a row, in the unit of the rewards.
-        low: lower bound of its interval.
+        low: lower bound of its interval; None below two rows (or clusters), and where none differs from another.
         high: upper bound.
-        standard_error: of the value.
+        standard_error: of the value; None where there is no interval.
     """
 
     estimator: str
     value: float
-    low: float
-    high: float
-    standard_error: float
+    low: float | None
+    high: float | None
+    standard_error: float | None
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,17 @@ def overlap(weight: Float64) -> Overlap:
 
     Args:
         weight: `[rows]`, >= 0, at least one row.
+
+    Raises:
+        ShapeError: no rows, or a weight below 0, above 1e70 or NaN.
     """
     weight = _rows("weight", weight)
+    if (weight < 0).any():
+        raise ShapeError(describe("weight", float(weight.min()), ">= 0"))
+    largest = float(weight.max())
+    share = weight / (largest or 1.0)  # the squares of tiny weights would be 0
     total = weight.sum()
-    effective = float(total**2 / (weight**2).sum()) if total > 0 else 0.0
+    effective = float(share.sum() ** 2 / (share**2).sum()) if largest > 0 else 0.0
     warnings = []
     if effective < LOW_EFFECTIVE_SHARE * len(weight):
         share = effective / len(weight)
@@ -109,7 +121,7 @@ def overlap(weight: Float64) -> Overlap:
                 f"the mean weight is {weight.mean():.3g}, not 1: propensities are wrong, or the logging policy never "
                 "shows some of what the new one would"
             )
-    return Overlap(len(weight), effective, float(weight.mean()), float(weight.max()), tuple(warnings))
+    return Overlap(len(weight), effective, float(weight.mean()), largest, tuple(warnings))
 
 
 def ips(weight: Float64, reward: Float64, *, clusters: NDArray | None = None, confidence: float = 0.95) -> Estimate:
@@ -159,11 +171,12 @@ def snips(weight: Float64, reward: Float64, *, clusters: NDArray | None = None, 
         confidence: level of the interval, 0..1.
     """
     weight, reward = _alike(weight, reward)
-    if weight.sum() == 0:
+    if weight.max() <= 0:
         raise ShapeError(describe("weight", verbatim("all 0"), "a row that the new policy could have shown"))
-    value = (weight * reward).sum() / weight.sum()
-    influence = weight * (reward - value) / weight.mean()
-    return _interval("snips", value, _standard_error(influence, clusters), confidence)
+    share = weight / weight.max()  # the sum of tiny weights would be 0
+    value = (share * reward).sum() / share.sum()
+    influence = share * (reward - value) / share.mean()
+    return _interval("snips", value, influence, clusters, confidence)
 
 
 def direct(expected: Float64, *, clusters: NDArray | None = None, confidence: float = 0.95) -> Estimate:
@@ -228,7 +241,9 @@ def item_position(
     weight, reward = np.asarray(weight, np.float64), np.asarray(reward, np.float64)
     if weight.ndim != 2 or weight.shape != reward.shape:
         raise ShapeError(describe("weight and reward", (weight.shape, reward.shape), "the same shape [rows, k]"))
-    return _mean("item_position", _rows("weight times reward", (weight * reward).sum(axis=1)), clusters, confidence)
+    for name, values in (("weight", weight), ("reward", reward)):
+        _rows(name, values.ravel())
+    return _mean("item_position", (weight * reward).sum(axis=1), clusters, confidence)
 
 
 def on_policy(reward: Float64, *, clusters: NDArray | None = None, confidence: float = 0.95) -> Estimate:
@@ -238,11 +253,13 @@ def on_policy(reward: Float64, *, clusters: NDArray | None = None, confidence: f
 
 def _mean(name: str, values: Float64, clusters: NDArray | None, confidence: float) -> Estimate:
     value = values.mean()
-    return _interval(name, value, _standard_error(values - value, clusters), confidence)
+    return _interval(name, value, values - value, clusters, confidence)
 
 
-def _standard_error(centred: Float64, clusters: NDArray | None) -> float:
-    """Return the standard error of a mean whose rows were centred; of a cluster the sum counts."""
+def _interval(name: str, value: float, centred: Float64, clusters: NDArray | None, confidence: float) -> Estimate:
+    """Return an estimate from its value and its centred rows; of a cluster the sum counts."""
+    if not 0 < confidence < 1:
+        raise ShapeError(describe("confidence", confidence, "a number between 0 and 1, both excluded"))
     rows = len(centred)
     if clusters is not None:
         if len(clusters) != rows:
@@ -250,20 +267,20 @@ def _standard_error(centred: Float64, clusters: NDArray | None) -> float:
         _, owner = np.unique(clusters, return_inverse=True)
         centred = np.bincount(owner, centred)
     count = len(centred)
-    if count < 2:
-        return float("nan")
-    return float(np.sqrt(count / (count - 1) * (centred**2).sum()) / rows)
-
-
-def _interval(name: str, value: float, error: float, confidence: float) -> Estimate:
+    error = float(np.sqrt(count / (count - 1) * (centred**2).sum()) / rows) if count > 1 else 0.0
+    if error <= ROUNDING * abs(value):
+        return Estimate(name, float(value), None, None, None)
     half = stats.norm.ppf((1 + confidence) / 2) * error
     return Estimate(name, float(value), float(value - half), float(value + half), error)
 
 
 def _rows(name: str, values: Float64) -> Float64:
     values = np.asarray(values, np.float64)
-    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        raise ShapeError(describe(name, values.shape, "finite numbers of shape [rows], at least one"))
+    if values.ndim != 1 or len(values) == 0:
+        raise ShapeError(describe(name, values.shape, "numbers of shape [rows], at least one"))
+    if not (np.abs(values) <= MAX_VALUE).all():
+        wrong = values[~(np.abs(values) <= MAX_VALUE)]
+        raise ShapeError(describe(name, float(wrong[0]), f"numbers between {-MAX_VALUE:g} and {MAX_VALUE:g}"))
     return values
 
 

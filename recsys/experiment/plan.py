@@ -27,6 +27,9 @@ INTERLEAVED = "interleaved"
 SKEW_TOLERANCE_S = 300.0
 """Seconds that an event may precede its list: clients have clocks of their own, and a token is not known beforehand. As
 much as servers record by default (`log.max_clock_skew_s`)."""
+MIN_UNITS = 100
+"""Units that each arm needs before a verdict where the experiment names no number: intervals are those of a normal
+approximation, which a handful of units does not justify."""
 SHARE_TOLERANCE = 1e-9
 """How far shares such as 0.1 + 0.2 + 0.7 may miss 1 in floating point."""
 
@@ -115,6 +118,8 @@ class Experiment:
         planned_units: units at which it is to be decided, settled before the first look: always-valid intervals are
             tightest there. Without it they follow each day's number, which is looking first, and by the hundredth look
             they cover less than they say.
+        min_units: units that the control and an arm each need before a verdict on the arm, >= 2; of an interleaved
+            experiment, units that saw its lists. Below it the decision is `undecided`, whatever the metrics say.
         interleave: nobody gets an arm; all whom the shares take together get lists that two arms draft in turns.
         overrides: arm by unit, for testing: wins over the hold-out, segment, ramp and times, is logged as such and left
             out of every analysis.
@@ -131,6 +136,7 @@ class Experiment:
     arms: dict[str, Arm]
     control: str = "control"
     planned_units: int | None = Field(default=None, ge=1)
+    min_units: int = Field(default=MIN_UNITS, ge=2)
     interleave: bool = False
     overrides: dict[str, str] = Field(default_factory=dict)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from tea_tasting import Mean
 from tea_tasting.aggr import Aggregates
 
@@ -59,7 +60,7 @@ def design(
         correlation: of the metric with its covariate, -1..1, both excluded.
 
     Raises:
-        SettingError: a number out of its range, or not exactly one left out.
+        SettingError: a number out of its range, not exactly one left out, or no finite answer.
     """
     given = {"units": units, "relative_difference": relative_difference, "power": power}
     unknowns = [name for name, value in given.items() if value is None]
@@ -102,11 +103,19 @@ def design(
         "power": "power",
     }[unknowns[0]]
     try:
-        (found,) = metric.solve_power_from_aggregates(sample, parameter)
+        with np.errstate(all="ignore"):
+            (found,) = metric.solve_power_from_aggregates(sample, parameter)
+        numbers = (found.n_obs, found.effect_size, found.rel_effect_size, found.power)
+        if not all(map(math.isfinite, numbers)):
+            raise OverflowError
     except ValueError:
         # The search begins at three units, where this difference is found already.
         rule = "a smaller one, which a handful of units would not show"
         raise SettingError(describe("relative_difference", relative_difference, rule)) from None
+    except (RuntimeError, OverflowError):
+        rule = f"numbers that a design can be solved for ({unknowns[0]} has no finite answer)"
+        asked = {"mean": mean, "standard_deviation": standard_deviation} | given
+        raise SettingError(describe("design", asked, rule)) from None
     return Design(int(found.n_obs), float(found.effect_size), float(found.rel_effect_size), float(found.power), alpha)
 
 

@@ -31,6 +31,9 @@ ROWS_AT_ONCE = 2_000_000
 MOST_DAYS = 36_500
 """Of a window: a century before the first moment that a log may hold is still a date."""
 
+MAX_VALUE = 1e100
+"""Of a number that is added up, either sign: sums and products of such numbers are still numbers."""
+
 BEFORE = "_before"
 """Ends the name of a column that holds the same as another one, before the experiment."""
 
@@ -62,7 +65,7 @@ class Health:
         torn_segments: files that end in the middle of a batch, because their writer was killed.
         events: rows of events.
         duplicate_events: rows whose event id came before; the earliest one stays.
-        broken_events: rows without id, token, kind or time, or with a value that is not finite; dropped.
+        broken_events: rows without id, token, kind or time, or with a value that is NaN or beyond +-1e100; dropped.
         dropped_exposures: lists that servers could not log.
         unknown_tokens: distinct events about a list that the log does not hold; dropped.
         foreign_items: distinct events on an item that their list did not show; dropped.
@@ -127,7 +130,7 @@ class Units:
             experiment: what to call it.
 
         Raises:
-            DataError: a column is missing, empty somewhere or not a number.
+            DataError: a column is missing, empty somewhere or not a number, or exposures are below 0.
         """
         if "exposures" not in frame.columns:
             frame = frame.with_columns(exposures=pl.lit(1.0))
@@ -139,8 +142,12 @@ class Units:
             )
         except pl.exceptions.PolarsError as error:
             raise DataError(f"table of units: {str(error).partition(chr(10))[0]}.") from None
-        if unsound := [name for name in numbers if not chosen[name].is_finite().fill_null(False).all()]:
-            raise DataError(describe("table of units", unsound, "finite numbers in every row"))
+        sound = chosen.select(pl.col(numbers).is_between(-MAX_VALUE, MAX_VALUE).fill_null(False).all())
+        if unsound := [name for name in numbers if not sound[name].all()]:
+            rule = f"numbers between {-MAX_VALUE:g} and {MAX_VALUE:g} in every row"
+            raise DataError(describe("table of units", unsound, rule))
+        if (chosen["exposures"] < 0).any():
+            raise DataError(describe("table of units: exposures", chosen["exposures"].min(), "numbers >= 0"))
         moment = datetime.fromtimestamp(0, UTC)
         return Units(experiment, moment, dict(metrics), chosen, {}, {}, Health())
 
@@ -278,7 +285,7 @@ def _parts(folder: Path) -> Iterator[pl.LazyFrame]:
 def _distinct_events(log: Log, folder: Path, rows_at_once: int) -> tuple[pl.LazyFrame, dict[str, int]]:
     """Drop broken and repeated events; return the rest, lazy, and how many were dropped."""
     present = pl.all_horizontal(pl.col("event_id", "token", "kind", "timestamp").is_not_null())
-    sound = present & pl.col("value").is_finite().fill_null(True)
+    sound = present & pl.col("value").is_between(-MAX_VALUE, MAX_VALUE).fill_null(True)
     needed = ("event_id", "token", "kind", "item_id", "value", "timestamp")
     parts = max(1, -(-log.event_rows // max(1, rows_at_once)))
     _spill(log.events.select(needed).filter(sound), pl.col("event_id"), parts, folder / "all_events")

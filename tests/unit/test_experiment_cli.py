@@ -189,8 +189,9 @@ def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):
     shown = [exposure(f"t{user}", f"u{user}", "interleaved", **teams) for user in range(40)]
     events = [event(f"e{user}", f"t{user}", item_id=("i1", "i0")[user % 4 == 0]) for user in range(36)]
     log = write_log(tmp_path / "log", shown, events)
-    (tmp_path / "plan.toml").write_text(PLAN + "interleave = true\n")
-    for plan in ((), ("--plan", tmp_path / "plan.toml")):
+    few = ("--plan", tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_text(PLAN + "interleave = true\nmin_units = 40\n")
+    for plan in ((), few):
         found = json.loads(run("analyze", log, *plan, "--json"))["preferences"]["click"]
         # 36 of 40 clicked once: every fourth of them on the control's item.
         assert (found["first"], found["second"]) == ("control", "new")
@@ -198,11 +199,13 @@ def test_an_interleaved_experiment_tells_which_arm_its_units_prefer(tmp_path):
         # At every look: 9! 27! / 37! over (1/2)^36 is 19.7, a little less than 20.
         assert found["always_p_value"] == pytest.approx(37 * math.comb(36, 9) / 2**36)
         assert found["preferred"] == ""
-    told = run("analyze", log, "--planned-units", 36)
+    assert "click: undecided: too few units: 40; a preference needs at least 100 (min_units)" in run("analyze", log)
+    told = run("analyze", log, *few, "--planned-units", 36)
     assert "prefer new" in told
     assert "click: new is preferred (always-valid test)" in told
-    assert "click: new is preferred (fixed test)" in run("analyze", log, "--final")
-    assert "click: control and new are not told apart (always-valid test)" in run("analyze", log)
+    assert "click: new is preferred (fixed test)" in run("analyze", log, *few, "--final")
+    undecided = "click: undecided: control and new are not told apart (always-valid test)"
+    assert undecided in run("analyze", log, *few)
     with pytest.raises(SettingError, match="interleaved lists only tell a preference"):
         run("analyze", log, "--quantile", 0.5)
 
@@ -229,3 +232,18 @@ def test_check_names_a_release_that_is_damaged(block_release, tmp_path):
     file.write_text(PLAN.replace("candidate", release.name).replace("2026-03-08", "2126-03-08"))
     with pytest.raises(SettingError, match=r"items\.parquet: damaged"):
         run("check", file, "--releases", tmp_path)
+
+
+def test_two_users_an_arm_are_undecided_and_no_number_is_made_up(tmp_path):
+    shown = [exposure(f"t{user}", f"u{user}", ("control", "new")[user % 2]) for user in range(4)]
+    log = write_log(tmp_path / "log", shown, [event(f"e{user}", f"t{user}") for user in (1, 3)])
+    (tmp_path / "plan.toml").write_text(PLAN)
+    told = run("analyze", log, "--plan", tmp_path / "plan.toml", "--quantile", 0.5, "--final")
+    assert "new: undecided" in told
+    assert "too few units: control 2, new 2; a verdict needs at least 100 in each arm (min_units)" in told
+    assert "nan" not in told
+    (tmp_path / "plan.toml").write_text(PLAN + "min_units = 2\n")
+    told = run("analyze", log, "--plan", tmp_path / "plan.toml")
+    assert "clicks is undecided: no unit of an arm differs from another of its arm, so there is no interval" in told
+    with pytest.raises(RefusedError, match="no effect with an interval"):
+        run("analyze", log, "--plan", tmp_path / "plan.toml", "--ledger", tmp_path / "ledger.jsonl")

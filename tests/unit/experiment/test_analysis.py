@@ -146,7 +146,7 @@ def test_logs_and_plans_that_do_not_belong_together_are_refused():
     experiment = plan.from_tables({"experiments": {"towers": {"arms": arms}}}).experiment("towers")
     with pytest.raises(RefusedError, match=r"arms in the log of towers: got \['new'\]"):
         analyse(units_of(), experiment=experiment)
-    with pytest.raises(RefusedError, match="at least 2 in each of 2 arms"):
+    with pytest.raises(RefusedError, match=r"arms of towers: got \['control'\], expected at least 2"):
         analyse(units_of(share=0.0))
     with pytest.raises(SettingError, match="no arm named 'control'"):
         analyse(units_of(arms=("a", "b")))
@@ -168,7 +168,7 @@ def test_a_table_that_somebody_else_added_up_is_analysed_like_a_log():
     for broken, told in [
         (frame.drop("clicks"), "clicks"),
         (frame.with_columns(clicks=pl.lit("many")), "table of units"),
-        (frame.with_columns(clicks=pl.lit(None)), r"got \['clicks'\], expected finite numbers in every row"),
+        (frame.with_columns(clicks=pl.lit(None)), r"got \['clicks'\], expected numbers between"),
     ]:
         with pytest.raises(DataError, match=told):
             Units.of_table(broken, METRICS)

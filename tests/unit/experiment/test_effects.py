@@ -124,6 +124,23 @@ def test_cuped_of_ratios_is_the_plain_one_on_linearised_values(frame):
     assert effect.standard_error == pytest.approx(math.sqrt(sum(variances)), **EXACT)
 
 
+@pytest.mark.parametrize("denominator", [None, "exposures"])
+@pytest.mark.parametrize("suffix", [None, "_before"])
+def test_every_number_is_tea_tasting_s(frame, denominator, suffix):
+    measured = ratio_metric("clicks", denominator, suffix=suffix)
+    moments = moments_of(frame, ("exposures", "clicks", "exposures_before", "clicks_before"), ("arm",))
+    found = difference("clicks", "new", moments["control",], moments["new",], measured)
+    reference = measured.analyze_aggregates(moments["control",], moments["new",])
+    for name, other in [
+        ("control", "control"), ("value", "treatment"), ("difference", "effect_size"), ("low", "effect_size_ci_lower"),
+        ("high", "effect_size_ci_upper"), ("relative_difference", "rel_effect_size"),
+        ("relative_low", "rel_effect_size_ci_lower"), ("relative_high", "rel_effect_size_ci_upper"),
+        ("p_value", "pvalue"),
+    ]:  # fmt: skip
+        assert getattr(found, name) == pytest.approx(getattr(reference, other), **EXACT), name
+    assert found.difference / found.standard_error == pytest.approx(reference.statistic, **EXACT)
+
+
 def test_holm_is_statsmodels_holm(frame):
     effect = effect_of(frame, ratio_metric("clicks", None))
     p_values = [0.03, 0.001, 0.2, 0.04, 1.0]
@@ -133,11 +150,12 @@ def test_holm_is_statsmodels_holm(frame):
     assert corrected([]) == []
 
 
-def test_a_metric_that_never_moves_has_no_effect_and_no_warning(frame):
+def test_a_metric_that_never_moves_has_no_interval_and_no_warning(frame):
     still = frame.with_columns(clicks=pl.lit(0.0))
     effect = effect_of(still, ratio_metric("clicks", "exposures"))
-    assert (effect.difference, effect.low, effect.high, effect.p_value) == (0, 0, 0, 1)
-    assert math.isnan(effect.relative_difference)
+    assert (effect.difference, effect.low, effect.high, effect.p_value) == (0, None, None, None)
+    assert effect.relative_difference is None
+    assert effect.reason
 
 
 def test_arms_that_are_exactly_alike_still_have_a_standard_error(frame):

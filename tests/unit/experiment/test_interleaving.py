@@ -74,17 +74,17 @@ def votes(first_wins: int, second_wins: int, ties: int = 0) -> pl.DataFrame:
 
 def test_looks_at_any_time_need_more_than_one_that_was_settled_before_and_ties_count_for_nothing():
     # 0 of 6: sign test 2 / 2^6 = 0.03; at every look 7 / 2^6 = 0.11. 0 of 8: 9 / 2^8 = 0.035.
-    six, final = (preference(votes(0, 6, ties=50), "old", "new", final=final) for final in (False, True))
+    six, final = (preference(votes(0, 6, ties=50), "old", "new", min_units=2, final=final) for final in (False, True))
     assert (six.p_value, six.always_p_value) == pytest.approx((2 / 64, 7 / 64))
     assert (six.preferred, final.preferred) == ("", "new")
-    eight = preference(votes(8, 0), "old", "new")
+    eight = preference(votes(8, 0), "old", "new", min_units=2)
     assert eight.always_p_value == pytest.approx(9 / 256)
     assert (eight.preferred, eight.always_high < 0.5) == ("old", True)
 
 
 def test_several_kinds_of_events_are_compared_more_carefully_and_a_plan_finds_less():
-    one = preference(votes(0, 8), "old", "new")
-    three = preference(votes(0, 8), "old", "new", comparisons=3)
+    one = preference(votes(0, 8), "old", "new", min_units=2)
+    three = preference(votes(0, 8), "old", "new", min_units=2, comparisons=3)
     assert three.always_p_value == pytest.approx(3 * one.always_p_value)
     assert (one.preferred, three.preferred, three.always_low < 0.5) == ("new", "", True)
     loose, planned = (preference(votes(451, 549), "old", "new", planned_units=units) for units in (None, 1000))
