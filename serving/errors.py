@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys.errors import MissingError, RecsysError
+from recsys.errors import MissingError, RecsysError, RequestError
 
 
 class ReleasePinError(MissingError):
@@ -51,6 +51,13 @@ class UnavailableError(RecsysError):
 
 class OverloadedError(UnavailableError):
     """The server has more to do than it can: repeat the call a little later, or call less often."""
+
+
+class AnswerTooLargeError(RequestError):
+    """An answer is larger than the server sends: ask for fewer items or queries at once, or without metadata."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("answer", reason)
 
 
 class GoneError(RecsysError):

@@ -194,6 +194,9 @@ class ServerSettings:
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
         max_k: most items for each query.
         max_batch: most queries in one BatchNearestItems, or vectors in one SearchVectors.
+        max_answer_items: most items in one answer, `k` times the queries or vectors; more are INVALID_ARGUMENT.
+        max_answer_bytes: most bytes of one answer; a larger one is RESOURCE_EXHAUSTED. gRPC clients take 4 MiB unless
+            set otherwise.
         max_ids: most ids in one list of a query (history, item ids, excluded ids).
         max_conditions: most conditions of one query's filter.
         max_filter_values: most values of one condition.
@@ -222,6 +225,8 @@ class ServerSettings:
     drain_s: float = Field(10.0, ge=0, allow_inf_nan=False)
     max_k: int = Field(1000, ge=1)
     max_batch: int = Field(1024, ge=1)
+    max_answer_items: int = Field(100_000, ge=1)
+    max_answer_bytes: int = Field(16 * 1024 * 1024, ge=1024)
     max_ids: int = Field(10_000, ge=1)
     max_conditions: int = Field(16, ge=0)
     max_filter_values: int = Field(1000, ge=1)

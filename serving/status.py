@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, StorageError
 from serving.errors import (
+    AnswerTooLargeError,
     CatalogueReadOnlyError,
     DeadlineError,
     EventsNotKeptError,
@@ -28,6 +29,7 @@ from serving.errors import (
 )
 
 DOMAIN = "serving.v1"
+ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
 OVERLOADED = "OVERLOADED"
 QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
 UNWRITABLE_MESSAGE = "the server cannot write at the moment, such as on a full disk; nothing was changed."
@@ -42,6 +44,8 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         error: what was raised.
         request_id: of the call, as the server's log has it.
     """
+    if isinstance(error, AnswerTooLargeError):  # no RetryInfo: the same call would meet the same end
+        return _status(code_pb2.RESOURCE_EXHAUSTED, ANSWER_TOO_LARGE, str(error), request_id)
     if isinstance(error, RequestError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         bad_request = error_details_pb2.BadRequest(field_violations=[violation])
@@ -113,6 +117,8 @@ def error_of(call: grpc.RpcError) -> RecsysError:
         return QuotaError(message, retry_after_s)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == OVERLOADED:
         return OverloadedError(message, retry_after_s)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == ANSWER_TOO_LARGE:
+        return AnswerTooLargeError(message.removeprefix("answer: "))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return RequestError("request", f"{message}; send less at once, or raise the limit")
     if code is grpc.StatusCode.NOT_FOUND:

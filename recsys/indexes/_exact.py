@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.cancellation import checkpoint
 from recsys.errors import SettingError, unknown
 from recsys.indexes._checks import checked_queries
 from recsys.stages import stage
@@ -92,6 +93,7 @@ class ExactSearcher:
             else:
                 scores = queries @ self._block(start, stop).T
             for query, row in enumerate(scores):
+                checkpoint()
                 places = largest(row, min(k, len(row)))
                 if start == 0:
                     best_rows[query, : len(places)], best_scores[query, : len(places)] = places, row[places]
@@ -111,6 +113,7 @@ class ExactSearcher:
         scores = np.empty(len(rows), np.float32)
         step = max(1, UNTHREADED // len(query))
         for place in range(0, len(rows), step):
+            checkpoint()
             part = slice(place, place + step)
             np.dot(self.vectors.take(rows[part], axis=0), query, out=scores[part])
         return scores
@@ -120,6 +123,7 @@ def _inner_products(vectors: Float32, query: Float32) -> Float32:
     scores = np.empty(len(vectors), np.float32)
     step = max(1, UNTHREADED // len(query))
     for start in range(0, len(vectors), step):
+        checkpoint()
         np.dot(vectors[start : start + step], query, out=scores[start : start + step])
     return scores
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from recsys.cancellation import checkpoint
 from recsys.errors import ReleaseError, RequestError, SettingError, StorageError, describe, unknown, verbatim
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
@@ -25,6 +26,9 @@ CODEBOOK_ITEMS = 16
 """Codes in a block of ScaNN's quantiser; its training refuses fewer items."""
 UNTUNED_LEAVES_RATE = 0.15
 UNTUNED_REORDER = 10
+PART_QUERIES, PART_PLACES = 16, 2**13
+"""Most queries, and most results of all of them together, of one call of ScaNN: such a call takes some 10 ms and cannot
+be interrupted. Larger ones are not faster (68,000 x 64)."""
 
 
 @settings()
@@ -209,9 +213,12 @@ class ScannSearcher:
             return self._exact.search(queries, k)
         rows = np.full((len(queries), k), NO_ROW, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        if len(queries):
-            rows[:, :found], scores[:, :found] = self._searcher.search_batched(
-                queries, found, self._reordered(reorder_k, found), leaves
+        step = max(1, min(PART_QUERIES, PART_PLACES // found))
+        for start in range(0, len(queries), step):
+            checkpoint()
+            part = slice(start, start + step)
+            rows[part, :found], scores[part, :found] = self._searcher.search_batched(
+                queries[part], found, self._reordered(reorder_k, found), leaves
             )
         short = np.flatnonzero(~np.isfinite(scores[:, found - 1]))
         if len(short):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from recsys.cancellation import checkpoint
 from recsys.reformulators import NO_WEIGHTS, Weights, moved, unit
 from recsys.registry import settings
 from recsys.types import NO_ROW, Feedback, FeedbackKind, Float32, Reformulated
@@ -173,6 +174,7 @@ class Attention:
             out = xp.pad((np.float32(1) - there) * NEVER, ((0, 0), (1, 0)), "constant")[:, None, None]
             count = xp.maximum(xp.sum(there, axis=1, keepdims=True), np.float32(1))
         for layer in range(self.layers):
+            checkpoint()
             tokens += drop(self._attend(xp, tokens, out, weights, layer))
             inner = (tokens @ weights[f"{layer}/hidden_in"]) / _deviation(xp, tokens, weights)
             inner += weights[f"{layer}/hidden_bias"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from recsys.cancellation import checkpoint
 from recsys.errors import DataError, RequestError
 from recsys.features import Encoder
 
@@ -33,6 +34,7 @@ def coded(encoder: Encoder, values: Sequence[Any], paths: Sequence[str]) -> np.n
         pass
     codes = []
     for value, path in zip(values, paths, strict=True):
+        checkpoint()
         try:
             codes.append(encoder.encode(pa.array([value])))
         except UNREADABLE as error:

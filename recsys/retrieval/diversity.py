@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.cancellation import checkpoint
 from recsys.types import Float32, Int64, RowSets
 
 
@@ -40,6 +41,7 @@ def choose(
     counts: dict[int, int] = {}
     chosen: list[int] = []
     while len(chosen) < k and waiting.any():
+        checkpoint()
         if units is None or not chosen:
             place = int(waiting.argmax())  # the first that waits has the largest relevance
         else:

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 import pyarrow as pa
 
+from recsys.cancellation import checked
 from recsys.data.filterable import FilterColumn, filter_types
 from recsys.errors import RequestError, unknown
 from recsys.types import Bool, Condition, Filter, FilterType, Int32, RowSets
@@ -104,7 +105,7 @@ class ItemFilters:
 
     def _compile(self, asked: Filter) -> Allowed:
         mask = np.ones(len(self._items), bool)
-        for condition in asked.all_of:
+        for condition in checked(asked.all_of):
             named = self.column(condition.field).passing(condition)
             if condition.none_of is not None:
                 mask[named] = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import Field
 
+from recsys.cancellation import checkpoint
 from recsys.errors import RequestError
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.registry import settings
@@ -194,6 +195,7 @@ class NarrowedSearch:
             return _best(rows, shares, k, narrow, None, narrow.shown)
         pool_k = self._planner.pool_k(k)
         while True:
+            checkpoint()
             pool = _best(rows, shares, pool_k, narrow, None, narrow.shown)
             relevance = pool.scores / max(float(pool.scores.max(initial=0)), 1e-12)
             chosen = self._diverse(pool, relevance, k, diversity)
@@ -228,6 +230,7 @@ class NarrowedSearch:
         found: list[Found | None] = [None] * len(narrow)
         exact, indexed = [], {}
         for place, each in enumerate(narrow):
+            checkpoint()
             depth = self._depth(k, each) if each.shown else 0
             if each.shown == 0 or is_few(each.allowed.count, depth, dim):
                 exact.append(place)
@@ -237,6 +240,7 @@ class NarrowedSearch:
             effort = math.sqrt(max(1.0, depth / k))
             results = self._searcher.search(vectors[places], depth, effort=effort)
             for place, rows, scores in zip(places, results.item_rows, results.scores, strict=True):
+                checkpoint()
                 kept = narrow[place].passes(rows)
                 if np.count_nonzero(kept) < min(k, narrow[place].shown):
                     continue
@@ -270,6 +274,7 @@ class NarrowedSearch:
             deepest = min(k + max(len(narrow[place].banned) for place in group), max(allowed.count, 1))
             results = ExactSearcher(self._vectors, rows).search(vectors[group], deepest)
             for place, item_rows, scores in zip(group, results.item_rows, results.scores, strict=True):
+                checkpoint()
                 kept = narrow[place].passes(item_rows)
                 found[place] = _best(item_rows[kept], scores[kept], k, narrow[place], plan, allowed.count)
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import registry
+from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
 from recsys.export.release import Release, open_release
@@ -23,7 +24,7 @@ from recsys.export.saved_model import load_query_tower
 from recsys.features import Encoder
 from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
 from recsys.retrieval.coding import coded
-from recsys.retrieval.filtering import ItemFilters
+from recsys.retrieval.filtering import ITEM_BYTES, ItemFilters
 from recsys.retrieval.merging import first_kept
 from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
 from recsys.retrieval.reformulation import Reformulators, feedback_of
@@ -51,6 +52,12 @@ from recsys.types import (
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
+PART_QUERIES = 64
+PART_FILTER_BYTES = 2**25
+"""Queries of a batch that are answered together, and what their filters may take: both bound the memory of a batch."""
+TOWER_ROWS = 256
+METADATA_ROWS = 1024
+"""Rows that go through the query tower, or become display columns, between two checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Encoding:
     vectors: Float32
     origins: tuple[Origin, ...]
     missing_ids: tuple[tuple[str, ...], ...]
+
+    def part(self, places: slice) -> Encoding:
+        """Return the encoding of some of the queries."""
+        return Encoding(self.vectors[places], self.origins[places], self.missing_ids[places])
 
 
 @dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call gets one
@@ -222,7 +233,8 @@ class Retriever:
         tables = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
         self._entity = release.facts.query_entity
         self._metadata = tuple(tables["item"].get("metadata", ()))
-        self._items = pq.read_table(folder / "items.parquet")
+        # In one piece: to take rows of a column in several pieces, Arrow copies the whole column each time.
+        self._items = pq.read_table(folder / "items.parquet").combine_chunks()
         self._item_ids = np.array(self._items[ITEM_ID].to_pylist(), dtype=object)
         self._row_of_item = {item_id: row for row, item_id in enumerate(self._item_ids)}
         # Still mapped, without the time that slices of `np.memmap` take.
@@ -301,7 +313,7 @@ class Retriever:
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
         given = False
-        for place, query in enumerate(queries):
+        for place, query in enumerate(checked(queries)):
             _check_form(query, place)
             if query.vector is not None:
                 if np.shape(query.vector) != (dim,):
@@ -332,9 +344,11 @@ class Retriever:
                     origins[place] = Origin.FEATURES
         if given and (bad := first_unusable(vectors)) is not None:
             raise RequestError(f"queries[{bad}].vector", UNUSABLE)
-        if through_tower:
-            encoded = self._query_tower(self._codes(through_tower))
-            places = [place for place, _ in through_tower]
+        for start in range(0, len(through_tower), TOWER_ROWS):
+            checkpoint()
+            rows = through_tower[start : start + TOWER_ROWS]
+            encoded = self._query_tower(self._codes(rows))
+            places = [place for place, _ in rows]
             if len(set(places)) == len(places):
                 vectors[places] += encoded
             else:
@@ -377,8 +391,22 @@ class Retriever:
         if exact:
             return self._exactly.nearest(queries, k, diversity)
         encoding = self.encode(queries)
-        banned = [self._banned(query) for query in queries]
-        narrow = self._narrow(queries, banned, diversity)
+        step = PART_QUERIES
+        if any(query.filter.all_of for query in queries):
+            step = max(1, min(step, PART_FILTER_BYTES // (ITEM_BYTES * len(self._item_ids))))
+        answers: list[Answer] = []
+        for first in range(0, len(queries), step):
+            checkpoint()
+            part = slice(first, first + step)
+            answers += self._nearest(queries[part], encoding.part(part), k, diversity, effort, first)
+        return answers
+
+    def _nearest(
+        self, queries: Sequence[Query], encoding: Encoding, k: int, diversity: Diversity, effort: float, first: int
+    ) -> list[Answer]:
+        """Return the answers to a part of a batch that begins at the query `first`."""
+        banned = [self._banned(query) for query in checked(queries)]
+        narrow = self._narrow(queries, banned, diversity, first)
         answers = self._nearest_narrowed(encoding, k, narrow, diversity) if any(narrow) else [None] * len(queries)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
         searched = [place for place in open_ if encoding.origins[place] is not Origin.POPULARITY]
@@ -427,10 +455,16 @@ class Retriever:
             raise RequestError("vectors", f"got shape {vectors.shape}, expected (batch, {dim})")
         if (bad := first_unusable(vectors)) is not None:
             raise RequestError(f"vectors[{bad}]", UNUSABLE)
-        found = self._searcher.search(vectors, min(k, len(self._item_ids)), effort=effort)
-        kept = found.item_rows != NO_ROW
-        ids = self._item_ids.take(found.item_rows[kept]).tolist()
-        return Matches(kept.sum(axis=1), ids, found.scores[kept], effort < 1)
+        counts, ids, scores = [], [], []
+        for first in range(0, len(vectors), PART_QUERIES):
+            checkpoint()
+            part = vectors[first : first + PART_QUERIES]
+            found = self._searcher.search(part, min(k, len(self._item_ids)), effort=effort)
+            kept = found.item_rows != NO_ROW
+            counts.append(kept.sum(axis=1))
+            ids += self._item_ids.take(found.item_rows[kept]).tolist()
+            scores.append(found.scores[kept])
+        return Matches(np.concatenate(counts), ids, np.concatenate(scores), effort < 1)
 
     @property
     def reformulators(self) -> tuple[str, ...]:
@@ -531,7 +565,7 @@ class Retriever:
         named = self._reformulators.get(reformulator)
         queries = [revision.query for revision in revisions]
         encoding = self.encode(queries)
-        banned = [self._banned(query) for query in queries]
+        banned = [self._banned(query) for query in checked(queries)]
         narrow = self._narrow(queries, banned, diversity)
         # Popularity answers where a query says nothing: nothing is searched for it, nothing moves it.
         moves = [origin is not Origin.POPULARITY for origin in encoding.origins]
@@ -577,8 +611,12 @@ class Retriever:
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the display columns of items; an empty dictionary for an unknown id."""
         known = [item_id for item_id in item_ids if item_id in self._row_of_item]
-        shown = self._shown.take(pa.array([self._row_of_item[item_id] for item_id in known], pa.int64()))
-        found = dict(zip(known, shown.to_pylist(), strict=True))
+        found: dict[str, dict[str, Any]] = {}
+        for first in range(0, len(known), METADATA_ROWS):
+            checkpoint()
+            part = known[first : first + METADATA_ROWS]
+            shown = self._shown.take(pa.array([self._row_of_item[item_id] for item_id in part], pa.int64()))
+            found.update(zip(part, shown.to_pylist(), strict=True))
         return [found.get(item_id, {}) for item_id in item_ids]
 
     @cached_property
@@ -672,9 +710,15 @@ class Retriever:
         )
 
     def _narrow(
-        self, queries: Sequence[Query], banned: Sequence[set[int]], diversity: Diversity
+        self, queries: Sequence[Query], banned: Sequence[set[int]], diversity: Diversity, first: int = 0
     ) -> list[Narrow | None]:
         """Return what each answer may hold; None where the index alone can answer.
+
+        Args:
+            queries: that are answered together.
+            banned: item rows that each may not show.
+            diversity: of all answers.
+            first: the place of the first query in the request.
 
         Raises:
             RequestError: a filter or diversity that the columns do not allow.
@@ -683,10 +727,10 @@ class Retriever:
             return [None] * len(queries)
         self._narrowed.check(diversity)
         return [
-            Narrow.of(self._filters.allowed(query.filter, f"queries[{place}].filter"), banned[place])
+            Narrow.of(self._filters.allowed(query.filter, f"queries[{first + place}].filter"), banned[place])
             if query.filter.all_of or not diversity.changes_nothing
             else None
-            for place, query in enumerate(queries)
+            for place, query in enumerate(checked(queries))
         ]
 
     def _nearest_narrowed(

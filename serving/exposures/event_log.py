@@ -8,6 +8,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 
+from recsys.cancellation import checked
 from recsys.errors import describe, verbatim
 from serving.answers import RecordedEvents, RejectedEvent
 from serving.exposures import columns
@@ -48,7 +49,7 @@ class EventLog:
     def record(self, outcomes: Sequence[Outcome]) -> RecordedEvents:
         """Write the events that keep the rules and are not known; the others come back."""
         now_us, rejected, sound = time.time_ns() // 1000, [], {}
-        for place, outcome in enumerate(outcomes):
+        for place, outcome in enumerate(checked(outcomes)):
             fault = self._fault(outcome, now_us)
             if fault is None:
                 sound[place] = outcome

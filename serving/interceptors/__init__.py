@@ -1,6 +1,6 @@
 """What happens around every call, outermost first.
 
-A full queue, record, spans, audit, error mapping, decoding, auth, deadline.
+A full queue, record, spans, audit, error mapping, decoding, encoding, auth, deadline.
 
 The order is fixed here, by hand, because it matters: log, metrics and spans must see the code that the mapping chose,
 the mapping must see what all within it raised, and what a call takes from its caller's quota stands in the decoded
@@ -21,6 +21,7 @@ from serving.interceptors.behaviour import Behaviour, Intercept, Surrounding, on
 from serving.interceptors.call_record import call_record
 from serving.interceptors.deadline import deadline
 from serving.interceptors.decoding import Decoding
+from serving.interceptors.encoding import Encoding
 from serving.interceptors.error_mapping import error_mapping
 from serving.interceptors.refusing import Refusing
 from serving.runtime.admission import Admission
@@ -67,6 +68,7 @@ def interceptors(
         Audit(logger),
         around(mapping),
         Decoding(),
+        Encoding(),
         *([Auth(callers)] if callers is not None else []),
         around(deadline()),
     ]

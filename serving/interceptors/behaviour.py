@@ -50,6 +50,7 @@ def replaced(
     handler: grpc.RpcMethodHandler,
     change: Callable[[Behaviour], Behaviour],
     request_deserializer: Callable[[bytes], Any] | None = None,
+    response_serializer: Callable[[Any], bytes] | None = None,
 ) -> grpc.RpcMethodHandler:
     """Return a handler with another behaviour, of the same kind.
 
@@ -57,10 +58,15 @@ def replaced(
         handler: of a method.
         change: takes its behaviour, returns the other one.
         request_deserializer: another one of these, too; None keeps it.
+        response_serializer: another one of these, too; None keeps it.
     """
     make, kind = MAKE[handler.request_streaming, handler.response_streaming]
     behaviour = change(getattr(handler, kind))
-    return make(behaviour, request_deserializer or handler.request_deserializer, handler.response_serializer)
+    return make(
+        behaviour,
+        request_deserializer or handler.request_deserializer,
+        response_serializer or handler.response_serializer,
+    )
 
 
 def on_threads(behaviour: Behaviour, threads: ThreadPoolExecutor) -> Behaviour:

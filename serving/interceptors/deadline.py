@@ -1,4 +1,4 @@
-"""A call whose deadline has passed, or whose caller has gone, while it waited for a thread is not worked on."""
+"""No work for a call whose deadline has passed or whose caller has gone: neither is it begun, nor does it go on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager, contextmanager
 
 import grpc
 
-from serving.runtime.admission import check_wanted
+from recsys.cancellation import cancel_by
+from serving.runtime.admission import CallCheck, check_wanted
 
 
 def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
-    """Return a block that refuses expired and cancelled calls."""
+    """Return a block that refuses expired and cancelled calls, and ends their work at its checkpoints."""
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
         check_wanted(context)
+        cancel_by(CallCheck(context))
         yield
 
     return around

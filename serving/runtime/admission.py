@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import grpc
@@ -10,6 +11,7 @@ from serving.errors import DeadlineError, GoneError, OverloadedError
 from serving.settings import QueueSettings
 
 RETRY_AFTER_S = 0.1
+CHECK_EVERY_S = 0.001
 HURRIED_EFFORT = 0.25
 """Share of an index's settled effort that a hurried search makes."""
 
@@ -22,10 +24,28 @@ def check_wanted(context: grpc.ServicerContext) -> None:
         DeadlineError: its deadline has passed.
     """
     if not context.is_active():
-        raise GoneError("cancelled before the work began.")
+        raise GoneError("the call was cancelled before its work was done.")
     left_s = context.time_remaining()
     if left_s is not None and left_s <= 0:
-        raise DeadlineError("the deadline passed before the work began.")
+        raise DeadlineError("the deadline passed before the work was done.")
+
+
+class CallCheck:
+    """`check_wanted` for `recsys.cancellation`: it looks at the call once in `CHECK_EVERY_S`.
+
+    Args:
+        context: of the call.
+    """
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context, self._next_s = context, 0.0
+
+    def __call__(self) -> None:
+        """Raise as `check_wanted` does."""
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            check_wanted(self._context)
+            self._next_s = now_s + CHECK_EVERY_S
 
 
 class Admission:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from recsys.cancellation import shielded
 from recsys.errors import RequestError
 from recsys.export.release import Release
 from recsys.indexes import UNUSABLE, first_unusable
@@ -142,7 +143,8 @@ class LiveCatalogue:
         return met or Outcome(sequence, known)
 
     def _catch_up(self) -> None:
-        with self._applying:
+        # Whatever becomes of the call that found these changes: all others wait for them, too.
+        with self._applying, shielded():
             last = self.sequence
             records, position = self._log.read(max(self._position, 0))
             written: list[Upserted] = []

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import structlog
 
+from recsys.cancellation import checked, checkpoint
 from recsys.errors import RequestError, StorageError
 from recsys.types import Float32
 from serving import convert
@@ -42,10 +43,11 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         live = self._live(request.release_pin)
         _check_count("items", len(request.items), self._settings.max_upserts)
         _check_ids(request.items)
-        live.check_metadata([convert.metadata(item) for item in request.items])
+        live.check_metadata([convert.metadata(item) for item in checked(request.items)])
         vectors = _vectors(request.items, live)
         ids = [item.item_id for item in request.items]
         fingerprint = live.release.fingerprint
+        checkpoint()  # the last one: what is written is acknowledged
         outcome = live.write(ids, lambda token: upsert_payload(request.items, vectors, fingerprint, token))
         self._compact_if_long()
         return pb.UpsertItemsResponse(
@@ -109,7 +111,7 @@ def _vectors(items: Sequence[pb.UpsertItem], live: LiveCatalogue) -> Float32:
     """
     vectors = np.zeros((len(items), live.release.facts.dim), np.float32)
     to_encode = []
-    for place, item in enumerate(items):
+    for place, item in enumerate(checked(items)):
         source = item.WhichOneof("source")
         if source == "vector":
             path = f"items[{place}]"
@@ -121,7 +123,7 @@ def _vectors(items: Sequence[pb.UpsertItem], live: LiveCatalogue) -> Float32:
     if to_encode:
         vectors[to_encode] = live.encoder.encode(
             [items[place].item_id for place in to_encode],
-            [convert.item_features(items[place]) for place in to_encode],
+            [convert.item_features(items[place]) for place in checked(to_encode)],
             [f"items[{place}]" for place in to_encode],
         )
     return vectors

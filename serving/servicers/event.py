@@ -6,6 +6,7 @@ import time
 
 import grpc
 
+from recsys.cancellation import checked
 from recsys.errors import RequestError
 from serving.errors import EventsNotKeptError
 from serving.exposures.columns import Outcome
@@ -32,7 +33,7 @@ class EventServicer(pb_grpc.EventServiceServicer):
         if not 1 <= len(request.events) <= self._max_events:
             raise RequestError("events", f"got {len(request.events)}, expected 1 to {self._max_events}")
         now_us = time.time_ns() // 1000
-        recorded = self._log.record([_outcome(event, now_us) for event in request.events])
+        recorded = self._log.record([_outcome(event, now_us) for event in checked(request.events)])
         return pb.RecordEventsResponse(
             recorded_count=recorded.recorded_count,
             duplicate_count=recorded.duplicate_count,

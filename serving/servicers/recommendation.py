@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import grpc
 
 from recsys import stages
+from recsys.cancellation import checked
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Matches, ReformulatedAnswer, Retriever, Revision
 from recsys.types import ALIKE, Diversity, Float32, Mention, Origin, Plan, Query
@@ -39,6 +39,8 @@ Asked = (
 """Requests that say which release is to answer."""
 FEW = 100
 """Places, ids or items of feedback of a search that others may wait for."""
+PART_IDS = 4096
+"""Item ids of a flat list that are encoded between two checkpoints."""
 Record = Callable[[Exposure], str]
 """Takes a list that is shown, returns its attribution token."""
 
@@ -67,9 +69,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
         self._experiments, self._record = experiments, record
 
-    def NearestItems(
-        self, request: pb.NearestItemsRequest, context: grpc.ServicerContext
-    ) -> Steps[pb.NearestItemsResponse]:
+    def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> Steps[bytes]:
         """Return the nearest items of one query, in steps."""
         treatment = yield from self._treated(request)
         _check_k(request.k, self._settings)
@@ -84,55 +84,61 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         answer, retriever = made.answer, treatment.retriever
         _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=made.is_as_found)
         shown = treatment.metadata(answer.item_ids) if request.include_metadata else ()
-        return pb.NearestItemsResponse(
+        response = pb.NearestItemsResponse(
             result=convert.ranked_items(answer, shown),
             release=convert.release_id(retriever.release),
-            attribution_token=_recorded(self._record, treatment, made),
             assignments=convert.assignments(treatment.assignments),
         )
+        encoded = convert.encoded([response], self._settings.max_answer_bytes)
+        if self._record is None:
+            return encoded
+        # Only now, so that a list that is too large to be sent does not count as shown.
+        response.attribution_token = _recorded(self._record, treatment, made)
+        return response.SerializeToString()
 
-    def BatchNearestItems(
-        self, request: pb.BatchNearestItemsRequest, context: grpc.ServicerContext
-    ) -> pb.BatchNearestItemsResponse:
+    def BatchNearestItems(self, request: pb.BatchNearestItemsRequest, context: grpc.ServicerContext) -> bytes:
         """Return the nearest items of several queries."""
         retriever = self._retriever(request)
-        _check_k(request.k, self._settings)
-        _check_batch("queries", len(request.queries), self._settings)
+        _check_batch("queries", len(request.queries), request.k, self._settings)
         queries = [
-            convert.query(query, f"queries[{place}]", self._settings) for place, query in enumerate(request.queries)
+            convert.query(query, f"queries[{place}]", self._settings)
+            for place, query in enumerate(checked(request.queries))
         ]
         with _IN_QUERIES:
             diversity, effort = _diversity(request), self._effort(context)
             answers = retriever.nearest(queries, request.k, diversity, effort=effort)
         _tell(Searched(retriever, queries, request.k, answers), diversity, len(queries))
-        return pb.BatchNearestItemsResponse(
-            results=[
-                convert.ranked_items(answer, _shown(retriever, answer) if request.include_metadata else ())
-                for answer in answers
-            ],
-            release=convert.release_id(retriever.release),
-        )
 
-    def SearchVectors(
-        self, request: pb.SearchVectorsRequest, context: grpc.ServicerContext
-    ) -> pb.SearchVectorsResponse:
+        def parts() -> Iterator[pb.BatchNearestItemsResponse]:
+            yield pb.BatchNearestItemsResponse(release=convert.release_id(retriever.release))
+            for answer in answers:
+                shown = retriever.metadata(answer.item_ids) if request.include_metadata else ()
+                yield pb.BatchNearestItemsResponse(results=[convert.ranked_items(answer, shown)])
+
+        return convert.encoded(parts(), self._settings.max_answer_bytes)
+
+    def SearchVectors(self, request: pb.SearchVectorsRequest, context: grpc.ServicerContext) -> bytes:
         """Return the nearest items of several vectors, in flat lists."""
         retriever = self._retriever(request)
-        _check_k(request.k, self._settings)
-        _check_batch("vectors", len(request.vectors), self._settings)
+        _check_batch("vectors", len(request.vectors), request.k, self._settings)
         vectors = convert.packed_vectors(request.vectors, retriever.release.facts.dim, "vectors")
         matches = retriever.search_vectors(vectors, request.k, effort=self._effort(context))
         call = calls.current()
         call.query_count, call.plan = len(vectors), Plan.INDEX.value
         if not matches.degraded:
             call.searched = _searched(retriever, vectors, request.k, matches)
-        return pb.SearchVectorsResponse(
-            item_counts=matches.counts.tolist(),
-            item_ids=matches.item_ids,
-            scores_float32_le=matches.scores.astype(convert.LITTLE_ENDIAN, copy=False).tobytes(),
-            degraded=matches.degraded,
-            release=convert.release_id(retriever.release),
-        )
+
+        def parts() -> Iterator[pb.SearchVectorsResponse]:
+            yield pb.SearchVectorsResponse(
+                item_counts=matches.counts.tolist(),
+                scores_float32_le=matches.scores.astype(convert.LITTLE_ENDIAN, copy=False).tobytes(),
+                degraded=matches.degraded,
+                release=convert.release_id(retriever.release),
+            )
+            for first in range(0, len(matches.item_ids), PART_IDS):
+                yield pb.SearchVectorsResponse(item_ids=matches.item_ids[first : first + PART_IDS])
+
+        return convert.encoded(parts(), self._settings.max_answer_bytes)
 
     def EncodeQuery(self, request: pb.EncodeQueryRequest, context: grpc.ServicerContext) -> pb.EncodeQueryResponse:
         """Return the vector of one query."""
@@ -150,18 +156,15 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             response.vector.values.values.extend(encoding.vectors[0].tolist())
         return response
 
-    def Reformulate(
-        self, request: pb.ReformulateRequest, context: grpc.ServicerContext
-    ) -> Steps[pb.ReformulateResponse]:
+    def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> Steps[bytes]:
         """Return the nearest items of one query after feedback has moved it, in steps."""
         treatment = yield from self._treated(request)
         conversation = Conversation(request, treatment, self._settings, self._record)
         conversation.hear(request.feedback)
-        return (yield from conversation.answer(self._effort(context)))
+        response = yield from conversation.answer(self._effort(context))
+        return convert.encoded([response], self._settings.max_answer_bytes)
 
-    def Session(
-        self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.SessionResponse]:
+    def Session(self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Return an answer after each round of feedback on one query."""
         conversation = None
         with self._sessions.place():
@@ -182,7 +185,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 else:
                     conversation.hear(request.feedback)
                     answer = alone(conversation.answer())
-                yield pb.SessionResponse(answer=answer, round=place)
+                response = pb.SessionResponse(answer=answer, round=place)
+                yield convert.encoded([response], self._settings.max_answer_bytes)
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""
@@ -295,8 +299,11 @@ class Conversation:
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         shown = treatment.metadata(answer.answer.item_ids) if asked.include_metadata else ()
         response = convert.reformulated(answer, treatment.retriever, shown)
-        response.attribution_token = _recorded(self._record, treatment, made, answer.reformulator)
         response.assignments.extend(convert.assignments(treatment.assignments))
+        if self._record is not None:
+            # As for NearestItems, what is too large to be sent does not count as shown.
+            convert.encoded([response], self._settings.max_answer_bytes)
+            response.attribution_token = _recorded(self._record, treatment, made, answer.reformulator)
         return response
 
 
@@ -336,10 +343,8 @@ def _is_short(query: Query, most: int, diversity: Diversity) -> bool:
     return not narrowed and max(most, by) <= FEW and not stages.is_watched()
 
 
-def _recorded(record: Record | None, treatment: Treatment, made: Shown, reformulator: str = "") -> str:
-    """Put a list into the log, where there is one, and return its token."""
-    if record is None:
-        return ""
+def _recorded(record: Record, treatment: Treatment, made: Shown, reformulator: str = "") -> str:
+    """Put a list into the log and return its token."""
     return record(
         Exposure(
             request_id=calls.current().request_id,
@@ -396,9 +401,13 @@ def _check_k(k: int, settings: ServerSettings) -> None:
         raise RequestError("k", f"got {k}, expected 1 to {settings.max_k}")
 
 
-def _check_batch(name: str, count: int, settings: ServerSettings) -> None:
+def _check_batch(name: str, count: int, k: int, settings: ServerSettings) -> None:
+    _check_k(k, settings)
     if not 1 <= count <= settings.max_batch:
         raise RequestError(name, f"got {count}, expected 1 to {settings.max_batch}")
+    if count * k > settings.max_answer_items:
+        got, most = f"got {count} with k = {k}, {count * k} items", settings.max_answer_items
+        raise RequestError(name, f"{got}, expected at most {most} items in one answer. Send fewer, or a smaller k.")
 
 
 @contextmanager
@@ -432,7 +441,3 @@ class _AsInRequest:
 
 
 _IN_QUERY, _IN_QUERIES = _AsInRequest("query"), _AsInRequest("queries[0]")
-
-
-def _shown(retriever: Retriever, answer: Answer) -> Sequence[dict[str, Any]]:
-    return retriever.metadata(answer.item_ids)

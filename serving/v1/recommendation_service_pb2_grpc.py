@@ -46,6 +46,8 @@ class RecommendationServiceStub:
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | calls wait as may    |                                  |                                   |
+    | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
+    |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
@@ -53,6 +55,10 @@ class RecommendationServiceStub:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
+    (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline
+    or its cancellation.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.
@@ -122,6 +128,8 @@ class RecommendationServiceServicer:
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | calls wait as may    |                                  |                                   |
+    | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
+    |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
@@ -129,6 +137,10 @@ class RecommendationServiceServicer:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
+    (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline
+    or its cancellation.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.
@@ -260,6 +272,8 @@ class RecommendationService:
     | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
     |                     | calls wait as may    |                                  |                                   |
+    | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
+    |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
     |                     | INTERNAL             |                                  | in the ErrorInfo's metadata       |
 
@@ -267,6 +281,10 @@ class RecommendationService:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
+    (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline
+    or its cancellation.
 
     Ids that the release does not know are not an error: they come back in `missing_ids`. A request id given in the
     metadata key `x-request-id` stands in the server's log; without one the server makes one up.

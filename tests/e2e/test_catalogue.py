@@ -250,7 +250,8 @@ def test_a_call_that_must_read_changes_first_does_not_do_so_among_others(block_r
     moved = next(servicer.Reformulate(pb.ReformulateRequest(query=request.query, k=3), None))
     assert (first.alike, moved.alike) == (None, None)
     # then whoever reads it does so for all
-    assert alone(servicer.NearestItems(request, None)).result.item_ids[0] == "new"
+    response = pb.NearestItemsResponse.FromString(alone(servicer.NearestItems(request, None)))
+    assert response.result.item_ids[0] == "new"
     assert next(servicer.NearestItems(request, None)).alike is not None
 
 

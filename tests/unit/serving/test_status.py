@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 from recsys import errors
 from recsys.errors import MissingError, RecsysError, RequestError, StorageError
 from serving.errors import (
+    AnswerTooLargeError,
     DeadlineError,
     ForbiddenError,
     GoneError,
@@ -34,6 +35,7 @@ EXAMPLES = [
     ForbiddenError("not you"),
     QuotaError("not now", 1.5),
     OverloadedError("too many", 0.5),
+    AnswerTooLargeError("too many bytes"),
     GoneError("nobody there"),
     ServerError("broken"),
     ZeroDivisionError("nobody foresaw this"),
@@ -87,6 +89,7 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
         ForbiddenError("not you"),
         QuotaError("not now", 1.5),
         OverloadedError("too many", 0.5),
+        AnswerTooLargeError("too many bytes"),
     ],
     ids=lambda error: type(error).__name__,
 )
