@@ -119,14 +119,32 @@ def exclusive(folder: Path, told: str = WORKED_ON) -> Iterator[None]:
         yield
 
 
+def files_below(root: Path) -> Iterator[Path]:
+    """Yield every file below a folder, in the order of their names; links are followed.
+
+    Names that begin with `.` or `_` are passed over with everything below them. A folder that a link leads to a second
+    time is yielded itself instead of what it holds, so that a link back to a folder above ends.
+    """
+    visited, pending = {root.resolve()}, sorted(root.iterdir(), reverse=True)
+    while pending:
+        path = pending.pop()
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir() and path.resolve() not in visited:
+            visited.add(path.resolve())
+            pending.extend(sorted(path.iterdir(), reverse=True))
+        else:
+            yield path
+
+
 def stamp(paths: Iterable[Path]) -> str:
-    """Return a digest of the names, sizes and times of change of files and of all files below folders."""
+    """Return a digest of the names, sizes and times of change of files, and of those that `files_below` finds."""
     digest = hashlib.sha256()
     for path in paths:
-        for file in sorted([path, *path.rglob("*")] if path.is_dir() else [path]):
+        for file in files_below(path) if path.is_dir() else [path]:
             if file.is_file():
-                status = file.stat()
-                digest.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                status, name = file.stat(), file.relative_to(path) if file != path else file.name
+                digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare, training_version
-from recsys.errors import DataError, RecsysError, SettingError, describe, verbatim
+from recsys.data.prepare import Prepared, check_cases, prepare, training_version
+from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.baselines import baseline
 from recsys.evaluation.held_out import HeldOut, held_out
@@ -67,11 +67,9 @@ def train(run: Run, work: Path, releases: Path) -> Release:
 
 def _train(run: Run, home: Path, releases: Path) -> Release:
     prepared = prepare(run, home / "prepared")
+    check_cases(run, prepared)
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    if not test.cases.reachable.rows.size:
-        advice = "Give more data or a larger test_rate."
-        raise DataError(describe("split", verbatim("no test case"), "at least one", advice))
     with storage(home):
         fitted = fit(run, prepared, home / "training", _validator(run, validation))
     model = fitted.model

@@ -22,6 +22,13 @@ def hide() -> None:
     _hidden = True
 
 
+def warn(sentence: str) -> None:
+    """Print a warning on standard error."""
+    if not _hidden:
+        console = Console(stderr=True)
+        console.print(f"warning: {sentence}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 class Task:
     """One running piece of work.
 

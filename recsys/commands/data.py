@@ -31,11 +31,17 @@ def _words() -> None:
 
 @app.command()
 def describe(run_file: RunFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer reads the default
-    """Report counts, power law, missing values, duplicates, unknown ids, cardinalities, times, and warn about leaks."""
+    """Report counts, power law, missing values, duplicates, unknown ids, cardinalities, times, and warn about leaks.
+
+    Makes every check that training makes of the data; exit code 2 means that training would stop.
+    """
     from recsys import config
     from recsys.data.describe import describe_data, render
 
-    render(describe_data(config.load(run_file, overrides)), Console())
+    report = describe_data(config.load(run_file, overrides))
+    render(report, Console())
+    if report.problems:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -374,26 +374,27 @@ def _show(rows: list[tuple], columns: list[str], console: Console) -> None:
 
 
 def _units_in(file: Path) -> list[str]:
-    import polars as pl
-
     if file.suffix in (".parquet", ".csv"):
-        return _frame(file, {"unit": pl.String})["unit"].drop_nulls().to_list()
+        return _frame(file, "unit")["unit"].drop_nulls().to_list()
     try:
         return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--units: cannot read {file}: {error}.") from None
 
 
-def _frame(file: Path, columns: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    """Return columns of a Parquet or CSV file, cast to the given types."""
+def _frame(file: Path, ids: str, *others: str) -> pl.DataFrame:
+    """Return columns of a Parquet or CSV file as text, one of them ids, spelled as in training data."""
     import polars as pl
+
+    from recsys.ids import id_texts
 
     try:
         frame = pl.read_csv(file, infer_schema=False) if file.suffix == ".csv" else pl.read_parquet(file)
-        return frame.select(pl.col(name).cast(kind) for name, kind in columns.items())
+        texts = id_texts(frame[ids].rechunk().to_arrow(), f"{file}: {ids}")
+        return frame.select(pl.from_arrow(texts).alias(ids), *(pl.col(name).cast(pl.String) for name in others))
     except (OSError, pl.exceptions.PolarsError) as error:
         told = str(error).partition("\n")[0]
-        raise DataError(f"{file}: cannot read {' and '.join(columns)}: {told}.") from None
+        raise DataError(f"{file}: cannot read {' and '.join((ids, *others))}: {told}.") from None
 
 
 def _only_experiment(log: Log, plan: Plan) -> str:
@@ -431,7 +432,7 @@ def _slices(file: Path | None, release: Path | None) -> pl.DataFrame | None:
         )
     if file is None:
         return None
-    frame = _frame(file, {"item_id": pl.String, "slice": pl.String}).drop_nulls()
+    frame = _frame(file, "item_id", "slice").drop_nulls()
     if frame["item_id"].is_duplicated().any():
         twice = frame.filter(pl.col("item_id").is_duplicated())["item_id"][0]
         raise DataError(describe(f"{file}: item_id", twice, "each item once"))

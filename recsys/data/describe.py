@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,11 +20,12 @@ from rich.table import Table
 from recsys import registry
 from recsys.config import Run
 from recsys.data.encoders import raw_column
-from recsys.errors import DataError, describe, unknown, verbatim
-from recsys.progress import task
+from recsys.data.hard_negatives import HardNegatives
+from recsys.data.prepare import UNKNOWN_ID, Usable, check_cases, check_columns, encode, iso, read_interactions, split
+from recsys.errors import DataError, RecsysError, describe, verbatim
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
-from recsys.splits import TEST, TRAIN, VALIDATION, Parts, history_at_evaluation
-from recsys.types import Bool, Int32, Int64, Interactions
+from recsys.splits import history_at_evaluation
+from recsys.types import Int32, Int64, Interactions
 
 MAX_DISTINCT = 1_000_000
 SAMPLED_ROWS = 200_000
@@ -141,8 +143,9 @@ class Report:
         columns: every column beside the ids.
         part_counts: interactions of each part under the run's split; empty where it cannot be made.
         history: in words, what the history of a query holds at evaluation; empty for free features.
-        rejected: broken rows by reason, most frequent first.
-        warnings: sentences, one a problem.
+        rejected: broken rows by reason, most frequent first; those with unknown ids stand in `unknown_ids`.
+        problems: what stops training, as the errors with which `recsys train` would end.
+        warnings: sentences on what looks wrong, though it can be trained on.
     """
 
     run: str
@@ -162,28 +165,26 @@ class Report:
     part_counts: dict[str, int]
     history: str
     rejected: tuple[Rejected, ...]
+    problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def describe_data(run: Run) -> Report:
-    """Read a run's source once and report on it.
+    """Read a run's source once, make every check that training makes of its data, and report.
 
-    The interactions are held as integer codes only, at most 20 bytes each, as training holds them.
+    Features are fitted and encoded as for training, so that this takes as much time and memory as preparing the data.
 
     Raises:
-        DataError: the source cannot be read, or has not one interaction.
+        DataError: the source cannot be read, or has not one item or interaction.
     """
     raw = run.source.read()
     met = _Met(run, raw)
-    with task("read interactions", unit="rows") as running:
-        for batch in raw.interactions():
-            met.add(batch)
-            running.advance(batch.num_rows)
+    usable = read_interactions(run, raw, met.add)
     if not met.count:
-        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", _first_reject(raw)))
+        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", raw.rejects.summary))
     free = run.query.entity == "features"
-    interactions, known = met.interactions()
-    parts, split_warnings = _parts(run, interactions.take(known))
+    parts, problems = _trial(run, raw, usable)
+    interactions = met.interactions()
     columns = tuple(_columns(run, raw, met))
     counts = np.bincount(interactions.item_row, minlength=raw.items.num_rows)[: raw.items.num_rows]
     pairs = None if free else _distinct_pairs(interactions)
@@ -198,22 +199,24 @@ def describe_data(run: Run) -> Report:
         interaction_count=len(interactions),
         distinct_pair_count=pairs,
         duplicate_count=None if free else len(interactions) - pairs,
-        first_time=None if times is None else _iso(times.min()),
-        last_time=None if times is None else _iso(times.max()),
+        first_time=None if times is None else iso(times.min()),
+        last_time=None if times is None else iso(times.max()),
         concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
         unknown_ids=tuple(met.unknown_ids()),
         columns=columns,
-        part_counts={} if parts is None else _part_counts(parts),
+        part_counts={name: len(part) for name, part in parts.items()},
         history="" if free else history_at_evaluation(run.split),
         rejected=tuple(
             Rejected(reason, count, tuple(raw.rejects.examples[reason]))
             for reason, count in sorted(raw.rejects.counts.items(), key=lambda entry: -entry[1])
+            if reason != UNKNOWN_ID
         ),
+        problems=tuple(problems),
         warnings=(
-            *_row_warnings(run, raw, met),
-            *_column_warnings(run, raw, columns),
-            *split_warnings,
-            *_order_warnings(interactions.take(known), parts),
+            *usable.warnings,
+            *_row_warnings(met),
+            *_column_warnings(raw, columns),
+            *_order_warnings(parts),
             *_leak_warnings(run, raw, met, interactions, counts),
         ),
     )
@@ -261,9 +264,11 @@ def render(report: Report, console: Console) -> None:
         for rejected in report.rejected:
             table.add_row(escape(rejected.reason), f"{rejected.count:,}", escape("\n".join(rejected.examples)))
         console.print(table)
+    for problem in report.problems:
+        console.print(f"[red]stops training[/red] {escape(problem)}", highlight=False)
     for warning in report.warnings:
         console.print(f"[yellow]warning[/yellow] {escape(warning)}", highlight=False)
-    if not report.warnings:
+    if not report.warnings and not report.problems:
         console.print("No warnings.")
 
 
@@ -359,17 +364,11 @@ class _Met:
                 self._columns[name].append(batch[name].cast(kind).to_numpy(zero_copy_only=False))
         self.count += batch.num_rows
 
-    def interactions(self) -> tuple[Interactions, Bool]:
-        """Return all interactions, sorted by query and time, and a mask of those whose ids are all known."""
-        query, item, timestamp, weight = (
-            np.concatenate(arrays) if arrays else None for arrays in self._columns.values()
-        )
-        order = np.lexsort((query,) if timestamp is None else (timestamp, query))
-        sorted_ = Interactions(query, item, timestamp, weight).take(order)
-        known = sorted_.item_row < self.item_codes.known_count
-        if self.entity == "item":
-            known &= sorted_.query_row < self.query_codes.known_count
-        return sorted_, known
+    def interactions(self) -> Interactions:
+        """Return all interactions, those with unknown ids among them, sorted by query and time."""
+        return Interactions(
+            *(np.concatenate(arrays) if arrays else None for arrays in self._columns.values())
+        ).in_order()
 
     def unknown_ids(self) -> Iterable[UnknownIds]:
         """Yield what the tables lack."""
@@ -482,48 +481,47 @@ def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
     )
 
 
-def _parts(run: Run, interactions: Interactions) -> tuple[Parts | None, list[str]]:
-    try:
-        return run.split.assign(interactions, run.seed), []
-    except DataError as error:
-        return None, [f"The split cannot be made: {error}"]
+def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactions], list[str]]:
+    """Do what training does with the data before its first step; return the parts, if any, and what would stop it."""
+    problems: list[str] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        try:
+            yield
+        except RecsysError as error:
+            problems.append(str(error))
+
+    parts: dict[str, Interactions] = {}
+    with noted():
+        check_columns(run, raw)
+    with noted():
+        raw.rejects.check(usable.rows_read, run.data.max_rejected_rate)
+    with noted():
+        parts = split(run, usable.interactions)
+    with noted():
+        prepared = encode(run, raw, usable, parts or {"train": usable.interactions})
+        if parts:
+            check_cases(run, prepared)
+            if hard := run.objective.hard_negatives:
+                HardNegatives.read(Path(hard.file), prepared, hard.per_query)
+    return parts, problems
 
 
-def _part_counts(parts: Parts) -> dict[str, int]:
-    names = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    return {name: int((parts == part).sum()) for name, part in names.items()}
-
-
-def _row_warnings(run: Run, raw: RawData, met: _Met) -> Iterable[str]:
-    rejects = raw.rejects.total
-    if rejects > run.data.max_rejected_rate * (met.count + rejects):
-        yield (
-            f"{rejects:,} broken rows are more than data.max_rejected_rate = {run.data.max_rejected_rate:g} allows: "
-            "training will refuse this data."
-        )
+def _row_warnings(met: _Met) -> Iterable[str]:
     for found in met.unknown_ids():
         if found.side == "item" or met.entity == "item":
             share = f"{found.interaction_rate:.1%} of the interactions"
             yield f"{share} name an item that the items lack; they cannot train."
 
 
-def _column_warnings(run: Run, raw: RawData, columns: tuple[Column, ...]) -> Iterable[str]:
+def _column_warnings(raw: RawData, columns: tuple[Column, ...]) -> Iterable[str]:
     for column in columns:
         where = f"The {column.side} column {column.name!r}"
         if column.missing_rate == 1:
             yield f"{where} has no value at all."
         elif column.distinct_count == 1 and column.missing_count == 0:
             yield f"{where} has the same value everywhere."
-    names = {side: {column.name for column in columns if column.side == side} for side in ("item", "query")}
-    names["item"].add(ITEM_ID)
-    names["query"].add(QUERY_ID)
-    if run.query.entity == "item":
-        names["query"] |= names["item"]
-    for side, features in (("item", run.item.features), ("query", run.query_features)):
-        for name, feature in features.items():
-            column = raw_column(feature, name, side)
-            if registry.kind_of(feature) != "history" and column not in names[side]:
-                yield f"{side}.features.{name}: {unknown('column', column, names[side])}"
     read = [column.name for column in columns if column.side == "item" and column.read_by]
     if read:
         frame = pl.from_arrow(raw.items.select(read))
@@ -532,19 +530,15 @@ def _column_warnings(run: Run, raw: RawData, columns: tuple[Column, ...]) -> Ite
             yield f"{bare:,} items ({bare / len(frame):.1%}) have no value in any column that the run reads."
 
 
-def _order_warnings(interactions: Interactions, parts: Parts | None) -> Iterable[str]:
-    if parts is None:
+def _order_warnings(parts: Mapping[str, Interactions]) -> Iterable[str]:
+    if not parts or parts["train"].timestamp is None or not len(parts["test"]):
         return
-    if not (parts == TEST).any():
-        yield "The split leaves no interaction for testing."
-    if interactions.timestamp is not None and (parts == TEST).any() and (parts == TRAIN).any():
-        latest = interactions.timestamp[parts == TRAIN].max()
-        rate = float((interactions.timestamp[parts == TEST] < latest).mean())
-        if rate > 0:
-            yield (
-                f"{rate:.1%} of the test interactions happened before the latest training interaction: training sees "
-                "their future. Split by_time for figures that hold in service."
-            )
+    rate = float((parts["test"].timestamp < parts["train"].timestamp.max()).mean())
+    if rate > 0:
+        yield (
+            f"{rate:.1%} of the test interactions happened before the latest training interaction: training sees "
+            "their future. Split by_time for figures that hold in service."
+        )
 
 
 def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions, item_counts: Int64) -> Iterable[str]:
@@ -602,12 +596,3 @@ def _determined(name: str, values: pl.Series, item_ids: pl.Series, is_read: bool
             f"The query column {name!r} determines the item: of two interactions with the same value, {found:.1%} have "
             f"the same item (by chance {chance:.1%}).{use}"
         )
-
-
-def _first_reject(raw: RawData) -> str:
-    broken = [f"{reason} ({places[0]})" for reason, places in raw.rejects.examples.items() if places]
-    return f"Broken rows: {'; '.join(broken)}." if broken else ""
-
-
-def _iso(microseconds: np.int64) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))).isoformat()

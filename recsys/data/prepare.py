@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from recsys.data.filterable import check_filters
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
-from recsys.progress import task
+from recsys.progress import task, warn
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.splits import TEST, TRAIN, VALIDATION
 from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, RowSets
@@ -30,6 +31,8 @@ from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, Ro
 Codes = Mapping[str, np.ndarray]
 EXAMPLES = 1000
 CONTENTS = "contents.json"
+WARNINGS = "warnings.json"
+UNKNOWN_ID = "unknown id"
 PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
@@ -47,6 +50,7 @@ class Prepared:
         item_codes: codes of the catalogue, `[items, *shape]` each.
         query_codes: codes of the query entities, `[queries, *shape]` each; without history, which depends on time.
         notice: what must be said wherever the data is named.
+        warnings: sentences on what looks wrong in the data, though it can be trained on.
     """
 
     items: pa.Table
@@ -57,6 +61,7 @@ class Prepared:
     item_codes: Codes
     query_codes: Codes
     notice: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def item_count(self) -> int:
@@ -115,8 +120,8 @@ def prepare(run: Run, folder: Path) -> Prepared:
         folder: where the arrays go; made, and made again when it belongs to other settings or data, or is damaged.
 
     Raises:
-        DataError: no usable interactions, a missing or reserved column, one that cannot be filtered by, or more broken
-            rows than `data.max_rejected_rate`.
+        DataError: no usable interactions, a missing or reserved column, one that cannot be filtered by, more broken
+            rows than `data.max_rejected_rate`, or a split that leaves nothing to train on.
         StorageError: the folder cannot be written.
     """
     digest = version(run)
@@ -126,6 +131,8 @@ def prepare(run: Run, folder: Path) -> Prepared:
             _save(prepared, folder, digest)
     prepared = _load(folder)
     check_filters(run.item.filters, prepared.items)
+    for warning in prepared.warnings:
+        warn(warning)
     return prepared
 
 
@@ -147,25 +154,60 @@ def training_version(run: Run) -> str:
 
 def _read(run: Run) -> Prepared:
     raw = run.source.read()
-    items = raw.items
-    _check_columns(run, raw)
-    interactions, queries = _interactions(run, raw)
+    check_columns(run, raw)
+    usable = read_interactions(run, raw)
+    raw.rejects.check(usable.rows_read, run.data.max_rejected_rate)
+    parts = split(run, usable.interactions)
+    return encode(run, raw, usable, parts)
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What a pass over the interactions of a source found.
+
+    Attributes:
+        interactions: those that can train, with known ids.
+        queries: the query entities, row = query_row; for free features those that the run reads.
+        columns: of the interactions, as the source gives them.
+        rows_read: all rows of all tables that were broken, and of the interactions also the others.
+        warnings: sentences on tables that do not match and on times that look wrong.
+    """
+
+    interactions: Interactions
+    queries: pa.Table
+    columns: tuple[str, ...]
+    rows_read: int
+    warnings: tuple[str, ...]
+
+
+def split(run: Run, interactions: Interactions) -> dict[str, Interactions]:
+    """Return the interactions of each part.
+
+    Raises:
+        DataError: the split cannot be made, or leaves fewer than two training interactions.
+    """
     if len(interactions) == 0:
-        raise DataError(
-            describe("source", verbatim("no usable interaction"), "at least one", "See `recsys data describe`.")
-        )
+        raise DataError(describe("source", verbatim("no usable interaction"), "at least one with known ids"))
     assigned = run.split.assign(interactions, run.seed)
     parts = {name: interactions.take(assigned == part) for part, name in PART_NAMES.items()}
     parts["train"] = _thinned(parts["train"], run)
     if len(parts["train"]) < 2:
-        raise DataError(
-            describe(
-                "split",
-                verbatim(f"{len(parts['train'])} training interactions"),
-                "at least 2",
-                "Give more data or a smaller test_rate.",
-            )
-        )
+        got = verbatim(f"{len(parts['train'])} training interactions")
+        raise DataError(describe("split", got, "at least 2", "Give more data, or hold out less of it."))
+    return parts
+
+
+def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interactions]) -> Prepared:
+    """Fit the features and return everything that training reads.
+
+    Raises:
+        DataError: a column is missing, of a wrong type, or cannot be filtered by.
+    """
+    items, queries = raw.items, usable.queries
+    check_filters(run.item.filters, items)
+    for column in _context_columns(run):
+        if column not in usable.columns:
+            raise DataError(f"query.features: {unknown('column', column, usable.columns)}")
     item_frequency = np.bincount(parts["train"].item_row, minlength=items.num_rows)
     if run.query.entity == "item":
         queries = items.rename_columns([QUERY_ID if name == ITEM_ID else name for name in items.column_names])
@@ -184,7 +226,23 @@ def _read(run: Run) -> Prepared:
         item_codes=encoders.encode(item_encoders, items, "item"),
         query_codes=encoders.encode(query_encoders, queries, "query"),
         notice=raw.notice,
+        warnings=usable.warnings,
     )
+
+
+def check_cases(run: Run, prepared: Prepared) -> None:
+    """Refuse data whose test part asks for nothing that may be shown.
+
+    Raises:
+        DataError: it is empty, or holds only what may not be shown.
+    """
+    asked = prepared.positives("test")
+    if run.evaluation.exclude_seen:
+        asked = asked.without(prepared.positives("train", "validation"))
+    own = asked.owners == asked.rows if run.query.entity == "item" else np.zeros(len(asked.rows), bool)
+    if own.all():
+        advice = "Give more data, or hold out more of it."
+        raise DataError(describe("split", verbatim("no test case"), "at least one", advice))
 
 
 def _thinned(train: Interactions, run: Run) -> Interactions:
@@ -196,8 +254,12 @@ def _thinned(train: Interactions, run: Run) -> Interactions:
     return train.take(np.sort(places))
 
 
-def _check_columns(run: Run, raw: RawData) -> None:
-    """Refuse columns that the release would give a second meaning, and metadata that the items lack."""
+def check_columns(run: Run, raw: RawData) -> None:
+    """Refuse columns that the release would give a second meaning, and metadata that the items lack.
+
+    Raises:
+        DataError: there is such a column, or no such one.
+    """
     tables = (("items", raw.items, TRAINING_COUNT), ("users", raw.queries, HISTORY))
     for name, table, reserved in tables:
         if table is not None and reserved in table.column_names:
@@ -208,27 +270,45 @@ def _check_columns(run: Run, raw: RawData) -> None:
             raise DataError(f"item.metadata: {unknown('column', column, raw.items.column_names)}")
 
 
-def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
+def read_interactions(run: Run, raw: RawData, watch: Callable[[pa.RecordBatch], None] = lambda batch: None) -> Usable:
+    """Return the interactions of a source whose ids are known; the others count as broken rows.
+
+    Args:
+        run: says what queries are.
+        raw: the source.
+        watch: sees every batch as the source gives it.
+
+    Raises:
+        DataError: the source has no item, or its files are damaged.
+    """
     item_ids = raw.items[ITEM_ID].combine_chunks()
+    if len(item_ids) == 0:
+        raise DataError(describe("source.items", verbatim("no usable item"), "at least one", raw.rejects.summary))
     free = run.query.entity == "features"
     known = item_ids if run.query.entity == "item" else None if raw.queries is None else raw.queries[QUERY_ID]
     rows_of: dict[str, int] = {} if known is None else {value: row for row, value in enumerate(known.to_pylist())}
-    wanted = (
-        [encoders.raw_column(feature, name, "query") for name, feature in run.query_features.items()] if free else []
-    )
+    table_rows = len(rows_of)
+    wanted = _context_columns(run)
     columns: dict[str, list[np.ndarray]] = {"query_row": [], "item_row": [], "timestamp": [], "weight": []}
     contexts: list[pa.RecordBatch] = []
-    total = 0
+    total, names = 0, []
+    item_join, query_join = _Join("items", item_ids[0].as_py()), _Join("items", item_ids[0].as_py())
     with task("read interactions", unit="rows") as running:
         for batch in raw.interactions():
-            total += batch.num_rows
+            watch(batch)
+            total, names = total + batch.num_rows, batch.schema.names
             item_row = pc.index_in(batch[ITEM_ID], value_set=item_ids)
             kept = item_row.is_valid()
+            item_join.add(batch[ITEM_ID], kept)
             if run.query.entity == "item":
-                kept = pc.and_(kept, pc.is_in(batch[QUERY_ID], value_set=item_ids))
+                is_item = pc.is_in(batch[QUERY_ID], value_set=item_ids)
+                query_join.add(batch[QUERY_ID], is_item)
+                kept = pc.and_(kept, is_item)
             if missing := batch.num_rows - pc.sum(kept, min_count=0).as_py():
-                strange = batch.filter(pc.invert(kept)).slice(0, raw.rejects.kept_examples).to_pylist()
-                raw.rejects.add_all("unknown id", missing, (f"interaction {row}" for row in strange))
+                ids = batch.select([name for name in (QUERY_ID, ITEM_ID) if name in batch.schema.names])
+                strange = ids.filter(pc.invert(kept)).slice(0, raw.rejects.kept_examples).to_pylist()
+                places = (f"interaction {row}; the items have {item_ids[0].as_py()!r}" for row in strange)
+                raw.rejects.add_all(UNKNOWN_ID, missing, places)
                 batch, item_row = batch.filter(kept), item_row.filter(kept)
             columns["item_row"].append(item_row.cast(pa.int32()).to_numpy(zero_copy_only=False))
             if free:
@@ -239,16 +319,85 @@ def _interactions(run: Run, raw: RawData) -> tuple[Interactions, pa.Table]:
                 if name in batch.schema.names:
                     columns[name].append(batch[name].cast(kind).to_numpy(zero_copy_only=False))
             running.advance(batch.num_rows)
-    raw.rejects.check(total + raw.rejects.total - raw.rejects.counts.get("unknown id", 0), run.data.max_rejected_rate)
+    rows_read = total + raw.rejects.total - raw.rejects.counts.get(UNKNOWN_ID, 0)
     arrays = {name: np.concatenate(chunks) if chunks else None for name, chunks in columns.items()}
     if arrays["item_row"] is None:
-        return Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)), pa.table(
-            {QUERY_ID: pa.array([], pa.string())}
-        )
+        arrays["item_row"] = arrays["query_row"] = np.zeros(0, np.int32)
     if free:
         arrays["query_row"] = np.arange(len(arrays["item_row"]), dtype=np.int32)
-        return Interactions(**arrays), pa.Table.from_batches(contexts)
-    return Interactions(**arrays).in_order(), _all_queries(raw.queries, list(rows_of))
+        queries = pa.Table.from_batches(contexts) if contexts else pa.table({name: pa.nulls(0) for name in wanted})
+    else:
+        queries = _all_queries(raw.queries, list(rows_of))
+        if run.query.entity == "user" and raw.queries is not None:
+            query_join = _Join.of_users(list(rows_of), table_rows, arrays["query_row"])
+    interactions = Interactions(**arrays).in_order()
+    warnings = (*item_join.warnings(), *query_join.warnings(), *_time_warnings(raw, interactions))
+    return Usable(interactions, queries, tuple(names), rows_read, warnings)
+
+
+@dataclass
+class _Join:
+    """How many of the ids that interactions name are in a table.
+
+    Attributes:
+        table: its name.
+        known: one of its ids; None where it has none.
+        count: ids looked up.
+        missing_count: those that it lacks.
+        stranger: the first of them.
+    """
+
+    table: str
+    known: str | None
+    count: int = 0
+    missing_count: int = 0
+    stranger: str | None = None
+
+    @classmethod
+    def of_users(cls, ids: list[str], table_rows: int, query_row: Int32) -> _Join:
+        """Return the join of the users' table, whose ids come first, with the entities that were met."""
+        met = np.bincount(query_row, minlength=len(ids)) > 0
+        known, stranger = (next(iter(each), None) for each in (ids[:table_rows], ids[table_rows:]))
+        return cls("users", known, int(met.sum()), int(met[table_rows:].sum()), stranger)
+
+    def add(self, ids: pa.Array, known: pa.Array) -> None:
+        """Count some interactions."""
+        self.count += len(ids)
+        missing = ids.filter(pc.invert(known))
+        self.missing_count += len(missing)
+        if self.stranger is None and len(missing):
+            self.stranger = missing[0].as_py()
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence where less than half was found."""
+        if self.missing_count > self.count / 2:
+            what = "query entities" if self.table == "users" else "interactions"
+            has = "it has no row" if self.known is None else f"it has {self.known!r}"
+            yield (
+                f"The {self.table} table lacks the ids of {self.missing_count:,} of {self.count:,} {what}: they name "
+                f"{self.stranger!r}, {has}. Are the ids written alike in both files?"
+            )
+
+
+def _time_warnings(raw: RawData, interactions: Interactions) -> Iterator[str]:
+    suspects = raw.rejects.suspects
+    for reason, count in suspects.counts.items():
+        example = suspects.examples[reason][0]
+        yield (
+            f"{count:,} times are {reason}, such as {example}. Numbers count from 1970; write dates as 2026-01-31, all "
+            "times of a column in one unit, and leave missing ones empty."
+        )
+    times = interactions.timestamp
+    if times is not None and len(times) > 1 and times.min() == times.max():
+        yield (
+            f"All interactions have the same time ({iso(times[0])}), which tells no earlier from a later one. Use "
+            "split.kind = 'random' and no source.timestamp_column."
+        )
+
+
+def iso(microseconds: np.int64) -> str:
+    """Return a time in ISO 8601, UTC."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))).isoformat()
 
 
 def _rows(ids: pa.Array, rows_of: dict[str, int]) -> Int32:
@@ -261,13 +410,18 @@ def _rows(ids: pa.Array, rows_of: dict[str, int]) -> Int32:
     return of_distinct[encoded.indices.to_numpy(zero_copy_only=False)]
 
 
+def _context_columns(run: Run) -> list[str]:
+    """Return the columns of the interactions that the run's query features read."""
+    if run.query.entity != "features":
+        return []
+    return [encoders.raw_column(feature, name, "query") for name, feature in run.query_features.items()]
+
+
 def _context(batch: pa.RecordBatch, wanted: list[str]) -> pa.RecordBatch:
-    for name in wanted:
-        if name not in batch.schema.names:
-            raise DataError(f"query.features: {unknown('column', name, batch.schema.names)}")
-    kept = batch.select(wanted)
-    encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in kept.columns]
-    return pa.RecordBatch.from_arrays(encoded, names=wanted)
+    names = [name for name in dict.fromkeys(wanted) if name in batch.schema.names]
+    columns = [batch[name] for name in names]
+    encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in columns]
+    return pa.RecordBatch.from_arrays(encoded, names=names)
 
 
 def _all_queries(queries: pa.Table | None, ids: list[str]) -> pa.Table:
@@ -311,6 +465,7 @@ def _save(prepared: Prepared, folder: Path, digest: str) -> None:
         for name, values in codes.items():
             save_array(building / side / f"{name}.npy", values)
     (building / "notice").write_text(prepared.notice, encoding="utf-8")
+    (building / WARNINGS).write_text(json.dumps(prepared.warnings), encoding="utf-8")
     contents = {"digest": digest, "sizes": _sizes(building)}
     (building / CONTENTS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -337,4 +492,5 @@ def _load(folder: Path) -> Prepared:
         item_codes=codes("item"),
         query_codes=codes("query"),
         notice=(folder / "notice").read_text(encoding="utf-8"),
+        warnings=tuple(json.loads((folder / WARNINGS).read_text(encoding="utf-8"))),
     )

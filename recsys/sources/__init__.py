@@ -17,16 +17,16 @@ import pyarrow as pa
 from recsys.errors import DataError, describe, verbatim
 from recsys.types import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT
 
-__all__ = ["ITEM_ID", "QUERY_ID", "TIMESTAMP", "WEIGHT", "RawData", "Rejects", "Source"]
+__all__ = ["ITEM_ID", "QUERY_ID", "TIMESTAMP", "WEIGHT", "RawData", "Rejects", "RowNotes", "Source"]
 
 
 @dataclass
-class Rejects:
-    """Broken rows, counted and named while a source is read; nothing is dropped without a trace.
+class RowNotes:
+    """Rows counted and named by reason while a source is read.
 
     Attributes:
-        counts: rejected rows by reason.
-        examples: the first rows rejected for each reason, as `file:line: what was found`.
+        counts: rows by reason.
+        examples: the first rows of each reason, as `file:line: what was found`.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -47,13 +47,36 @@ class Rejects:
             kept = self.examples.setdefault(reason, [])
             kept.extend(islice(places, self.kept_examples - len(kept)))
 
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return sum(self.counts.values())
+
+
+@dataclass
+class Rejects(RowNotes):
+    """Broken rows, which are left out; nothing is dropped without a trace.
+
+    Attributes:
+        suspects: rows that are kept though their time looks wrong.
+    """
+
+    suspects: RowNotes = field(default_factory=RowNotes)
+
+    @property
+    def summary(self) -> str:
+        """A sentence with the first row of each reason; empty where there is none."""
+        broken = [f"{reason} ({places[0]})" for reason, places in self.examples.items() if places]
+        return f"Broken rows: {'; '.join(broken)}." if broken else ""
+
     def restart(self, kept: Rejects) -> None:
         """Forget all rows but those of `kept`: a new pass over the interactions begins."""
         self.counts = dict(kept.counts)
         self.examples = {reason: list(places) for reason, places in kept.examples.items()}
+        self.suspects = RowNotes()
 
     def copy(self) -> Rejects:
-        """Return the same counts and examples, independent of later ones."""
+        """Return the same counts and examples of broken rows, independent of later ones."""
         copied = Rejects(kept_examples=self.kept_examples)
         copied.restart(self)
         return copied
@@ -79,11 +102,6 @@ class Rejects:
                 describe("data.max_rejected_rate", found, f"at most {max_rate:g} of them", advice) + reasons
             )
 
-    @property
-    def total(self) -> int:
-        """All rejected rows."""
-        return sum(self.counts.values())
-
 
 @dataclass(frozen=True)
 class RawData:
@@ -97,7 +115,7 @@ class RawData:
             string `query_id` unless queries are free features; optionally `timestamp` (timestamp[us], UTC) and `weight`
             (float32, > 0); for free features also the query side's columns. All batches share one schema. Each call
             starts anew and refills `rejects`.
-        rejects: broken rows of items, queries and the latest pass over the interactions.
+        rejects: broken rows of items, queries and the latest pass over the interactions, and suspicious ones of it.
         notice: a sentence that must stand wherever the data is named (licence, simulated), or empty.
     """
 

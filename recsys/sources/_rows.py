@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recsys.errors import DataError, describe, verbatim
+from recsys.ids import id_texts
 from recsys.sources import TIMESTAMP, WEIGHT, Rejects
-from recsys.sources._files import Piece
+from recsys.sources._files import Piece, plain_type
 from recsys.types import Bool
 
 TIME = pa.timestamp("us", "UTC")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+DAY_US = timedelta(days=1) // MICROSECOND
+FIRST_US = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+YEAR_1971_US = (datetime(1971, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+UNIT_ENDS = (1e11, 1e14, 1e17)
+"""Numbers up to the first end, in absolute value, are seconds since 1970, up to the second milliseconds, and so on."""
+DATES_AS_NUMBERS = "numbers that spell a date, but count as time since 1970"
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,10 @@ def interactions(
         pieces: rows as found.
         roles: column as found, by its role: `item_id` and any of `query_id`, `timestamp` and `weight`. Other columns of
             the pieces stay as they are.
-        rejects: where broken rows are counted.
+        rejects: where broken rows are counted, and those whose time looks wrong.
         shapes: how other text columns are read.
     """
+    odd_times = _OddTimes()
     for piece in pieces:
         sieve = _Sieve(piece, rejects)
         found = {}
@@ -53,6 +66,9 @@ def interactions(
             raw = piece.rows[column]
             found[role], reason = _role(role, raw, f"{piece.file}: {column}")
             sieve.require(found[role], reason, raw)
+            if role == TIMESTAMP:
+                for suspicion, rows in odd_times.of(_plain(raw), found[role]):
+                    sieve.suspect(rows, suspicion, raw)
         others = _others(piece, set(roles.values()), sieve, shapes or Shapes())
         _refuse_clash(others, roles, piece.file)
         yield sieve.kept_rows({**found, **others})
@@ -84,31 +100,10 @@ def entities(
     return pa.Table.from_batches(batches)
 
 
-def ids(values: pa.Array, where: str) -> pa.Array:
-    """Return ids as strings, null where there is none.
-
-    Args:
-        values: integers, strings, or floats that are whole numbers (as pandas leaves integers beside gaps).
-        where: the file and column, for messages.
-
-    Raises:
-        DataError: another type, or floats with fractions.
-    """
-    values = _plain(values)
-    if pa.types.is_floating(values.type):
-        values = pc.replace_with_mask(values, pc.fill_null(pc.is_nan(values), False), pa.scalar(None, values.type))
-        try:
-            values = values.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise DataError(describe(where, verbatim(str(error)), "integer or string ids")) from None
-    if not (pa.types.is_integer(values.type) or pa.types.is_string(values.type) or pa.types.is_null(values.type)):
-        raise DataError(describe(where, verbatim(str(values.type)), "integer or string ids"))
-    strings = values.cast(pa.string())
-    return pc.replace_with_mask(strings, pc.fill_null(pc.equal(strings, ""), False), pa.scalar(None, pa.string()))
-
-
 def timestamps(values: pa.Array, where: str) -> pa.Array:
-    """Return times as timestamp[us] in UTC, null where unreadable; times without a zone count as UTC.
+    """Return times as timestamp[us] in UTC, null where unreadable or not in the years 1 to 9999.
+
+    Times without a zone count as UTC.
 
     Args:
         values: timestamps, dates, ISO 8601 strings, or numbers (also as strings): seconds since 1970 up to 1e11 in
@@ -121,14 +116,18 @@ def timestamps(values: pa.Array, where: str) -> pa.Array:
     values = _plain(values)
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return values.cast(pa.timestamp("us", kind.tz if pa.types.is_timestamp(kind) else None), safe=False).cast(TIME)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _since_epoch(values)
-    if pa.types.is_string(kind):
-        return _read_times(values)
-    if pa.types.is_null(kind):
-        return values.cast(TIME)
-    raise DataError(describe(where, verbatim(str(kind)), "timestamps, dates, numbers or ISO 8601 strings"))
+        found = _temporal(values)
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        found = _since_epoch(values)
+    elif pa.types.is_string(kind):
+        found = _read_times(values)
+    elif pa.types.is_null(kind):
+        found = values.cast(TIME)
+    else:
+        raise DataError(describe(where, verbatim(str(kind)), "timestamps, dates, numbers or ISO 8601 strings"))
+    instants = found.cast(pa.int64())
+    usable = pc.and_(pc.greater_equal(instants, FIRST_US), pc.less_equal(instants, LAST_US))
+    return pc.if_else(pc.fill_null(usable, False), found, pa.scalar(None, TIME))
 
 
 def weights(values: pa.Array, where: str) -> pa.Array:
@@ -159,14 +158,29 @@ class _Sieve:
         """Set aside the rows that are null in `valid` (or false, for a mask)."""
         whole = valid if isinstance(valid, np.ndarray) else valid.is_valid().to_numpy(zero_copy_only=False)
         broken = np.flatnonzero(self.kept & ~whole)
-        places = (f"{self._piece.place(row)}: {shown[row].as_py()!r}" for row in broken)
+        places = (f"{self._piece.place(row)}: {_shown(shown, row)}" for row in broken)
         self._rejects.add_all(reason, len(broken), places)
         self.kept &= whole
+
+    def suspect(self, odd: Bool, reason: str, shown: pa.Array) -> None:
+        """Count whole rows that are odd, and keep them."""
+        rows = np.flatnonzero(self.kept & odd)
+        places = (f"{self._piece.place(row)}: {_shown(shown, row)}" for row in rows)
+        self._rejects.suspects.add_all(reason, len(rows), places)
 
     def kept_rows(self, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
         """Return the whole rows of the given columns."""
         batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
         return batch if self.kept.all() else batch.filter(pa.array(self.kept))
+
+
+def _shown(values: pa.Array, row: int) -> str:
+    """Return one value for a message."""
+    try:
+        value = values[row].as_py()
+    except (ValueError, OverflowError):  # a time beyond Python's years
+        value = values.slice(row, 1).cast(pa.string())[0].as_py()
+    return repr(value) if value is None or isinstance(value, str) else str(value)
 
 
 def _first_of(values: list[str | None], kept: Bool, seen: set[str]) -> Bool:
@@ -184,7 +198,7 @@ def _role(role: str, raw: pa.Array, where: str) -> tuple[pa.Array, str]:
         return timestamps(raw, where), "timestamp missing or unreadable"
     if role == WEIGHT:
         return weights(raw, where), "weight not a positive number"
-    return ids(raw, where), f"{role} missing"
+    return id_texts(raw, where), f"{role} missing"
 
 
 def _others(piece: Piece, taken: set[str], sieve: _Sieve, shapes: Shapes) -> dict[str, pa.Array]:
@@ -214,18 +228,8 @@ def _refuse_clash(others: Mapping[str, pa.Array], roles: Mapping[str, str], file
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    kind = _plain_type(values.type)
+    kind = plain_type(values.type)
     return values if kind.equals(values.type) else values.cast(kind)
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    return kind
 
 
 def _numbers(strings: pa.Array) -> pa.Array:
@@ -233,11 +237,30 @@ def _numbers(strings: pa.Array) -> pa.Array:
     return pl.from_arrow(strings).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).to_arrow()
 
 
+def _temporal(values: pa.Array) -> pa.Array:
+    """Return times and dates as timestamp[us] in UTC, null where that type has no room for them."""
+    kind = values.type
+    if pa.types.is_date(kind):
+        unit_us, ticks = (DAY_US, values.cast(pa.int32())) if pa.types.is_date32(kind) else (1000, values)
+    else:
+        unit_us, ticks = {"s": 1_000_000, "ms": 1000, "us": 1, "ns": 1}[kind.unit], values
+    numbers = pc.fill_null(ticks.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    numbers = numbers // 1000 if kind == pa.timestamp("ns", getattr(kind, "tz", None)) else numbers
+    fits = np.abs(numbers) <= LAST_US // unit_us
+    known = values.is_valid().to_numpy(zero_copy_only=False)
+    return pa.array(np.where(fits, numbers, 0) * unit_us, mask=~(fits & known)).cast(TIME)
+
+
+def _unit(size: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which of `UNITS` numbers of this absolute value are in."""
+    return np.digitize(size, UNIT_ENDS, right=True)
+
+
 def _since_epoch(values: pa.Array) -> pa.Array:
     numbers = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
     size = np.abs(numbers)
-    scale = np.select([size <= 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
-    readable = np.isfinite(numbers)
+    readable = size < 2.0**63
+    scale = np.array([1e6, 1e3, 1.0, 1e-3])[_unit(size)]
     whole = np.where(readable, np.round(np.where(readable, numbers, 0) * scale), 0).astype(np.int64)
     return pa.array(whole, mask=~readable).cast(TIME)
 
@@ -250,13 +273,64 @@ def _read_times(strings: pa.Array) -> pa.Array:
             continue
     numbers = _numbers(strings)
     texts = pc.if_else(numbers.is_valid(), pa.scalar(None, pa.string()), strings).dictionary_encode()
-    dated = pa.array([_time(text) for text in texts.dictionary.to_pylist()], TIME).take(texts.indices)
-    return pc.coalesce(_since_epoch(numbers), dated)
+    dated = pa.array([_instant_us(text) for text in texts.dictionary.to_pylist()], pa.int64())
+    return pc.coalesce(_since_epoch(numbers), dated.cast(TIME).take(texts.indices))
 
 
-def _time(text: str) -> datetime | None:
+def _instant_us(text: str) -> int | None:
+    """Return the microseconds since 1970 of an ISO 8601 text; None where it is none."""
     try:
         found = datetime.fromisoformat(text.strip())
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return ((found if found.tzinfo else found.replace(tzinfo=UTC)) - EPOCH) // MICROSECOND
+
+
+class _OddTimes:
+    """Times of one column that were read, but hardly are what was meant."""
+
+    def __init__(self) -> None:
+        self._unit: int | None = None
+        self._latest_us = (datetime.now(UTC) - EPOCH) // MICROSECOND + DAY_US
+
+    def of(self, raw: pa.Array, times: pa.Array) -> Iterator[tuple[str, Bool]]:
+        """Yield what is odd, and a mask of the rows where it is; each row has at most one oddity.
+
+        Args:
+            raw: the column as found.
+            times: the same as timestamps.
+        """
+        known = times.is_valid().to_numpy(zero_copy_only=False)
+        instants = pc.fill_null(times.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+        numbers = _raw_numbers(raw)
+        spelled = known & _spell_dates(numbers)
+        yield DATES_AS_NUMBERS, spelled
+        early = known & ~spelled & (instants < YEAR_1971_US)
+        yield "before 1971", early
+        late = known & ~spelled & (instants > self._latest_us)
+        yield "in the future", late
+        plain = known & ~np.isnan(numbers) & ~(spelled | early | late)
+        units = _unit(np.abs(numbers))
+        if self._unit is None and plain.any():
+            self._unit = int(units[plain][0])
+        if self._unit is not None:
+            yield f"not in {UNITS[self._unit]}, as the first number of the column", plain & (units != self._unit)
+
+
+def _raw_numbers(raw: pa.Array) -> NDArray[np.float64]:
+    """Return a column of times as the numbers that it holds, NaN where it holds something else."""
+    numbers = _numbers(raw) if pa.types.is_string(raw.type) else raw
+    if not (pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)):
+        return np.full(len(raw), np.nan)
+    return pc.fill_null(numbers.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
+
+
+def _spell_dates(numbers: NDArray[np.float64]) -> Bool:
+    """Mark numbers whose digits are those of a date: 20260131, 202601312359 or 20260131235959."""
+    found = np.zeros(len(numbers), bool)
+    for below in (1.0, 1e4, 1e6):
+        day = np.floor(numbers / below)
+        year, month, day_of_month = np.floor(day / 1e4), np.floor(day / 100) % 100, day % 100
+        is_date = (year >= 1900) & (year < 2200) & (month >= 1) & (month <= 12) & (day_of_month >= 1)
+        found |= is_date & (day_of_month <= 31) & (numbers % 1 == 0)
+    return found

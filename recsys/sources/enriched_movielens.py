@@ -41,7 +41,7 @@ class EnrichedMovielens:
         items = _rows.entities(films.pieces(films.names, rejects), "item", ITEM_ID, rejects)
         header = ("user", "gender", "age", "occupation", "zip")
         people = _files.separated(
-            lambda: _files.opened(folder / "users.dat"),
+            lambda: _files.UTF_8.opened(folder / "users.dat"),
             "users.dat",
             rejects,
             names=header,

@@ -6,21 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys.errors import DataError, unknown
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData, Rejects, _rows
-from recsys.sources._files import Shards
+from recsys.sources._files import Encoding, Shards
 
 
 @settings()
 class Parquet:
     """Interactions, items and, optionally, users from the reader's own files.
 
-    A path is a `.parquet`, `.csv` or `.csv.gz` file or a folder of such shards, read in the order of their names;
-    relative paths start at the current directory. Nothing is guessed about CSV: its cells are text unless
-    `numeric_columns` or `list_columns` name the column, so ids keep their leading zeros. Empty cells are null.
+    A path is a `.parquet`, `.csv` or `.csv.gz` file or a folder of such shards; relative paths start at the current
+    directory. Folders are read with all folders below them, in the order of the names; names that begin with `.` or `_`
+    are passed over. A folder named `day=2` gives its rows a column `day` of text (Hive partitions). Shards may differ
+    in the order of columns, in nullability and in the width of numbers.
+
+    Nothing is guessed about CSV: its cells are text unless `numeric_columns` or `list_columns` name the column, so ids
+    keep their leading zeros. Empty cells are null. A byte order mark counts more than `encoding`.
 
     Attributes:
         interactions: one row an interaction.
@@ -37,6 +41,7 @@ class Parquet:
         list_columns: text columns, of any table, that hold several values a cell.
         list_separator: what stands between those values.
         numeric_columns: text columns, of any table, that hold numbers; a cell that is none makes its row a broken one.
+        encoding: of CSV files, such as `utf-8`, `latin-1` or `cp1252`.
     """
 
     interactions: str
@@ -51,6 +56,16 @@ class Parquet:
     list_columns: tuple[str, ...] = ()
     list_separator: str = Field(default="|", min_length=1)
     numeric_columns: tuple[str, ...] = ()
+    encoding: str = "utf-8"
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "a".encode(encoding)
+        except (LookupError, ValueError):
+            raise ValueError("the name of a text encoding, such as 'utf-8', 'latin-1' or 'cp1252'") from None
+        return encoding
 
     @model_validator(mode="after")
     def _users_are_asked_for(self) -> Parquet:
@@ -78,11 +93,12 @@ class Parquet:
             )
             if column
         }
-        met = Shards.of(self.interactions, "source.interactions", roles.values())
+        encoding = Encoding(self.encoding, "source.encoding")
+        met = Shards.of(self.interactions, "source.interactions", roles.values(), encoding)
         item_id = self.items_id_column or self.item_column
-        items = Shards.of(self.items, "source.items", [item_id])
+        items = Shards.of(self.items, "source.items", [item_id], encoding)
         user_id = self.users_id_column or self.query_column
-        users = Shards.of(self.users, "source.users", [user_id]) if self.users else None
+        users = Shards.of(self.users, "source.users", [user_id], encoding) if self.users else None
         self._check_columns([*met.names, *items.names, *(users.names if users else ())])
 
         rejects = Rejects()

@@ -64,7 +64,7 @@ class TextCollection:
             rejects.restart(of_texts)
             for file in files:
                 judgements = _files.separated(
-                    lambda file=file: _files.opened(file), str(file), rejects, names=JUDGEMENT, separator="\t"
+                    lambda file=file: _files.UTF_8.opened(file), str(file), rejects, names=JUDGEMENT, separator="\t"
                 )
                 for batch in _rows.interactions(judgements, ROLES, rejects, _rows.Shapes(numeric_columns=("score",))):
                     yield batch.filter(pc.greater(batch["score"], 0)).select(list(ROLES))

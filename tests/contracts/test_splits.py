@@ -34,6 +34,11 @@ def test_one_seed_gives_one_split(kind):
     np.testing.assert_array_equal(split.assign(interactions(), 7), split.assign(interactions(), 7))
 
 
+@each_kind
+def test_nothing_is_split_into_nothing(kind):
+    assert len(registry.choice("splits", kind)().assign(interactions(queries=0), 7)) == 0
+
+
 @pytest.mark.parametrize("kind", ["random", "cold_items"])
 def test_another_seed_gives_another_split(kind):
     split = registry.choice("splits", kind)()

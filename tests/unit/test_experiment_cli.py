@@ -101,6 +101,19 @@ def test_slices_come_from_a_file_or_from_a_release_s_training_counts(log_folder,
         run("analyze", log_folder, "--slices", tmp_path / "slices.csv")
 
 
+def test_ids_of_files_are_spelled_as_in_training_data_or_refused(plan_file, log_folder, tmp_path):
+    pl.DataFrame({"unit": [7.0, None]}).write_parquet(tmp_path / "units.parquet")
+    run("assign", plan_file, "--units", tmp_path / "units.parquet", "--out", tmp_path / "arms.parquet")
+    assert pl.read_parquet(tmp_path / "arms.parquet")["unit"].to_list() == ["7"]
+
+    pl.DataFrame({"unit": [1e17]}).write_parquet(tmp_path / "units.parquet")
+    pl.DataFrame({"item_id": [1e17], "slice": ["head"]}).write_parquet(tmp_path / "slices.parquet")
+    with pytest.raises(DataError, match=r"units\.parquet: unit: got 1e\+17 \(double\), expected whole numbers below"):
+        run("assign", plan_file, "--units", tmp_path / "units.parquet")
+    with pytest.raises(DataError, match=r"slices\.parquet: item_id: got 1e\+17"):
+        run("analyze", log_folder, "--slices", tmp_path / "slices.parquet")
+
+
 def test_a_finished_experiment_is_entered_into_the_ledger_once(log_folder, plan_file, tmp_path):
     words = (
         "analyze",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from recsys import config
+from recsys import config, pipeline
 from recsys.data.describe import agreement, describe_data, render
 from recsys.errors import DataError
 
@@ -40,7 +40,8 @@ def report_on(tmp_path):
             "item": {"features": {"colour": {"kind": "categorical"}}},
             **sections,
         }
-        return describe_data(config.from_tables(run))
+        report.run = config.from_tables(run)
+        return describe_data(report.run)
 
     return report
 
@@ -52,6 +53,10 @@ def met(pairs, **columns):
 
 def warnings_about(report, *words):
     return [warning for warning in report.warnings if all(word in warning for word in words)]
+
+
+def problems_about(report, *words):
+    return [problem for problem in report.problems if all(word in problem for word in words)]
 
 
 def test_counts_are_counted(report_on):
@@ -143,12 +148,12 @@ def test_the_time_range_is_told_in_utc(report_on):
     assert report.last_time == "1970-01-02T00:00:00+00:00"
 
 
-def test_broken_rows_are_listed_and_too_many_are_a_warning(report_on):
+def test_broken_rows_are_listed_and_too_many_stop_training(report_on):
     report = report_on("user_id,item_id\nu,a\n,a\nv,b\n")
 
     assert [(each.reason, each.count) for each in report.rejected] == [("query_id missing", 1)]
     assert report.rejected[0].examples[0].endswith("interactions.csv:3: None")
-    assert warnings_about(report, "1 broken rows are more than data.max_rejected_rate = 0.01 allows")
+    assert problems_about(report, "data.max_rejected_rate: got 1 broken rows of 3, expected at most 0.01")
 
 
 def test_a_source_of_nothing_but_broken_rows_is_an_error_that_names_one(report_on):
@@ -169,10 +174,10 @@ def test_items_without_any_feature_are_warned_about(report_on):
     assert warnings_about(report_on(met([("u", "a")])), "1 items (33.3%)", "no value in any column")
 
 
-def test_a_feature_that_reads_a_missing_column_is_warned_about(report_on):
+def test_a_feature_that_reads_a_missing_column_stops_training(report_on):
     item = {"features": {"color": {"kind": "categorical"}}}
 
-    assert warnings_about(report_on(met([("u", "a")]), item=item), "item.features.color", "Did you mean 'colour'?")
+    assert problems_about(report_on(met([("u", "a")]), item=item), "item.features.color", "Did you mean 'colour'?")
 
 
 def test_a_split_that_trains_on_later_rows_than_it_tests_on_is_warned_about(report_on):
@@ -200,11 +205,11 @@ def test_the_report_says_which_history_queries_have_at_evaluation(report_on):
     assert report_on(interactions, source=times, entity="features", query={"at": {"kind": "numeric"}}).history == ""
 
 
-def test_a_split_that_needs_times_which_are_not_there_is_a_warning(report_on):
+def test_a_split_that_needs_times_which_are_not_there_stops_training(report_on):
     report = report_on(met([("u", "a")]), split={"kind": "by_time"})
 
     assert report.part_counts == {}
-    assert warnings_about(report, "The split cannot be made", "a source with times")
+    assert problems_about(report, "split.kind: got 'by_time', expected a source with times")
 
 
 def free_run(report_on, **columns):
@@ -345,3 +350,89 @@ def test_the_notice_of_the_data_is_told():
     assert report.interaction_count == 200
     assert "Synthetic" in report.notice
     assert report.notice in console.file.getvalue()
+
+
+def test_a_table_that_matches_less_than_half_is_warned_about_with_an_id_of_either_side(report_on):
+    users = pa.table({"user_id": ["00001", "00002", "00003"], "town": ["Ulm", "Bonn", "Köln"]})
+
+    report = report_on(met([("1", "a"), ("2", "b"), ("00003", "c")]), users=users)
+
+    # Two of three entities have no row.
+    assert warnings_about(report, "users table lacks the ids of 2 of 3 query entities", "they name '1', it has '00001'")
+    assert not warnings_about(report, "The items table")
+
+
+def test_items_without_a_known_id_are_a_report_with_ids_of_both_sides(report_on):
+    report = report_on(met([("u", "7"), ("v", "8")]), items=pa.table({"item_id": ["00007"], "colour": ["red"]}))
+
+    assert report.unknown_ids[0].interaction_rate == 1
+    assert report.part_counts == {}
+    assert problems_about(report, "unknown id: 2", "'item_id': '7'", "the items have '00007'")
+    assert warnings_about(report, "items table lacks the ids of 2 of 2 interactions", "name '7', it has '00007'")
+
+
+def test_items_of_which_none_is_usable_are_an_error_that_names_a_row(report_on):
+    with pytest.raises(DataError, match=r"source\.items: got no usable item.*item_id missing \(.*items\.csv:2"):
+        report_on("user_id,item_id\nu,a\n", items="item_id,colour\n,red\n")
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        (["20260101", "20260102"], "2 times are numbers that spell a date"),
+        ([20260101, 20260102], "interactions.parquet:1: 20260101"),
+        ([20260101235959, 1714521600], "1 times are numbers that spell a date"),
+        ([0, 1714521600], "1 times are before 1971"),
+        ([-1714521600, 1714521600], "1 times are before 1971"),
+        (["9999-12-31", "2024-05-01"], "1 times are in the future"),
+        ([1714521600, 253402300799], "1 times are not in seconds, as the first number"),
+        ([1714521600, 1714521600000], "1 times are not in seconds, as the first number of the column"),
+    ],
+)
+def test_odd_times_are_warned_about_with_an_example(report_on, at, words):
+    report = report_on(met([("u", "a"), ("v", "b")], at=at), source={"timestamp_column": "at"})
+
+    assert warnings_about(report, words, "write dates as 2026-01-31")
+
+
+def test_usual_times_are_not_warned_about(report_on):
+    for at in ([1714521600, 1714521601], ["2024-05-01", "1714521600"], ["2024-05-01T00:00:00Z", "2024-05-02"]):
+        report = report_on(met([("u", "a"), ("v", "b")], at=at), source={"timestamp_column": "at"})
+        assert not warnings_about(report, "times are")
+
+
+def test_equal_times_are_refused_by_time_with_advice_that_helps(report_on):
+    pairs = [(f"u{row}", "abc"[row % 3]) for row in range(30)]
+    interactions, times = met(pairs, at=["2024-05-01"] * 30), "timestamp_column"
+
+    report = report_on(interactions, source={times: "at"}, split={"kind": "by_time"})
+
+    assert problems_about(report, "100.0% of the interactions at the earliest time", "Use split.kind = 'random'")
+    assert warnings_about(report, "All interactions have the same time (2024-05-01T00:00:00+00:00)")
+    assert report_on(interactions, source={times: "at"}, split={"kind": "random"}).problems == ()
+
+
+FAULTS = {
+    "a text column that is declared numeric": {"item": {"features": {"colour": {"kind": "numeric"}}}},
+    "a feature without its column": {"item": {"features": {"color": {"kind": "categorical"}}}},
+    "metadata without its column": {"item": {"features": {"colour": {"kind": "text"}}, "metadata": ["color"]}},
+    "a filter without its column": {"item": {"features": {"colour": {"kind": "text"}}, "filters": ["color"]}},
+    "a reserved column": {"items": ITEMS.append_column("training_count", pa.array([1, 2, 3]))},
+    "no known item": {"items": pa.table({"item_id": ["x"], "colour": ["red"]})},
+    "too many unknown items": {"items": ITEMS.slice(0, 2)},
+    "times that are missing": {"split": {"kind": "by_time"}},
+    "nothing to train on": {"split": {"kind": "random", "test_rate": 0.99, "validation_rate": 0.0}},
+    "nothing to test with": {"split": {"kind": "random", "test_rate": 1e-9, "validation_rate": 0.0}},
+    "hard negatives that are not there": {"objective": {"kind": "sampled_softmax", "hard_negatives": {"file": "no"}}},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_stops_training_is_reported_first(report_on, tmp_path, fault):
+    pairs = [(f"u{row}", "abc"[row % 3]) for row in range(30)]
+    report = report_on(met(pairs), **FAULTS[fault])
+
+    with pytest.raises(DataError) as stopped:
+        pipeline.train(report_on.run, tmp_path / "work", tmp_path / "releases")
+
+    assert str(stopped.value) in report.problems
