@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -187,9 +188,16 @@ class FilterType(enum.Enum):
     STRINGS = "strings"
     """Several strings."""
     NUMBER = "number"
-    """A number; a time as seconds since 1970, UTC."""
+    """A number."""
     BOOL = "bool"
     """A truth value."""
+    TIME = "time"
+    """A date or a time."""
+
+
+FilterValue = str | bool | int | float | Decimal
+"""What a condition compares a column with: a string, a truth value, a number, or a time: ISO 8601 text with up to nine
+decimals of a second, UTC unless it names a zone."""
 
 
 @dataclass(frozen=True)
@@ -199,23 +207,26 @@ class Condition:
     An item without a value in the column passes `none_of` and nothing else; one with several values passes `any_of`
     where one of them is named, and `none_of` where none is.
 
+    Numbers are compared exactly, whatever type holds them: 2**53 + 1 is more than 2.0**53. Floats and decimals meet at
+    the shortest spelling: the float 0.1 finds the decimal 0.1, and both find 0.1 in a float32 column.
+
     Attributes:
         field: the column.
-        any_of: at least one value: strings, numbers or truth values, as the column holds.
+        any_of: at least one value, of the kind that the column holds.
         none_of: as `any_of`.
-        minimum: the number itself passes.
-        exclusive_minimum: only larger numbers pass; not beside `minimum`.
-        maximum: the number itself passes.
-        exclusive_maximum: only smaller numbers pass; not beside `maximum`.
+        minimum: a number or a time; it passes itself.
+        exclusive_minimum: only larger values pass; not together with `minimum`.
+        maximum: a number or a time; it passes itself.
+        exclusive_maximum: only smaller values pass; not together with `maximum`.
     """
 
     field: str
-    any_of: tuple[str | float | bool, ...] | None = None
-    none_of: tuple[str | float | bool, ...] | None = None
-    minimum: float | None = None
-    exclusive_minimum: float | None = None
-    maximum: float | None = None
-    exclusive_maximum: float | None = None
+    any_of: tuple[FilterValue, ...] | None = None
+    none_of: tuple[FilterValue, ...] | None = None
+    minimum: FilterValue | None = None
+    exclusive_minimum: FilterValue | None = None
+    maximum: FilterValue | None = None
+    exclusive_maximum: FilterValue | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from typing import Any, Self, TypedDict, Unpack
 
 import grpc
 import numpy as np
-from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys import retrieval
@@ -867,7 +866,7 @@ def _ranked(
     return Ranking(
         item_ids=tuple(message.item_ids),
         scores=np.fromiter(message.scores, np.float32, len(message.scores)),  # a third of the time of np.array
-        metadata=tuple(MessageToDict(columns) for columns in message.metadata),
+        metadata=tuple(convert.columns(each, "metadata") for each in message.metadata),
         origin=ORIGINS.get(message.origin),
         missing_ids=tuple(message.missing_ids),
         release=release,

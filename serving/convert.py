@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
 
 from recsys.cancellation import checked
+from recsys.data.ordered_values import MAX_DIGITS, is_number
 from recsys.errors import RequestError
 from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
@@ -25,6 +28,7 @@ from recsys.types import (
     FeedbackKind,
     Filter,
     FilterType,
+    FilterValue,
     Float32,
     Mention,
     Origin,
@@ -69,6 +73,7 @@ FILTER_TYPES = {
     FilterType.STRINGS: pb.FILTER_TYPE_STRINGS,
     FilterType.NUMBER: pb.FILTER_TYPE_NUMBER,
     FilterType.BOOL: pb.FILTER_TYPE_BOOL,
+    FilterType.TIME: pb.FILTER_TYPE_TIME,
 }
 BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
 DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
@@ -77,6 +82,9 @@ LARGEST = 2**31 - 1
 MAX_UNIT_LETTERS = 256
 """Of the id of a user or session who asks: it is hashed and logged with every list."""
 LITTLE_ENDIAN = np.dtype("<f4")
+INT64 = range(-(2**63), 2**63)
+DECIMAL = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS}}}(\.[0-9]{{1,{MAX_DIGITS}}})?")
+SCALARS = ("string_value", "bool_value", "int64_value", "double_value", "decimal_value")
 
 
 def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
@@ -238,9 +246,17 @@ def item_features(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
     return {name: _feature(value) for name, value in message.features.values.items()}
 
 
-def metadata(message: catalogue_pb.UpsertItem) -> dict[str, Any]:
-    """Return the columns of an item to upsert, by name; numbers that are not finite are missing."""
-    return {name: _plain(value) for name, value in message.metadata.fields.items()}
+def columns(message: pb.Columns, where: str) -> dict[str, Any]:
+    """Return values by column; numbers that are not finite are missing, and so is what only newer servers send.
+
+    Args:
+        message: as received.
+        where: its path, for messages.
+
+    Raises:
+        RequestError: a decimal that is none.
+    """
+    return {name: _plain(value, f"{where}.{name}") for name, value in message.values.items()}
 
 
 def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
@@ -262,7 +278,7 @@ def upsert_message(item: Upsert, where: str) -> catalogue_pb.UpsertItem:
         message.features.SetInParent()
         for name, value in item.features.items():
             message.features.values[name].CopyFrom(_feature_message(value, f"{where}.features.{name}"))
-    message.metadata.CopyFrom(_struct(item.metadata))
+    message.metadata.CopyFrom(_columns_message(item.metadata))
     return message
 
 
@@ -381,7 +397,7 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dic
     }
     # What most answers leave at its default takes half of the time if it is set.
     if shown:
-        fields["metadata"] = [_struct(columns) for columns in checked(shown)]
+        fields["metadata"] = [_columns_message(columns) for columns in checked(shown)]
     if answer.missing_ids:
         fields["missing_ids"] = answer.missing_ids
     if answer.exhausted:
@@ -488,21 +504,31 @@ def _condition(message: pb.Condition, where: str, settings: ServerSettings) -> C
         bounds = {name: getattr(message.range, name) for name in BOUNDS if message.range.HasField(name)}
         if not bounds:
             raise RequestError(f"{where}.range", f"got no bound, expected at least one of: {', '.join(BOUNDS)}")
-        return Condition(message.field, **bounds)
+        return Condition(
+            message.field, **{name: _filter_value(value, f"{where}.range.{name}") for name, value in bounds.items()}
+        )
     values = getattr(message, rule).values
     if len(values) > settings.max_filter_values:
         got, most = len(values), settings.max_filter_values
         raise RequestError(f"{where}.{rule}", f"got {got} values, expected at most {most}")
     return Condition(
-        message.field, **{rule: tuple(_scalar(value, f"{where}.{rule}[{at}]") for at, value in enumerate(values))}
+        message.field, **{rule: tuple(_filter_value(value, f"{where}.{rule}[{at}]") for at, value in enumerate(values))}
     )
 
 
-def _scalar(message: Value, where: str) -> str | float | bool:
+def _filter_value(message: pb.ColumnValue, where: str) -> FilterValue:
     kind = message.WhichOneof("kind")
-    if kind not in ("string_value", "number_value", "bool_value"):
-        raise RequestError(where, f"got {kind or 'nothing'}, expected a string, a number or a truth value")
-    return getattr(message, kind)
+    if kind not in SCALARS:
+        raise RequestError(where, f"got {kind or 'nothing'}, expected one of: {', '.join(SCALARS)}")
+    return _decimal(message, where) if kind == "decimal_value" else getattr(message, kind)
+
+
+def _decimal(message: pb.ColumnValue, where: str) -> int | Decimal:
+    text = message.decimal_value
+    if DECIMAL.fullmatch(text) is None:
+        expected = f"digits such as 19.99, at most {MAX_DIGITS} on either side of the point"
+        raise RequestError(f"{where}.decimal_value", f"got {shortened(text)}, expected {expected}")
+    return Decimal(text) if "." in text else int(text)
 
 
 def _condition_message(asked: Condition, where: str) -> pb.Condition:
@@ -516,13 +542,30 @@ def _condition_message(asked: Condition, where: str) -> pb.Condition:
         values = getattr(message, rule)
         values.SetInParent()
         for place, value in enumerate(getattr(asked, rule)):
-            if not isinstance(value, (str, bool, int, float)) or (isinstance(value, str) and not _is_utf8(value)):
-                at = f"{where}.{rule}[{place}]"
-                raise RequestError(at, f"got {value!r}, expected a string, a number or a truth value")
-            values.append(value if isinstance(value, (str, bool)) else _number(value, f"{where}.{rule}[{place}]"))
+            _set_filter_value(values.values.add(), value, f"{where}.{rule}[{place}]")
     for name, value in bounds.items():
-        setattr(message.range, name, _number(value, f"{where}.range.{name}"))
+        _set_filter_value(getattr(message.range, name), value, f"{where}.range.{name}")
     return message
+
+
+def _set_filter_value(message: pb.ColumnValue, value: Any, where: str) -> None:
+    if not (isinstance(value, bool) or is_number(value) or (isinstance(value, str) and _is_utf8(value))):
+        expected = f"a string, a truth value, or a number of at most {MAX_DIGITS} digits on either side of the point"
+        raise RequestError(where, f"got {shortened(value)}, expected {expected}")
+    _set_scalar(message, value)
+
+
+def _set_scalar(message: pb.ColumnValue, value: str | bool | float | Decimal) -> None:
+    if isinstance(value, str):
+        message.string_value = value
+    elif isinstance(value, bool):
+        message.bool_value = value
+    elif isinstance(value, float):
+        message.double_value = value
+    elif isinstance(value, int) and value in INT64:
+        message.int64_value = value
+    else:
+        message.decimal_value = f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _number(value: Any, where: str) -> float:
@@ -639,35 +682,41 @@ def _feature_message(value: Any, where: str) -> pb.FeatureValue:
     raise RequestError(where, f"got {value!r}, expected text, a number, or a list of either")
 
 
-def _struct(columns: Mapping[str, Any]) -> Struct:
-    message = Struct()
-    fields = message.fields
+def _columns_message(columns: Mapping[str, Any]) -> pb.Columns:
+    message = pb.Columns()
     for name, value in columns.items():
-        if isinstance(value, str):  # as most are; `update` takes four times as long
-            fields[name].string_value = value
-        else:
-            message.update({name: _json(value)})
+        _set_value(message.values[name], value)
     return message
 
 
-def _plain(value: Value) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "number_value":
-        return value.number_value if math.isfinite(value.number_value) else None
+def _set_value(message: pb.ColumnValue, value: Any) -> None:
+    """Set what a column of any type may hold; missing and not finite numbers leave the message without a kind."""
+    if isinstance(value, (str, bool, int)):
+        _set_scalar(message, value)
+    elif isinstance(value, (float, Decimal)):
+        if math.isfinite(value):
+            _set_scalar(message, value)
+    elif isinstance(value, (list, tuple)):
+        message.list_value.SetInParent()
+        for each in value:
+            _set_value(message.list_value.values.add(), each)
+    elif isinstance(value, Mapping):
+        message.columns_value.SetInParent()
+        for name, each in value.items():
+            _set_value(message.columns_value.values[str(name)], each)
+    elif value is not None:
+        message.string_value = value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)
+
+
+def _plain(message: pb.ColumnValue, where: str) -> Any:
+    kind = message.WhichOneof("kind")
+    if kind is None:
+        return None
     if kind == "list_value":
-        return [_plain(each) for each in value.list_value.values]
-    if kind == "struct_value":
-        return {name: _plain(each) for name, each in value.struct_value.fields.items()}
-    return getattr(value, kind) if kind in ("string_value", "bool_value") else None
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (list, tuple)):
-        return [_json(each) for each in value]
-    if isinstance(value, dict):
-        return {str(name): _json(each) for name, each in value.items()}
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)
+        return [_plain(each, f"{where}[{place}]") for place, each in enumerate(message.list_value.values)]
+    if kind == "columns_value":
+        return columns(message.columns_value, where)
+    if kind == "decimal_value":
+        return _decimal(message, where)
+    value = getattr(message, kind)
+    return None if kind == "double_value" and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,7 +218,7 @@ def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filt
 
 def _parts(text: str) -> Sequence[Any]:
     try:
-        listed = json.loads(text)
+        listed = json.loads(text, parse_float=Decimal)
     except ValueError:
         listed = None
     return listed if isinstance(listed, list) else _listed(text)
@@ -229,18 +229,19 @@ def _value(value: Any, kind: FilterType, text: str) -> Any:
     from recsys.errors import SettingError, describe
     from recsys.types import FilterType
 
-    if kind in (FilterType.STRING, FilterType.STRINGS) or not isinstance(value, str):
+    if kind in (FilterType.STRING, FilterType.STRINGS, FilterType.TIME) or not isinstance(value, str):
         return value
     if kind is FilterType.BOOL:
         if value.lower() not in ("true", "false"):
             raise SettingError(describe("--where", text, "true or false"))
         return value.lower() == "true"
-    for read in (float, datetime.fromisoformat):
+    for read in (int, Decimal):
         try:
-            return read(value)
-        except ValueError:
+            number = read(value)
+        except (ValueError, InvalidOperation):
             continue
-    raise SettingError(describe("--where", text, "a number, or a time such as 2020-12-31"))
+        return float(number) if number in (Decimal("inf"), Decimal("-inf")) else number
+    raise SettingError(describe("--where", text, "a number"))
 
 
 def _crowding(text: str) -> tuple[str, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from recsys.data.ordered_values import OrderedValues
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.types import Condition, FilterType, Int32, RowSets
 
@@ -30,7 +31,7 @@ def filter_type(kind: pa.DataType) -> FilterType | None:
     for is_number in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal):
         if is_number(kind):
             return FilterType.NUMBER
-    return FilterType.NUMBER if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
+    return FilterType.TIME if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
 
 
 def filter_types(items: pa.Table, names: Iterable[str]) -> dict[str, FilterType]:
@@ -59,38 +60,35 @@ class FilterColumn:
     Attributes:
         kind: what it holds.
         items: rows of the catalogue.
-        places: of each value in `rows`; empty for numbers, which `numbers` finds.
-        numbers: `[values]`, float64, ascending and distinct; empty unless it holds numbers.
+        places: of each string or truth value in `rows`; empty where it holds something else.
+        ordered: its numbers or times, in the order of `rows`; none where it holds something else.
         rows: the item rows of each value, `[values]`; an item with several values stands under each.
     """
 
     kind: FilterType
     items: int
     places: Mapping[str | bool, int]
-    numbers: NDArray[np.float64]
+    ordered: OrderedValues
     rows: RowSets
 
     @classmethod
     def of(cls, column: pa.ChunkedArray, kind: FilterType) -> FilterColumn:
         """Return a column of the items; values that are null or NaN are absent."""
         values = column.combine_chunks()
-        owners = np.arange(len(column))
+        owners = np.arange(len(column), dtype=np.int32)
         if kind is FilterType.STRINGS:
             owners = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
             values = pc.list_flatten(values)
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
-        if kind is FilterType.NUMBER:
-            numbers = _numbers(values)
-            present = ~np.isnan(numbers)
-            distinct, codes = np.unique(numbers[present], return_inverse=True)
-            rows = RowSets.from_pairs(codes, owners[present].astype(np.int32), len(distinct))
-            return cls(kind, len(column), {}, distinct, rows)
+        if kind in (FilterType.NUMBER, FilterType.TIME):
+            ordered, codes, present = OrderedValues.of(values)
+            return cls(kind, len(column), {}, ordered, RowSets.from_pairs(codes, owners[present], len(ordered)))
         encoded = values.dictionary_encode()
         codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
         places = {value: place for place, value in enumerate(encoded.dictionary.to_pylist())}
-        rows = RowSets.from_pairs(codes[codes >= 0], owners[codes >= 0].astype(np.int32), len(places))
-        return cls(kind, len(column), places, np.zeros(0), rows)
+        rows = RowSets.from_pairs(codes[codes >= 0], owners[codes >= 0], len(places))
+        return cls(kind, len(column), places, OrderedValues(np.zeros(0)), rows)
 
     @cached_property
     def values(self) -> RowSets:
@@ -101,36 +99,36 @@ class FilterColumn:
     def _texts(self) -> list[str | bool]:
         return list(self.places)
 
-    def named(self, places: Iterable[int]) -> list[str | bool | float]:
-        """Return the values at some places."""
-        values = self.numbers if self.kind is FilterType.NUMBER else self._texts
+    def named(self, places: Iterable[int]) -> list[Any]:
+        """Return the values at some places; equal ones are equal in every column of the same type."""
+        values = self.ordered.stored if len(self.ordered) else self._texts
         return [values[place] for place in places]
 
     def passing(self, condition: Condition) -> Int32:
         """Return the rows that a condition names: those that pass it, or with `none_of` those that do not.
 
         Args:
-            condition: whose values are of this column's type. A row may stand more than once.
+            condition: with numbers as `spelled` and times as `seconds` returns them. A row may stand more than once.
         """
         named = condition.any_of if condition.none_of is None else condition.none_of
         if named is None:
             return self._between(condition)
-        if self.kind is FilterType.NUMBER:
-            found = np.flatnonzero(np.isin(self.numbers, np.asarray(named, np.float64)))
+        if self.kind in (FilterType.NUMBER, FilterType.TIME):
+            found = self.ordered.find(named)
         else:
-            found = np.array([self.places[value] for value in named if value in self.places], np.int64)
-        return self.rows.take(np.unique(found)).rows
+            found = np.unique(np.array([self.places[value] for value in named if value in self.places], np.int64))
+        return self.rows.take(found).rows
 
     def _between(self, condition: Condition) -> Int32:
-        first, last = 0, len(self.numbers)
+        first, last = 0, len(self.ordered)
         if condition.minimum is not None:
-            first = int(np.searchsorted(self.numbers, condition.minimum, "left"))
+            first = self.ordered.first_at_least(condition.minimum)
         if condition.exclusive_minimum is not None:
-            first = int(np.searchsorted(self.numbers, condition.exclusive_minimum, "right"))
+            first = self.ordered.first_above(condition.exclusive_minimum)
         if condition.maximum is not None:
-            last = int(np.searchsorted(self.numbers, condition.maximum, "right"))
+            last = self.ordered.first_above(condition.maximum)
         if condition.exclusive_maximum is not None:
-            last = int(np.searchsorted(self.numbers, condition.exclusive_maximum, "left"))
+            last = self.ordered.first_at_least(condition.exclusive_maximum)
         return self.rows.rows[self.rows.offsets[first] : self.rows.offsets[max(first, last)]]
 
 
@@ -138,11 +136,3 @@ def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _numbers(values: pa.Array) -> NDArray[np.float64]:
-    """Return numbers, and times as seconds since 1970, UTC; NaN where there is none."""
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        microseconds = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
-        return microseconds.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
-    return values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

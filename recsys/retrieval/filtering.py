@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
+from reprlib import repr as shortened
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from recsys.cancellation import checked
 from recsys.data.filterable import FilterColumn, filter_types
+from recsys.data.ordered_values import MAX_DIGITS, is_number, seconds, spelled
 from recsys.errors import RequestError, unknown
 from recsys.types import Bool, Condition, Filter, FilterType, Int32, RowSets
 
@@ -20,7 +22,13 @@ CACHED_FILTERS = 1024
 """Memory and number of the filters that are kept, so that one that is asked again costs nothing."""
 ITEM_BYTES = 5
 BOUNDS = (("minimum", "exclusive_minimum"), ("maximum", "exclusive_maximum"))
-VALUES = {FilterType.STRING: "a string", FilterType.STRINGS: "a string", FilterType.BOOL: "true or false"}
+VALUES = {
+    FilterType.STRING: "a string",
+    FilterType.STRINGS: "a string",
+    FilterType.BOOL: "true or false",
+    FilterType.NUMBER: f"a number of at most {MAX_DIGITS} digits on either side of the point",
+    FilterType.TIME: "a time such as 2020-12-31 or 2020-12-31T23:59:59.999999999Z",
+}
 
 
 class Allowed:
@@ -79,19 +87,21 @@ class ItemFilters:
 
         Raises:
             RequestError: an unknown column, not exactly one rule, a value of the wrong type, bounds of something else
-                than numbers or the wrong way round.
+                than numbers or times, or the wrong way round.
         """
-        self.check(asked, where)
-        return self.passing(asked)
+        return self.passing(self.parsed(asked, where))
 
-    def check(self, asked: Filter, where: str) -> None:
-        """Refuse a filter that the columns do not allow, as `allowed` does."""
-        for place, condition in enumerate(asked.all_of):
-            self._check(condition, f"{where}.all_of[{place}]")
+    def parsed(self, asked: Filter, where: str) -> Filter:
+        """Return a filter with its values as the columns compare them: equal filters mean the same.
 
-    def passing(self, asked: Filter) -> Allowed:
-        """Return the items that pass a filter that was checked."""
-        return self._passing(asked)
+        Raises:
+            RequestError: the columns do not allow it, as for `allowed`.
+        """
+        return Filter(tuple(self._parsed(each, f"{where}.all_of[{at}]") for at, each in enumerate(asked.all_of)))
+
+    def passing(self, parsed: Filter) -> Allowed:
+        """Return the items that pass a filter that was parsed."""
+        return self._passing(parsed)
 
     def values(self, name: str, rows: Int32) -> RowSets:
         """Return the places of the values that some items hold in a column, `[rows]`."""
@@ -103,9 +113,9 @@ class ItemFilters:
             self._columns[name] = FilterColumn.of(self._items[name], self.types[name])
         return self._columns[name]
 
-    def _compile(self, asked: Filter) -> Allowed:
+    def _compile(self, parsed: Filter) -> Allowed:
         mask = np.ones(len(self._items), bool)
-        for condition in checked(asked.all_of):
+        for condition in checked(parsed.all_of):
             named = self.column(condition.field).passing(condition)
             if condition.none_of is not None:
                 mask[named] = False
@@ -115,7 +125,7 @@ class ItemFilters:
             mask &= passing
         return Allowed(mask)
 
-    def _check(self, condition: Condition, where: str) -> None:
+    def _parsed(self, condition: Condition, where: str) -> Condition:
         self.check_column(condition.field, f"{where}.field")
         kind = self.types[condition.field]
         bounds = [name for pair in BOUNDS for name in pair if getattr(condition, name) is not None]
@@ -123,10 +133,10 @@ class ItemFilters:
         if len(rules) + bool(bounds) != 1:
             got = len(rules) + bool(bounds)
             raise RequestError(where, f"got {got} rules, expected one of: any_of, none_of, a range with a bound")
-        for rule in rules:
-            _check_values(getattr(condition, rule), kind, f"{where}.{rule}", condition.field)
         if bounds:
-            _check_bounds(condition, bounds, kind, f"{where}.range")
+            return _parsed_bounds(condition, bounds, kind, f"{where}.range")
+        (rule,) = rules
+        return Condition(condition.field, **{rule: _parsed_values(condition, rule, kind, f"{where}.{rule}")})
 
 
 class FiltersOfParts:
@@ -144,8 +154,7 @@ class FiltersOfParts:
 
     def allowed(self, asked: Filter, where: str) -> Allowed:
         """Return the items that pass a filter, as `ItemFilters.allowed` does."""
-        self._parts[0].check(asked, where)
-        return self._passing(asked)
+        return self._passing(self._parts[0].parsed(asked, where))
 
     def values(self, name: str, rows: Int32) -> RowSets:
         """Return numbers of the values that some items hold in a column, `[rows]`: equal ones for equal values."""
@@ -163,8 +172,8 @@ class FiltersOfParts:
             first += len(part)
         return RowSets.from_pairs(np.concatenate(owners), np.concatenate(numbers), len(rows))
 
-    def _compile(self, asked: Filter) -> Allowed:
-        return Allowed(np.concatenate([part.passing(asked).mask for part in self._parts]) & ~self._hidden)
+    def _compile(self, parsed: Filter) -> Allowed:
+        return Allowed(np.concatenate([part.passing(parsed).mask for part in self._parts]) & ~self._hidden)
 
 
 def _kept(compiled: Callable[[Filter], Allowed], items: int) -> Callable[[Filter], Allowed]:
@@ -172,40 +181,39 @@ def _kept(compiled: Callable[[Filter], Allowed], items: int) -> Callable[[Filter
     return lru_cache(max(1, min(CACHED_FILTERS, CACHED_BYTES // (ITEM_BYTES * max(1, items)))))(compiled)
 
 
-def _check_values(values: object, kind: FilterType, where: str, field: str) -> None:
+def _parsed_values(condition: Condition, rule: str, kind: FilterType, where: str) -> tuple[object, ...]:
+    values = getattr(condition, rule)
     if not isinstance(values, tuple):
         raise RequestError(where, f"got {values!r}, expected a tuple of values")
     if not values:
         raise RequestError(where, "got none, expected at least 1")
-    for place, value in enumerate(values):
-        if kind is FilterType.NUMBER:
-            fits, expected = _is_number(value), "a number; times count as seconds since 1970, UTC"
-        else:
-            fits, expected = isinstance(value, bool if kind is FilterType.BOOL else str), VALUES[kind]
-        if not fits:
-            raise RequestError(f"{where}[{place}]", f"got {value!r}, expected {expected}, as {field!r} holds")
+    return tuple(_parsed_value(value, kind, f"{where}[{at}]", condition.field) for at, value in enumerate(values))
 
 
-def _check_bounds(condition: Condition, bounds: Sequence[str], kind: FilterType, where: str) -> None:
-    if kind is not FilterType.NUMBER:
-        raise RequestError(where, f"got bounds, expected any_of or none_of: {condition.field!r} holds no numbers")
-    for name in bounds:
-        if not _is_number(getattr(condition, name)):
-            raise RequestError(f"{where}.{name}", f"got {getattr(condition, name)!r}, expected a number")
+def _parsed_bounds(condition: Condition, bounds: Sequence[str], kind: FilterType, where: str) -> Condition:
+    if kind not in (FilterType.NUMBER, FilterType.TIME):
+        reason = f"got bounds, expected any_of or none_of: {condition.field!r} holds no numbers or times"
+        raise RequestError(where, reason)
+    parsed = {
+        name: _parsed_value(getattr(condition, name), kind, f"{where}.{name}", condition.field) for name in bounds
+    }
     for pair in BOUNDS:
         if set(pair) <= set(bounds):
             raise RequestError(where, f"got {' and '.join(pair)}, expected one of them")
-    (low, least), (high, most) = (
-        next(((name, getattr(condition, name)) for name in pair if name in bounds), (pair[0], None)) for pair in BOUNDS
-    )
-    if least is not None and most is not None and least > most:
-        raise RequestError(where, f"got {low} {least} and {high} {most}, expected the lower bound first")
+    if len(bounds) == 2 and parsed[bounds[0]] > parsed[bounds[1]]:
+        got = " and ".join(f"{name} {getattr(condition, name)}" for name in bounds)
+        raise RequestError(where, f"got {got}, expected the lower bound first")
+    return Condition(condition.field, **parsed)
 
 
-def _is_number(value: object) -> bool:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    try:
-        return not math.isnan(value)
-    except OverflowError:
-        return False
+def _parsed_value(value: Any, kind: FilterType, where: str, field: str) -> Any:
+    if kind is FilterType.NUMBER:
+        if is_number(value):
+            return spelled(value)
+    elif kind is FilterType.TIME:
+        if isinstance(value, str):
+            with suppress(ValueError):
+                return seconds(value)
+    elif isinstance(value, bool if kind is FilterType.BOOL else str):
+        return value
+    raise RequestError(where, f"got {shortened(value)}, expected {VALUES[kind]}, as {field!r} holds")

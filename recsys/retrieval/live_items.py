@@ -8,6 +8,7 @@ import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from recsys import registry
+from recsys.data.filterable import filter_type
+from recsys.data.ordered_values import Number, is_number, spelled
 from recsys.errors import RequestError, unknown
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
+from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
-from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, Float32, Neighbours, Query
+from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Neighbours, Query
 
 SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
@@ -447,7 +451,7 @@ class _Side:
             self.ids, self.vectors = grown_ids, grown
         self.ids[first + start : first + count], self.vectors[start:count] = ids, vectors
         self.shown = self.shown if len(self.shown) == start else self.shown[:start]
-        self.shown.extend(table.select(self._base._shown.column_names).to_pylist())
+        self.shown.extend(plain_rows(table.select(self._base._shown.column_names)))
         if len(self.tables) >= TABLES:
             table = pa.concat_tables([*self.tables, table]).combine_chunks()
             self.tables = self.filters = ()
@@ -473,13 +477,41 @@ def _columns(base: Retriever, changes: Sequence[Change], counts: Sequence[int]) 
 
 
 def typed(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
-    """Return values as a column of a type; those that cannot be one are missing."""
+    """Return values as a column of a type; those that the type does not hold are missing.
+
+    Whole numbers are held exactly or not at all; a fraction is rounded to a column of floats, but not to one of
+    decimals. Numbers are no times.
+    """
+    kind = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
     try:
+        if filter_type(kind) is FilterType.NUMBER:
+            return pa.array([None if value is None else _number(value, kind) for value in values], wanted)
+        if pa.types.is_temporal(kind) and any(isinstance(value, (int, float, Decimal)) for value in values):
+            raise TypeError("a number is no time")
         return pa.array(values).cast(wanted)
-    except (pa.ArrowException, TypeError, ValueError):
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
         if len(values) == 1:
             return pa.nulls(1, wanted)
         return pa.concat_arrays([typed([value], wanted) for value in values])
+
+
+def _number(value: Any, kind: pa.DataType) -> Number:
+    """Return a number, or the number that a text spells, as a column of this type takes it."""
+    number = Decimal(value) if isinstance(value, str) else value
+    if not is_number(number):
+        raise TypeError(f"no number: {value!r}")
+    number = spelled(number)
+    if pa.types.is_decimal(kind):
+        return Decimal(number)
+    if pa.types.is_integer(kind):
+        if not isinstance(number, int):
+            raise ValueError(f"not whole: {value!r}")
+        return number
+    with np.errstate(over="ignore"):
+        held = float(kind.to_pandas_dtype()(number))
+    if isinstance(number, int) and held != number:
+        raise ValueError(f"not exact: {value!r}")
+    return held
 
 
 def _index_table(base: Retriever) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from recsys.retrieval.coding import coded
 from recsys.retrieval.filtering import ITEM_BYTES, ItemFilters
 from recsys.retrieval.merging import first_kept
 from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
+from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.stages import stage
 from recsys.types import (
@@ -609,14 +610,14 @@ class Retriever:
         return answers
 
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the display columns of items; an empty dictionary for an unknown id."""
+        """Return the display columns of items, as `plain_rows` does; an empty dictionary for an unknown id."""
         known = [item_id for item_id in item_ids if item_id in self._row_of_item]
         found: dict[str, dict[str, Any]] = {}
         for first in range(0, len(known), METADATA_ROWS):
             checkpoint()
             part = known[first : first + METADATA_ROWS]
             shown = self._shown.take(pa.array([self._row_of_item[item_id] for item_id in part], pa.int64()))
-            found.update(zip(part, shown.to_pylist(), strict=True))
+            found.update(zip(part, plain_rows(shown), strict=True))
         return [found.get(item_id, {}) for item_id in item_ids]
 
     @cached_property

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from recsys.errors import RequestError
-from recsys.types import Condition, Filter
+from recsys.types import Condition, Filter, FilterValue
 
 KEY = re.compile(r"\s*(.*?)\s*(!=|>=|<=|=|>|<)?\s*", re.DOTALL)
 BOUNDS = {">=": "minimum", ">": "exclusive_minimum", "<=": "maximum", "<": "exclusive_maximum"}
@@ -25,8 +26,9 @@ def where(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
 
     Args:
         conditions: by column, with `!=` (none of), `>=`, `>`, `<=` or `<` after its name, otherwise one of. Values are
-            texts, numbers, truth values, dates or times (without a zone: UTC); one of and none of also take several,
-            as a list, tuple, set or array.
+            texts, numbers (`int`, `float`, `Decimal`, of NumPy), truth values, dates or times (of `datetime`, pandas or
+            NumPy, or ISO 8601 text; without a zone: UTC); one of and none of also take several, as a list, tuple, set
+            or array.
 
     Raises:
         RequestError: no column, or a value of another type.
@@ -40,21 +42,25 @@ def _condition(key: str, value: Any) -> Condition:
     if matched is None or not matched[1]:
         raise RequestError("where", f"got {key!r}, expected the name of a column, and after it one of != >= > <= <")
     field, sign = matched[1], matched[2] or "="
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
     if sign in BOUNDS:
         return Condition(field, **{BOUNDS[sign]: _plain(value, key)})
-    several = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    several = list(value) if isinstance(value, (list, tuple, set, frozenset, np.ndarray)) else [value]
     values = tuple(_plain(each, key) for each in several)
     return Condition(field, none_of=values) if sign == "!=" else Condition(field, any_of=values)
 
 
-def _plain(value: Any, key: str) -> Any:
-    """Return a value as filters hold it: times in seconds since 1970."""
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        value = datetime.datetime(value.year, value.month, value.day)
-    if isinstance(value, datetime.datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
-    if not isinstance(value, (str, bool, int, float)):
+def _plain(value: Any, key: str) -> FilterValue:
+    """Return a value as filters hold it."""
+    if isinstance(value, np.datetime64):
+        unit = np.datetime_data(value.dtype)[0]
+        return str(np.datetime_as_string(value, "D" if unit in ("Y", "M") else unit))
+    if isinstance(value, (np.float16, np.float32)):
+        # Not `item()`, which is 0.10000000149011612 of the single precision 0.1.
+        return float(value) if value == np.trunc(value) else float(str(value))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if not isinstance(value, (str, bool, int, float, Decimal)):
         raise RequestError(f"where[{key!r}]", f"got {value!r}, expected text, a number, a truth value, or a time")
     return value

@@ -83,7 +83,7 @@ def items_of(payload: bytes) -> list[Upserted]:
             item.item_id,
             vector,
             convert.item_features(item) if item.WhichOneof("source") == "features" else None,
-            convert.metadata(item),
+            convert.columns(item.metadata, "metadata"),
             fingerprint,
         )
         for item, vector in zip(items, vectors, strict=True)

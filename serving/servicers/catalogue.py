@@ -43,7 +43,11 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         live = self._live(request.release_pin)
         _check_count("items", len(request.items), self._settings.max_upserts)
         _check_ids(request.items)
-        live.check_metadata([convert.metadata(item) for item in checked(request.items)])
+        metadata = [
+            convert.columns(item.metadata, f"items[{place}].metadata")
+            for place, item in enumerate(checked(request.items))
+        ]
+        live.check_metadata(metadata)
         vectors = _vectors(request.items, live)
         ids = [item.item_id for item in request.items]
         fingerprint = live.release.fingerprint

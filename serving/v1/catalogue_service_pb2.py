@@ -22,11 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from serving.v1 import recommendation_service_pb2 as serving_dot_v1_dot_recommendation__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"serving/v1/catalogue_service.proto\x12\nserving.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\'serving/v1/recommendation_service.proto\"\xa6\x01\n\nUpsertItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12,\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x18.serving.v1.ItemFeaturesH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.serving.v1.VectorH\x00\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x08\n\x06source\"\x8d\x01\n\x0cItemFeatures\x12\x34\n\x06values\x18\x01 \x03(\x0b\x32$.serving.v1.ItemFeatures.ValuesEntry\x1aG\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.serving.v1.FeatureValue:\x02\x38\x01\"P\n\x12UpsertItemsRequest\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.serving.v1.UpsertItem\x12\x13\n\x0brelease_pin\x18\x02 \x01(\t\"|\n\x13UpsertItemsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x02 \x01(\x05\x12\x16\n\x0ereplaced_count\x18\x03 \x01(\x05\x12&\n\x07release\x18\x04 \x01(\x0b\x32\x15.serving.v1.ReleaseId\"&\n\x12\x44\x65leteItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"<\n\x13\x44\x65leteItemsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\"\x15\n\x13GetCatalogueRequest\"\x9d\x01\n\tCatalogue\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12\x16\n\x0eupserted_count\x18\x03 \x01(\x03\x12\x15\n\rdeleted_count\x18\x04 \x01(\x03\x12\x13\n\x0brefused_ids\x18\x05 \x03(\t\x12&\n\x07release\x18\x06 \x01(\x0b\x32\x15.serving.v1.ReleaseId2\xfa\x01\n\x10\x43\x61talogueService\x12N\n\x0bUpsertItems\x12\x1e.serving.v1.UpsertItemsRequest\x1a\x1f.serving.v1.UpsertItemsResponse\x12N\n\x0b\x44\x65leteItems\x12\x1e.serving.v1.DeleteItemsRequest\x1a\x1f.serving.v1.DeleteItemsResponse\x12\x46\n\x0cGetCatalogue\x12\x1f.serving.v1.GetCatalogueRequest\x1a\x15.serving.v1.Catalogueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"serving/v1/catalogue_service.proto\x12\nserving.v1\x1a\'serving/v1/recommendation_service.proto\"\xa2\x01\n\nUpsertItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12,\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x18.serving.v1.ItemFeaturesH\x00\x12$\n\x06vector\x18\x03 \x01(\x0b\x32\x12.serving.v1.VectorH\x00\x12%\n\x08metadata\x18\x04 \x01(\x0b\x32\x13.serving.v1.ColumnsB\x08\n\x06source\"\x8d\x01\n\x0cItemFeatures\x12\x34\n\x06values\x18\x01 \x03(\x0b\x32$.serving.v1.ItemFeatures.ValuesEntry\x1aG\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.serving.v1.FeatureValue:\x02\x38\x01\"P\n\x12UpsertItemsRequest\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.serving.v1.UpsertItem\x12\x13\n\x0brelease_pin\x18\x02 \x01(\t\"|\n\x13UpsertItemsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x02 \x01(\x05\x12\x16\n\x0ereplaced_count\x18\x03 \x01(\x05\x12&\n\x07release\x18\x04 \x01(\x0b\x32\x15.serving.v1.ReleaseId\"&\n\x12\x44\x65leteItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"<\n\x13\x44\x65leteItemsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x13\n\x0bmissing_ids\x18\x02 \x03(\t\"\x15\n\x13GetCatalogueRequest\"\x9d\x01\n\tCatalogue\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12\x16\n\x0eupserted_count\x18\x03 \x01(\x03\x12\x15\n\rdeleted_count\x18\x04 \x01(\x03\x12\x13\n\x0brefused_ids\x18\x05 \x03(\t\x12&\n\x07release\x18\x06 \x01(\x0b\x32\x15.serving.v1.ReleaseId2\xfa\x01\n\x10\x43\x61talogueService\x12N\n\x0bUpsertItems\x12\x1e.serving.v1.UpsertItemsRequest\x1a\x1f.serving.v1.UpsertItemsResponse\x12N\n\x0b\x44\x65leteItems\x12\x1e.serving.v1.DeleteItemsRequest\x1a\x1f.serving.v1.DeleteItemsResponse\x12\x46\n\x0cGetCatalogue\x12\x1f.serving.v1.GetCatalogueRequest\x1a\x15.serving.v1.Catalogueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,24 +34,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ITEMFEATURES_VALUESENTRY']._loaded_options = None
   _globals['_ITEMFEATURES_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_UPSERTITEM']._serialized_start=122
-  _globals['_UPSERTITEM']._serialized_end=288
-  _globals['_ITEMFEATURES']._serialized_start=291
-  _globals['_ITEMFEATURES']._serialized_end=432
-  _globals['_ITEMFEATURES_VALUESENTRY']._serialized_start=361
-  _globals['_ITEMFEATURES_VALUESENTRY']._serialized_end=432
-  _globals['_UPSERTITEMSREQUEST']._serialized_start=434
-  _globals['_UPSERTITEMSREQUEST']._serialized_end=514
-  _globals['_UPSERTITEMSRESPONSE']._serialized_start=516
-  _globals['_UPSERTITEMSRESPONSE']._serialized_end=640
-  _globals['_DELETEITEMSREQUEST']._serialized_start=642
-  _globals['_DELETEITEMSREQUEST']._serialized_end=680
-  _globals['_DELETEITEMSRESPONSE']._serialized_start=682
-  _globals['_DELETEITEMSRESPONSE']._serialized_end=742
-  _globals['_GETCATALOGUEREQUEST']._serialized_start=744
-  _globals['_GETCATALOGUEREQUEST']._serialized_end=765
-  _globals['_CATALOGUE']._serialized_start=768
-  _globals['_CATALOGUE']._serialized_end=925
-  _globals['_CATALOGUESERVICE']._serialized_start=928
-  _globals['_CATALOGUESERVICE']._serialized_end=1178
+  _globals['_UPSERTITEM']._serialized_start=92
+  _globals['_UPSERTITEM']._serialized_end=254
+  _globals['_ITEMFEATURES']._serialized_start=257
+  _globals['_ITEMFEATURES']._serialized_end=398
+  _globals['_ITEMFEATURES_VALUESENTRY']._serialized_start=327
+  _globals['_ITEMFEATURES_VALUESENTRY']._serialized_end=398
+  _globals['_UPSERTITEMSREQUEST']._serialized_start=400
+  _globals['_UPSERTITEMSREQUEST']._serialized_end=480
+  _globals['_UPSERTITEMSRESPONSE']._serialized_start=482
+  _globals['_UPSERTITEMSRESPONSE']._serialized_end=606
+  _globals['_DELETEITEMSREQUEST']._serialized_start=608
+  _globals['_DELETEITEMSREQUEST']._serialized_end=646
+  _globals['_DELETEITEMSRESPONSE']._serialized_start=648
+  _globals['_DELETEITEMSRESPONSE']._serialized_end=708
+  _globals['_GETCATALOGUEREQUEST']._serialized_start=710
+  _globals['_GETCATALOGUEREQUEST']._serialized_end=731
+  _globals['_CATALOGUE']._serialized_start=734
+  _globals['_CATALOGUE']._serialized_end=891
+  _globals['_CATALOGUESERVICE']._serialized_start=894
+  _globals['_CATALOGUESERVICE']._serialized_end=1144
 # @@protoc_insertion_point(module_scope)

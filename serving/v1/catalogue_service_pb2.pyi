@@ -1,4 +1,3 @@
-from google.protobuf import struct_pb2 as _struct_pb2
 from serving.v1 import recommendation_service_pb2 as _recommendation_service_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -17,8 +16,8 @@ class UpsertItem(_message.Message):
     item_id: str
     features: ItemFeatures
     vector: _recommendation_service_pb2.Vector
-    metadata: _struct_pb2.Struct
-    def __init__(self, item_id: _Optional[str] = ..., features: _Optional[_Union[ItemFeatures, _Mapping]] = ..., vector: _Optional[_Union[_recommendation_service_pb2.Vector, _Mapping]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    metadata: _recommendation_service_pb2.Columns
+    def __init__(self, item_id: _Optional[str] = ..., features: _Optional[_Union[ItemFeatures, _Mapping]] = ..., vector: _Optional[_Union[_recommendation_service_pb2.Vector, _Mapping]] = ..., metadata: _Optional[_Union[_recommendation_service_pb2.Columns, _Mapping]] = ...) -> None: ...
 
 class ItemFeatures(_message.Message):
     __slots__ = ("values",)

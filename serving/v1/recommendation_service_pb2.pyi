@@ -1,6 +1,5 @@
 import datetime
 
-from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -50,6 +49,7 @@ class FilterType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILTER_TYPE_STRINGS: _ClassVar[FilterType]
     FILTER_TYPE_NUMBER: _ClassVar[FilterType]
     FILTER_TYPE_BOOL: _ClassVar[FilterType]
+    FILTER_TYPE_TIME: _ClassVar[FilterType]
 SEARCH_PLAN_UNSPECIFIED: SearchPlan
 SEARCH_PLAN_INDEX: SearchPlan
 SEARCH_PLAN_EXACT_SUBSET: SearchPlan
@@ -75,6 +75,7 @@ FILTER_TYPE_STRING: FilterType
 FILTER_TYPE_STRINGS: FilterType
 FILTER_TYPE_NUMBER: FilterType
 FILTER_TYPE_BOOL: FilterType
+FILTER_TYPE_TIME: FilterType
 
 class Query(_message.Message):
     __slots__ = ("entity", "items", "vector", "excluded_ids", "filter", "exclude_seen")
@@ -105,22 +106,59 @@ class Condition(_message.Message):
     NONE_OF_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
     field: str
-    any_of: _struct_pb2.ListValue
-    none_of: _struct_pb2.ListValue
-    range: NumericRange
-    def __init__(self, field: _Optional[str] = ..., any_of: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., none_of: _Optional[_Union[_struct_pb2.ListValue, _Mapping]] = ..., range: _Optional[_Union[NumericRange, _Mapping]] = ...) -> None: ...
+    any_of: ColumnValueList
+    none_of: ColumnValueList
+    range: Range
+    def __init__(self, field: _Optional[str] = ..., any_of: _Optional[_Union[ColumnValueList, _Mapping]] = ..., none_of: _Optional[_Union[ColumnValueList, _Mapping]] = ..., range: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
 
-class NumericRange(_message.Message):
+class Range(_message.Message):
     __slots__ = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_MINIMUM_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_MAXIMUM_FIELD_NUMBER: _ClassVar[int]
-    minimum: float
-    exclusive_minimum: float
-    maximum: float
-    exclusive_maximum: float
-    def __init__(self, minimum: _Optional[float] = ..., exclusive_minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., exclusive_maximum: _Optional[float] = ...) -> None: ...
+    minimum: ColumnValue
+    exclusive_minimum: ColumnValue
+    maximum: ColumnValue
+    exclusive_maximum: ColumnValue
+    def __init__(self, minimum: _Optional[_Union[ColumnValue, _Mapping]] = ..., exclusive_minimum: _Optional[_Union[ColumnValue, _Mapping]] = ..., maximum: _Optional[_Union[ColumnValue, _Mapping]] = ..., exclusive_maximum: _Optional[_Union[ColumnValue, _Mapping]] = ...) -> None: ...
+
+class ColumnValue(_message.Message):
+    __slots__ = ("string_value", "bool_value", "int64_value", "double_value", "decimal_value", "list_value", "columns_value")
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INT64_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DECIMAL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LIST_VALUE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_VALUE_FIELD_NUMBER: _ClassVar[int]
+    string_value: str
+    bool_value: bool
+    int64_value: int
+    double_value: float
+    decimal_value: str
+    list_value: ColumnValueList
+    columns_value: Columns
+    def __init__(self, string_value: _Optional[str] = ..., bool_value: _Optional[bool] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., decimal_value: _Optional[str] = ..., list_value: _Optional[_Union[ColumnValueList, _Mapping]] = ..., columns_value: _Optional[_Union[Columns, _Mapping]] = ...) -> None: ...
+
+class ColumnValueList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedCompositeFieldContainer[ColumnValue]
+    def __init__(self, values: _Optional[_Iterable[_Union[ColumnValue, _Mapping]]] = ...) -> None: ...
+
+class Columns(_message.Message):
+    __slots__ = ("values",)
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ColumnValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ColumnValue, _Mapping]] = ...) -> None: ...
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.MessageMap[str, ColumnValue]
+    def __init__(self, values: _Optional[_Mapping[str, ColumnValue]] = ...) -> None: ...
 
 class Diversity(_message.Message):
     __slots__ = ("crowding_field", "max_per_value", "mmr_weight")
@@ -210,14 +248,14 @@ class RankedItems(_message.Message):
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
-    metadata: _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]
+    metadata: _containers.RepeatedCompositeFieldContainer[Columns]
     origin: Origin
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     plan: SearchPlan
     candidate_count: int
     exhausted: bool
     degraded: bool
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[_struct_pb2.Struct, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ...) -> None: ...
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ...) -> None: ...
 
 class Unit(_message.Message):
     __slots__ = ("user_id", "session_id")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -109,31 +111,55 @@ def test_in_parts_equal_values_have_one_number_and_others_have_others(items, fie
 
 @pytest.fixture(scope="module")
 def filters():
-    items = pa.table({"genre": ["comedy", None], "year": [1990, 1995], "new": [True, False], "vector": [[1.0], [2.0]]})
+    items = pa.table(
+        {
+            "genre": ["comedy", None],
+            "year": [1990, 1995],
+            "new": [True, False],
+            "day": pa.array([0, 1], pa.date32()),
+            "vector": [[1.0], [2.0]],
+        }
+    )
     return ItemFilters(items, items.column_names)
 
 
 def test_columns_that_hold_something_else_are_left_out(filters):
-    assert filters.types == {"genre": FilterType.STRING, "year": FilterType.NUMBER, "new": FilterType.BOOL}
+    assert filters.types == {
+        "genre": FilterType.STRING,
+        "year": FilterType.NUMBER,
+        "new": FilterType.BOOL,
+        "day": FilterType.TIME,
+    }
 
 
 @pytest.mark.parametrize(
     ("condition", "field", "reason"),
     [
         (Condition("gerne", any_of=("a",)), "field", "no column to filter by named 'gerne'. Did you mean 'genre'?"),
-        (Condition("vector", any_of=(1.0,)), "field", "Known: genre, new, year."),
+        (Condition("vector", any_of=(1.0,)), "field", "Known: day, genre, new, year."),
         (Condition("genre"), "", "got 0 rules, expected one of: any_of, none_of, a range with a bound"),
         (Condition("genre", any_of=("a",), none_of=("b",)), "", "got 2 rules"),
         (Condition("year", any_of=(1,), minimum=1), "", "got 2 rules"),
         (Condition("genre", any_of=()), "any_of", "got none, expected at least 1"),
         (Condition("genre", any_of="comedy"), "any_of", "got 'comedy', expected a tuple of values"),
         (Condition("genre", any_of=("a", 1)), "any_of[1]", "got 1, expected a string, as 'genre' holds"),
-        (Condition("year", none_of=("1990",)), "none_of[0]", "got '1990', expected a number; times count as seconds"),
+        (Condition("year", none_of=("1990",)), "none_of[0]", "got '1990', expected a number of at most 76 digits"),
         (Condition("year", any_of=(True,)), "any_of[0]", "got True, expected a number"),
         (Condition("year", any_of=(float("nan"),)), "any_of[0]", "got nan, expected a number"),
         (Condition("year", any_of=(10**400,)), "any_of[0]", "expected a number"),
+        (Condition("year", any_of=(Decimal("1e76"),)), "any_of[0]", "expected a number"),
+        (Condition("year", any_of=(Decimal("1e-77"),)), "any_of[0]", "expected a number"),
+        (Condition("year", any_of=(Decimal("sNaN"),)), "any_of[0]", "expected a number"),
+        (Condition("day", any_of=(3,)), "any_of[0]", "got 3, expected a time such as 2020-12-31"),
+        (Condition("day", minimum="2020-02-30"), "range.minimum", "got '2020-02-30', expected a time"),
+        (Condition("day", minimum="2020", maximum="2021"), "range.minimum", "got '2020', expected a time"),
+        (
+            Condition("day", minimum="2020-01-01T01:00+01:00", exclusive_maximum="2019-12-31T23:59:59.999999999"),
+            "range",
+            "expected the lower bound first",
+        ),
         (Condition("new", any_of=(1,)), "any_of[0]", "got 1, expected true or false, as 'new' holds"),
-        (Condition("genre", minimum=1), "range", "got bounds, expected any_of or none_of: 'genre' holds no numbers"),
+        (Condition("genre", minimum=1), "range", "got bounds, expected any_of or none_of: 'genre' holds no numbers or"),
         (Condition("year", minimum=float("nan")), "range.minimum", "got nan, expected a number"),
         (Condition("year", minimum=1, exclusive_minimum=1), "range", "got minimum and exclusive_minimum, expected one"),
         (
@@ -161,6 +187,13 @@ def test_truth_values_are_not_numbers_although_python_says_they_are_equal(filter
 def test_a_filter_that_was_asked_before_is_not_compiled_again(filters):
     asked = Filter((Condition("year", minimum=1991),))
     assert filters.allowed(asked, "filter") is filters.allowed(Filter((Condition("year", minimum=1991),)), "filter")
+
+
+def test_what_was_compiled_before_answers_only_filters_of_the_same_meaning():
+    # The long decimal equals the float 0.1 in Python; the column's decimal is what 0.1 is spelled.
+    filters = ItemFilters(pa.table({"price": [Decimal("0.1"), Decimal("0.5")]}), ["price"])
+    for value, rows in ((0.1, [0]), (Decimal.from_float(0.1), []), (Decimal("0.10"), [0]), (0.5, [1])):
+        assert filters.allowed(Filter((Condition("price", any_of=(value,)),)), "filter").rows.tolist() == rows
 
 
 def test_without_conditions_every_item_passes(filters):

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,24 +115,41 @@ def test_vectors_in_another_byte_order_or_layout_are_sent_right():
 
 
 @pytest.mark.parametrize(
-    ("value", "sent"),
+    ("value", "kind", "back"),
     [
-        ("ü", "ü"),
-        (3, 3.0),
-        (True, True),
-        (None, None),
-        (float("inf"), None),
-        (datetime.date(2026, 1, 2), "2026-01-02"),
-        (Decimal("1.50"), "1.50"),
-        ([1.5, float("nan"), "x"], [1.5, None, "x"]),
-        ({"a": [datetime.time(1, 2)]}, {"a": ["01:02:00"]}),
+        ("ü", "string_value", "ü"),
+        (3, "int64_value", 3),
+        (2**53 + 1, "int64_value", 2**53 + 1),
+        (-(2**63), "int64_value", -(2**63)),
+        (2**63, "decimal_value", 2**63),
+        (2.5, "double_value", 2.5),
+        (True, "bool_value", True),
+        (None, None, None),
+        (float("inf"), None, None),
+        (datetime.date(2026, 1, 2), "string_value", "2026-01-02"),
+        (Decimal("1.50"), "decimal_value", Decimal("1.50")),
+        (Decimal("1e3"), "decimal_value", 1000),
+        (Decimal("NaN"), None, None),
+        ([1.5, float("nan"), "x"], "list_value", [1.5, None, "x"]),
+        ({"a": [datetime.time(1, 2)]}, "columns_value", {"a": ["01:02:00"]}),
     ],
     ids=repr,
 )
-def test_display_columns_are_sent_as_json_has_them(value, sent):
+def test_display_columns_keep_their_kind_and_every_digit(value, kind, back):
     answer = Answer(("a",), np.ones(1, np.float32), Origin.VECTOR, ())
-    struct = convert.ranked_items(answer, [{"column": value}])["metadata"][0]
-    assert MessageToDict(struct) == {"column": sent}
+    (message,) = convert.ranked_items(answer, [{"column": value}])["metadata"]
+    assert message.values["column"].WhichOneof("kind") == kind
+    found = convert.columns(message, "metadata")["column"]
+    assert (found, type(found)) == (back, type(back))
+
+
+def test_metadata_of_a_catalog_log_from_before_is_read_as_it_was():
+    struct = Struct()
+    struct.update({"title": "ü", "price": 2.5, "new": True, "tags": ["a", "b"], "none": None, "more": {"a": 1}})
+    message = pb.Columns.FromString(struct.SerializeToString())
+    assert convert.columns(message, "metadata") == {
+        "title": "ü", "price": 2.5, "new": True, "tags": ["a", "b"], "none": None, "more": {"a": 1.0}
+    }  # fmt: skip
 
 
 FINGERPRINT = "0123456789abcdef" * 4
