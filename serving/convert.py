@@ -569,10 +569,14 @@ def _set_scalar(message: pb.ColumnValue, value: str | bool | float | Decimal) ->
 
 
 def _number(value: Any, where: str) -> float:
+    """Return a number as a double; whole numbers exactly."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise RequestError(where, f"got {value!r}, expected a number") from None
+    if isinstance(value, (int, np.integer)) and int(value) != number:
+        raise RequestError(where, f"got {value!r}, expected a number that a double holds exactly")
+    return number
 
 
 def _mention(message: pb.FeedbackItem, where: str) -> Mention:

@@ -24,7 +24,7 @@ def text(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ", ".join(map(text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def title(item_id: str, columns: Mapping[str, Any]) -> str:

@@ -60,6 +60,14 @@ def spelled(number: Number) -> Number:
     return Decimal(repr(float(number))) if isinstance(number, float) else number
 
 
+def shortest(number: np.floating[Any]) -> float:
+    """Return a number of single or half precision as a float of the same spelling: 0.1, not 0.10000000149011612.
+
+    Whole numbers are themselves, exactly.
+    """
+    return float(number) if number == np.trunc(number) else float(str(number))
+
+
 def seconds(text: str) -> Fraction:
     """Return a time as seconds since 1970, UTC, exactly.
 

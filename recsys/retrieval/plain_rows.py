@@ -7,17 +7,31 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.data.ordered_values import shortest
+
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows of a table, one dictionary each.
 
     Times are ISO 8601 texts: Python's own times lack nanoseconds and end with the year 9999. Those with a zone are UTC.
+    Floats of single and half precision have the same shortest spelling as in their column.
     """
-    for place, name in enumerate(table.column_names):
-        column = table[name]
-        if pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
-            table = table.set_column(place, name, _texts(column))
-    return table.to_pylist()
+    return pa.table([_plain(column) for column in table.columns], table.column_names).to_pylist()
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
+        return _texts(column)
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        return _doubles(column)
+    return column
+
+
+def _doubles(numbers: pa.ChunkedArray) -> pa.Array:
+    missing = numbers.is_null().to_numpy()
+    return pa.array([shortest(number) for number in numbers.to_numpy()], pa.float64(), mask=missing)
 
 
 def _texts(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys.data.ordered_values import shortest
 from recsys.errors import RequestError
 from recsys.types import Condition, Filter, FilterValue
 
@@ -55,8 +56,7 @@ def _plain(value: Any, key: str) -> FilterValue:
         unit = np.datetime_data(value.dtype)[0]
         return str(np.datetime_as_string(value, "D" if unit in ("Y", "M") else unit))
     if isinstance(value, (np.float16, np.float32)):
-        # Not `item()`, which is 0.10000000149011612 of the single precision 0.1.
-        return float(value) if value == np.trunc(value) else float(str(value))
+        return shortest(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, datetime.date):

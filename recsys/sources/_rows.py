@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,8 @@ LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 YEAR_1971_US = (datetime(1971, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 UNIT_ENDS = (1e11, 1e14, 1e17)
+LONG_NUMBER = r"^\s*[+-]?0*[1-9]\d{15,}\s*$"
+"""Digits that may be more than float64 holds: all whole numbers of up to fifteen it holds."""
 """Numbers up to the first end, in absolute value, are seconds since 1970, up to the second milliseconds, and so on."""
 DATES_AS_NUMBERS = "numbers that spell a date, but count as time since 1970"
 
@@ -214,6 +217,7 @@ def _others(piece: Piece, taken: set[str], sieve: _Sieve, shapes: Shapes) -> dic
                 values = _numbers(raw)
                 readable = pc.or_(values.is_valid(), raw.is_null()).to_numpy(zero_copy_only=False)
                 sieve.require(readable, f"{name} not a number", raw)
+                _refuse_inexact(raw, f"{piece.file}: {name}")
         found[name] = values
     return found
 
@@ -237,6 +241,19 @@ def _numbers(strings: pa.Array) -> pa.Array:
     return pl.from_arrow(strings).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False).to_arrow()
 
 
+def _refuse_inexact(strings: pa.Array, path: str) -> None:
+    """Refuse digits of a whole number that float64 does not hold.
+
+    Raises:
+        DataError: names the column and the number.
+    """
+    long = strings.filter(pc.fill_null(pc.match_substring_regex(strings, LONG_NUMBER), False))
+    for text in long.to_pylist():
+        if Decimal(text.strip()) != float(text):
+            advice = "Leave the column out of numeric_columns, or store it as int64 in Parquet."
+            raise DataError(describe(path, verbatim(text.strip()), "numbers that float64 holds exactly", advice))
+
+
 def _temporal(values: pa.Array) -> pa.Array:
     """Return times and dates as timestamp[us] in UTC, null where that type has no room for them."""
     kind = values.type
@@ -257,11 +274,16 @@ def _unit(size: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _since_epoch(values: pa.Array) -> pa.Array:
-    numbers = pc.fill_null(values.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)
-    size = np.abs(numbers)
-    readable = size < 2.0**63
-    scale = np.array([1e6, 1e3, 1.0, 1e-3])[_unit(size)]
-    whole = np.where(readable, np.round(np.where(readable, numbers, 0) * scale), 0).astype(np.int64)
+    """Return numbers as timestamp[us] in UTC; whole ones exactly, with nanoseconds rounded down as `_temporal` does."""
+    known = values.is_valid().to_numpy(zero_copy_only=False)
+    numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
+    size = np.abs(numbers.astype(np.float64))
+    readable = known & (size < 2.0**63)
+    unit, numbers = _unit(size), np.where(readable, numbers, 0)
+    if pa.types.is_integer(values.type):
+        whole = numbers.astype(np.int64) * np.array([10**6, 10**3, 1, 1])[unit] // np.array([1, 1, 1, 1000])[unit]
+    else:
+        whole = np.round(numbers * np.array([1e6, 1e3, 1.0, 1e-3])[unit]).astype(np.int64)
     return pa.array(whole, mask=~readable).cast(TIME)
 
 
@@ -274,7 +296,8 @@ def _read_times(strings: pa.Array) -> pa.Array:
     numbers = _numbers(strings)
     texts = pc.if_else(numbers.is_valid(), pa.scalar(None, pa.string()), strings).dictionary_encode()
     dated = pa.array([_instant_us(text) for text in texts.dictionary.to_pylist()], pa.int64())
-    return pc.coalesce(_since_epoch(numbers), dated.cast(TIME).take(texts.indices))
+    whole = pl.from_arrow(strings).cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False).to_arrow()
+    return pc.coalesce(_since_epoch(whole), _since_epoch(numbers), dated.cast(TIME).take(texts.indices))
 
 
 def _instant_us(text: str) -> int | None:

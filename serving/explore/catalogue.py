@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import ReleaseError
 from recsys.export.release import Release
+from recsys.retrieval.plain_rows import plain_rows
 from recsys.types import HISTORY, ITEM_ID, QUERY_ID, TRAINING_COUNT
 from serving import display
 
@@ -59,7 +60,7 @@ class Catalogue:
     def row(self, known_id: str) -> dict[str, Any]:
         """Return all columns of an id; an empty dictionary where there is no such id."""
         row = self._rows.get(known_id)
-        return {} if row is None else self.table.slice(row, 1).to_pylist()[0]
+        return {} if row is None else plain_rows(self.table.slice(row, 1))[0]
 
     def title(self, known_id: str) -> str:
         """Return what a person calls it."""

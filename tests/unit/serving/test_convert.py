@@ -15,6 +15,7 @@ from recsys.errors import RequestError
 from recsys.retrieval import Answer
 from recsys.types import FeedbackKind, Mention, Origin, Query
 from serving import convert
+from serving.answers import Event
 from serving.runtime.releases import matches
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
@@ -150,6 +151,13 @@ def test_metadata_of_a_catalog_log_from_before_is_read_as_it_was():
     assert convert.columns(message, "metadata") == {
         "title": "ü", "price": 2.5, "new": True, "tags": ["a", "b"], "none": None, "more": {"a": 1.0}
     }  # fmt: skip
+
+
+def test_the_value_of_an_event_is_a_number_that_a_double_holds():
+    for value, sent in ((2**53, 2.0**53), (Decimal("19.99"), 19.99), (None, 0.0)):
+        assert convert.event_message(Event("e", "token", "buy", value=value), "event").value == sent
+    with pytest.raises(RequestError, match=r"event\.value: got 9007199254740993, expected a number that a"):
+        convert.event_message(Event("e", "token", "buy", value=2**53 + 1), "event")
 
 
 FINGERPRINT = "0123456789abcdef" * 4

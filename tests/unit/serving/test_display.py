@@ -14,9 +14,18 @@ def test_titles_come_first_and_the_project_s_own_columns_last():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (3.0, "3"), (0.25, "0.25"), (["a", None], "a, -"), (True, "True"), ("x", "x")]
+    ("value", "text"),
+    [
+        (None, "-"),
+        (3.0, "3"),
+        (0.25, "0.25"),
+        (1234567.89, "1234567.89"),
+        (["a", None], "a, -"),
+        (True, "True"),
+        ("x", "x"),
+    ],
 )
-def test_a_value_is_told_in_few_letters(value, text):
+def test_a_value_is_told_in_as_few_letters_as_keep_it(value, text):
     assert display.text(value) == text
 
 

@@ -181,6 +181,17 @@ def test_a_cell_of_a_numeric_column_that_is_no_number_breaks_its_row(files):
     assert raw.rejects.counts == {"price not a number": 1}
 
 
+@pytest.mark.parametrize("digits", ["9007199254740993", " -9007199254740993", "18446744073709551617", "9" * 400])
+def test_digits_that_a_numeric_column_would_round_are_refused_with_the_way_out(files, digits):
+    source = files(
+        "user_id,item_id\nu,a\n",
+        items=f"item_id,seller\na,9007199254740992\nb,{digits}\n",
+        numeric_columns=("seller",),
+    )
+    with pytest.raises(DataError, match=rf"items\.csv: seller: got {digits.strip()[:90]}.* Leave the column out of"):
+        source.read()
+
+
 def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path, files):
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -229,6 +240,14 @@ def test_lists_and_numbers_in_parquet_come_through_as_they_are(files):
 )
 def test_a_time_is_understood_in_every_usual_form(values):
     assert _rows.timestamps(values, "at").to_pylist() == [MAY]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.string()], ids=str)
+def test_nanoseconds_as_numbers_are_rounded_down_and_not_by_way_of_a_float(kind):
+    # as floats the first two are 1,714,521,600,000,001,024 ns, which is 1 us after the true time
+    numbers = pa.array([1_714_521_600_000_000_999, 1_714_521_600_000_001_000, 1_714_521_600_000_001_999]).cast(kind)
+    found = [time - MAY for time in _rows.timestamps(numbers, "at").to_pylist()]
+    assert [time.microseconds for time in found] == [0, 1, 1]
 
 
 def test_times_of_several_forms_in_one_column_are_each_understood():
