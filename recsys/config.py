@@ -21,7 +21,9 @@ CHOICES = {"source": "sources", "split": "splits", "tower": "towers", "objective
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
-FEATURE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+KEY = re.compile(r""""[^"]*"|'[^']*'|[^\s."'=][^."'=]*""")
+PATH = re.compile(rf"\s*(?:{KEY.pattern})\s*(?:\.\s*(?:{KEY.pattern})\s*)*")
+OVERRIDE = re.compile(rf"({PATH.pattern})=(.*)", re.DOTALL)
 
 DEFAULT_KINDS = {
     "split": {"kind": "by_time"},
@@ -423,10 +425,6 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             features = section.get("features", {})
             if not isinstance(features, Mapping):
                 raise SettingError(describe(f"{side}.features", features, "one table for each feature"))
-            for name in features:
-                if not FEATURE_NAME.fullmatch(name):
-                    advice = "Choose a plain name and set column = the real one."
-                    raise SettingError(describe(f"{side}.features", name, "letters, digits, '_', '-' and '.'", advice))
             section["features"] = {
                 name: registry.build("features", table, f"{side}.features.{name}") for name, table in features.items()
             }
@@ -448,6 +446,18 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             features = run.item.features if side == "item" else run.query_features
             _check_masks(f"self_supervision.augmentations on the {side} side", second.augmentations, features)
     return run
+
+
+def path_of(text: str) -> list[str]:
+    """Return the keys of a path such as `item.features."x.y".width`; a key with a dot stands in quotes.
+
+    Raises:
+        SettingError: an empty key, or a quote that does not end.
+    """
+    if not PATH.fullmatch(text):
+        raise SettingError(describe("path", text, "keys with dots between them, in quotes where they contain dots"))
+    keys = [key.strip() for key in KEY.findall(text)]
+    return [key[1:-1] if key[0] in "\"'" else key for key in keys]
 
 
 def dumps(run: Run) -> str:
@@ -491,10 +501,10 @@ def _find(path: Path) -> Path:
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = [part.strip() for part in key.split(".")]
-    if not equals or not all(path):
+    matched = OVERRIDE.fullmatch(override)
+    if matched is None:
         raise SettingError(describe("--set", override, "section.key=value"))
+    path, text = path_of(matched[1]), matched[2]
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -29,7 +29,7 @@ class Tables:
                 value never met in training says nothing instead of something random.
         """
         if key not in self._tables:
-            self._tables[key] = EmbeddingTable(rows, width, reserved, name=key.replace("/", "_"))
+            self._tables[key] = EmbeddingTable(rows, width, reserved, name=f"table_{len(self._tables)}")
         table = self._tables[key]
         if table.rows != rows or table.width != width:
             raise ValueError(f"table {key}: asked for [{rows}, {width}], is [{table.rows}, {table.width}]")
@@ -230,10 +230,10 @@ class Perceptron(tf.keras.layers.Layer):
             for place, width in enumerate(hidden)
         ]
         self._output = tf.keras.layers.Dense(dim, dtype="float32", name="output")
-        self._defaults = {
-            feature: self.add_weight(name=f"masked_{feature}", shape=(layer.width,), initializer="zeros")
-            for feature, layer in (features.items() if augmented else ())
-        }
+        self._defaults = [
+            self.add_weight(name=f"masked_{place}", shape=(layer.width,), initializer="zeros")
+            for place, layer in enumerate(features.values() if augmented else ())
+        ]
 
     def call(self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return `[batch, dim]`, float32, unit length.
@@ -266,7 +266,7 @@ class Perceptron(tf.keras.layers.Layer):
                 if views.dropout_rate > 0:
                     drawn = seed + [0, 500 + place + 1000 * view]
                     vectors = tf.nn.experimental.stateless_dropout(vectors, views.dropout_rate, seed=drawn)
-                columns.append(tf.where(views.masked[view, :, place, None], self._defaults[name], vectors))
+                columns.append(tf.where(views.masked[view, :, place, None], self._defaults[place], vectors))
         stacked = tf.concat([tf.concat(columns, axis=1) for columns in inputs], axis=0)
         return tf.reshape(self._top(stacked, seed), [views.count, -1, self.dim])
 

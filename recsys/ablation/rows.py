@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from recsys.config import FEATURE_NAME, AblationPlan
+from recsys.config import AblationPlan, path_of
 from recsys.errors import SettingError, describe, unknown, verbatim
 
 BASELINE = "baseline"
@@ -66,6 +67,9 @@ Reference:
 """
 
 
+VARIANT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
 def subjects_of(plan: AblationPlan) -> dict[str, Subject]:
     """Return the rows that a plan compares, the baseline first.
 
@@ -84,7 +88,7 @@ def subjects_of(plan: AblationPlan) -> dict[str, Subject]:
 
 def _variant(name: str, table: Mapping[str, Any], known: Mapping[str, Subject]) -> Subject:
     where = f"ablation.variants.{name}"
-    if not FEATURE_NAME.fullmatch(name):
+    if not VARIANT_NAME.fullmatch(name):
         raise SettingError(describe("ablation.variants", name, "letters, digits, '_', '-' and '.'"))
     if name in SUBJECTS:
         raise SettingError(describe(where, name, "a name that no row of the paper has"))
@@ -133,7 +137,7 @@ def row_tables(
 
 
 def _at(tables: Mapping[str, Any], path: str) -> Any:
-    for part in path.split("."):
+    for part in path_of(path):
         tables = tables.get(part) if isinstance(tables, Mapping) else None
     return tables
 
@@ -170,7 +174,7 @@ def put(tables: dict[str, Any], path: str, value: Any) -> None:
     Raises:
         SettingError: the path names no entry of a list, or goes on below a plain value.
     """
-    *parents, last = path.split(".")
+    *parents, last = path_of(path)
     place: Any = tables
     for part in parents:
         key = _key(place, part, path)

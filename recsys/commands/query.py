@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SILENT_S = 2.0
 """How long it waits without a word."""
+FEATURE = re.compile(r'("(?:[^"\\]|\\.)*"|[^"=][^=]*)=(.*)', re.DOTALL)
 CONDITION = re.compile(r"\s*(.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*", re.DOTALL)
 
 
@@ -186,9 +187,12 @@ def _listed(text: str) -> tuple[str, ...]:
 def _feature(text: str) -> tuple[str, Any]:
     from recsys.errors import SettingError, describe
 
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise SettingError(describe("--feature", text, "NAME=VALUE"))
+    matched = FEATURE.fullmatch(text)
+    if matched is None:
+        raise SettingError(describe("--feature", text, 'NAME=VALUE, or "NAME"=VALUE for a name with = or quotes'))
+    name, value = matched.groups()
+    if name[0] == '"':
+        name = json.loads(name)
     try:
         return name, json.loads(value)
     except ValueError:

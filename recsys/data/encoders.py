@@ -78,11 +78,15 @@ def bags_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:
 
 
 def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
-    """Write what each encoder learned, with its settings: one Arrow file a feature, no pickle."""
+    """Write what each encoder learned, with its name and settings: one Arrow file a feature, no pickle.
+
+    Files are called by the position of the feature: a column's name need not be a name that a file can have.
+    """
     folder.mkdir(parents=True)
-    for name, encoder in encoders.items():
-        state = encoder.state().replace_schema_metadata({"settings": json.dumps(registry.table_of(encoder.settings))})
-        feather.write_feather(state, folder / f"{name}.arrow", compression="zstd")
+    for position, (name, encoder) in enumerate(sorted(encoders.items())):
+        described = {"name": name, "settings": json.dumps(registry.table_of(encoder.settings))}
+        state = encoder.state().replace_schema_metadata(described)
+        feather.write_feather(state, folder / f"{position:04}.arrow", compression="zstd")
 
 
 def load(folder: Path) -> dict[str, Encoder]:
@@ -90,8 +94,8 @@ def load(folder: Path) -> dict[str, Encoder]:
     loaded = {}
     for file in sorted(folder.glob("*.arrow")):
         state = feather.read_table(file, memory_map=False)
-        table = json.loads(state.schema.metadata[b"settings"])
-        loaded[file.stem] = registry.build("features", table, file.stem).restore(state)
+        name, table = (state.schema.metadata[key].decode() for key in (b"name", b"settings"))
+        loaded[name] = registry.build("features", json.loads(table), name).restore(state)
     return loaded
 
 

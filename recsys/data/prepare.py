@@ -33,6 +33,8 @@ EXAMPLES = 1000
 CONTENTS = "contents.json"
 WARNINGS = "warnings.json"
 UNKNOWN_ID = "unknown id"
+LAYOUT = 2
+"""Raise it when the files of the folder change: what an older version left is made again."""
 PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
 
@@ -142,6 +144,7 @@ def version(run: Run) -> str:
     deciding = {name: tables[name] for name in ("source", "data", "query", "split", "seed")}
     deciding["item"] = tables["item"]["features"]
     deciding["share_tables"] = run.training.share_tables
+    deciding["layout"] = LAYOUT
     settled = json.dumps(deciding, sort_keys=True) + stamp(run.source.paths())
     return hashlib.sha256(settled.encode()).hexdigest()
 
@@ -462,8 +465,9 @@ def _save(prepared: Prepared, folder: Path, digest: str) -> None:
         ("query", prepared.query_encoders, prepared.query_codes),
     ):
         encoders.save(fitted, building / side)
-        for name, values in codes.items():
-            save_array(building / side / f"{name}.npy", values)
+        for position, name in enumerate(sorted(fitted)):
+            if name in codes:
+                save_array(building / side / f"{position:04}.npy", codes[name])
     (building / "notice").write_text(prepared.notice, encoding="utf-8")
     (building / WARNINGS).write_text(json.dumps(prepared.warnings), encoding="utf-8")
     contents = {"digest": digest, "sizes": _sizes(building)}
@@ -476,10 +480,12 @@ def _load(folder: Path) -> Prepared:
     def array(path: Path) -> np.ndarray | None:
         return np.load(path, mmap_mode="r") if path.exists() else None
 
-    def codes(side: str) -> Codes:
-        return {path.stem: array(path) for path in sorted((folder / side).glob("*.npy"))}
+    def codes(side: str, fitted: Mapping[str, Encoder]) -> Codes:
+        found = {name: array(folder / side / f"{position:04}.npy") for position, name in enumerate(sorted(fitted))}
+        return {name: values for name, values in found.items() if values is not None}
 
     fields = ("query_row", "item_row", "timestamp", "weight")
+    item_encoders, query_encoders = (encoders.load(folder / side) for side in ("item", "query"))
     return Prepared(
         items=feather.read_table(folder / "items.arrow"),
         queries=feather.read_table(folder / "queries.arrow"),
@@ -487,10 +493,10 @@ def _load(folder: Path) -> Prepared:
             part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields))
             for part in PART_NAMES.values()
         },
-        item_encoders=encoders.load(folder / "item"),
-        query_encoders=encoders.load(folder / "query"),
-        item_codes=codes("item"),
-        query_codes=codes("query"),
+        item_encoders=item_encoders,
+        query_encoders=query_encoders,
+        item_codes=codes("item", item_encoders),
+        query_codes=codes("query", query_encoders),
         notice=(folder / "notice").read_text(encoding="utf-8"),
         warnings=tuple(json.loads((folder / WARNINGS).read_text(encoding="utf-8"))),
     )

@@ -19,7 +19,7 @@ from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError
 from recsys.files import storage, write_atomically
 from recsys.stack import EXPECTED, installed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 BUILDING = ".building-"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from recsys.errors import describe
 from recsys.features import Encoder
 from recsys.forward import PlainTower
 from recsys.stack import tf
@@ -14,38 +16,53 @@ from recsys.types import Float32
 
 SIGNATURE = "encode"
 CHUNK = 4096
+FEATURES = "features.json"
 PLAIN_QUERY_TOWER = "plain_query_tower"
 
 
 def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], folder: Path) -> None:
-    """Write a tower with one signature `encode`: codes by feature name in, `vectors` out.
+    """Write a tower with one signature `encode`: codes of each feature in, `vectors` out.
+
+    Inputs are called `f000`, `f001` and so on, because TensorFlow takes Python names only; `features.json` in the same
+    folder lists the features in that order.
 
     Args:
         tower: the trained layer.
         encoders: give the shape and type of each feature's codes.
         folder: where the SavedModel goes.
     """
-    specs = {name: tf.TensorSpec([None, *each.shape], each.dtype, name) for name, each in encoders.items()}
+    names = list(encoders)
+    specs = [
+        tf.TensorSpec([None, *each.shape], each.dtype, _input(position))
+        for position, each in enumerate(encoders.values())
+    ]
 
-    @tf.function(input_signature=[specs])
-    def encode(codes: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"vectors": tower(codes)}
+    @tf.function(input_signature=specs)
+    def encode(*codes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"vectors": tower(dict(zip(names, codes, strict=True)))}
 
     module = tf.Module()
     module.tower = tower
     module.encode = encode
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: encode})
+    (folder / FEATURES).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 
 def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
-    """Return the tower as a function from codes, `[batch, *shape]` each, to vectors, `[batch, dim]`, float32."""
+    """Return the tower as a function from codes, `[batch, *shape]` each, to vectors, `[batch, dim]`, float32.
+
+    The function raises ValueError for codes of other features than the tower's.
+    """
     loaded = tf.saved_model.load(str(folder))
     encode = loaded.signatures[SIGNATURE]
+    names = json.loads((folder / FEATURES).read_text(encoding="utf-8"))
 
     def tower(codes: Mapping[str, np.ndarray]) -> Float32:
+        if codes.keys() != set(names):
+            raise ValueError(describe("codes", sorted(codes), f"those of the features {sorted(names)}"))
         count = len(next(iter(codes.values())))
         parts = [
-            encode(**{name: tf.constant(array[start : start + CHUNK]) for name, array in codes.items()})[
+            encode(**{_input(n): tf.constant(codes[name][start : start + CHUNK]) for n, name in enumerate(names)})[
                 "vectors"
             ].numpy()
             for start in range(0, count, CHUNK)
@@ -54,6 +71,10 @@ def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
 
     tower.keeps_alive = loaded
     return tower
+
+
+def _input(position: int) -> str:
+    return f"f{position:03}"
 
 
 def load_query_tower(release: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:

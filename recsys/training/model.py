@@ -227,8 +227,8 @@ def _fields(prepared: Prepared) -> dict[str, Fields]:
 
 def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -> tf.keras.layers.Layer:
     layers: dict[str, FeatureLayer] = {
-        name: encoder.build(f"{side}_{name}", encoders.table_key(run, side, name), tables)
-        for name, encoder in fitted.items()
+        name: encoder.build(f"{side}_feature_{place}", encoders.table_key(run, side, name), tables)
+        for place, (name, encoder) in enumerate(fitted.items())
     }
     second = run.self_supervision
     augmented = (side == "item" and bool(run.item.augmentations)) or (second is not None and side in second.sides)

@@ -54,6 +54,22 @@ def test_an_override_of_another_form_is_refused(run_file, word):
         config.load(run_file, [word])
 
 
+def test_an_override_reaches_a_feature_of_any_name(block_world):
+    names = ["x.y", "a=b", "it's", ""]
+    features = {name: {"kind": "categorical"} for name in names}
+    tables = block_run(block_world, item={"features": features})
+    words = ["item.features.'x.y'.width=1", 'item.features."a=b".width=2', 'item.features."it\'s".width=3']
+    run = config.from_tables(config.overridden(tables, [*words, 'item.features."".width=4']))
+    assert [run.item.features[name].width for name in names] == [1, 2, 3, 4]
+    assert config.from_tables(tomllib.loads(config.dumps(run))) == run
+
+
+@pytest.mark.parametrize("path", ["", "a.", ".a", "a..b", "a.'b", 'a"b"'])
+def test_a_path_with_an_empty_key_or_an_open_quote_is_refused(path):
+    with pytest.raises(SettingError, match="path: got"):
+        config.path_of(path)
+
+
 def test_an_unknown_key_names_the_nearest_known_one(block_world):
     told = broken(block_world, training={"epohcs": 3})
     assert "training: no setting named 'epohcs'. Did you mean 'epochs'?" in told
@@ -116,13 +132,6 @@ def test_a_section_without_a_kind_has_the_default_one(block_world):
 
 def test_a_kind_that_is_no_text_is_refused(block_world):
     assert broken(block_world, split={"kind": 3}).startswith("split: got {'kind': 3}, expected a table with a 'kind'.")
-
-
-def test_a_feature_s_name_is_plain_and_its_column_may_be_anything(block_world):
-    items = {"features": {"genre of it": {"kind": "categorical"}}}
-    told = broken(block_world, item=items)
-    assert told.startswith("item.features: got 'genre of it', expected letters")
-    assert "set column" in told
 
 
 @pytest.mark.parametrize("value", ["inf", "nan"])

@@ -51,7 +51,8 @@ def built(augmented=True, unknown_rate=0.0, **settings):
 def defaults(tower) -> dict[str, tf.Variable]:
     """Return the vectors that stand for 'masked', by feature."""
     named = {variable.name.split("/")[-1].split(":")[0]: variable for variable in tower.trainable_variables}
-    return {name: named[f"masked_{name}"] for name in COLUMNS if f"masked_{name}" in named}
+    places = {name: f"masked_{place}" for place, name in enumerate(tower.features)}
+    return {name: named[variable] for name, variable in places.items() if variable in named}
 
 
 @pytest.fixture(scope="module")

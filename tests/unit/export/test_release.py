@@ -92,7 +92,7 @@ def test_a_manifest_whose_facts_were_edited_is_refused(release):
         open_release(release.folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}', "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 2}', "null"])
 def test_a_broken_manifest_is_refused(release, content):
     (release.folder / "manifest.json").write_text(content)
     with pytest.raises(ReleaseError, match="not a manifest"):
@@ -102,7 +102,7 @@ def test_a_broken_manifest_is_refused(release, content):
 def test_another_format_is_refused_with_the_command_that_writes_it_again(release):
     path = release.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 0}))
-    with pytest.raises(ReleaseError, match=r"format_version: got 0, expected 1\. .*recsys train"):
+    with pytest.raises(ReleaseError, match=r"format_version: got 0, expected 2\. .*recsys train"):
         open_release(release.folder)
 
 
