@@ -28,6 +28,7 @@ from recsys.cli import one_message
 from recsys.evaluation.index_quality import recall_at_k, tune
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.indexes.scann import Scann
+from recsys.retrieval.exclusion import NOTHING
 from recsys.retrieval.filtering import Allowed, ItemFilters
 from recsys.retrieval.narrowed import Narrow, NarrowedSearch, over_fetch_depth
 from recsys.types import ALIKE, Condition, Diversity, Filter, Float32, Plan
@@ -102,7 +103,7 @@ def measure(
         count = max(1, round(items * percent / 100))
         for kind, allowed in subsets(vectors, queries, count).items():
             case = {"data": data, "allowed": f"{percent:g} % {kind}", "items": items, "dim": dim, "k": K}
-            among = [Narrow.of(allowed, set())]
+            among = [Narrow.of(allowed, NOTHING)]
             exact = ExactSearcher(vectors, None if count == items else allowed.rows)
             depth = over_fetch_depth(K, count, items)
             truth = exact.search(queries, K).item_rows
@@ -158,7 +159,7 @@ def add_overheads(
 
     turns = iter(range(10**9))
     again = asked(next(turns))
-    everything = [Narrow.of(filters.allowed(Filter(), ""), set())]
+    everything = [Narrow.of(filters.allowed(Filter(), ""), NOTHING)]
     subjects: dict[str, Callable[[Float32], object]] = {
         "compile": lambda query: filters.allowed(asked(next(turns)), ""),
         "compiled before": lambda query: filters.allowed(again, ""),

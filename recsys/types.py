@@ -165,6 +165,18 @@ class RowSets:
         return RowSets(offsets, row_of.astype(np.int32))
 
 
+def is_among(rows: NDArray[np.integer], ascending: NDArray[np.integer]) -> Bool:
+    """Return which rows are among others, of the shape of `rows`.
+
+    Args:
+        rows: integers of any shape.
+        ascending: `[others]`, distinct.
+    """
+    if len(ascending) == 0:
+        return np.zeros(rows.shape, bool)
+    return ascending.take(ascending.searchsorted(rows), mode="clip") == rows
+
+
 class Origin(enum.StrEnum):
     """What a query's vector was made from."""
 
@@ -290,7 +302,10 @@ class Query:
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
         filter: which items the answer may hold besides.
-        exclude_seen: also leave out what the entity is known to have met: its history in the release and in the query.
+        exclude_seen: also leave out what the entity is known to have met: all that the release stores for it, `history`
+            and `reported_ids`.
+        reported_ids: items that the entity has met since the release was written, as events report. A server fills
+            them in; they do not travel over the wire.
     """
 
     entity_id: str | None = None
@@ -301,6 +316,31 @@ class Query:
     excluded_ids: Sequence[str] = ()
     filter: Filter = EVERY_ITEM
     exclude_seen: bool = False
+    reported_ids: Sequence[str] = ()
+
+
+@dataclass(slots=True)  # not frozen, as `Answer`
+class Exclusions:
+    """How many items of the catalog an answer leaves out, and where they are known from. Treat as immutable.
+
+    An item that is known from several sources counts in each of them, and once in `total_count`.
+
+    Attributes:
+        total_count: distinct items that are left out.
+        release_count: items that the release stores for the entity.
+        request_count: items that the query is about, and with `exclude_seen` those of its history.
+        event_count: items that events report.
+        excluded_id_count: items that `excluded_ids` names.
+        release_knows_entity: whether the release stores what the entity has met; without it nothing is left out that
+            only the training data knows.
+    """
+
+    total_count: int
+    release_count: int
+    request_count: int
+    event_count: int
+    excluded_id_count: int
+    release_knows_entity: bool
 
 
 @dataclass(frozen=True)

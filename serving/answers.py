@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.retrieval import Explanation
-from recsys.types import FilterType, Float32, Origin, Plan
+from recsys.types import Exclusions, FilterType, Float32, Origin, Plan
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Ranking:
         attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
             list, and in a batch.
         arms: the arm that answered, by experiment that the request was in; `interleaved` where it was both.
+        exclusions: how many items were left out and where they are known from; None where the query has neither
+            `exclude_seen` nor `excluded_ids`.
     """
 
     item_ids: tuple[str, ...]
@@ -59,6 +61,7 @@ class Ranking:
     degraded: bool
     attribution_token: str = ""
     arms: Mapping[str, str] = field(default_factory=dict)
+    exclusions: Exclusions | None = None
 
 
 @dataclass(frozen=True)

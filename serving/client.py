@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from recsys import retrieval
 from recsys.errors import RequestError, SettingError, describe
 from recsys.retrieval import Explanation
-from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Filter, Float32, Mention, Origin, Query, Unit
+from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Exclusions, Filter, Float32, Mention, Origin, Query, Unit
 from serving import convert
 from serving.answers import (
     ChangedCatalogue,
@@ -109,7 +109,8 @@ class Narrowing(TypedDict, total=False):
     Attributes:
         where: conditions that the items must meet besides the query's own, as a `Filter` or as `recsys.retrieval.where`
             reads them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
-        exclude_seen: leave out what the entity is known to have met, also where the query does not say so.
+        exclude_seen: leave out what the entity is known to have met (release, history, events), also where the query
+            does not say so; `Ranking.exclusions` says how many items that were.
         diversity: how alike the items may be.
     """
 
@@ -876,7 +877,12 @@ def _ranked(
         degraded=message.degraded,
         attribution_token=attribution_token,
         arms=arms or {},
+        exclusions=_exclusions(message.exclusions) if message.HasField("exclusions") else None,
     )
+
+
+def _exclusions(message: pb.Exclusions) -> Exclusions:
+    return Exclusions(**{name: getattr(message, name) for name in convert.EXCLUSIONS})
 
 
 def _encoded(response: pb.EncodeQueryResponse) -> EncodedQuery:

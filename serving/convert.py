@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import re
@@ -25,6 +26,7 @@ from recsys.types import (
     NOBODY,
     Condition,
     Diversity,
+    Exclusions,
     FeedbackKind,
     Filter,
     FilterType,
@@ -77,6 +79,7 @@ FILTER_TYPES = {
 }
 BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
 DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
+EXCLUSIONS = tuple(field.name for field in dataclasses.fields(Exclusions))
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
 MAX_UNIT_LETTERS = 256
@@ -130,11 +133,14 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
         where: its path in the request, for messages.
 
     Raises:
-        RequestError: two forms, or a value of a type that the wire does not carry.
+        RequestError: two forms, reported ids, or a value of a type that the wire does not carry.
     """
     by_entity = asked.entity_id is not None or asked.features is not None or len(asked.history) > 0
     if by_entity + (len(asked.item_ids) > 0) + (asked.vector is not None) > 1:
         raise RequestError(where, "got several forms, expected one of: entity or features, item ids, vector")
+    if asked.reported_ids:
+        got = f"got {len(asked.reported_ids)} ids, expected none: the server has them from its events"
+        raise RequestError(f"{where}.reported_ids", f"{got}. Name items in excluded_ids")
     message = pb.Query(
         excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"), exclude_seen=bool(asked.exclude_seen)
     )
@@ -404,6 +410,8 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dic
         fields["exhausted"] = True
     if answer.degraded:
         fields["degraded"] = True
+    if answer.exclusions is not None:
+        fields["exclusions"] = {name: getattr(answer.exclusions, name) for name in EXCLUSIONS}
     return fields
 
 

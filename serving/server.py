@@ -110,6 +110,7 @@ class Server:
                 self.experiments,
                 admission.effort,
                 self._log.exposures.record if self._log is not None else None,
+                self._log.reported.of if self._log is not None else None,
             ),
             self._server,
         )

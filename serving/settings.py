@@ -150,6 +150,9 @@ class LogSettings:
         max_known_events: ids of events that a process remembers to tell repeats; others are told when the log is read.
         max_event_age_s: seconds after its list was shown in which an event is taken.
         max_clock_skew_s: seconds that a client's clock may be wrong by.
+        max_reported_items: items of events that a process remembers as met by their users, for `exclude_seen`; the
+            oldest are forgotten first. 0 remembers none.
+        reported_kinds: kinds of events that say that the user has met the item; empty: every kind.
     """
 
     folder: Path | None = None
@@ -161,6 +164,8 @@ class LogSettings:
     max_known_events: int = Field(100_000, ge=0)
     max_event_age_s: float = Field(7 * 86_400.0, gt=0, allow_inf_nan=False)
     max_clock_skew_s: float = Field(SKEW_TOLERANCE_S, ge=0, allow_inf_nan=False)
+    max_reported_items: int = Field(100_000, ge=0)
+    reported_kinds: tuple[str, ...] = ()
 
 
 @settings()

@@ -19,7 +19,7 @@ from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, connected
 
 if TYPE_CHECKING:
     from recsys.retrieval import Explanation
-    from recsys.types import Filter, FilterType
+    from recsys.types import Exclusions, Filter, FilterType
     from serving.answers import Ranking, Reformulation
     from serving.client import Client
 
@@ -108,6 +108,7 @@ def command(
         if not moves:
             ranking = client.nearest_items(query, k, release_pin=release, include_metadata=True, diversity=diversity)
             print_ranking(ranking, Console())
+            print_exclusions(ranking.exclusions, exclude_seen, Console())
             return
         answer = client.reformulate(
             query,
@@ -123,6 +124,7 @@ def command(
             diversity=diversity,
         )
         print_reformulation(answer, Console())
+        print_exclusions(answer.ranking.exclusions, exclude_seen, Console())
 
 
 def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: int = 5) -> None:
@@ -151,6 +153,28 @@ def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: 
         cells = (display.text(shown.get(name)) for name in names)
         table.add_row(str(place), item_id, f"{score:.4f}", *cells)
     console.print(table)
+
+
+def print_exclusions(exclusions: Exclusions | None, exclude_seen: bool, console: Console) -> None:
+    """Print how many items were left out and where they are known from.
+
+    Args:
+        exclusions: of the answer; None prints nothing.
+        exclude_seen: whether the query asked for what the entity has met to be left out.
+        console: where to.
+    """
+    if exclusions is None:
+        return
+    sources = (
+        (exclusions.release_count, "that the release stores for the entity"),
+        (exclusions.request_count, "of the request"),
+        (exclusions.event_count, "that events report"),
+        (exclusions.excluded_id_count, "excluded by id"),
+    )
+    found = ", ".join(f"{count:,} {source}" for count, source in sources if count)
+    console.print(f"Left out: {exclusions.total_count:,} items{f' ({found})' if found else ''}.", highlight=False)
+    if exclude_seen and not exclusions.release_knows_entity:
+        console.print("The release stores nothing that this entity has met.")
 
 
 def print_reformulation(answer: Reformulation, console: Console) -> None:

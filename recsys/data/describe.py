@@ -21,7 +21,17 @@ from recsys import registry
 from recsys.config import Run
 from recsys.data.encoders import raw_column
 from recsys.data.hard_negatives import HardNegatives
-from recsys.data.prepare import UNKNOWN_ID, Usable, check_cases, check_columns, encode, iso, read_interactions, split
+from recsys.data.prepare import (
+    UNKNOWN_ID,
+    UNUSED,
+    Usable,
+    check_cases,
+    check_columns,
+    encode,
+    iso,
+    read_interactions,
+    split,
+)
 from recsys.errors import DataError, RecsysError, describe, verbatim
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.splits import history_at_evaluation
@@ -204,7 +214,7 @@ def describe_data(run: Run) -> Report:
         concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
         unknown_ids=tuple(met.unknown_ids()),
         columns=columns,
-        part_counts={name: len(part) for name, part in parts.items()},
+        part_counts={name: len(part) for name, part in parts.items() if len(part) or name != UNUSED},
         history="" if free else history_at_evaluation(run.split),
         rejected=tuple(
             Rejected(reason, count, tuple(raw.rejects.examples[reason]))

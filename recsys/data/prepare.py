@@ -36,6 +36,8 @@ UNKNOWN_ID = "unknown id"
 LAYOUT = 2
 """Raise it when the files of the folder change: what an older version left is made again."""
 PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+UNUSED = "unused"
+STORED_PARTS = (*PART_NAMES.values(), UNUSED)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Prepared:
         items: the catalogue as the source gave it; row = item_row.
         queries: the query entities as the source gave them, row = query_row; for an item-to-item run the catalogue;
             for free features the first rows only, as examples.
-        parts: interactions by part name: `train`, `validation`, `test`.
+        parts: interactions by part name: `train`, `validation`, `test`, and `unused`: those for training that
+            `data.training_rate` leaves out.
         item_encoders: fitted features of the item side, by name.
         query_encoders: fitted features of the query side, by name.
         item_codes: codes of the catalogue, `[items, *shape]` each.
@@ -193,7 +196,7 @@ def split(run: Run, interactions: Interactions) -> dict[str, Interactions]:
         raise DataError(describe("source", verbatim("no usable interaction"), "at least one with known ids"))
     assigned = run.split.assign(interactions, run.seed)
     parts = {name: interactions.take(assigned == part) for part, name in PART_NAMES.items()}
-    parts["train"] = _thinned(parts["train"], run)
+    parts["train"], parts[UNUSED] = _thinned(parts["train"], run.data.training_rate, run.seed)
     if len(parts["train"]) < 2:
         got = verbatim(f"{len(parts['train'])} training interactions")
         raise DataError(describe("split", got, "at least 2", "Give more data, or hold out less of it."))
@@ -248,13 +251,14 @@ def check_cases(run: Run, prepared: Prepared) -> None:
         raise DataError(describe("split", verbatim("no test case"), "at least one", advice))
 
 
-def _thinned(train: Interactions, run: Run) -> Interactions:
-    """Return the share of the training interactions that the run keeps."""
-    if run.data.training_rate == 1:
-        return train
-    kept = round(run.data.training_rate * len(train))
-    places = np.random.default_rng([run.seed, 7]).choice(len(train), kept, replace=False, shuffle=False)
-    return train.take(np.sort(places))
+def _thinned(train: Interactions, rate: float, seed: int) -> tuple[Interactions, Interactions]:
+    """Return a share (0..1) of the training interactions, drawn at random, and the others."""
+    is_kept = np.ones(len(train), bool)
+    if rate < 1:
+        kept = round(rate * len(train))
+        is_kept[:] = False
+        is_kept[np.random.default_rng([seed, 7]).choice(len(train), kept, replace=False, shuffle=False)] = True
+    return train.take(is_kept), train.take(~is_kept)
 
 
 def check_columns(run: Run, raw: RawData) -> None:
@@ -440,7 +444,8 @@ def _is_whole(folder: Path, digest: str) -> bool:
     """Tell whether the folder holds every file of these settings and data, at its full size."""
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-        return contents["digest"] == digest and contents["sizes"] == _sizes(folder)
+        has_parts = all(f"{part}.item_row.npy" in contents["sizes"] for part in STORED_PARTS)
+        return contents["digest"] == digest and has_parts and contents["sizes"] == _sizes(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -489,10 +494,7 @@ def _load(folder: Path) -> Prepared:
     return Prepared(
         items=feather.read_table(folder / "items.arrow"),
         queries=feather.read_table(folder / "queries.arrow"),
-        parts={
-            part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields))
-            for part in PART_NAMES.values()
-        },
+        parts={part: Interactions(*(array(folder / f"{part}.{name}.npy") for name in fields)) for part in STORED_PARTS},
         item_encoders=item_encoders,
         query_encoders=query_encoders,
         item_codes=codes("item", item_encoders),

@@ -17,6 +17,7 @@ from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
 from recsys.export.saved_model import PLAIN_QUERY_TOWER, save_tower
+from recsys.export.seen import SeenItems
 from recsys.files import save_array
 from recsys.training.model import TwoTowerModel
 from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32
@@ -62,6 +63,7 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     pq.write_table(_items(run, prepared), folder / "items.parquet", compression="zstd")
     if run.query.entity != "features":
         pq.write_table(_queries(run, prepared), folder / "queries.parquet", compression="zstd")
+        SeenItems(prepared.positives(*prepared.parts)).save(folder / "seen")
     queries, codes = golden_queries(run, prepared)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")

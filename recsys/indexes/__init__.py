@@ -20,13 +20,15 @@ from recsys.types import Float32, Neighbours
 class Searcher(Protocol):
     """An open index. Safe for calls from several threads."""
 
-    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0, effort_k: int = 0) -> Neighbours:
         """Return the k largest inner products for each query.
 
         Args:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
             effort: how many times as much of the catalogue to look at as settled for the index, > 0.
+            effort_k: make the effort of a search for so many results, and return k of those that it scores; 0 means k.
+                Costs hardly more than a search for `effort_k`, which serves callers that drop some of the k results.
 
         Raises:
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.

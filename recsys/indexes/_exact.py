@@ -43,13 +43,14 @@ class ExactSearcher:
         self.vectors, self.rows = vectors, rows
 
     @stage("search")
-    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0, effort_k: int = 0) -> Neighbours:
         """Return the k largest inner products for each query.
 
         Args:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
             effort: changes nothing: everything is looked at already.
+            effort_k: changes nothing.
 
         Raises:
             RequestError: wrong dimension, NaN or infinity in a query, or k < 1.

@@ -182,6 +182,7 @@ class ScannSearcher:
         k: int,
         *,
         effort: float = 1.0,
+        effort_k: int = 0,
         leaves_to_search: int | None = None,
         reorder_k: int | None = None,
     ) -> Neighbours:
@@ -193,6 +194,7 @@ class ScannSearcher:
             queries: `[batch, dim]`, float32, finite, C-contiguous.
             k: places, >= 1; more than there are items gives `NO_ROW` at the end.
             effort: how many times as many leaves to look into as settled on, > 0.
+            effort_k: score so many items exactly as a search for `effort_k` results does; 0 means k.
             leaves_to_search: leaves to search instead of the index's own number, >= 1; fewer are faster and find less.
             reorder_k: items to score exactly instead of the index's own number, >= 1.
 
@@ -206,8 +208,9 @@ class ScannSearcher:
         wanted = self.parameters["leaves_to_search"] if leaves_to_search is None else leaves_to_search
         leaves = min(math.ceil(effort * wanted), self.parameters["leaves"])
         found = min(k, self._items)
+        reordered = self._reordered(reorder_k, found, effort_k or found)
         if len(queries) == 1:
-            row, score = self._searcher.search(queries[0], found, self._reordered(reorder_k, found), leaves)
+            row, score = self._searcher.search(queries[0], found, reordered, leaves)
             if len(row) == k and math.isfinite(score[-1]):
                 return Neighbours(row[None].view(np.int32), score[None])
             return self._exact.search(queries, k)
@@ -218,7 +221,7 @@ class ScannSearcher:
             checkpoint()
             part = slice(start, start + step)
             rows[part, :found], scores[part, :found] = self._searcher.search_batched(
-                queries[part], found, self._reordered(reorder_k, found), leaves
+                queries[part], found, reordered, leaves
             )
         short = np.flatnonzero(~np.isfinite(scores[:, found - 1]))
         if len(short):
@@ -247,11 +250,11 @@ class ScannSearcher:
         twin.parameters = self.parameters | dict(settings)
         return twin
 
-    def _reordered(self, reorder_k: int | None, k: int) -> int:
+    def _reordered(self, reorder_k: int | None, k: int, effort_k: int) -> int:
         if self.parameters["quantisation"] == "none":
             return -1
         wanted = self.parameters["reorder_k"] if reorder_k is None else reorder_k
-        return min(math.ceil(wanted * max(1, k / self.parameters["target_k"])), self._items)
+        return min(max(k, math.ceil(wanted * max(1, effort_k / self.parameters["target_k"]))), self._items)
 
 
 def _trained(chosen: Scann, vectors: Float32) -> Any:

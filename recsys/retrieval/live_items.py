@@ -25,7 +25,7 @@ from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
-from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Neighbours, Query
+from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, Neighbours, Query
 
 SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
@@ -219,7 +219,7 @@ class Segment:
         self._searcher, self._hidden, self._first = searcher, hidden, first
         self._hidden_count = int(hidden.sum())
 
-    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0, effort_k: int = 0) -> Neighbours:
         """Return the k best items of each query that are not hidden; `NO_ROW` where there are fewer.
 
         Where hidden ones stand in the way, deeper searches follow until there are k.
@@ -230,7 +230,7 @@ class Segment:
         depth = k + (SPARE + math.ceil(2 * k * self._hidden_count / items) if self._hidden_count else 0)
         while True:
             depth = min(depth, most)
-            found = self._searcher.search(queries, max(depth, 1), effort=effort)
+            found = self._searcher.search(queries, max(depth, 1), effort=effort, effort_k=effort_k)
             kept = (found.item_rows != NO_ROW) & ~self._hidden[found.item_rows]
             if depth == most or (kept.sum(axis=1) >= enough).all():
                 break
@@ -255,9 +255,9 @@ class Segments:
     def __init__(self, parts: Sequence[Segment]) -> None:
         self._parts = parts
 
-    def search(self, queries: Float32, k: int, *, effort: float = 1.0) -> Neighbours:
+    def search(self, queries: Float32, k: int, *, effort: float = 1.0, effort_k: int = 0) -> Neighbours:
         """Return the k best items of each query, as every `Searcher` does."""
-        found = [part.search(queries, k, effort=effort) for part in self._parts]
+        found = [part.search(queries, k, effort=effort, effort_k=effort_k) for part in self._parts]
         return found[0] if len(found) == 1 else merged(found, k)
 
     def tuned(self, settings: Mapping[str, Any]) -> Segments:
@@ -304,6 +304,14 @@ class ChangedRetriever(Retriever):
     def _items(self) -> pa.Table:
         """The catalogue with one row for each item row, hidden ones too."""
         return pa.concat_tables([self._base._items, *self._side.tables])
+
+    def _current(self, rows: Int32) -> Int32:
+        """Return the rows that items of the release have now, ascending; none for items that were removed."""
+        is_changed = self._hidden[rows]
+        if not is_changed.any():
+            return rows
+        # Rows of the side segment come after all rows of the release.
+        return np.concatenate([rows[~is_changed], np.sort(self._rows(self._item_ids[rows[is_changed]].tolist()))])
 
     @cached_property
     def _all_hidden(self) -> Bool:

@@ -16,7 +16,7 @@ from recsys.indexes import ExactSearcher, Searcher
 from recsys.registry import settings
 from recsys.retrieval.diversity import choose
 from recsys.retrieval.filtering import Allowed, FiltersOfParts, ItemFilters
-from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan
+from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan, is_among
 
 CANDIDATE_NUMBERS = 2000
 CALL_CANDIDATES = 80
@@ -55,11 +55,11 @@ class Narrow:
 
     Attributes:
         allowed: items that may be shown.
-        banned: item rows that may not, although they are allowed, distinct.
+        banned: item rows that may not, although they are allowed, ascending and distinct.
     """
 
     allowed: Allowed
-    banned: Int64
+    banned: Int32
 
     @property
     def shown(self) -> int:
@@ -69,13 +69,12 @@ class Narrow:
     def passes(self, rows: Int32) -> Bool:
         """Return which rows may be shown; `NO_ROW` may not."""
         kept = (rows != NO_ROW) & self.allowed.mask[rows]
-        return kept & ~np.isin(rows, self.banned) if len(self.banned) else kept
+        return kept & ~is_among(rows, self.banned) if len(self.banned) else kept
 
     @classmethod
-    def of(cls, allowed: Allowed, banned: set[int]) -> Narrow:
-        """Return it from what may be shown and any rows that may not."""
-        rows = np.array(sorted(banned), np.int64)
-        return cls(allowed, rows[allowed.mask[rows]])
+    def of(cls, allowed: Allowed, banned: Int32) -> Narrow:
+        """Return it from what may be shown and any rows that may not, ascending and distinct."""
+        return cls(allowed, banned[allowed.mask[banned]])
 
 
 @dataclass(frozen=True)

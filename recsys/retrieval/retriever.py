@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import registry
@@ -21,9 +20,11 @@ from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
 from recsys.export.release import Release, open_release
 from recsys.export.saved_model import load_query_tower
+from recsys.export.seen import SeenItems
 from recsys.features import Encoder
 from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
 from recsys.retrieval.coding import coded
+from recsys.retrieval.exclusion import NOTHING, NOTHING_EXCLUDED, Excluded, search_excluding
 from recsys.retrieval.filtering import ITEM_BYTES, ItemFilters
 from recsys.retrieval.merging import first_kept
 from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
@@ -38,10 +39,12 @@ from recsys.types import (
     QUERY_ID,
     TRAINING_COUNT,
     Diversity,
+    Exclusions,
     Feedback,
     FeedbackKind,
     FilterType,
     Float32,
+    Int32,
     Int64,
     Mention,
     Neighbours,
@@ -49,6 +52,7 @@ from recsys.types import (
     Plan,
     Query,
     RowSets,
+    is_among,
 )
 
 GOLDEN_TOLERANCE = 1e-4
@@ -94,6 +98,8 @@ class Answer:
         candidate_count: items that were looked at to fill the answer: results of the index, or items of the subset.
         exhausted: no further item of the catalogue may be shown.
         degraded: the search made less than its settled effort.
+        exclusions: how many items were left out and where they are known from; None where the query has neither
+            `exclude_seen` nor `excluded_ids`.
     """
 
     item_ids: tuple[str, ...]
@@ -104,6 +110,7 @@ class Answer:
     candidate_count: int = 0
     exhausted: bool = False
     degraded: bool = False
+    exclusions: Exclusions | None = None
 
 
 @dataclass(frozen=True)
@@ -250,10 +257,12 @@ class Retriever:
         self._encoders = encoders.load(folder / "encoders" / "query")
         self._query_tower = load_query_tower(folder)
         self._row_of_query: dict[str, int] = {}
+        self._seen_row: Mapping[str, int] = {}
         self._known_codes: dict[str, np.ndarray] = {}
         if self._entity != "features":
             known = pq.read_table(folder / "queries.parquet")
             self._row_of_query = {query_id: row for row, query_id in enumerate(known[QUERY_ID].to_pylist())}
+            self._seen_row, self._seen = self._row_of_query, SeenItems.load(folder / "seen", known.num_rows)
             self._known_codes = {
                 name: encoder.encode(known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
@@ -406,24 +415,24 @@ class Retriever:
         self, queries: Sequence[Query], encoding: Encoding, k: int, diversity: Diversity, effort: float, first: int
     ) -> list[Answer]:
         """Return the answers to a part of a batch that begins at the query `first`."""
-        banned = [self._banned(query) for query in checked(queries)]
-        narrow = self._narrow(queries, banned, diversity, first)
+        excluded = [self._excluded(query) for query in checked(queries)]
+        narrow = self._narrow(queries, excluded, diversity, first)
         answers = self._nearest_narrowed(encoding, k, narrow, diversity) if any(narrow) else [None] * len(queries)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
         searched = [place for place in open_ if encoding.origins[place] is not Origin.POPULARITY]
-        if searched:
-            deepest = k + max(len(banned[place]) for place in searched)
-            vectors = encoding.vectors if len(searched) == len(queries) else encoding.vectors[searched]
-            found = self._searcher.search(vectors, min(deepest, len(self._item_ids)), effort=effort)
-            # Ids of all answers at once; one that leaves something out, or has too few items, is gone through alone.
-            ids, last = self._item_ids.take(found.item_rows[:, :k]).tolist(), found.item_rows[:, -1].tolist()
+        plain = [place for place in searched if not len(excluded[place].rows)]
+        if plain:
+            vectors = encoding.vectors if len(plain) == len(queries) else encoding.vectors[plain]
+            found = self._searcher.search(vectors, min(k, len(self._item_ids)), effort=effort)
+            # Ids of all answers at once; one that has too few items is gone through alone.
+            ids, last = self._item_ids.take(found.item_rows).tolist(), found.item_rows[:, -1].tolist()
             exhausted, degraded = self._shown_count <= k, effort < 1
-            for row, place in enumerate(searched):
-                if last[row] != NO_ROW and not banned[place]:
+            for row, place in enumerate(plain):
+                if last[row] != NO_ROW:
                     origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
                     answers[place] = Answer(
                         tuple(ids[row]),
-                        found.scores[row, :k],
+                        found.scores[row],
                         origin,
                         missing_ids,
                         Plan.INDEX,
@@ -432,12 +441,18 @@ class Retriever:
                         degraded,
                     )
                 else:
-                    rows, scores = found.item_rows[row], found.scores[row]
-                    answers[place] = self._answer(rows, scores, k, banned[place], encoding, place, degraded)
+                    some = self._found(found.item_rows[row], found.scores[row], k)
+                    answers[place] = self._answer_of(some, encoding, place, degraded)
+        others = [place for place in searched if len(excluded[place].rows)]
+        if others:
+            vectors = encoding.vectors if len(others) == len(queries) else encoding.vectors[others]
+            found_each = self._search_excluding(vectors, k, [excluded[place] for place in others], effort)
+            for place, some in zip(others, found_each, strict=True):
+                answers[place] = self._answer_of(some, encoding, place, effort < 1)
         for place in open_:
             if encoding.origins[place] is Origin.POPULARITY:
-                answers[place] = self._most_popular(k, banned[place], encoding, place)
-        return [answer for answer in answers if answer is not None]
+                answers[place] = self._most_popular(k, excluded[place], encoding, place)
+        return _with_exclusions(answers, excluded)
 
     def search_vectors(self, vectors: Float32, k: int, *, effort: float = 1.0) -> Matches:
         """Return the k nearest items of each vector: what `nearest` finds for it, and nothing else about it.
@@ -566,14 +581,14 @@ class Retriever:
         named = self._reformulators.get(reformulator)
         queries = [revision.query for revision in revisions]
         encoding = self.encode(queries)
-        banned = [self._banned(query) for query in checked(queries)]
-        narrow = self._narrow(queries, banned, diversity)
+        excluded = [self._excluded(query) for query in checked(queries)]
+        narrow = self._narrow(queries, excluded, diversity)
         # Popularity answers where a query says nothing: nothing is searched for it, nothing moves it.
         moves = [origin is not Origin.POPULARITY for origin in encoding.origins]
         places = [k if each else 0 for each in moves]
         compared_k = k if explained and diversity.changes_nothing else 0
         first_k = [max(each.pseudo_k, compared_k) if own else 0 for each, own in zip(revisions, moves, strict=True)]
-        first = [found.rows for found in self._search_each(encoding.vectors, first_k, banned, narrow)]
+        first = [found.rows for found in self._search_each(encoding.vectors, first_k, excluded, narrow)]
         heard = [
             self._heard(revision, rows[: revision.pseudo_k]) if own else _NOTHING_HEARD
             for revision, rows, own in zip(revisions, first, moves, strict=True)
@@ -581,14 +596,14 @@ class Retriever:
         move = named.move(encoding.vectors, self._feedback(encoding.vectors, heard), guarded=guarded)
         before = first
         if explained and not diversity.changes_nothing:
-            before = [found.rows for found in self._search_each(encoding.vectors, places, banned, narrow, diversity)]
+            before = [found.rows for found in self._search_each(encoding.vectors, places, excluded, narrow, diversity)]
         still = [None if own else each for each, own in zip(narrow, moves, strict=True)]
         popular = self._nearest_narrowed(encoding, k, still, diversity)
         answers = []
-        for place, found in enumerate(self._search_each(move.vectors, places, banned, narrow, diversity)):
+        for place, found in enumerate(self._search_each(move.vectors, places, excluded, narrow, diversity)):
             unknown_ids = self._unknown_ids(revisions[place])
             if not moves[place]:
-                answer = popular[place] or self._most_popular(k, banned[place], encoding, place)
+                answer = popular[place] or self._most_popular(k, excluded[place], encoding, place)
                 nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
                 answers.append(ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing))
                 continue
@@ -607,6 +622,7 @@ class Retriever:
                     explanation=self._explained(rows, weights, before[place][:k], answer) if explained else None,
                 )
             )
+        _with_exclusions([each.answer for each in answers], excluded)
         return answers
 
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -627,16 +643,6 @@ class Retriever:
     @property
     def _shown_names(self) -> Sequence[str]:
         return self._metadata or self._items.column_names
-
-    @cached_property
-    def _histories(self) -> RowSets:
-        """The items that each known query entity met, as far as the release holds them."""
-        known = pq.read_table(self.release.folder / "queries.parquet")
-        if HISTORY not in known.column_names:
-            return RowSets.empty(known.num_rows)
-        met = known[HISTORY].combine_chunks()
-        rows = pc.index_in(pc.list_flatten(met), self._items[ITEM_ID].combine_chunks()).to_numpy(zero_copy_only=False)
-        return RowSets.from_pairs(pc.list_parent_indices(met).to_numpy(), rows, known.num_rows)
 
     @cached_property
     def _shown_count(self) -> int:
@@ -666,37 +672,29 @@ class Retriever:
         order = np.argsort(-counts, kind="stable")
         return order, (counts[order] / max(int(counts.sum()), 1)).astype(np.float32)
 
-    def _most_popular(self, k: int, banned: set[int], encoding: Encoding, place: int) -> Answer:
+    def _most_popular(self, k: int, excluded: Excluded, encoding: Encoding, place: int) -> Answer:
         rows, shares = self._popular
-        deep = k + len(banned)
-        return self._answer(rows[:deep], shares[:deep], k, banned, encoding, place)
+        deep = k + len(excluded.rows)
+        rows, shares = rows[:deep], shares[:deep]
+        kept = ~is_among(rows, excluded.rows)
+        found = Found(rows[kept][:k], shares[kept][:k], None, len(rows), self._shown_count - len(excluded.rows) <= k)
+        return self._answer_of(found, encoding, place)
 
-    def _answer(
-        self,
-        rows: np.ndarray,
-        scores: Float32,
-        k: int,
-        banned: set[int],
-        encoding: Encoding,
-        place: int,
-        degraded: bool = False,
-    ) -> Answer:
-        found = self._unbanned(rows, scores, k, banned)
-        if encoding.origins[place] is Origin.POPULARITY:
-            found = replace(found, plan=None)
-        return self._answer_of(found, encoding, place, degraded)
-
-    def _unbanned(self, rows: np.ndarray, scores: Float32, k: int, banned: set[int]) -> Found:
-        """Return the k first of an index's results without the banned ones."""
+    def _found(self, rows: Int32, scores: Float32, k: int) -> Found:
+        """Return the k first results of an index without exclusions."""
         looked_at = len(rows)
-        if banned or looked_at == 0 or rows[-1] == NO_ROW:
+        if looked_at == 0 or rows[-1] == NO_ROW:
             kept = rows != NO_ROW
-            if banned:
-                kept &= ~np.isin(rows, list(banned))
             rows, scores = rows[kept], scores[kept]
-        plan = Plan.OVER_FETCH if banned else Plan.INDEX
-        exhausted = self._shown_count - len(banned) <= k
-        return Found(rows[:k], scores[:k], plan, looked_at, exhausted)
+        return Found(rows[:k], scores[:k], Plan.INDEX, looked_at, self._shown_count <= k)
+
+    def _search_excluding(
+        self, vectors: Float32, k: int, excluded: Sequence[Excluded], effort: float = 1.0
+    ) -> Iterator[Found]:
+        """Yield for each query its k best items that are not excluded; see `search_excluding`."""
+        results = search_excluding(self._searcher, vectors, k, excluded, len(self._item_ids), effort=effort)
+        for each, (rows, scores, depth) in zip(excluded, results, strict=True):
+            yield Found(rows, scores, Plan.OVER_FETCH, depth, self._shown_count - len(each.rows) <= k)
 
     def _answer_of(self, found: Found, encoding: Encoding, place: int, degraded: bool = False) -> Answer:
         return Answer(
@@ -711,13 +709,13 @@ class Retriever:
         )
 
     def _narrow(
-        self, queries: Sequence[Query], banned: Sequence[set[int]], diversity: Diversity, first: int = 0
+        self, queries: Sequence[Query], excluded: Sequence[Excluded], diversity: Diversity, first: int = 0
     ) -> list[Narrow | None]:
         """Return what each answer may hold; None where the index alone can answer.
 
         Args:
             queries: that are answered together.
-            banned: item rows that each may not show.
+            excluded: items that each leaves out.
             diversity: of all answers.
             first: the place of the first query in the request.
 
@@ -728,7 +726,7 @@ class Retriever:
             return [None] * len(queries)
         self._narrowed.check(diversity)
         return [
-            Narrow.of(self._filters.allowed(query.filter, f"queries[{first + place}].filter"), banned[place])
+            Narrow.of(self._filters.allowed(query.filter, f"queries[{first + place}].filter"), excluded[place].rows)
             if query.filter.all_of or not diversity.changes_nothing
             else None
             for place, query in enumerate(checked(queries))
@@ -758,18 +756,27 @@ class Retriever:
         self,
         vectors: Float32,
         k: Sequence[int],
-        banned: Sequence[set[int]],
+        excluded: Sequence[Excluded],
         narrow: Sequence[Narrow | None],
         diversity: Diversity = ALIKE,
     ) -> list[Found]:
         """Return the best items of each query that may be shown, so many as `k` says; none for 0."""
-        found = [Found(np.zeros(0, np.int32), np.zeros(0, np.float32), None, 0, False)] * len(k)
+        found = [Found(NOTHING, np.zeros(0, np.float32), None, 0, False)] * len(k)
         open_ = [place for place, most in enumerate(k) if most and narrow[place] is None]
-        if open_:
-            deepest = min(max(k[place] + len(banned[place]) for place in open_), len(self._item_ids))
-            some = self._searcher.search(vectors if len(open_) == len(k) else vectors[open_], deepest)
-            for row, place in enumerate(open_):
-                found[place] = self._unbanned(some.item_rows[row], some.scores[row], k[place], banned[place])
+        plain = [place for place in open_ if not len(excluded[place].rows)]
+        if plain:
+            deepest = min(max(k[place] for place in plain), len(self._item_ids))
+            some = self._searcher.search(vectors if len(plain) == len(k) else vectors[plain], deepest)
+            for row, place in enumerate(plain):
+                found[place] = self._found(some.item_rows[row], some.scores[row], k[place])
+        others: dict[int, list[int]] = {}
+        for place in open_:
+            if len(excluded[place].rows):
+                others.setdefault(k[place], []).append(place)
+        for most, places in others.items():
+            best = self._search_excluding(vectors[places], most, [excluded[place] for place in places])
+            for place, each in zip(places, best, strict=True):
+                found[place] = each
         for place, most in enumerate(k):
             if most and (each := narrow[place]) is not None:
                 (found[place],) = self._narrowed.search(vectors[place : place + 1], most, [each], diversity)
@@ -818,16 +825,45 @@ class Retriever:
             left_ids=tuple(item_id for item_id in before if item_id not in new),
         )
 
-    def _banned(self, query: Query) -> set[int]:
-        named = [*query.excluded_ids, *query.item_ids]
+    def _excluded(self, query: Query) -> Excluded:
+        """Return the items that the answer to a query leaves out."""
+        about = [*query.item_ids]
         if self._entity == "item" and query.entity_id is not None:
-            named.append(query.entity_id)
+            about.append(query.entity_id)
+        if not about and not query.excluded_ids and not query.exclude_seen:
+            return NOTHING_EXCLUDED
+        seen, events = None, NOTHING
         if query.exclude_seen:
-            named.extend(query.history)
-        banned = {self._row_of_item[item_id] for item_id in named if item_id in self._row_of_item}
-        if query.exclude_seen and query.entity_id in self._row_of_query:
-            banned.update(self._histories[self._row_of_query[query.entity_id]].tolist())
-        return banned
+            entities = about if self._entity == "item" else () if query.entity_id is None else (query.entity_id,)
+            seen, events = self._seen_by(entities), self._rows(query.reported_ids)
+            about.extend(query.history)
+        return Excluded.of(
+            release=seen,
+            request=self._rows(about),
+            events=events,
+            excluded_ids=self._rows(query.excluded_ids),
+            is_reported=query.exclude_seen or len(query.excluded_ids) > 0,
+        )
+
+    def _seen_by(self, entities: Sequence[str]) -> Int32 | None:
+        """Return the rows of what known entities have met, ascending; None where the release knows none of them."""
+        known = [self._seen_row[entity_id] for entity_id in entities if entity_id in self._seen_row]
+        if not known:
+            return None
+        met = [self._seen.of(row) for row in known]
+        return self._current(met[0] if len(met) == 1 else np.unique(np.concatenate(met)))
+
+    def _current(self, rows: Int32) -> Int32:
+        """Return the rows that items of the release have now, ascending; none for items that were removed."""
+        return rows
+
+    def _rows(self, item_ids: Sequence[str]) -> Int32:
+        """Return the distinct rows of the known items."""
+        if not item_ids:
+            return NOTHING
+        return np.array(
+            list({self._row_of_item[item_id] for item_id in item_ids if item_id in self._row_of_item}), np.int32
+        )
 
     def _codes(self, wanted: Sequence[tuple[int, Query | int]]) -> Mapping[str, np.ndarray]:
         """Return the codes of known rows and of queries by features, in the order wanted."""
@@ -877,6 +913,13 @@ class Retriever:
         if self._entity == "features":
             return [Query(features=row) for row in asked.to_pylist()]
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
+
+
+def _with_exclusions(answers: Sequence[Answer | None], excluded: Sequence[Excluded]) -> list[Answer]:
+    """Put what was left out into the answers, one for each query, and return them."""
+    for answer, each in zip(answers, excluded, strict=True):
+        answer.exclusions = each.counts
+    return answers
 
 
 def _check_places(k: int) -> None:

@@ -13,6 +13,7 @@ from recsys.errors import describe, verbatim
 from serving.answers import RecordedEvents, RejectedEvent
 from serving.exposures import columns
 from serving.exposures.columns import Outcome
+from serving.exposures.reported import ReportedItems
 from serving.exposures.segments import Segments
 from serving.exposures.tokens import Tokens
 from serving.settings import LogSettings
@@ -32,11 +33,12 @@ class EventLog:
     Args:
         tokens: knows the tokens of this log.
         segments: where rows go.
+        reported: remembers the items of events that were recorded.
         settings: the limits.
     """
 
-    def __init__(self, tokens: Tokens, segments: Segments, settings: LogSettings) -> None:
-        self._tokens, self._segments, self._settings = tokens, segments, settings
+    def __init__(self, tokens: Tokens, segments: Segments, reported: ReportedItems, settings: LogSettings) -> None:
+        self._tokens, self._segments, self._reported, self._settings = tokens, segments, reported, settings
         self._known: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -74,6 +76,7 @@ class EventLog:
             self._segments.write(columns.events(rows))
         except OSError:
             return False
+        self._reported.add((row.token, row.kind, row.item_id) for row in rows)
         self._known.update((row.event_id, None) for row in rows)
         while len(self._known) > self._settings.max_known_events:
             self._known.popitem(last=False)
@@ -88,11 +91,11 @@ class EventLog:
                 return "INVALID", field, f"{len(text)} characters", f"{least} to {MAX_CHARACTERS}"
         if outcome.value is not None and not math.isfinite(outcome.value):
             return "INVALID", "value", str(outcome.value), "a finite number"
-        shown_us = self._tokens.time_us(outcome.token)
-        if shown_us is None:
+        attribution = self._tokens.read(outcome.token)
+        if attribution is None:
             return "UNKNOWN_TOKEN", "attribution_token", "one that no server of this log gave", "that of an answer"
         limits = self._settings
-        early_s = (shown_us - outcome.time_us) / SECOND_US
+        early_s = (attribution.time_us - outcome.time_us) / SECOND_US
         if early_s > limits.max_clock_skew_s:
             told = f"{early_s:.0f} s before its list was shown"
             return "BEFORE_EXPOSURE", "event_time", told, f"at most {limits.max_clock_skew_s:g} s"

@@ -46,13 +46,18 @@ class ExposureLog:
         """Lists that are not in the log, because the disk was full or slow for too long."""
         return self._dropped
 
-    def record(self, exposure: Exposure) -> str:
-        """Take a list that is being shown; return its token, empty where it was dropped."""
+    def record(self, exposure: Exposure, user_id: str = "") -> str:
+        """Take a list that is being shown; return its token, empty where it was dropped.
+
+        Args:
+            exposure: the list.
+            user_id: whom events of the list are about; empty where unknown.
+        """
         if len(self._waiting) >= self._max_waiting:
             self._drop(1)
             return ""
         time_us = time.time_ns() // 1000
-        token = self._tokens.new(time_us)
+        token = self._tokens.new(time_us, user_id)
         self._waiting.append(Shown(time_us, token, exposure))
         return token
 

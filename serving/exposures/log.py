@@ -15,6 +15,7 @@ from recsys.experiment.log import DROPS, EVENTS, EXPOSURES
 from recsys.files import storage
 from serving.exposures.event_log import EventLog
 from serving.exposures.exposure_log import ExposureLog
+from serving.exposures.reported import ReportedItems
 from serving.exposures.segments import Segments
 from serving.exposures.tokens import Tokens, key_in
 from serving.settings import LogSettings
@@ -34,6 +35,7 @@ class Log:
     Attributes:
         exposures: takes lists.
         events: takes events.
+        reported: knows the items that recent events are about, by user, of all processes of the log.
     """
 
     def __init__(self, settings: LogSettings, logger: Any) -> None:
@@ -47,7 +49,9 @@ class Log:
         happened = Segments(folder / "events", EVENTS, size_bytes, age_s, logger)
         self._segments = (shown, happened)
         self.exposures = ExposureLog(tokens, shown, settings.max_waiting, logger)
-        self.events = EventLog(tokens, happened, settings)
+        self.reported = ReportedItems(tokens, settings)
+        self.reported.follow()
+        self.events = EventLog(tokens, happened, self.reported, settings)
         self._drops, self._logger, self._told = folder / DROPS, logger, 0
         self._flush_s = settings.flush_s
         self._closing = threading.Event()
@@ -73,6 +77,7 @@ class Log:
         while not self._closing.wait(self._flush_s):
             self.exposures.flush()
             self._tell_drops()
+            self.reported.follow()
             for segments in self._segments:
                 segments.rest()
 

@@ -7,20 +7,35 @@ import hmac
 import os
 import random
 from pathlib import Path
+from typing import NamedTuple
 
 from recsys.errors import DataError, describe, verbatim
 from recsys.files import storage
 
-KEY_BYTES, TIME_BYTES, RANDOM_BYTES, HASH_BYTES = 32, 7, 8, 9
-BODY_BYTES = TIME_BYTES + RANDOM_BYTES
+KEY_BYTES, TIME_BYTES, RANDOM_BYTES, USER_BYTES, HASH_BYTES = 32, 7, 8, 8, 9
+BODY_BYTES = TIME_BYTES + RANDOM_BYTES + USER_BYTES
 TOKEN_CHARACTERS = 2 * (BODY_BYTES + HASH_BYTES)
+NO_USER = bytes(USER_BYTES)
+
+
+class Attribution(NamedTuple):
+    """What a token says of its list.
+
+    Attributes:
+        time_us: when the list was shown, microseconds since 1970.
+        user: whom the list was for, as `Tokens.user` names them.
+    """
+
+    time_us: int
+    user: bytes
 
 
 class Tokens:
-    """Gives and reads tokens: the moment, a random number, and a keyed hash of both, in hex digits.
+    """Gives and reads tokens: the moment, a random number, the user, and a keyed hash of all three, in hex digits.
 
-    `BLAKE2b-72(moment random; key)`, see RFC 7693. The random number tells tokens of one microsecond apart and need not
-    be a secret: without the key nobody can hash it.
+    `BLAKE2b-72(moment random user; key)`, see RFC 7693. The random number tells tokens of one microsecond apart and
+    need not be a secret: without the key nobody can hash it. The user is a keyed hash, too: a token does not show an
+    id, only which tokens are for the same user.
 
     Args:
         key: at least 16 bytes that only the servers of one log know.
@@ -28,17 +43,28 @@ class Tokens:
 
     def __init__(self, key: bytes) -> None:
         self._start = hashlib.blake2b(key=key, digest_size=HASH_BYTES)
+        self._user_start = hashlib.blake2b(key=key, digest_size=USER_BYTES, person=b"user")
 
-    def new(self, time_us: int) -> str:
+    def new(self, time_us: int, user_id: str = "") -> str:
         """Return a token.
 
         Args:
             time_us: when the list is shown, microseconds since 1970.
+            user_id: whom it is for; empty where unknown.
         """
-        return self._hashed(time_us.to_bytes(TIME_BYTES, "big") + random.getrandbits(8 * RANDOM_BYTES).to_bytes(8))
+        moment, chance = time_us.to_bytes(TIME_BYTES, "big"), random.getrandbits(8 * RANDOM_BYTES).to_bytes(8)
+        return self._hashed(moment + chance + self.user(user_id))
 
-    def time_us(self, token: str) -> int | None:
-        """Return the moment of a token, microseconds since 1970; None for what is no token of this key."""
+    def user(self, user_id: str) -> bytes:
+        """Return what stands for a user in tokens: a keyed hash; `NO_USER` for an empty id."""
+        if not user_id:
+            return NO_USER
+        digest = self._user_start.copy()
+        digest.update(user_id.encode())
+        return digest.digest()
+
+    def read(self, token: str) -> Attribution | None:
+        """Return what a token says; None for what is no token of this key."""
         if len(token) != TOKEN_CHARACTERS:
             return None
         try:
@@ -48,7 +74,7 @@ class Tokens:
         # As a whole: one token has one spelling, or the reader of the log would not know it again.
         if not hmac.compare_digest(self._hashed(body).encode(), token.encode()):
             return None
-        return int.from_bytes(body[:TIME_BYTES], "big")
+        return Attribution(int.from_bytes(body[:TIME_BYTES], "big"), body[-USER_BYTES:])
 
     def _hashed(self, body: bytes) -> str:
         digest = self._start.copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from recsys import stages
 from recsys.cancellation import checked
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Matches, ReformulatedAnswer, Retriever, Revision
-from recsys.types import ALIKE, Diversity, Float32, Mention, Origin, Plan, Query
+from recsys.types import ALIKE, NOBODY, Diversity, Float32, Mention, Origin, Plan, Query, Unit
 from serving import convert
 from serving.arms import lists
 from serving.arms.experiments import Experiments
@@ -41,8 +41,10 @@ FEW = 100
 """Places, ids or items of feedback of a search that others may wait for."""
 PART_IDS = 4096
 """Item ids of a flat list that are encoded between two checkpoints."""
-Record = Callable[[Exposure], str]
-"""Takes a list that is shown, returns its attribution token."""
+Record = Callable[[Exposure, str], str]
+"""Takes a list that is shown and the user it is for, returns its attribution token."""
+Reported = Callable[[str], Sequence[str]]
+"""Takes a user's id, returns the items that events report the user to have met."""
 
 
 class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
@@ -55,6 +57,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         experiments: gives requests with a unit their arms.
         effort: returns what share (0..1] of the settled effort a call may make.
         record: puts what is shown into the log; None where there is none.
+        reported: knows what events report users to have met; None where there is no log.
     """
 
     def __init__(
@@ -65,15 +68,18 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         experiments: Experiments,
         effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
         record: Record | None = None,
+        reported: Reported | None = None,
     ) -> None:
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
-        self._experiments, self._record = experiments, record
+        self._experiments, self._record, self._reported = experiments, record, reported
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> Steps[bytes]:
         """Return the nearest items of one query, in steps."""
         treatment = yield from self._treated(request)
         _check_k(request.k, self._settings)
         query = convert.query(request.query, "query", self._settings)
+        user_id = _user_id(query, treatment.retriever, treatment.unit)
+        _add_reported(query, user_id, self._reported)
         with _IN_QUERY:
             diversity, effort = _diversity(request), self._effort(context)
 
@@ -93,7 +99,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         if self._record is None:
             return encoded
         # Only now, so that a list that is too large to be sent does not count as shown.
-        response.attribution_token = _recorded(self._record, treatment, made)
+        response.attribution_token = _recorded(self._record, treatment, made, user_id)
         return response.SerializeToString()
 
     def BatchNearestItems(self, request: pb.BatchNearestItemsRequest, context: grpc.ServicerContext) -> bytes:
@@ -104,6 +110,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             convert.query(query, f"queries[{place}]", self._settings)
             for place, query in enumerate(checked(request.queries))
         ]
+        for query in queries:
+            _add_reported(query, _user_id(query, retriever), self._reported)
         with _IN_QUERIES:
             diversity, effort = _diversity(request), self._effort(context)
             answers = retriever.nearest(queries, request.k, diversity, effort=effort)
@@ -159,7 +167,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     def Reformulate(self, request: pb.ReformulateRequest, context: grpc.ServicerContext) -> Steps[bytes]:
         """Return the nearest items of one query after feedback has moved it, in steps."""
         treatment = yield from self._treated(request)
-        conversation = Conversation(request, treatment, self._settings, self._record)
+        conversation = Conversation(request, treatment, self._settings, self._record, self._reported)
         conversation.hear(request.feedback)
         response = yield from conversation.answer(self._effort(context))
         return convert.encoded([response], self._settings.max_answer_bytes)
@@ -179,7 +187,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                 if conversation is None:
                     begin = request.begin
                     with _within("begin"):
-                        conversation = Conversation(begin, self._treatment(begin), self._settings, self._record)
+                        treatment = self._treatment(begin)
+                        conversation = Conversation(begin, treatment, self._settings, self._record, self._reported)
                         conversation.hear(begin.feedback)
                         answer = alone(conversation.answer())
                 else:
@@ -223,17 +232,25 @@ class Conversation:
         treatment: how it is answered besides, in every round.
         settings: the limits.
         record: puts what is shown into the log; None where there is none.
+        reported: knows what events report users to have met; None where there is no log.
 
     Raises:
         RequestError: the request is against the limits.
     """
 
     def __init__(
-        self, asked: pb.ReformulateRequest, treatment: Treatment, settings: ServerSettings, record: Record | None
+        self,
+        asked: pb.ReformulateRequest,
+        treatment: Treatment,
+        settings: ServerSettings,
+        record: Record | None,
+        reported: Reported | None,
     ) -> None:
         _check_k(asked.k, settings)
-        self._asked, self._treatment, self._settings, self._record = asked, treatment, settings, record
+        self._asked, self._treatment, self._settings = asked, treatment, settings
+        self._record, self._reported = record, reported
         self._query = convert.query(asked.query, "query", settings)
+        self._user_id = _user_id(self._query, treatment.retriever, treatment.unit)
         self._depth = asked.depth if asked.HasField("depth") else settings.max_depth
         if not 0 <= self._depth <= settings.max_depth:
             raise RequestError("depth", f"got {self._depth}, expected 0 to {settings.max_depth}")
@@ -272,6 +289,7 @@ class Conversation:
         """
         asked, treatment, diversity = self._asked, self._treatment, _diversity(self._asked)
         moved: list[ReformulatedAnswer] = []
+        _add_reported(self._query, self._user_id, self._reported)
 
         def find(way: Way, k: int) -> Steps[Answer]:
             answer = yield _moved(
@@ -303,7 +321,7 @@ class Conversation:
         if self._record is not None:
             # As for NearestItems, what is too large to be sent does not count as shown.
             convert.encoded([response], self._settings.max_answer_bytes)
-            response.attribution_token = _recorded(self._record, treatment, made, answer.reformulator)
+            response.attribution_token = _recorded(self._record, treatment, made, self._user_id, answer.reformulator)
         return response
 
 
@@ -312,14 +330,16 @@ def _nearest(retriever: Retriever, query: Query, k: int, diversity: Diversity, e
     return Work(
         lambda queries: retriever.nearest(queries, k, diversity, effort=effort),
         query,
-        ("nearest", retriever, k, effort, len(query.item_ids)) if _is_short(query, k, diversity) else None,
+        ("nearest", retriever, k, effort, len(query.item_ids), query.exclude_seen)
+        if _is_short(query, k, diversity)
+        else None,
     )
 
 
 def _moved(retriever: Retriever, revision: Revision, k: int, diversity: Diversity, **how: Hashable) -> Work:
     """Return the search for the nearest items of a query with feedback, whose answer is a `ReformulatedAnswer`."""
     query, heard = revision.query, len(revision.mentions) + revision.pseudo_k
-    settings = (k, *how.values(), len(query.item_ids), revision.pseudo_k)
+    settings = (k, *how.values(), len(query.item_ids), revision.pseudo_k, query.exclude_seen)
     return Work(
         lambda revisions: retriever.reformulate_all(revisions, k, diversity=diversity, **how),
         revision,
@@ -330,20 +350,36 @@ def _moved(retriever: Retriever, revision: Revision, k: int, diversity: Diversit
 def _is_short(query: Query, most: int, diversity: Diversity) -> bool:
     """Return whether a search may be made together with others, which wait for it.
 
-    Not one for many items or by many, and none that must not show some, or not all beside each other. What somebody
-    watches is made alone, too.
+    Not one for many items or by many, and none with a filter, excluded ids or diversity. What somebody watches is made
+    alone, too.
 
     Args:
         query: that is searched with.
         most: places of the answer, or items of feedback.
         diversity: as asked for.
     """
-    narrowed = query.filter.all_of or query.excluded_ids or query.exclude_seen or not diversity.changes_nothing
+    narrowed = query.filter.all_of or query.excluded_ids or not diversity.changes_nothing
     by = max(len(query.item_ids), len(query.history))
     return not narrowed and max(most, by) <= FEW and not stages.is_watched()
 
 
-def _recorded(record: Record, treatment: Treatment, made: Shown, reformulator: str = "") -> str:
+def _user_id(query: Query, retriever: Retriever, unit: Unit = NOBODY) -> str:
+    """Return whom a list is for, so that events of the list are about what this user has met; empty where unknown.
+
+    The query's entity where entities are users, or else the user of the unit.
+    """
+    if query.entity_id is not None and retriever.release.facts.query_entity == "user":
+        return query.entity_id
+    return unit.user_id
+
+
+def _add_reported(query: Query, user_id: str, reported: Reported | None) -> None:
+    """Put the items that events report a user to have met into a query that leaves out what was seen."""
+    if query.exclude_seen and reported is not None:
+        query.reported_ids = reported(user_id)
+
+
+def _recorded(record: Record, treatment: Treatment, made: Shown, user_id: str, reformulator: str = "") -> str:
     """Put a list into the log and return its token."""
     return record(
         Exposure(
@@ -358,7 +394,8 @@ def _recorded(record: Record, treatment: Treatment, made: Shown, reformulator: s
             scores=made.answer.scores,
             teams=made.teams,
             randomised=made.randomised,
-        )
+        ),
+        user_id,
     )
 
 

@@ -235,8 +235,24 @@ class ReleaseId(_message.Message):
     fingerprint: str
     def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
+class Exclusions(_message.Message):
+    __slots__ = ("total_count", "release_count", "request_count", "event_count", "excluded_id_count", "release_knows_entity")
+    TOTAL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_ID_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_KNOWS_ENTITY_FIELD_NUMBER: _ClassVar[int]
+    total_count: int
+    release_count: int
+    request_count: int
+    event_count: int
+    excluded_id_count: int
+    release_knows_entity: bool
+    def __init__(self, total_count: _Optional[int] = ..., release_count: _Optional[int] = ..., request_count: _Optional[int] = ..., event_count: _Optional[int] = ..., excluded_id_count: _Optional[int] = ..., release_knows_entity: _Optional[bool] = ...) -> None: ...
+
 class RankedItems(_message.Message):
-    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids", "plan", "candidate_count", "exhausted", "degraded")
+    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids", "plan", "candidate_count", "exhausted", "degraded", "exclusions")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +262,7 @@ class RankedItems(_message.Message):
     CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIONS_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
     metadata: _containers.RepeatedCompositeFieldContainer[Columns]
@@ -255,7 +272,8 @@ class RankedItems(_message.Message):
     candidate_count: int
     exhausted: bool
     degraded: bool
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ...) -> None: ...
+    exclusions: Exclusions
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ..., exclusions: _Optional[_Union[Exclusions, _Mapping]] = ...) -> None: ...
 
 class Unit(_message.Message):
     __slots__ = ("user_id", "session_id")

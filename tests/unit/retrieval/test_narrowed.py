@@ -38,7 +38,7 @@ class Recorder(ExactSearcher):
 def allowing(rows, banned=()):
     mask = np.zeros(ITEMS, bool)
     mask[rows] = True
-    return Narrow.of(Allowed(mask), set(banned))
+    return Narrow.of(Allowed(mask), np.array(sorted(banned), np.int32))
 
 
 def best(query, rows, k):

@@ -8,8 +8,8 @@ import pytest
 
 from recsys.errors import RequestError
 from recsys.retrieval import Retriever, where
-from recsys.types import Diversity, FeedbackKind, Filter, FilterType, Mention, Origin, Plan, Query
-from tests.worlds import ITEMS
+from recsys.types import Diversity, Exclusions, FeedbackKind, Filter, FilterType, Mention, Origin, Plan, Query
+from tests.worlds import ITEMS, PER_USER
 
 SWEET = where({"taste": "sweet"})
 FORMS = {
@@ -81,13 +81,15 @@ def test_plain_answers_say_that_the_index_gave_them(retriever):
     assert (answer.origin, answer.plan) == (Origin.POPULARITY, None)
 
 
-def test_what_an_entity_has_met_is_left_out_where_asked(retriever):
-    stored = pq.read_table(retriever.release.folder / "queries.parquet").to_pylist()
-    met = {row["query_id"]: set(row["history"]) for row in stored}
+def test_what_an_entity_has_met_is_left_out_whole_where_asked(retriever, block_world):
+    interactions = pq.read_table(block_world / "interactions.parquet").to_pylist()
+    met = {row["item_id"] for row in interactions if row["user_id"] == "user 4"}
     (whole,) = retriever.nearest([Query(entity_id="user 4")], ITEMS)
     (unseen,) = retriever.nearest([Query(entity_id="user 4", exclude_seen=True)], ITEMS)
-    assert len(met["user 4"]) == 5
-    assert unseen.item_ids == tuple(item_id for item_id in whole.item_ids if item_id not in met["user 4"])
+    # the history feature has five places; the user met twelve items in training, validation and test
+    assert len(met) == PER_USER
+    assert unseen.item_ids == tuple(item_id for item_id in whole.item_ids if item_id not in met)
+    assert unseen.exclusions == Exclusions(PER_USER, PER_USER, 0, 0, 0, release_knows_entity=True)
 
 
 def test_the_requests_own_history_counts_as_seen(retriever):
@@ -98,9 +100,31 @@ def test_the_requests_own_history_counts_as_seen(retriever):
     assert not {"item-ü1", "item-ü3"} & set(known.item_ids)
 
 
-def test_an_entity_without_history_has_seen_nothing(retriever):
+def test_an_answer_says_that_the_release_knows_nothing_of_an_entity(retriever):
     (answer,) = retriever.nearest([Query(entity_id="nobody", exclude_seen=True)], ITEMS)
     assert len(answer.item_ids) == ITEMS
+    assert answer.exclusions == Exclusions(0, 0, 0, 0, 0, release_knows_entity=False)
+
+
+def test_an_answer_says_how_many_items_each_source_leaves_out(retriever, block_world):
+    interactions = pq.read_table(block_world / "interactions.parquet").to_pylist()
+    met = [row["item_id"] for row in interactions if row["user_id"] == "user 4"]
+    other = [f"item-ü{row}" for row in range(1, 9, 2)]  # user 4 only meets even items
+    query = Query(
+        entity_id="user 4",
+        history=[met[0], other[0], other[0]],
+        excluded_ids=[met[1], other[1], "unknown"],
+        reported_ids=[met[2], other[2], other[3]],
+        exclude_seen=True,
+    )
+    (answer,) = retriever.nearest([query], ITEMS)
+    assert answer.exclusions == Exclusions(PER_USER + 4, PER_USER, 2, 3, 2, release_knows_entity=True)
+    assert not {*met, *other} & set(answer.item_ids)
+    # without exclude_seen only the named items are left out
+    (answer,) = retriever.nearest([Query(entity_id="user 4", excluded_ids=[met[1], "unknown"])], ITEMS)
+    assert answer.exclusions == Exclusions(1, 0, 0, 0, 1, release_knows_entity=False)
+    (answer,) = retriever.nearest([Query(entity_id="user 4")], ITEMS)
+    assert answer.exclusions is None
 
 
 def test_crowding_mixes_the_values_of_a_column(retriever):

@@ -93,7 +93,7 @@ def test_rows_come_back_as_they_were_shown(tmp_path):
     assert (full["candidate_ids"], full["candidate_scores"]) == (["a", "c", "b", "d"], [4.0, 3.0, 2.0, 1.0])
     assert (certain["slate_propensity"], certain["teams"]) == (1.0, None)
     assert (nothing["item_ids"], nothing["positions"], nothing["scores"]) == ([], [], [])
-    assert Tokens(b"k" * 32).time_us(tokens[0]) == plain["timestamp"].timestamp() * 1e6
+    assert Tokens(b"k" * 32).read(tokens[0]).time_us == plain["timestamp"].timestamp() * 1e6
 
 
 def test_what_does_not_fit_in_the_queue_is_counted_and_gets_no_token(tmp_path):
