@@ -60,12 +60,13 @@ def spelled(number: Number) -> Number:
     return Decimal(repr(float(number))) if isinstance(number, float) else number
 
 
-def shortest(number: np.floating[Any]) -> float:
-    """Return a number of single or half precision as a float of the same spelling: 0.1, not 0.10000000149011612.
+def shortest(numbers: NDArray[np.floating[Any]] | np.floating[Any]) -> NDArray[np.float64]:
+    """Return numbers of single or half precision as doubles of the same spelling: 0.1, not 0.10000000149011612.
 
     Whole numbers are themselves, exactly.
     """
-    return float(number) if number == np.trunc(number) else float(str(number))
+    spelled_alike = np.asarray(numbers).astype(str).astype(np.float64)
+    return np.where(numbers == np.trunc(numbers), np.asarray(numbers, np.float64), spelled_alike)
 
 
 def seconds(text: str) -> Fraction:

@@ -31,7 +31,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
 
 def _doubles(numbers: pa.ChunkedArray) -> pa.Array:
     missing = numbers.is_null().to_numpy()
-    return pa.array([shortest(number) for number in numbers.to_numpy()], pa.float64(), mask=missing)
+    return pa.array(shortest(numbers.to_numpy()), mask=missing)
 
 
 def _texts(times: pa.ChunkedArray) -> pa.ChunkedArray:

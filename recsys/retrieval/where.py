@@ -56,7 +56,7 @@ def _plain(value: Any, key: str) -> FilterValue:
         unit = np.datetime_data(value.dtype)[0]
         return str(np.datetime_as_string(value, "D" if unit in ("Y", "M") else unit))
     if isinstance(value, (np.float16, np.float32)):
-        return shortest(value)
+        return float(shortest(value))
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, datetime.date):
