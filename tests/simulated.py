@@ -57,7 +57,7 @@ def simulated_in(folder: Path) -> Simulated:
     releases = folder / "releases"
     control = pipeline.train(run_of("untrained", epochs=1, learning_rate=1e-6), folder / "work", releases)
     trained = pipeline.train(run_of("trained", epochs=4), folder / "work", releases)
-    promote(control, "stable", metric="nDCG@10", max_drop_rate=0.0, force=True)
+    promote(control, "stable", max_drop_rate=0.0, force=True)
     plan_file = folder / "plan.toml"
     plan_file.write_text(PLAN.format(trained=trained.name), encoding="utf-8")
     habits = Habits(stranger_rate=0.2, wishes=30, duplicate_rate=0.05, late_rate=0.05, early_rate=0.05)

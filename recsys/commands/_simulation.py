@@ -92,7 +92,7 @@ def demo(work: Work = Path("work"), users: Users = 3000, overrides: Overrides = 
     console.rule("1. train plain towers and self-supervised ones, and a reformulator for each")
     control = _with_reformulator(overrides, folder / "work", releases)
     ssl = _with_reformulator([*SELF_SUPERVISED, *overrides], folder / "work", releases)
-    promote(control, "stable", metric="nDCG@10", max_drop_rate=0.0, force=True)
+    promote(control, "stable", max_drop_rate=0.0, force=True)
     plan_file = folder / "plan.toml"
     write_atomically(plan_file, DEMO_PLAN.format(ssl=ssl.name))
     console.rule("2. serve in arms, and let users visit")

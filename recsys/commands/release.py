@@ -45,10 +45,10 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
             rows.append(("", name, " ".join(labels.get(name, [])), f"unusable: {error}", "", "", "", ""))
             continue
         facts = release.facts
-        metric = "nDCG@10" if "nDCG@10" in facts.metrics else next(iter(facts.metrics))
+        quality = next((f"{metric} {value:.4f}" for metric, value in facts.metrics.items()), "")
         rows.append(
             (release.manifest.created, name, " ".join(labels.get(name, [])), release.manifest.created,
-             f"{facts.item_count:,}", str(facts.dim), facts.index, f"{metric} {facts.metrics[metric]:.4f}")
+             f"{facts.item_count:,}", str(facts.dim), facts.index, quality)
         )  # fmt: skip
     for row in sorted(rows):
         table.add_row(*row[1:])
@@ -82,9 +82,12 @@ def verify(folder: ReleaseFolder) -> None:
 
 @app.command()
 def promote(
-    folder: ReleaseFolder,
+    release: Annotated[list[Path], typer.Argument(metavar="RELEASE", help="The release that gets the label.")],
     label: Annotated[str, typer.Option(help="The label to give, such as stable or canary.")] = "stable",
-    metric: Annotated[str, typer.Option(help="The test metric that must not fall.")] = "nDCG@10",
+    metric: Annotated[
+        str,
+        typer.Option(help="The test metric that must not fall. Default: the run file's first that both releases have."),
+    ] = "",
     max_drop: Annotated[float, typer.Option(min=0, max=1, help="Largest accepted relative fall, 0..1.")] = 0.02,
     force: Annotated[bool, typer.Option("--force", help="Promote in spite of the gate; recorded.")] = False,
 ) -> None:
@@ -92,8 +95,28 @@ def promote(
     from recsys.export.release import open_release
     from recsys.export.release import promote as give_label
 
+    folder = _only_release(release)
     said = give_label(open_release(folder), label, metric=metric, max_drop_rate=max_drop, force=force)
-    Console().print(f"{label}: {said}", soft_wrap=True)
+    Console().print(said, markup=False, soft_wrap=True)
+
+
+def _only_release(paths: list[Path]) -> Path:
+    """Return the one release among paths, some of which may be patterns that the shell left as they are.
+
+    Raises:
+        SettingError: several releases, which are listed with the time at which each was written.
+    """
+    from recsys.errors import SettingError, describe, verbatim
+    from recsys.export.release import is_release, published_at
+
+    found = [path for given in paths for path in (sorted(given.parent.glob(given.name)) or [given])]
+    releases = [path for path in found if is_release(path)]
+    if len(releases) > 1:
+        dated = sorted((published_at(path), str(path)) for path in releases)
+        listed = "".join(f"\n  {path} (written {time})" for time, path in dated)
+        got = verbatim(f"{len(releases)} releases")
+        raise SettingError(describe("RELEASE", got, "one", f"Name one of these, oldest first:{listed}"))
+    return (releases or found)[0]
 
 
 @app.command()

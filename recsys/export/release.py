@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -239,7 +240,7 @@ def newest(root: Path) -> Path:
     Raises:
         MissingError: there is none that says when it was written.
     """
-    written = [(created, path.parent.name) for path in published(root) if (created := _said(path.parent, "created"))]
+    written = [(created, path.parent.name) for path in published(root) if (created := published_at(path.parent))]
     if not written:
         return find(root)
     return root / max(written)[1]
@@ -248,6 +249,16 @@ def newest(root: Path) -> Path:
 def published(root: Path) -> list[Path]:
     """Return the manifests of the releases in a folder, by name; one that is still being written is none."""
     return sorted(path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+
+
+def is_release(folder: Path) -> bool:
+    """Return whether a folder has a manifest; whether it is sound is for `open_release` to say."""
+    return (folder / MANIFEST).is_file()
+
+
+def published_at(folder: Path) -> str:
+    """Return the time at which a release was written, ISO 8601; empty where its manifest cannot be read."""
+    return _said(folder, "created")
 
 
 def read_labels(root: Path) -> dict[str, str]:
@@ -266,7 +277,7 @@ def read_labels(root: Path) -> dict[str, str]:
         ) from None
 
 
-def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, force: bool) -> str:
+def promote(release: Release, label: str, *, metric: str = "", max_drop_rate: float, force: bool) -> str:
     """Give a label to a release unless it is worse than the one that has it now.
 
     Every promotion is written to `promotions.jsonl` beside the releases, forced ones with what they overrode.
@@ -274,60 +285,75 @@ def promote(release: Release, label: str, *, metric: str, max_drop_rate: float, 
     Args:
         release: the candidate.
         label: such as `stable` or `canary`.
-        metric: the test metric that must not fall.
+        metric: the test metric that must not fall; empty means the first of the candidate's run file that both releases
+            have.
         max_drop_rate: the largest accepted relative fall (0..1) of the metric and of the index's recall bound.
         force: promote in spite of the gate.
 
     Returns:
-        A sentence that says what was compared.
+        A sentence that says whether the label moved and what was compared.
 
     Raises:
         RefusedError: the metric or the recall bound falls by more than the margin, or cannot be compared.
-        SettingError: the release has no such metric.
+        SettingError: the release has no such metric, or the label is empty.
     """
     root, metrics = release.folder.parent, release.facts.metrics
-    if metric not in metrics:
+    if not label:
+        raise SettingError(describe("--label", label, "a label, such as stable"))
+    if metric and metric not in metrics:
         raise SettingError(f"--metric: {unknown('metric of the release', metric, metrics)}")
     labels = read_labels(root)
-    objections: list[str] = []
-    said = f"{release.name} is the first release with the label {label!r}"
-    if label in labels and labels[label] != release.name:
+    before = labels.get(label, "")
+    if before == release.name:
+        return f"not promoted: {release.name} has the label {label!r} already"
+    compared_by = metric or next(iter(metrics), "")
+    compared = f"it is the first release with the label {label!r}"
+    objections = [f"its {compared_by} is not a number"] if not math.isfinite(metrics.get(compared_by, 0.0)) else []
+    if before:
         try:
-            current = open_release(root / labels[label], verify=False)
+            current = open_release(root / before, verify=False)
         except (MissingError, ReleaseError) as error:
-            objections, compared = [f"{labels[label]}, which has the label, cannot be read: {error}"], ""
+            objections = [f"{before}, which has the label, cannot be read: {error}"]
+            compared = f"{before} cannot be compared with"
         else:
-            objections, compared = _objections(release.facts, current.facts, metric, max_drop_rate)
-        said = f"{release.name} against {labels[label]}: {compared}"
+            compared_by = metric or next((name for name in metrics if name in current.facts.metrics), "")
+            objections, found = _objections(release.facts, current.facts, compared_by, max_drop_rate)
+            compared = f"against {before}: {found}"
     if objections and not force:
         raise RefusedError(
-            f"promotion of {release.name} to {label!r} refused: {'; '.join(objections)}. "
-            "Train a better release, widen --max-drop, or promote with --force (which is recorded)."
+            f"not promoted: {release.name} does not get the label {label!r}: {'; '.join(objections)}. "
+            "Train a better release, widen --max-drop, compare another --metric, or promote with --force (which is "
+            "recorded)."
         )
     record = {
         "time": _now(),
         "label": label,
         "release": release.name,
-        "before": labels.get(label, ""),
+        "before": before,
         "forced_over": objections,
         "max_drop_rate": max_drop_rate,
-        "metric": metric,
+        "metric": compared_by,
     }
     with storage(root), open(root / "promotions.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     write_atomically(root / LABELS, json.dumps({**labels, label: release.name}, indent=1) + "\n")
-    return said
+    forced = f" (forced in spite of: {'; '.join(objections)})" if objections else ""
+    return f"promoted: {release.name} has the label {label!r} now; {compared}{forced}"
 
 
 def _objections(new: Facts, old: Facts, metric: str, max_drop_rate: float) -> tuple[list[str], str]:
     objections, compared = [], []
-    pairs = (
-        (metric, new.metrics.get(metric), old.metrics.get(metric)),
-        ("index recall bound", new.index_recall, old.index_recall),
-    )
+    pairs = [("index recall bound", new.index_recall, old.index_recall)]
+    if metric in new.metrics and metric in old.metrics:
+        pairs.insert(0, (metric, new.metrics[metric], old.metrics[metric]))
+    else:
+        ours, theirs = (", ".join(facts.metrics) or "none" for facts in (new, old))
+        what = metric or "no test metric"
+        known = "is not known for both releases" if metric else "is known for both releases"
+        objections.append(f"{what} {known} (this one has {ours}; the other has {theirs})")
     for what, now, before in pairs:
-        if now is None or before is None:
-            objections.append(f"{what} is not known for both releases")
+        if not (math.isfinite(now) and math.isfinite(before)):
+            objections.append(f"{what} is not a number in both releases")
             continue
         compared.append(f"{what} {before:.4f} -> {now:.4f}")
         if not now >= before * (1 - max_drop_rate):
@@ -372,7 +398,7 @@ def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
         facts=facts,
         parts=parts,
     )
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     for path in (folder / MANIFEST, folder):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)

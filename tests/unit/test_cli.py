@@ -13,6 +13,7 @@ import pytest
 
 from recsys import commands, registry
 from recsys.cli import one_message
+from recsys.export.release import derive, open_release
 from recsys.files import write_atomically
 from tests.worlds import copy_of
 
@@ -185,3 +186,20 @@ def test_a_feature_of_any_name_can_be_asked_for_on_the_command_line():
     assert _feature('"a=b"=3') == ("a=b", 3)
     assert _feature('"quo\\"te"=x') == ('quo"te', "x")
     assert _feature('""=x') == ("", "x")
+
+
+def test_a_promotion_that_names_several_releases_lists_them_and_one_that_names_none_says_so(block_release, tmp_path):
+    root = copy_of(block_release, tmp_path).folder.parent
+    twin = derive(open_release(root / block_release.name), lambda folder: {"notice": "twin"})
+    several = recsys("release", "promote", *(str(root / name) for name in (block_release.name, twin.name)))
+    assert several.returncode != 0
+    assert "RELEASE: got 2 releases, expected one. Name one of these, oldest first:" in several.stderr
+    for release in (block_release, twin):
+        assert f"{root / release.name} (written {release.manifest.created})" in several.stderr
+    none = recsys("release", "promote", str(root / "nothing-*"))
+    assert none.returncode != 0
+    assert "nothing-*" in none.stderr
+    assert "Traceback" not in none.stderr
+    # A pattern that only one release fits, and what else stands in the folder.
+    done = recsys("release", "promote", str(root / f"{block_release.name[:-4]}*"))
+    assert f"promoted: {block_release.name} has the label 'stable' now" in done.stdout, done.stderr

@@ -190,7 +190,7 @@ def worse(release, **facts):
     [
         ({"metrics": {"nDCG@10": 0.48}}, "nDCG@10 falls from 0.5000 to 0.4800, more than 2.0%"),
         ({"index_recall": 0.90}, "index recall bound falls from 0.9600 to 0.9000"),
-        ({"metrics": {"nDCG@10": float("nan")}}, "nDCG@10 falls from 0.5000 to nan"),
+        ({"metrics": {"nDCG@10": float("nan")}}, "nDCG@10 is not a number in both releases"),
     ],
 )
 def test_a_worse_release_is_not_promoted_unless_forced_which_is_recorded(release, facts, told):
@@ -253,3 +253,52 @@ def test_a_release_that_falls_within_the_margin_is_promoted(release):
     candidate = worse(release, metrics={"nDCG@10": 0.495})
     promote(candidate, "stable", metric="nDCG@10", max_drop_rate=0.02, force=False)
     assert read_labels(release.folder.parent)["stable"] == candidate.name
+
+
+def judged(release, **metrics):
+    return worse(release, metrics={name.replace("_", "@"): value for name, value in metrics.items()})
+
+
+def test_the_gate_compares_the_first_metric_of_the_run_file_that_both_releases_have(release):
+    root = release.folder.parent
+    first = judged(release, RR_10=0.3, AP_10=0.2, R_50=0.7)
+    # The order of the run file stays, in the manifest too.
+    assert list(open_release(first.folder).facts.metrics) == ["RR@10", "AP@10", "R@50"]
+    said = promote(first, "stable", max_drop_rate=0.02, force=False)
+    assert said == f"promoted: {first.name} has the label 'stable' now; it is the first release with the label 'stable'"
+    second = judged(release, Success_10=0.1, R_50=0.8, AP_10=0.1)
+    said = promote(second, "stable", max_drop_rate=0.02, force=False)
+    told = f"promoted: {second.name} has the label 'stable' now; against {first.name}: R@50 0.7000 -> 0.8000, "
+    assert said.startswith(told)
+    assert json.loads((root / "promotions.jsonl").read_text().splitlines()[-1])["metric"] == "R@50"
+    # Now by the first of the other's own.
+    assert "AP@10 0.1000 -> 0.2000" in promote(first, "stable", max_drop_rate=0.02, force=False)
+    with pytest.raises(RefusedError, match=rf"not promoted: {second.name} .*AP@10 falls from 0\.2000 to 0\.1000"):
+        promote(second, "stable", metric="AP@10", max_drop_rate=0.02, force=False)
+
+
+def test_releases_without_a_common_metric_are_compared_by_force_alone(release):
+    first, second = judged(release, RR_10=0.3), judged(release, AP_10=0.2)
+    promote(first, "stable", max_drop_rate=0.02, force=False)
+    told = r"no test metric is known for both releases \(this one has AP@10; the other has RR@10\)"
+    with pytest.raises(RefusedError, match=told):
+        promote(second, "stable", max_drop_rate=0.02, force=False)
+    with pytest.raises(RefusedError, match=r"AP@10 is not known for both releases"):
+        promote(second, "stable", metric="AP@10", max_drop_rate=0.02, force=False)
+    assert "forced in spite of: no test metric" in promote(second, "stable", max_drop_rate=0.02, force=True)
+
+
+def test_a_release_that_has_the_label_already_is_not_promoted_again(release):
+    promote(release, "stable", max_drop_rate=0.02, force=False)
+    said = promote(release, "stable", max_drop_rate=0.02, force=False)
+    assert said == f"not promoted: {release.name} has the label 'stable' already"
+    assert len((release.folder.parent / "promotions.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_first_release_whose_metric_is_not_a_number_is_promoted_by_force_alone(release):
+    candidate = judged(release, AP_10=float("nan"))
+    with pytest.raises(RefusedError, match=r"not promoted: .*its AP@10 is not a number"):
+        promote(candidate, "stable", max_drop_rate=0.02, force=False)
+    assert read_labels(release.folder.parent) == {}
+    with pytest.raises(SettingError, match="--label: got ''"):
+        promote(release, "", max_drop_rate=0.02, force=False)
