@@ -17,10 +17,11 @@ from google.protobuf.message import Message
 
 from recsys.cancellation import checked
 from recsys.data.ordered_values import MAX_DIGITS, is_number
-from recsys.errors import RequestError
+from recsys.errors import DataError, RequestError
 from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Explanation, ReformulatedAnswer, Retriever
+from recsys.spelling import Spelling
 from recsys.types import (
     EVERY_ITEM,
     NOBODY,
@@ -88,6 +89,8 @@ LITTLE_ENDIAN = np.dtype("<f4")
 INT64 = range(-(2**63), 2**63)
 DECIMAL = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS}}}(\.[0-9]{{1,{MAX_DIGITS}}})?")
 SCALARS = ("string_value", "bool_value", "int64_value", "double_value", "decimal_value")
+SPELLING = Spelling("value")
+"""How a feature's value is written where the wire has no type for it: the column that reads it is on the server."""
 
 
 def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
@@ -669,29 +672,55 @@ def _feature(message: pb.FeatureValue) -> Any:
     kind = message.WhichOneof("kind")
     if kind is None:
         return None
-    if kind in ("string_list", "float_list"):
-        return list(getattr(message, kind).values)
+    if kind == "float_list":
+        return np.array(message.float_list.values, np.float32)
     value = getattr(message, kind)
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if kind.endswith("_list"):
+        return list(value.values)
+    return None if value != value else value
 
 
 def _feature_message(value: Any, where: str) -> pb.FeatureValue:
-    if value is None:
-        return pb.FeatureValue()
-    if isinstance(value, str):
-        return pb.FeatureValue(string_value=value)
-    if isinstance(value, (bool, np.bool_)):
-        return pb.FeatureValue(string_value=str(bool(value)).lower())
-    if isinstance(value, (int, np.integer)) and -(2**63) <= value < 2**63:
+    """Return a feature's value as a message: what the wire has no type for goes as its spelling."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return _list_message(value, where)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
         return pb.FeatureValue(int64_value=int(value))
     if isinstance(value, (float, np.floating)):
-        return pb.FeatureValue(double_value=float(value))
-    if isinstance(value, (list, tuple, np.ndarray)):
-        if all(isinstance(each, str) for each in value):
-            return pb.FeatureValue(string_list=pb.StringList(values=value))
-        if all(isinstance(each, (int, float, np.number)) for each in value):
-            return pb.FeatureValue(float_list=pb.FloatList(values=np.asarray(value, np.float32).tolist()))
-    raise RequestError(where, f"got {value!r}, expected text, a number, or a list of either")
+        return pb.FeatureValue(double_value=_exact(value, where))
+    return pb.FeatureValue(string_value=_spelled(value, where))
+
+
+def _list_message(values: Sequence[Any] | np.ndarray, where: str) -> pb.FeatureValue:
+    if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype in (np.float16, np.float32):
+        return pb.FeatureValue(float_list=pb.FloatList(values=values.tolist()))
+    paths = [f"{where}[{place}]" for place in range(len(values))]
+    numbers = [_exact(value, path) for value, path in zip(values, paths, strict=True)]
+    if numbers and None not in numbers:
+        return pb.FeatureValue(double_list=pb.DoubleList(values=numbers))
+    texts = [_spelled(value, path) for value, path in zip(values, paths, strict=True)]
+    return pb.FeatureValue(string_list=pb.StringList(values=[text for text in texts if text is not None]))
+
+
+def _exact(value: Any, where: str) -> float | None:
+    """Return the double that is spelled as a number is; None where there is none, or where it is no number."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    text = _spelled(value, where)
+    number = math.nan if text is None else float(text)
+    return number if text == SPELLING.spell(number) else None
+
+
+def _spelled(value: Any, where: str) -> str | None:
+    try:
+        text = SPELLING.spell(value)
+    except DataError as error:
+        raise RequestError(where, str(error)) from None
+    if text is not None and not _is_utf8(text):
+        raise RequestError(where, f"got {value!r}, expected UTF-8 text")
+    return text
 
 
 def _columns_message(columns: Mapping[str, Any]) -> pb.Columns:

@@ -34,7 +34,7 @@ def command(
     port_file: Annotated[Path | None, typer.Option(help="Read the port from this file; waits for it.")] = None,
     wait_s: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
     entity: Annotated[str | None, typer.Option(help="Id of a user, or of an item in an item-to-item release.")] = None,
-    feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; VALUE may be JSON.")] = None,
+    feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; several values as a JSON list.")] = None,
     history: Annotated[str, typer.Option(help="Item ids met before, oldest first, with commas.")] = "",
     items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas.")] = "",
     vector: Annotated[str, typer.Option(help="Numbers with commas.")] = "",
@@ -218,9 +218,11 @@ def _feature(text: str) -> tuple[str, Any]:
     if name[0] == '"':
         name = json.loads(name)
     try:
-        return name, json.loads(value)
+        parsed = json.loads(value)
     except ValueError:
         return name, value
+    # The column decides whether text is a number: `007` and `5.0` stay what they are where it holds text.
+    return name, value if isinstance(parsed, (bool, int, float)) else parsed
 
 
 def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filter:

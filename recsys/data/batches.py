@@ -16,7 +16,7 @@ from recsys.data.prepare import Codes, Prepared
 from recsys.errors import DataError, describe, verbatim
 from recsys.features._vocabulary import MISSING, PADDING
 from recsys.stack import tf
-from recsys.types import NO_ROW, Bool, Float32, Int32, RowSets
+from recsys.types import ITEM_ID, NO_ROW, Bool, Float32, Int32, RowSets
 
 
 class Batch(TypedDict):
@@ -189,7 +189,7 @@ class QueryCodes:
         self._codes: Codes = prepared.query_codes
         self._past = past
         self._histories = {
-            name: (encoder.shape[0], encoder.vocabulary.codes(prepared.items["item_id"].combine_chunks()))
+            name: (encoder.shape[0], encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID])))
             for name, encoder in prepared.query_encoders.items()
             if encoders.is_history(encoder)
         }

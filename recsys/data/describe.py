@@ -34,11 +34,13 @@ from recsys.data.prepare import (
 )
 from recsys.errors import DataError, RecsysError, describe, verbatim
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
+from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type
 from recsys.splits import history_at_evaluation
 from recsys.types import Int32, Int64, Interactions
 
 MAX_DISTINCT = 1_000_000
 SAMPLED_ROWS = 200_000
+PIECE_ROWS = 65_536
 EXAMPLES = 5
 # Of two interactions with one value of a column, so many must agree in the item (by chance: at most half) to warn.
 DETERMINED_RATE = 0.9
@@ -56,7 +58,7 @@ class Column:
         name: as the source gives it.
         type: its Arrow type.
         read_by: the features of the run that read it.
-        missing_count: rows without a value: null, NaN or an empty list.
+        missing_count: rows without a value: null, NaN, or a list without any other value.
         missing_rate: their share (0..1) of the rows.
         distinct_count: different values, those inside lists counted one by one; None for vectors and nested values.
         is_at_least: more different values may exist than were counted.
@@ -313,32 +315,43 @@ class _Codes:
 class _ColumnCounts:
     """Missing and frequent values of one column, added up piece by piece."""
 
-    def __init__(self, kind: pa.DataType) -> None:
+    def __init__(self, name: str, kind: pa.DataType) -> None:
         self.type = str(kind)
         self.rows = 0
         self.missing = 0
         self.is_at_least = False
-        within = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-        self.counts: Counter | None = None if pa.types.is_nested(within) else Counter()
+        self.counts: Counter[str] | None = None if _is_vector(kind) or not _is_spelled(name, kind) else Counter()
+        self._spelling = Spelling(name)
 
     def add(self, values: pa.Array | pa.ChunkedArray) -> None:
         """Count some rows."""
-        series = pl.from_arrow(values)
-        self.rows += len(series)
-        if isinstance(series.dtype, pl.List):
-            self.missing += series.list.len().fill_null(0).eq(0).sum()
-        else:
-            series = series.fill_nan(None) if series.dtype.is_float() else series
-            self.missing += series.null_count()
+        self.rows += len(values)
+        self.missing += int(missing_rows(values).sum())
         if self.counts is None or self.missing == self.rows:
             return
-        if isinstance(series.dtype, pl.List):
-            series = series.explode(empty_as_null=False)
-        found = series.drop_nulls().value_counts(name="count")
-        if len(self.counts) + len(found) > MAX_DISTINCT:
-            self.is_at_least = True
-            found = found.filter(found[:, 0].is_in(list(self.counts)))
-        self.counts.update(dict(zip(found[:, 0].to_list(), found[:, 1].to_list(), strict=True)))
+        for start in range(0, len(values), PIECE_ROWS):
+            _, spelled = self._spelling.spell_lists(values.slice(start, PIECE_ROWS))
+            found = dict(
+                zip(spelled.texts, np.bincount(spelled.rows, minlength=len(spelled.texts)).tolist(), strict=True)
+            )
+            if len(self.counts) + len(found) > MAX_DISTINCT:
+                self.is_at_least = True
+                found = {text: count for text, count in found.items() if text in self.counts}
+            self.counts.update(found)
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    lists = plain_type(kind)
+    return is_list(lists) and (pa.types.is_fixed_size_list(lists) or pa.types.is_floating(lists.value_type))
+
+
+def _is_spelled(name: str, kind: pa.DataType, *, in_lists: bool = True) -> bool:
+    """Return whether a column holds values that can be compared."""
+    try:
+        Spelling.of(name, kind, in_lists=in_lists)
+    except DataError:
+        return False
+    return True
 
 
 class _Met:
@@ -394,7 +407,7 @@ class _Met:
     def _add_context(self, batch: pa.RecordBatch) -> None:
         names = [name for name in batch.schema.names if name not in (ITEM_ID, TIMESTAMP, WEIGHT, QUERY_ID)]
         for name in names:
-            self.context.setdefault(name, _ColumnCounts(batch[name].type)).add(batch[name])
+            self.context.setdefault(name, _ColumnCounts(name, batch[name].type)).add(batch[name])
         self.sample.append(batch.select([ITEM_ID, *names]).filter(self._draw(batch.num_rows, self._sample_rate)))
         self._sample_rows += self.sample[-1].num_rows
         if self._sample_rows > 2 * SAMPLED_ROWS:
@@ -451,7 +464,7 @@ def _columns(run: Run, raw: RawData, met: _Met) -> Iterable[Column]:
                 missing_rate=counts.missing / max(counts.rows, 1),
                 distinct_count=None if counts.counts is None else len(counts.counts),
                 is_at_least=counts.is_at_least,
-                top_value=None if top is None else str(top),
+                top_value=top,
                 top_value_rate=top_count / max(counts.counts.total(), 1) if counts.counts else 0.0,
             )
 
@@ -460,7 +473,7 @@ def _counted(table: pa.Table, id_column: str) -> dict[str, _ColumnCounts]:
     found = {}
     for name in table.column_names:
         if name != id_column:
-            found[name] = _ColumnCounts(table.schema.field(name).type)
+            found[name] = _ColumnCounts(name, table.schema.field(name).type)
             found[name].add(table[name])
     return found
 
@@ -534,10 +547,9 @@ def _column_warnings(raw: RawData, columns: tuple[Column, ...]) -> Iterable[str]
             yield f"{where} has the same value everywhere."
     read = [column.name for column in columns if column.side == "item" and column.read_by]
     if read:
-        frame = pl.from_arrow(raw.items.select(read))
-        bare = int(frame.select(pl.all_horizontal(pl.all().is_null()).sum()).item())
-        if 0 < bare < len(frame):
-            yield f"{bare:,} items ({bare / len(frame):.1%}) have no value in any column that the run reads."
+        bare = int(np.all([missing_rows(raw.items[name]) for name in read], axis=0).sum())
+        if 0 < bare < raw.items.num_rows:
+            yield f"{bare:,} items ({bare / raw.items.num_rows:.1%}) have no value in any column that the run reads."
 
 
 def _order_warnings(parts: Mapping[str, Interactions]) -> Iterable[str]:
@@ -558,13 +570,15 @@ def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions
             yield f"{same:.1%} of the interactions lead from an item to itself."
     else:
         sample = _sample(raw, met, interactions)
-        for name in sample.columns:
-            if name != ITEM_ID:
-                yield from _determined(name, sample[name], sample[ITEM_ID], bool(_readers(run, "query", name)))
+        for name in sample.column_names:
+            if name != ITEM_ID and _is_spelled(name, sample[name].type, in_lists=False):
+                values, items = (Spelling(each).spell_column(sample[each]) for each in (name, ITEM_ID))
+                yield from _determined(name, values, items, bool(_readers(run, "query", name)))
     for name in raw.items.column_names:
-        column = raw.items.schema.field(name)
-        if name != ITEM_ID and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-            frame = pl.DataFrame({"value": pl.from_arrow(raw.items[name]), "count": item_counts}).drop_nulls()
+        kind = plain_type(raw.items.schema.field(name).type)
+        if name != ITEM_ID and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            numbers = Spelling.of(name, kind).numbers(raw.items[name])
+            frame = pl.DataFrame({"value": numbers, "count": item_counts}).filter(pl.col("value").is_not_nan())
             if min(frame["value"].n_unique(), frame["count"].n_unique()) >= LEAST_EVIDENCE // 2:
                 rank_correlation = frame.select(pl.corr("value", "count", method="spearman")).item()
                 if rank_correlation > 0.99:
@@ -574,33 +588,30 @@ def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions
                     )
 
 
-def _sample(raw: RawData, met: _Met, interactions: Interactions) -> pl.DataFrame:
+def _sample(raw: RawData, met: _Met, interactions: Interactions) -> pa.Table:
     """Return sampled interactions with the query side's columns and the item id."""
     if met.sample:
-        return pl.from_arrow(pa.Table.from_batches(met.sample))
+        return pa.Table.from_batches(met.sample)
     if raw.queries is None or raw.queries.num_columns < 2:
-        return pl.DataFrame()
+        return pa.table({})
     usable = np.flatnonzero(interactions.query_row < raw.queries.num_rows)
     chosen = np.random.default_rng(0).choice(usable, min(SAMPLED_ROWS, len(usable)), replace=False)
     rows = raw.queries.drop_columns(QUERY_ID).take(pa.array(interactions.query_row[chosen]))
     ids = np.array(list(met.item_codes.ids), object)[interactions.item_row[chosen]]
-    return pl.from_arrow(rows).with_columns(pl.Series(ITEM_ID, ids.tolist(), pl.String))
+    return rows.append_column(ITEM_ID, pa.array(ids.tolist(), pa.string()))
 
 
-def _determined(name: str, values: pl.Series, item_ids: pl.Series, is_read: bool) -> Iterable[str]:
-    if isinstance(values.dtype, pl.List | pl.Array | pl.Struct):
-        return
+def _determined(name: str, values: Spelled, items: Spelled, is_read: bool) -> Iterable[str]:
     use = "" if is_read else " No feature of the run reads it."
-    texts, present = values.cast(pl.String), values.is_not_null()
-    equal = float((texts == item_ids).fill_null(False).mean() or 0.0)
+    present = ~values.is_missing
+    item_of_value = np.array([*map({text: row for row, text in enumerate(items.texts)}.get, values.texts), None], float)
+    equal = float((item_of_value[values.rows] == items.rows).mean()) if len(items.rows) else 0.0
     if name.lower().replace("_", "") in ("itemid", "item"):
         yield f"The query column {name!r} is named like the item's id, which is the answer.{use}"
     if equal >= 0.5:
         yield f"The query column {name!r} equals the item id in {equal:.1%} of the interactions: it is the answer.{use}"
         return
-    codes = texts.filter(present).rank("dense").to_numpy().astype(np.int64)
-    items = item_ids.filter(present).rank("dense").to_numpy().astype(np.int64)
-    found, chance, rows = agreement(codes, items)
+    found, chance, rows = agreement(values.rows[present], items.rows[present])
     if rows >= LEAST_EVIDENCE and found >= DETERMINED_RATE and chance <= 0.5:
         yield (
             f"The query column {name!r} determines the item: of two interactions with the same value, {found:.1%} have "

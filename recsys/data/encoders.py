@@ -84,8 +84,9 @@ def save(encoders: Mapping[str, Encoder], folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     for position, (name, encoder) in enumerate(sorted(encoders.items())):
-        described = {"name": name, "settings": json.dumps(registry.table_of(encoder.settings))}
-        state = encoder.state().replace_schema_metadata(described)
+        state = encoder.state()
+        described = {b"name": name, b"settings": json.dumps(registry.table_of(encoder.settings))}
+        state = state.replace_schema_metadata({**(state.schema.metadata or {}), **described})
         feather.write_feather(state, folder / f"{position:04}.arrow", compression="zstd")
 
 

@@ -108,7 +108,8 @@ class FilterColumn:
         """Return the rows that a condition names: those that pass it, or with `none_of` those that do not.
 
         Args:
-            condition: with numbers as `spelled` and times as `seconds` returns them. A row may stand more than once.
+            condition: with numbers as `spelling.exact` and times as `spelling.read_time` returns them. A row may stand
+                more than once.
         """
         named = condition.any_of if condition.none_of is None else condition.none_of
         if named is None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -15,21 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.spelling import Number
 from recsys.types import Bool, Int64
 
 MAX_DIGITS = 76
 """Digits of a number before and after the point; decimal256, the widest type of a column, holds as many."""
-TIME = re.compile(
-    r"(?P<minutes>\d{4}-\d\d-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d)?)?)?)(?P<fraction>\.\d{1,9})?"
-    r"(?P<zone>Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)?"
-)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STEPS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY_S = 86_400
-
-Number = int | float | Decimal
-Exact = Number | Fraction
-"""A number of any type; times are fractions, in seconds since 1970, UTC."""
 
 
 def is_number(value: object) -> bool:
@@ -45,45 +35,6 @@ def is_number(value: object) -> bool:
     if isinstance(value, float):
         return not math.isnan(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MAX_DIGITS
-
-
-def spelled(number: Number) -> Number:
-    """Return the number that the shortest spelling says.
-
-    A whole number is itself, exactly, as an integer: the float 1e23 is 99999999999999991611392. A fraction is a
-    decimal: the float 0.1 is the decimal 0.1. Infinities stay floats.
-    """
-    if isinstance(number, int) or (isinstance(number, float) and math.isinf(number)):
-        return number
-    if number == int(number):
-        return int(number)
-    return Decimal(repr(float(number))) if isinstance(number, float) else number
-
-
-def shortest(numbers: NDArray[np.floating[Any]] | np.floating[Any]) -> NDArray[np.float64]:
-    """Return numbers of single or half precision as doubles of the same spelling: 0.1, not 0.10000000149011612.
-
-    Whole numbers are themselves, exactly.
-    """
-    spelled_alike = np.asarray(numbers).astype(str).astype(np.float64)
-    return np.where(numbers == np.trunc(numbers), np.asarray(numbers, np.float64), spelled_alike)
-
-
-def seconds(text: str) -> Fraction:
-    """Return a time as seconds since 1970, UTC, exactly.
-
-    Args:
-        text: ISO 8601: a date, or a date and a time with up to nine decimals of a second; without a zone UTC.
-
-    Raises:
-        ValueError: it is none.
-    """
-    matched = TIME.fullmatch(text)
-    if matched is None:
-        raise ValueError(f"no time: {text!r}")
-    time = datetime.fromisoformat(matched["minutes"] + (matched["zone"] or ""))
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
-    return since // timedelta(seconds=1) + Fraction(matched["fraction"] or 0)
 
 
 @dataclass(frozen=True)
@@ -124,24 +75,24 @@ class OrderedValues:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def find(self, numbers: Sequence[Exact]) -> Int64:
+    def find(self, numbers: Sequence[Number]) -> Int64:
         """Return the places of those of the numbers that are there, ascending.
 
         Args:
-            numbers: as `spelled` or `seconds` returns them.
+            numbers: as `spelling.exact` or `spelling.read_time` returns them.
         """
         least, above = self._places(numbers)
         return np.unique(least[least < above])
 
-    def first_at_least(self, number: Exact) -> int:
+    def first_at_least(self, number: Number) -> int:
         """Return the place of the first value that is not smaller."""
         return int(self._places([number])[0][0])
 
-    def first_above(self, number: Exact) -> int:
+    def first_above(self, number: Number) -> int:
         """Return the place of the first larger value."""
         return int(self._places([number])[1][0])
 
-    def _places(self, numbers: Sequence[Exact]) -> tuple[Int64, Int64]:
+    def _places(self, numbers: Sequence[Number]) -> tuple[Int64, Int64]:
         """Return the place of the first value that is not smaller, and of the first larger one, of each number."""
         if not len(self.stored):
             return np.zeros(len(numbers), np.int64), np.zeros(len(numbers), np.int64)
@@ -152,7 +103,7 @@ class OrderedValues:
         left, right = self.stored.searchsorted(values, "left"), self.stored.searchsorted(values, "right")
         return np.where(side > 0, right, left), np.where(side < 0, left, right)
 
-    def _snap_to_integer(self, number: Exact) -> tuple[int, int]:
+    def _snap_to_integer(self, number: Number) -> tuple[int, int]:
         """Return an integer with no stored one between it and the number, and the side on which the number lies."""
         lowest, highest = int(self.stored[0]), int(self.stored[-1])
         finite = not (isinstance(number, float) and math.isinf(number))
@@ -164,7 +115,7 @@ class OrderedValues:
         whole = math.floor(key)
         return whole, int(key > whole)
 
-    def _snap_to_float(self, number: Exact) -> tuple[float, int]:
+    def _snap_to_float(self, number: Number) -> tuple[float, int]:
         """Return a float with no stored one between it and the number, and the side on which the number lies."""
         nearest = float(number)
         if isinstance(number, Decimal):

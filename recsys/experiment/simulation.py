@@ -25,6 +25,7 @@ from recsys.experiment.log import LOGS, Log
 from recsys.experiment.plan import Metric, Plan
 from recsys.registry import settings
 from recsys.sources.synthetic import Synthetic
+from recsys.spelling import as_python
 from recsys.types import Query
 
 BEFORE, DURING = 0, 1
@@ -155,7 +156,7 @@ class People:
         self._eagerness = random.beta(4, 2, count)
         self._is_bot = random.random(count) < habits.bot_rate
         self._is_stranger = random.random(count) < habits.stranger_rate
-        self._features = source.read().queries.select(list(columns)).slice(0, count).to_pylist()
+        self._features = as_python(source.read().queries.select(list(columns)).slice(0, count))
         self._trouble = np.cumsum([habits.duplicate_rate, habits.late_rate, habits.early_rate]).tolist()
 
     def visits(self, phase: int) -> list[Visit]:

@@ -3,11 +3,13 @@
 A choice has one verb, `fit`, which learns from the catalogue (a vocabulary, a mean) and returns an `Encoder`. What an
 encoder learned is an Arrow table that travels in the release. Its two halves meet in the integer codes between them:
 `encode` (NumPy and Arrow, the same code in training and serving, so that the two cannot skew) and `build` (a Keras
-layer over the codes). To add one, write `features/<kind>.py`; the contract tests find it by its name.
+layer over the codes). All kinds read values through `recsys.spelling`. To add one, write `features/<kind>.py`; the
+contract tests find it by its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -37,10 +39,11 @@ class Encoder(Protocol):
             DataError: the values have a type that this feature cannot read.
         """
 
-    def code(self, value: Any) -> np.ndarray | None:
-        """Return the codes of one raw Python value, `[1, *shape]`, as `encode` would, without Arrow's cost.
+    def encode_values(self, values: Sequence[Any]) -> np.ndarray:
+        """Return the codes of raw Python values, `[len(values), *shape]`: of each one as `encode` gives it.
 
-        None where the value is of a type that only `encode` can read or refuse, or where there is nothing to save.
+        Raises:
+            DataError: a value has a type that this feature cannot read.
         """
 
     def state(self) -> pa.Table:
@@ -71,6 +74,9 @@ class Feature(Protocol):
         Args:
             values: `[rows]`, the column as the source gave it.
             frequency: `[rows]`, int64, how many training interactions each row takes part in.
+
+        Raises:
+            DataError: the column has a type or values that this feature cannot read.
         """
 
     def restore(self, state: pa.Table) -> Encoder:

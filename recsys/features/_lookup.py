@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from recsys.features._vocabulary import MISSING, PADDING, Vocabulary, as_string_lists, as_strings, pad
+from recsys.features._vocabulary import MISSING, PADDING, Vocabulary, pad
+from recsys.spelling import Spelling
 from recsys.types import Int32
 
 if TYPE_CHECKING:
@@ -20,12 +23,14 @@ class LookupEncoder:
     """Codes are int32 scalars: 0 missing, then the out-of-vocabulary buckets, then the known values.
 
     Attributes:
-        settings: the feature, with `column` and `width`.
-        vocabulary: from values to codes.
+        settings: the feature, with `width`.
+        spelling: of the column's values.
+        vocabulary: from spellings to codes.
         unknown_rate: share (0..1) of training examples in which the value is hidden behind the first bucket.
     """
 
     settings: Any
+    spelling: Spelling
     vocabulary: Vocabulary
     unknown_rate: float = 0.0
     shape: ClassVar[tuple[int, ...]] = ()
@@ -33,17 +38,16 @@ class LookupEncoder:
 
     def encode(self, values: pa.Array) -> Int32:
         """Return `[batch]`, int32."""
-        return self.vocabulary.codes(as_strings(values, self.settings.column))
+        return self.vocabulary.codes(self.spelling.spell_column(values))
 
-    def code(self, value: Any) -> Int32 | None:
-        """Return `[1]`, int32, of a string or nothing."""
-        if value is not None and not isinstance(value, str):
-            return None
-        return np.array([self.vocabulary.code(value)], np.int32)
+    def encode_values(self, values: Sequence[Any]) -> Int32:
+        """Return `[len(values)]`, int32."""
+        spell, code = self.spelling.spell, self.vocabulary.code
+        return np.array([code(spell(value)) for value in values], np.int32)
 
     def state(self) -> pa.Table:
-        """Return the known values."""
-        return self.vocabulary.state()
+        """Return the known values and how the column's values are spelled."""
+        return self.vocabulary.state().replace_schema_metadata(self.spelling.metadata)
 
     def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
         """Return a table look-up, `[batch] -> [batch, width]`."""
@@ -58,12 +62,14 @@ class BagEncoder:
     """Codes are `[places]`, int32, padded with -1; an empty bag is one 0 ('missing').
 
     Attributes:
-        settings: the feature, with `column`, `width` and `pooling`.
-        vocabulary: from values to codes.
+        settings: the feature, with `width` and `pooling`.
+        spelling: of the column's values.
+        vocabulary: from spellings to codes.
         places: values of a row that count, the first ones.
     """
 
     settings: Any
+    spelling: Spelling
     vocabulary: Vocabulary
     places: int
     dtype: ClassVar[np.dtype] = np.dtype(np.int32)
@@ -75,21 +81,21 @@ class BagEncoder:
 
     def encode(self, values: pa.Array) -> Int32:
         """Return `[batch, places]`, int32."""
-        lengths, strings = as_string_lists(values, self.settings.column)
-        return pad(lengths, self.vocabulary.codes(strings), self.places)
+        lengths, spelled = self.spelling.spell_lists(values)
+        return pad(lengths, self.vocabulary.codes(spelled), self.places)
 
-    def code(self, value: Any) -> Int32 | None:
-        """Return `[1, places]`, int32, of a list of strings or nothing."""
-        if value is not None and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
-            return None
-        codes = np.full((1, self.places), PADDING, np.int32)
-        found = [self.vocabulary.code(each) for each in (value or ())[: self.places]] or [MISSING]
-        codes[0, : len(found)] = found
+    def encode_values(self, values: Sequence[Any]) -> Int32:
+        """Return `[len(values), places]`, int32."""
+        codes = np.full((len(values), self.places), PADDING, np.int32)
+        for row, value in enumerate(values):
+            texts = islice(self.spelling.spell_list(value), self.places)
+            found = [self.vocabulary.code(text) for text in texts] or [MISSING]
+            codes[row, : len(found)] = found
         return codes
 
     def state(self) -> pa.Table:
-        """Return the known values."""
-        return self.vocabulary.state()
+        """Return the known values and how the column's values are spelled."""
+        return self.vocabulary.state().replace_schema_metadata(self.spelling.metadata)
 
     def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
         """Return a pooled table look-up, `[batch, places] -> [batch, width]`."""

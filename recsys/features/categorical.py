@@ -7,14 +7,15 @@ import pyarrow as pa
 from pydantic import Field
 
 from recsys.features._lookup import LookupEncoder
-from recsys.features._vocabulary import Vocabulary, as_strings
+from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
+from recsys.spelling import Spelling
 from recsys.types import Int64
 
 
 @settings()
 class Categorical:
-    """One value a row; numbers count as their spelling.
+    """One value a row: text, a number, a truth value or a time, compared by its spelling (`recsys.spelling`).
 
     Attributes:
         column: the raw column; empty means the feature's name.
@@ -34,12 +35,14 @@ class Categorical:
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> LookupEncoder:
         """Learn the vocabulary from the rows of the table, each counted once."""
         del frequency
+        spelling = Spelling.of(self.column, values.type)
         if self.hashed:
-            return LookupEncoder(self, Vocabulary((), self.oov_buckets))
-        strings = as_strings(values, self.column)
-        ones = np.ones(len(strings), np.int64)
-        return LookupEncoder(self, Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets))
+            return LookupEncoder(self, spelling, Vocabulary((), self.oov_buckets))
+        ones = np.ones(len(values), np.int64)
+        vocabulary = Vocabulary.fit(spelling.spell_column(values), ones, self.min_count, self.oov_buckets)
+        return LookupEncoder(self, spelling, vocabulary)
 
     def restore(self, state: pa.Table) -> LookupEncoder:
         """Return the encoder that `fit` made."""
-        return LookupEncoder(self, Vocabulary.restore(state, self.oov_buckets))
+        spelling = Spelling.restore(self.column, state)
+        return LookupEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets))

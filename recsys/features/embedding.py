@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,12 +12,14 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from recsys.errors import DataError, describe, verbatim
-from recsys.features._vocabulary import flat
 from recsys.registry import settings
+from recsys.spelling import flat, is_list, plain, plain_type
 from recsys.types import Float32, Int64
 
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer, Tables
+
+NUMBERS = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
 
 @settings()
@@ -80,7 +83,7 @@ class EmbeddingEncoder:
         codes = np.zeros((len(array), self.dim), np.float32)
         if wrong:
             raise DataError(describe(self.settings.column, pc.unique(lengths).to_pylist(), f"vectors of {self.dim}"))
-        numbers = pc.list_flatten(array.drop_null()).cast(pa.float32()).fill_null(np.nan)
+        numbers = plain(pc.list_flatten(array.drop_null())).cast(pa.float32(), safe=False).fill_null(np.nan)
         codes[present] = numbers.to_numpy(zero_copy_only=False).reshape(-1, self.dim)
         if not np.isfinite(codes).all():
             row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
@@ -89,9 +92,10 @@ class EmbeddingEncoder:
             codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
         return codes
 
-    def code(self, value: Any) -> None:
-        """Leave every value to `encode`."""
-        del value
+    def encode_values(self, values: Sequence[Any]) -> Float32:
+        """Return `[len(values), dim]`, float32."""
+        rows = [None if value is None else self._vector(value) for value in values]
+        return self.encode(pa.array(rows, pa.list_(pa.float32())))
 
     def state(self) -> pa.Table:
         """Return the vectors' length."""
@@ -104,13 +108,27 @@ class EmbeddingEncoder:
 
         return Dense(self.dim, name=name)
 
+    def _vector(self, value: Any) -> Float32:
+        try:
+            vector = np.asarray(value)
+        except ValueError:
+            vector = np.zeros(0, object)
+        if vector.ndim != 1 or vector.dtype.kind not in "iuf":
+            raise DataError(describe(self.settings.column, value, "a list of numbers"))
+        with np.errstate(over="ignore"):
+            return vector.astype(np.float32)
 
-def _lists(values: pa.Array | pa.ChunkedArray, where: str) -> pa.Array:
-    array = flat(values)
+
+def _lists(values: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:
+    """Return a column as one array of lists of numbers.
+
+    Raises:
+        DataError: it holds none.
+    """
+    array = plain(flat(values))
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), pa.list_(pa.float32()))
-    if not (
-        pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type)
-    ):
-        raise DataError(describe(where, verbatim(str(array.type)), "a column of number lists"))
+    numbers = plain_type(array.type.value_type) if is_list(array.type) else None
+    if numbers is None or not any(is_number(numbers) for is_number in NUMBERS):
+        raise DataError(describe(column, verbatim(str(values.type)), "lists of numbers"))
     return array

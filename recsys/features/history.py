@@ -8,8 +8,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from recsys.features._lookup import BagEncoder
-from recsys.features._vocabulary import Vocabulary, as_strings
+from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
+from recsys.spelling import Spelling
 from recsys.types import HISTORY, Int64
 
 
@@ -46,9 +47,11 @@ class History:
             values: the item ids of the catalogue, `[items]`.
             frequency: `[items]`, int64, training interactions of each item.
         """
-        vocabulary = Vocabulary.fit(as_strings(values, self.column), frequency, self.min_count, self.oov_buckets)
-        return BagEncoder(self, vocabulary, self.length)
+        spelling = Spelling(self.column)
+        vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
+        return BagEncoder(self, spelling, vocabulary, self.length)
 
     def restore(self, state: pa.Table) -> BagEncoder:
         """Return the encoder that `fit` made."""
-        return BagEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.length)
+        spelling = Spelling.restore(self.column, state)
+        return BagEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length)

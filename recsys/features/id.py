@@ -6,8 +6,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from recsys.features._lookup import LookupEncoder
-from recsys.features._vocabulary import Vocabulary, as_strings
+from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
+from recsys.spelling import Spelling
 from recsys.types import Int64
 
 
@@ -32,9 +33,11 @@ class Id:
 
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> LookupEncoder:
         """Learn which ids occur in at least `min_count` training interactions."""
-        vocabulary = Vocabulary.fit(as_strings(values, self.column), frequency, self.min_count, self.oov_buckets)
-        return LookupEncoder(self, vocabulary, self.unknown_rate)
+        spelling = Spelling.of(self.column, values.type)
+        vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
+        return LookupEncoder(self, spelling, vocabulary, self.unknown_rate)
 
     def restore(self, state: pa.Table) -> LookupEncoder:
         """Return the encoder that `fit` made."""
-        return LookupEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.unknown_rate)
+        spelling = Spelling.restore(self.column, state)
+        return LookupEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.unknown_rate)

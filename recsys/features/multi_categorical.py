@@ -9,14 +9,17 @@ import pyarrow as pa
 from pydantic import Field
 
 from recsys.features._lookup import BagEncoder
-from recsys.features._vocabulary import Vocabulary, as_string_lists
+from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
+from recsys.spelling import Spelling
 from recsys.types import Int64
 
 
 @settings()
 class MultiCategorical:
     """Any number of values a row; the vector is pooled over the first `max_values` of them.
+
+    Values are text, numbers, truth values or times, compared by their spelling (`recsys.spelling`).
 
     Attributes:
         column: the raw column of lists; empty means the feature's name. Single values count as lists of one.
@@ -39,13 +42,15 @@ class MultiCategorical:
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> BagEncoder:
         """Learn the vocabulary from the rows of the table, each counted once."""
         del frequency
+        spelling = Spelling.of(self.column, values.type, in_lists=True)
         if self.hashed:
-            return BagEncoder(self, Vocabulary((), self.oov_buckets), self.max_values)
-        _, strings = as_string_lists(values, self.column)
-        ones = np.ones(len(strings), np.int64)
-        vocabulary = Vocabulary.fit(strings, ones, self.min_count, self.oov_buckets)
-        return BagEncoder(self, vocabulary, self.max_values)
+            return BagEncoder(self, spelling, Vocabulary((), self.oov_buckets), self.max_values)
+        _, spelled = spelling.spell_lists(values)
+        ones = np.ones(len(spelled.rows), np.int64)
+        vocabulary = Vocabulary.fit(spelled, ones, self.min_count, self.oov_buckets)
+        return BagEncoder(self, spelling, vocabulary, self.max_values)
 
     def restore(self, state: pa.Table) -> BagEncoder:
         """Return the encoder that `fit` made."""
-        return BagEncoder(self, Vocabulary.restore(state, self.oov_buckets), self.max_values)
+        spelling = Spelling.restore(self.column, state)
+        return BagEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.max_values)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from recsys.errors import DataError, describe, verbatim
-from recsys.features._vocabulary import flat
 from recsys.registry import settings
+from recsys.spelling import Spelling, ValueKind, plain_type
 from recsys.types import Int64
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 @settings()
 class Numeric:
     """One number a row; null, NaN and infinity are missing.
+
+    Truth values count as 1 and 0, dates and timestamps as seconds since 1970 (UTC), times of day as seconds since
+    midnight, durations as seconds, each with its fraction.
 
     Attributes:
         column: the raw column; empty means the feature's name.
@@ -37,7 +42,8 @@ class Numeric:
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> NumericEncoder:
         """Learn mean and deviation, or the quantiles, from the rows of the table, each counted once."""
         del frequency
-        numbers = _numbers(values, self.column)
+        spelling = self._spelling(values.type)
+        numbers = spelling.numbers(values)
         numbers = numbers[np.isfinite(numbers)]
         if self.transform == "quantile":
             inner = np.linspace(0, 1, self.buckets + 1)[1:-1]
@@ -45,11 +51,25 @@ class Numeric:
         else:
             spread = float(numbers.std()) if len(numbers) else 0.0
             learned = np.array([numbers.mean() if len(numbers) else 0.0, spread if spread > 0 else 1.0])
-        return NumericEncoder(self, learned)
+        return NumericEncoder(self, spelling, learned)
 
     def restore(self, state: pa.Table) -> NumericEncoder:
         """Return the encoder that `fit` made."""
-        return NumericEncoder(self, state["value"].to_numpy())
+        return NumericEncoder(self, Spelling.restore(self.column, state), state["value"].to_numpy())
+
+    def _spelling(self, type_: pa.DataType) -> Spelling:
+        """Return how a column's numbers are read; a column without any value may have the type that holds none.
+
+        Raises:
+            DataError: the column holds no numbers.
+        """
+        if pa.types.is_null(plain_type(type_)):
+            return Spelling(self.column, ValueKind.NUMBER)
+        spelling = Spelling.of(self.column, type_)
+        if spelling.kind is ValueKind.TEXT:
+            advice = "Use kind 'categorical', or store the column as numbers."
+            raise DataError(describe(self.column, verbatim(str(type_)), "numbers, truth values or times", advice))
+        return spelling
 
 
 @dataclass(frozen=True)
@@ -57,10 +77,12 @@ class NumericEncoder:
     """Codes are `[2]`, float32 (z-score, present) for `standard`; an int32 bucket for `quantile`, 0 being missing.
 
     Attributes:
+        spelling: of the column's values; text that a request gives is read as a number.
         learned: (mean, standard deviation), or the inner boundaries ascending; float64.
     """
 
     settings: Numeric
+    spelling: Spelling
     learned: np.ndarray
 
     @property
@@ -79,22 +101,16 @@ class NumericEncoder:
 
     def encode(self, values: pa.Array) -> np.ndarray:
         """Return `[batch]`, int32, or `[batch, 2]`, float32."""
-        numbers = _numbers(values, self.settings.column)
-        present = np.isfinite(numbers)
-        if self._is_bucketed:
-            places = 1 + np.searchsorted(self.learned, np.where(present, numbers, 0.0), side="right")
-            return np.where(present, places, 0).astype(np.int32)
-        mean, deviation = self.learned
-        score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
-        return np.stack([score, present], axis=1).astype(np.float32)
+        return self._codes(self.spelling.numbers(values))
 
-    def code(self, value: Any) -> None:
-        """Leave every value to `encode`."""
-        del value
+    def encode_values(self, values: Sequence[Any]) -> np.ndarray:
+        """Return `[len(values)]`, int32, or `[len(values), 2]`, float32."""
+        return self._codes(np.array([self.spelling.number(value) for value in values], np.float64))
 
     def state(self) -> pa.Table:
-        """Return what was learned, one float64 column `value`."""
-        return pa.table({"value": pa.array(self.learned, pa.float64())})
+        """Return what was learned, one float64 column `value`, and how the column's values are spelled."""
+        learned = pa.table({"value": pa.array(self.learned, pa.float64())})
+        return learned.replace_schema_metadata(self.spelling.metadata)
 
     def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
         """Return a look-up `[batch] -> [batch, width]`, or the two numbers as they are, `[batch, 2]`."""
@@ -104,21 +120,11 @@ class NumericEncoder:
             return Dense(2, name=name)
         return Lookup(tables.get(key, len(self.learned) + 2, self.settings.width, reserved=1), name=name)
 
-
-def _numbers(values: pa.Array | pa.ChunkedArray, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    array = flat(values)
-    kind = array.type
-    if pa.types.is_temporal(kind):
-        array = array.cast(pa.timestamp("s")).cast(pa.int64()) if not pa.types.is_time(kind) else array.cast(pa.int64())
-    elif not (
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
-        or pa.types.is_null(kind)
-    ):
-        advice = "Use kind 'categorical', or store the column as numbers."
-        raise DataError(describe(where, verbatim(str(kind)), "a numeric column", advice))
-    if pa.types.is_boolean(kind):
-        array = array.cast(pa.int8())
-    return array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    def _codes(self, numbers: NDArray[np.float64]) -> np.ndarray:
+        present = np.isfinite(numbers)
+        if self._is_bucketed:
+            places = 1 + np.searchsorted(self.learned, np.where(present, numbers, 0.0), side="right")
+            return np.where(present, places, 0).astype(np.int32)
+        mean, deviation = self.learned
+        score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
+        return np.stack([score, present], axis=1).astype(np.float32)

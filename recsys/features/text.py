@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -11,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from recsys.features._vocabulary import as_strings, bucket, pad
+from recsys.features._vocabulary import bucket, pad
 from recsys.registry import settings
+from recsys.spelling import Spelling
 from recsys.types import Int32, Int64
 
 if TYPE_CHECKING:
@@ -42,15 +44,13 @@ class Text:
     pooling: Literal["mean", "sum", "sqrt"] = "sqrt"
 
     def fit(self, values: pa.ChunkedArray, frequency: Int64) -> TextEncoder:
-        """Return the encoder; hashing has nothing to learn, the type of the column is checked."""
+        """Return the encoder; hashing has nothing to learn but how the column's values are spelled."""
         del frequency
-        as_strings(values, self.column)
-        return TextEncoder(self)
+        return TextEncoder(self, Spelling.of(self.column, values.type))
 
     def restore(self, state: pa.Table) -> TextEncoder:
         """Return the encoder that `fit` made."""
-        del state
-        return TextEncoder(self)
+        return TextEncoder(self, Spelling.restore(self.column, state))
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class TextEncoder:
     """Codes are `[max_terms]`, int32, padded with -1; an empty text is one 0 ('missing')."""
 
     settings: Text
+    spelling: Spelling
     dtype: ClassVar[np.dtype] = np.dtype(np.int32)
 
     @property
@@ -67,18 +68,16 @@ class TextEncoder:
 
     def encode(self, values: pa.Array) -> Int32:
         """Return `[batch, max_terms]`, int32."""
-        rows = [self._terms(text) for text in as_strings(values, self.settings.column).to_pylist()]
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        codes = np.fromiter((code for row in rows for code in row), np.int32, int(lengths.sum()))
-        return pad(lengths, codes, self.settings.max_terms)
+        spelled = self.spelling.spell_column(values)
+        return self._codes((*spelled.texts, None))[spelled.rows]
 
-    def code(self, value: Any) -> None:
-        """Leave every value to `encode`."""
-        del value
+    def encode_values(self, values: Sequence[Any]) -> Int32:
+        """Return `[len(values), max_terms]`, int32."""
+        return self._codes([self.spelling.spell(value) for value in values])
 
     def state(self) -> pa.Table:
-        """Return an empty table: nothing was learned."""
-        return pa.table({})
+        """Return an empty table whose metadata says how the column's values are spelled."""
+        return pa.table({}).replace_schema_metadata(self.spelling.metadata)
 
     def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
         """Return a pooled table look-up, `[batch, max_terms] -> [batch, width]`."""
@@ -86,6 +85,12 @@ class TextEncoder:
 
         table = tables.get(key, 1 + self.settings.buckets, self.settings.width, reserved=1)
         return BagLookup(table, self.settings.pooling, name=name)
+
+    def _codes(self, texts: Sequence[str | None]) -> Int32:
+        rows = [self._terms(text) for text in texts]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        codes = np.fromiter((code for row in rows for code in row), np.int32, int(lengths.sum()))
+        return pad(lengths, codes, self.settings.max_terms)
 
     def _terms(self, text: str | None) -> list[int]:
         words = WORD.findall((text or "").casefold())

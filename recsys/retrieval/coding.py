@@ -1,4 +1,4 @@
-"""Raw values of a request as codes, or the place of the value that cannot be one."""
+"""Raw values of a request as codes, or the path of the value that cannot be one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from recsys.cancellation import checkpoint
 from recsys.errors import DataError, RequestError
 from recsys.features import Encoder
 
-UNREADABLE = (DataError, pa.ArrowException, ValueError, TypeError)
+UNREADABLE = (DataError, UnicodeEncodeError)
+CHUNK = 32
+"""Values between two checkpoints."""
 
 
 def coded(encoder: Encoder, values: Sequence[Any], paths: Sequence[str]) -> np.ndarray:
@@ -20,23 +21,25 @@ def coded(encoder: Encoder, values: Sequence[Any], paths: Sequence[str]) -> np.n
 
     Args:
         encoder: of the feature.
-        values: may be of mixed types, such as whole numbers and text.
+        values: at least one; may be of mixed types, such as whole numbers and text.
         paths: where each value stands in the request, for messages.
 
     Raises:
         RequestError: a value of a type that the feature cannot read.
     """
-    if len(values) == 1 and (code := encoder.code(values[0])) is not None:
-        return code
-    try:
-        return encoder.encode(pa.array(values))
-    except UNREADABLE:
-        pass
     codes = []
-    for value, path in zip(values, paths, strict=True):
+    for start in range(0, len(values), CHUNK):
         checkpoint()
+        chunk = values[start : start + CHUNK]
         try:
-            codes.append(encoder.encode(pa.array([value])))
-        except UNREADABLE as error:
-            raise RequestError(path, str(error)) from None
-    return np.concatenate(codes)
+            codes.append(encoder.encode_values(chunk))
+        except UNREADABLE:
+            codes += [_code(encoder, value, path) for value, path in zip(chunk, paths[start:], strict=False)]
+    return codes[0] if len(codes) == 1 else np.concatenate(codes)
+
+
+def _code(encoder: Encoder, value: Any, path: str) -> np.ndarray:
+    try:
+        return encoder.encode_values([value])
+    except UNREADABLE as error:
+        raise RequestError(path, str(error)) from None

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from recsys.cancellation import checked
 from recsys.data.filterable import FilterColumn, filter_types
-from recsys.data.ordered_values import MAX_DIGITS, is_number, seconds, spelled
+from recsys.data.ordered_values import MAX_DIGITS, is_number
 from recsys.errors import RequestError, unknown
+from recsys.spelling import exact, read_time
 from recsys.types import Bool, Condition, Filter, FilterType, Int32, RowSets
 
 CACHED_BYTES = 2**26
@@ -209,11 +210,11 @@ def _parsed_bounds(condition: Condition, bounds: Sequence[str], kind: FilterType
 def _parsed_value(value: Any, kind: FilterType, where: str, field: str) -> Any:
     if kind is FilterType.NUMBER:
         if is_number(value):
-            return spelled(value)
+            return exact(value)
     elif kind is FilterType.TIME:
         if isinstance(value, str):
             with suppress(ValueError):
-                return seconds(value)
+                return read_time(value)
     elif isinstance(value, bool if kind is FilterType.BOOL else str):
         return value
     raise RequestError(where, f"got {shortened(value)}, expected {VALUES[kind]}, as {field!r} holds")

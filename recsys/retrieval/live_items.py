@@ -18,19 +18,22 @@ import pyarrow as pa
 
 from recsys import registry
 from recsys.data.filterable import filter_type
-from recsys.data.ordered_values import Number, is_number, spelled
-from recsys.errors import RequestError, unknown
+from recsys.data.ordered_values import is_number
+from recsys.errors import DataError, RequestError, unknown
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
+from recsys.spelling import Number, Spelling, exact, is_list, plain_type
 from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, Neighbours, Query
 
 SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
 FEW = 1024
 """Rows of side items that are made at once, and that may be out of date before they are written together anew."""
+SPELLING = Spelling("metadata")
+"""Of values in columns of text."""
 TABLES = 64
 """Tables of side items, one for each change, that become one when there are more."""
 
@@ -488,9 +491,13 @@ def typed(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
     """Return values as a column of a type; those that the type does not hold are missing.
 
     Whole numbers are held exactly or not at all; a fraction is rounded to a column of floats, but not to one of
-    decimals. Numbers are no times.
+    decimals. Numbers are no times. In columns of text, values are spelled as in training.
     """
     kind = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
+    if pa.types.is_string(plain_type(kind)):
+        values = [_text(value) for value in values]
+    elif is_list(kind) and pa.types.is_string(plain_type(kind.value_type)):
+        values = [[_text(each) for each in value] if isinstance(value, list) else value for value in values]
     try:
         if filter_type(kind) is FilterType.NUMBER:
             return pa.array([None if value is None else _number(value, kind) for value in values], wanted)
@@ -508,7 +515,7 @@ def _number(value: Any, kind: pa.DataType) -> Number:
     number = Decimal(value) if isinstance(value, str) else value
     if not is_number(number):
         raise TypeError(f"no number: {value!r}")
-    number = spelled(number)
+    number = exact(number)
     if pa.types.is_decimal(kind):
         return Decimal(number)
     if pa.types.is_integer(kind):
@@ -520,6 +527,13 @@ def _number(value: Any, kind: pa.DataType) -> Number:
     if isinstance(number, int) and held != number:
         raise ValueError(f"not exact: {value!r}")
     return held
+
+
+def _text(value: Any) -> str | None:
+    try:
+        return SPELLING.spell(value)
+    except DataError:
+        return None
 
 
 def _index_table(base: Retriever) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.data.ordered_values import shortest
+from recsys.spelling import cast, flat
 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -25,13 +25,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
         return _texts(column)
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
-        return _doubles(column)
+        return cast(flat(column), pa.float64())
     return column
-
-
-def _doubles(numbers: pa.ChunkedArray) -> pa.Array:
-    missing = numbers.is_null().to_numpy()
-    return pa.array(shortest(numbers.to_numpy()), mask=missing)
 
 
 def _texts(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -30,6 +30,7 @@ from recsys.retrieval.merging import first_kept
 from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.reformulation import Reformulators, feedback_of
+from recsys.spelling import as_python, is_missing
 from recsys.stages import stage
 from recsys.types import (
     ALIKE,
@@ -902,7 +903,7 @@ class Retriever:
                 raise RequestError(f"queries[{place}].features.{name}", unknown("query feature", name, known))
 
     def _says_something(self, query: Query) -> bool:
-        if any(value is not None for value in (query.features or {}).values()):
+        if not all(map(is_missing, (query.features or {}).values())):
             return True
         return self.release.facts.reads_history and any(item_id in self._row_of_item for item_id in query.history)
 
@@ -911,7 +912,7 @@ class Retriever:
 
     def _golden(self, asked: pa.Table) -> list[Query]:
         if self._entity == "features":
-            return [Query(features=row) for row in asked.to_pylist()]
+            return [Query(features=row) for row in as_python(asked)]
         return [Query(entity_id=query_id) for query_id in asked[QUERY_ID].to_pylist()]
 
 

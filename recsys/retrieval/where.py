@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.data.ordered_values import shortest
 from recsys.errors import RequestError
+from recsys.spelling import shortest
 from recsys.types import Condition, Filter, FilterValue
 
 KEY = re.compile(r"\s*(.*?)\s*(!=|>=|<=|=|>|<)?\s*", re.DOTALL)
@@ -56,7 +56,7 @@ def _plain(value: Any, key: str) -> FilterValue:
         unit = np.datetime_data(value.dtype)[0]
         return str(np.datetime_as_string(value, "D" if unit in ("Y", "M") else unit))
     if isinstance(value, (np.float16, np.float32)):
-        return float(shortest(value))
+        return shortest(value)
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, datetime.date):

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys import spelling
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.files import files_below
 from recsys.sources import Rejects
@@ -214,7 +215,7 @@ class Shards:
         if name in self.free or values.type.equals(kind):
             return values
         try:
-            return values.cast(kind)
+            return spelling.cast(values, kind)
         except pa.ArrowInvalid as error:
             rule, advice = f"values that fit {kind}, as other shards need", "Write all shards with the same types."
             raise DataError(describe(f"{piece.file}: {name}", verbatim(str(error)), rule, advice)) from None
@@ -503,7 +504,7 @@ def _check_partition(values: pa.Array, text: str | None, where: str) -> None:
     Raises:
         DataError: one is something else.
     """
-    values = values.cast(plain_type(values.type))
+    values = spelling.cast(values, plain_type(values.type))
     try:
         expected = pa.scalar(text, pa.string()).cast(values.type)
         wrong = values.is_valid() if text is None else pc.fill_null(pc.not_equal(values, expected), True)
@@ -547,11 +548,10 @@ def _full_schema(shard: Shard) -> pa.Schema:
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that every column of the same values gets: text is string, lists are list, nothing is encoded."""
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    kind = spelling.plain_type(kind)
+    if pa.types.is_large_string(kind):
         return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return pa.list_(plain_type(kind.value_type))
     return kind
 

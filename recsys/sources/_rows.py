@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys import spelling
 from recsys.errors import DataError, describe, verbatim
 from recsys.ids import id_texts
 from recsys.sources import TIMESTAMP, WEIGHT, Rejects
@@ -232,8 +233,7 @@ def _refuse_clash(others: Mapping[str, pa.Array], roles: Mapping[str, str], file
 
 
 def _plain(values: pa.Array) -> pa.Array:
-    kind = plain_type(values.type)
-    return values if kind.equals(values.type) else values.cast(kind)
+    return spelling.cast(values, plain_type(values.type))
 
 
 def _numbers(strings: pa.Array) -> pa.Array:

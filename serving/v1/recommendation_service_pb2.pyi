@@ -188,18 +188,20 @@ class Entity(_message.Message):
     def __init__(self, entity_id: _Optional[str] = ..., features: _Optional[_Mapping[str, FeatureValue]] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FeatureValue(_message.Message):
-    __slots__ = ("string_value", "string_list", "int64_value", "double_value", "float_list")
+    __slots__ = ("string_value", "string_list", "int64_value", "double_value", "float_list", "double_list")
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
     STRING_LIST_FIELD_NUMBER: _ClassVar[int]
     INT64_VALUE_FIELD_NUMBER: _ClassVar[int]
     DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
     FLOAT_LIST_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_LIST_FIELD_NUMBER: _ClassVar[int]
     string_value: str
     string_list: StringList
     int64_value: int
     double_value: float
     float_list: FloatList
-    def __init__(self, string_value: _Optional[str] = ..., string_list: _Optional[_Union[StringList, _Mapping]] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., float_list: _Optional[_Union[FloatList, _Mapping]] = ...) -> None: ...
+    double_list: DoubleList
+    def __init__(self, string_value: _Optional[str] = ..., string_list: _Optional[_Union[StringList, _Mapping]] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., float_list: _Optional[_Union[FloatList, _Mapping]] = ..., double_list: _Optional[_Union[DoubleList, _Mapping]] = ...) -> None: ...
 
 class StringList(_message.Message):
     __slots__ = ("values",)
@@ -208,6 +210,12 @@ class StringList(_message.Message):
     def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FloatList(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DoubleList(_message.Message):
     __slots__ = ("values",)
     VALUES_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[float]

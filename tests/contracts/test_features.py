@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys import registry
 from recsys.data import encoders
 from recsys.errors import DataError
+from tests import carriers
 
 ROWS = 6
 COLUMNS = {
@@ -26,6 +29,20 @@ NULLS = {
     "history": pa.nulls(2, pa.list_(pa.string())),
 }
 FREQUENCY = np.array([3, 1, 0, 2, 1, 1])
+
+SINGLE = ("categorical", "id", "multi_categorical", "text")
+NUMBERS = (*SINGLE, "numeric")
+TEXTS = ("uuid", "json", "string_view", "large_string", "dictionary", "run_end_encoded")
+TYPED = ("bool8", "bool", "float16", "decimal32", "decimal256", "date64", "timestamp", "time32", "time64", "duration")
+LISTS = ("list", "large_list", "list_view", "large_list_view", "fixed_size_list", "fixed_shape_tensor")
+READ = {
+    "null": NUMBERS,
+    "list of text": ("multi_categorical",),
+    **dict.fromkeys(TEXTS, SINGLE),
+    **dict.fromkeys(TYPED, NUMBERS),
+    **dict.fromkeys(LISTS, ("multi_categorical", "embedding")),
+}
+"""Which kinds read which of the odd types; the others refuse them."""
 
 each_kind = pytest.mark.parametrize("kind", registry.names("features"))
 
@@ -52,14 +69,63 @@ def test_a_row_alone_gets_the_code_that_it_gets_among_others(kind):
 
 
 @each_kind
-def test_a_raw_value_gets_the_code_that_its_column_gets(kind):
+def test_raw_values_get_the_codes_that_their_column_gets_or_are_refused_as_it_is(kind):
     encoder = fitted(kind)
-    for value in [*ASKED[kind].to_pylist(), 1, 1.5, ["a", None], [1], True, ""]:
-        code = encoder.code(value)
-        if code is not None:
-            expected = encoder.encode(pa.array([value], pa.string() if value is None else None))
-            assert code.dtype == encoder.dtype
-            np.testing.assert_array_equal(code, expected)
+    for value in [*ASKED[kind].to_pylist(), 1, 1.5, ["a", None], [1], [1.0, 2.0], True, "", b"raw"]:
+        try:
+            expected = encoder.encode(pa.array([value]))
+        except DataError:
+            with pytest.raises(DataError):
+                encoder.encode_values([value])
+            continue
+        codes = encoder.encode_values([value, None, value])
+        assert codes.dtype == encoder.dtype
+        np.testing.assert_array_equal(codes, np.concatenate([expected, encoder.encode(pa.nulls(1)), expected]))
+
+
+NUMERIC = {"transform": "quantile", "buckets": 3}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@settings(deadline=None, max_examples=50)
+@given(number=carriers.NUMBERS, nanoseconds=carriers.MOMENTS, of_number=st.booleans(), data=st.data())
+def test_a_value_has_one_code_whatever_carried_it_in_training_and_carries_it_now(
+    kind, number, nanoseconds, of_number, data
+):
+    # given: one value in every type, in training beside others of that type
+    if of_number:
+        columns, asked = list(carriers.of_number(number)), [number, *carriers.texts_of_number(number)]
+    else:
+        columns, asked = list(carriers.of_moment(nanoseconds)), list(carriers.python_moments(nanoseconds))
+    others = data.draw(st.lists(st.sampled_from([0.5, "five", None, float("nan"), 7, True]), max_size=3))
+    readable = [other for other in others if kind != "numeric" or not isinstance(other, str)]
+    for column in columns:
+        feature = registry.choice("features", kind)(column="c", **(NUMERIC if kind == "numeric" else {}))
+        trained = feature.fit(pa.chunked_array([column, pa.nulls(2, column.type)]), np.ones(3, np.int64))
+        expected = trained.encode(column)
+        # when, then: asked in every other type, alone and among others
+        for other in columns:
+            if pa.types.is_floating(column.type) or not pa.types.is_floating(other.type):
+                for carrier in carriers.wrapped(other):
+                    np.testing.assert_array_equal(trained.encode(carrier), expected)
+        for value in asked:
+            np.testing.assert_array_equal(trained.encode_values([value]), expected)
+            np.testing.assert_array_equal(trained.encode_values([*readable, value])[-1:], expected)
+
+
+@each_kind
+@pytest.mark.parametrize("name", carriers.ODD_TYPES)
+def test_every_type_is_read_or_refused_with_column_and_type(kind, name):
+    if kind == "history":
+        return  # of item ids, which are text
+    array = carriers.ODD_TYPES[name]
+    feature, column = registry.choice("features", kind)(column="c"), pa.chunked_array([array])
+    if kind in READ.get(name, ()):
+        assert np.isfinite(feature.fit(column, FREQUENCY[:1]).encode(array)).all()
+        return
+    with pytest.raises(DataError) as caught:
+        feature.fit(column, FREQUENCY[:1])
+    assert str(caught.value).startswith("c: got no vector" if name == "null" else f"c: got {array.type}, expected ")
 
 
 @each_kind

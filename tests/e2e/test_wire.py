@@ -642,17 +642,19 @@ def test_a_query_of_two_forms_is_refused_and_not_answered_by_one_of_them(client,
     assert caught.value.field == "queries[1]"
 
 
-@pytest.mark.parametrize("value", [object(), ["x", 1], {"a": 1}, b"bytes"], ids=["object", "mixed", "mapping", "bytes"])
+@pytest.mark.parametrize("value", [object(), [["x"]], {"a": 1}, b"bytes"], ids=["object", "nested", "mapping", "bytes"])
 def test_a_feature_value_that_the_wire_does_not_carry_is_the_callers_mistake(client, value):
     with pytest.raises(RequestError) as caught:
         client.batch_nearest_items([Query(vector=EAST), Query(features={"taste": value})], k=1)
-    assert caught.value.field == "queries[1].entity.features.taste"
+    assert caught.value.field.startswith("queries[1].entity.features.taste")
 
 
 def test_numpy_values_may_be_features(client, retriever):
-    features = {"number": np.int32(7), "real": np.float32(0.5), "vector": np.array([1, 2], np.float32)}
+    features = {"number": np.int32(7), "real": np.float32(0.1), "vector": np.array([1, 2], np.float32)}
     client.nearest_items(Query(features=features), k=1)
-    assert retriever.features[-1] == {"number": 7, "real": 0.5, "vector": [1, 2]}
+    vector = retriever.features[-1].pop("vector")
+    assert retriever.features[-1] == {"number": 7, "real": 0.1}
+    assert (vector.dtype, vector.tolist()) == (np.float32, [1, 2])
 
 
 def test_a_call_made_before_the_server_is_up_is_answered_when_it_comes():

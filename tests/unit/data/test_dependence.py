@@ -192,7 +192,7 @@ def test_ids_that_share_out_of_vocabulary_buckets_are_counted():
     tags = random_bags(random, 40, 6, 4)
     codes = np.where(np.arange(40) % 3 == 0, 1 + np.arange(40) % 2, 3 + np.arange(40)).astype(np.int32)
     column = pa.chunked_array([pa.array(tags)])
-    encoders = {"id": Id(oov_buckets=2).restore(pa.table({"value": ["x"]}))}
+    encoders = {"id": Id(oov_buckets=2).fit(pa.chunked_array([["x"]]), np.ones(1, np.int64))}
     encoders["tags"] = MultiCategorical().fit(column, np.ones(40, np.int64))
     found = measure_dependence(encoders, {"id": codes, "tags": encoders["tags"].encode(column)})
     expected = brute_force([[code] for code in codes.tolist()], tags)

@@ -13,6 +13,7 @@ from rich.console import Console
 from recsys import config, pipeline
 from recsys.data.describe import agreement, describe_data, render
 from recsys.errors import DataError
+from tests import carriers
 
 ITEMS = pa.table({"item_id": ["a", "b", "c"], "colour": ["red", "red", None]})
 
@@ -317,11 +318,13 @@ def test_brackets_in_the_data_are_printed_as_they_are(report_on):
     ("values", "missing"),
     [
         (pa.nulls(2), 2),
-        (pa.array([[["x"]], [[]]]), 0),
+        (pa.array([[["x"]], [[]]]), 1),
         (pa.array([{"x": 1}, None]), 1),
         (pa.array([b"x", None]), 1),
         (pa.array([True, None]), 1),
-        (pa.array([[None], ["x"]], pa.list_(pa.string())), 0),
+        (pa.array([[None], ["x"]], pa.list_(pa.string())), 1),
+        (pa.array([[float("nan")], [0.5, None]]), 1),
+        (pa.array([float("nan"), 0.5]).dictionary_encode(), 1),
         (pa.array([[], None], pa.list_(pa.string())), 2),
     ],
 )
@@ -331,6 +334,20 @@ def test_missing_values_are_counted_in_columns_of_any_type(report_on, values, mi
     report = report_on(met([("u", "a"), ("v", "b")]), items=items)
 
     assert [column.missing_count for column in report.columns if column.name == "odd"] == [missing]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in carriers.ODD_TYPES if not name.endswith(("interval", "union", "run_end_encoded"))]
+)
+def test_columns_of_every_type_that_parquet_holds_are_reported_with_it(report_on, name):
+    odd = pa.concat_arrays([carriers.ODD_TYPES[name]] * 2)
+    items = pa.table({"item_id": ["a", "b"], "colour": ["red", "blue"], "odd": odd})
+    users = pa.table({"user_id": ["u", "v"], "odd": odd})
+
+    report = report_on(met([("u", "a"), ("v", "b")] * 30), items=items, users=users)
+
+    found = [(column.side, column.missing_count) for column in report.columns if column.name == "odd"]
+    assert found == [(side, 2 if name == "null" else 0) for side in ("item", "query")]
 
 
 def test_the_notice_of_the_data_is_told():

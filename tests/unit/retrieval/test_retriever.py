@@ -151,7 +151,7 @@ def test_no_queries_give_no_answers(retriever):
         (Query(vector=np.ones(7, np.float32)), "queries[0].vector", "expected (8,)"),
         (Query(vector=np.full(8, np.nan, np.float32)), "queries[0].vector", "NaN, infinity or a length beyond float32"),
         (Query(features={"twon": "north"}), "queries[0].features.twon", "Did you mean 'town'?"),
-        (Query(features={"town": ["north", "south"]}), "queries[0].features.town", "one value in each row"),
+        (Query(features={"town": ["north", "south"]}), "queries[0].features.town", "expected one value: text"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_the_callers_mistake(retriever, query, field, reason):

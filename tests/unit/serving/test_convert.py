@@ -189,7 +189,9 @@ def test_an_ipv6_host_stands_in_brackets():
         (Query(item_ids=["a", None]), "query.items.item_ids[1]"),
         (Query(vector=np.ones((2, 2), np.float32)), "query.vector"),
         (Query(vector=["a", "b"]), "query.vector"),
-        (Query(features={"age": 2**70}), "query.entity.features.age"),
+        (Query(features={"age": 10**500}), "query.entity.features.age"),
+        (Query(features={"age": "\ud800"}), "query.entity.features.age"),
+        (Query(features={"ages": [1, b"2"]}), "query.entity.features.ages[1]"),
         (Query(features={"age": object()}), "query.entity.features.age"),
     ],
 )

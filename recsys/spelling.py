@@ -1,0 +1,664 @@
+"""The one spelling of a value: the same whatever type carries it and whatever else is in its column, batch or file.
+
+A column holds text or numbers, which its Arrow type decides. In a column of numbers, every value is a number: a truth
+value is 1 or 0, a date or timestamp is seconds since 1970 (UTC; without a time zone it counts as UTC), a time of day is
+seconds since midnight, a duration is seconds, and text that spells one of these counts as that number. In a column of
+text, text stays as it is and other values are spelled out. Null and NaN are missing everywhere.
+
+| value | in a column of numbers | in a column of text |
+|---|---|---|
+| `5`, `5.0`, `Decimal("5.00")` | `5` | `5` |
+| `4006381333931.0`, `1e23` | `4006381333931`, `99999999999999991611392` | the same |
+| `-0.0`, float32 `0.1`, `1e-5` | `0`, `0.1`, `0.00001` | the same |
+| `"5.0"`, `"1e3"` | `5`, `1000` | `5.0`, `1e3` |
+| `True` | `1` | `true` |
+| `date(2026, 1, 1)`, midnight of that day | `1767225600` | `2026-01-01` |
+| `datetime(2026, 1, 1, 12, 30, 0, 500000)` | `1767270600.5` | `2026-01-01 12:30:00.5` |
+| `time(12, 30)` | `45000` | `12:30:00` |
+| `timedelta(minutes=1.5)` | `90` | `90` |
+| `UUID(int=1)` | | `00000000-0000-0000-0000-000000000001` |
+| null, NaN | missing | missing |
+
+Whole numbers are spelled exactly, fractions as the shortest decimal that their type reads back as the same number. The
+numbers of a float32 or float16 column are compared at that precision, so that both `0.1` and the float64 that is
+nearest to its float32 find the value.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recsys.errors import DataError, describe, verbatim
+from recsys.types import Bool, Int32, Int64
+
+READABLE = "text, a number, a truth value, a date, a time or a duration"
+MAX_DIGITS = 400
+"""Before or after the decimal point; float64 needs up to 309 before and 340 after it, decimal256 76."""
+STATE_KEY = b"values"
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_CLOCK = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2})?)?"
+_FRACTION = r"(?P<fraction>\.[0-9]{1,9})?"
+_TIME = re.compile(
+    rf"(?P<minutes>[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ]{_CLOCK})?){_FRACTION}"
+    rf"(?P<zone>Z|[+-]{_CLOCK.replace(':[', ':?[')})?"
+)
+_TIME_OF_DAY = re.compile(rf"(?P<minutes>{_CLOCK}){_FRACTION}")
+_INFINITY = float("inf")
+_LIMIT = 10**MAX_DIGITS
+_WORDS: Mapping[str, int | float] = {"true": 1, "false": 0, "nan": float("nan")} | {
+    f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "infinity")
+}
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_FIRST_S = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
+_LAST_S = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
+_DAY_S = 86_400
+_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+Number = int | float | Decimal
+
+
+class ValueKind(enum.StrEnum):
+    """What a column holds."""
+
+    TEXT = "text"
+    NUMBER = "number"
+    FLOAT32 = "float32"
+    """Numbers, compared at that precision."""
+    FLOAT16 = "float16"
+    """Numbers, compared at that precision."""
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A column as its distinct spellings.
+
+    Attributes:
+        texts: distinct spellings.
+        rows: `[rows]`, int32, the index into `texts`; -1 where the value is missing.
+    """
+
+    texts: tuple[str, ...]
+    rows: Int32
+
+    @property
+    def is_missing(self) -> Bool:
+        """Where there is no value, `[rows]`."""
+        return self.rows < 0
+
+    def to_list(self) -> list[str | None]:
+        """Return the spelling of every row; None where the value is missing."""
+        texts = (*self.texts, None)
+        return [texts[row] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the values of one column are spelled.
+
+    Attributes:
+        column: its name, for messages.
+        kind: what it holds.
+    """
+
+    column: str
+    kind: ValueKind = ValueKind.TEXT
+
+    @classmethod
+    def of(cls, column: str, type_: pa.DataType, *, in_lists: bool = False) -> Spelling:
+        """Return the spelling of a column of an Arrow type.
+
+        Args:
+            column: its name.
+            type_: its type; dictionary, run-end encoded and extension types count as what they hold.
+            in_lists: whether the values may be in lists.
+
+        Raises:
+            DataError: a type that holds no single values (nested, binary, intervals), with column and type.
+        """
+        plain = plain_type(type_)
+        if in_lists and is_list(plain):
+            plain = plain_type(plain.value_type)
+        for kind, tests in _KINDS.items():
+            if any(test(plain) for test in tests):
+                return cls(column, kind)
+        expected, advice = f"one value in each row: {READABLE}", ""
+        if in_lists:
+            expected += "; or a list of them"
+        elif is_list(plain):
+            advice = "Use kind 'multi_categorical' for lists of values, 'embedding' for vectors."
+        if _is_binary(plain):
+            advice = "Store the column as text."
+        raise DataError(describe(column, verbatim(str(type_)), expected, advice))
+
+    @classmethod
+    def restore(cls, column: str, state: pa.Table) -> Spelling:
+        """Return the spelling whose `metadata` a table has."""
+        return cls(column, ValueKind((state.schema.metadata or {})[STATE_KEY].decode()))
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """What `restore` needs, as metadata of a table."""
+        return {STATE_KEY: self.kind.encode()}
+
+    def spell(self, value: Any) -> str | None:
+        """Return the spelling of one Python value; None where it is missing.
+
+        Raises:
+            DataError: not one text, number, truth value or time.
+        """
+        if type(value) is str:
+            return value if self.kind is ValueKind.TEXT else self._spell(value)
+        return self._spell(_plain_value(value, self.column))
+
+    def spell_list(self, value: Any) -> Iterator[str]:
+        """Yield the spellings of a list of Python values, or of a single one; missing ones are left out.
+
+        Raises:
+            DataError: one of them is not a text, number, truth value or time.
+        """
+        values = value if isinstance(value, (list, tuple, np.ndarray)) else (value,)
+        return (text for text in map(self.spell, values) if text is not None)
+
+    def spell_column(self, values: pa.Array | pa.ChunkedArray) -> Spelled:
+        """Return the spellings of a column; each distinct value is spelled once.
+
+        Raises:
+            DataError: as `of`.
+        """
+        Spelling.of(self.column, values.type)
+        rows, distinct = _distinct(values)
+        index: dict[str, int] = {}
+        places = np.full(len(distinct) + 1, -1, np.int32)
+        for place, text in enumerate(map(self._spell, distinct)):
+            if text is not None:
+                places[place] = index.setdefault(text, len(index))
+        return Spelled(tuple(index), places[rows])
+
+    def spell_lists(self, values: pa.Array | pa.ChunkedArray) -> tuple[Int64, Spelled]:
+        """Return lists as row lengths, `[rows]`, int64, and the spellings of their values, missing ones left out.
+
+        A value that is not in a list counts as a list of one.
+
+        Raises:
+            DataError: as `of`.
+        """
+        array = plain(flat(values))
+        if is_list(array.type):
+            owners = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+            spelled = self.spell_column(pc.list_flatten(array))
+        else:
+            owners, spelled = np.arange(len(array)), self.spell_column(array)
+        present = ~spelled.is_missing
+        lengths = np.bincount(owners[present], minlength=len(array)).astype(np.int64)
+        return lengths, Spelled(spelled.texts, spelled.rows[present])
+
+    def number(self, value: Any) -> float:
+        """Return one Python value as a number; NaN where it is missing.
+
+        Raises:
+            DataError: not a number, truth value or time, nor text that spells one.
+        """
+        return self._float(_plain_value(value, self.column))
+
+    def numbers(self, values: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
+        """Return a column as numbers, `[rows]`, float64; NaN where missing.
+
+        Raises:
+            DataError: as `of`, or text that spells no number.
+        """
+        Spelling.of(self.column, values.type)
+        array = plain(flat(values))
+        if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+            numbers = _float64(array)
+            narrow = _NARROW.get(self.kind, array.type)
+            return numbers if narrow.equals(array.type) else _float64(pa.array(numbers).cast(narrow, safe=False))
+        rows, distinct = _distinct(array)
+        return np.array([*map(self._float, distinct), np.nan])[rows]
+
+    def _spell(self, value: Any) -> str | None:
+        """Return the spelling of what `_plain_value` gives."""
+        if self.kind is ValueKind.TEXT:
+            if isinstance(value, str):
+                return value
+            if isinstance(value, bool):
+                return "true" if value else "false"
+            if isinstance(value, (_Moment, _TimeOfDay)):
+                return value.text
+            return _spell_number(value, self.column)
+        number = self._number(value)
+        return number if isinstance(number, str) else _spell_number(number, self.column)
+
+    def _float(self, value: Any) -> float:
+        number = self._number(value)
+        if isinstance(number, str):
+            raise DataError(describe(self.column, number, "a number, or a time such as 2026-12-31 12:30:00"))
+        return np.nan if number is None else _as_float(number)
+
+    def _number(self, value: Any) -> Number | str | None:
+        """Return what `_plain_value` gives as a number, at the column's precision; text that is none stays as it is."""
+        if isinstance(value, str):
+            number = _read_number(value)
+            if number is None:
+                return value
+        else:
+            number = value.seconds if isinstance(value, (_Moment, _TimeOfDay)) else value
+        if self.kind in _NARROW and number is not None:
+            with np.errstate(over="ignore"):
+                return shortest(_NARROW[self.kind].to_pandas_dtype()(_as_float(number)))
+        return number
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a raw Python value is missing: null, NaN, or a list without any other value."""
+    if value is None or isinstance(value, (str, int)):
+        return value is None
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return all(map(is_missing, value))
+    try:
+        plain_value = _plain_value(value, "")
+    except DataError:
+        return False
+    return plain_value is None or plain_value != plain_value
+
+
+def missing_rows(values: pa.Array | pa.ChunkedArray) -> Bool:
+    """Return where a column of any type has no value, `[rows]`: null, NaN, or a list without any other value."""
+    array = plain(flat(values))
+    if is_list(array.type):
+        owners = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+        present = ~missing_rows(pc.list_flatten(array))
+        return np.bincount(owners[present], minlength=len(array)) == 0
+    missing = pc.is_null(array, nan_is_null=pa.types.is_floating(array.type))
+    return missing.to_numpy(zero_copy_only=False)
+
+
+def as_python(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of a table as raw values by column, which a request may carry and which are spelled as there.
+
+    Text, whole numbers and truth values stay what they are; a fraction is the float64 of its spelling; other numbers
+    and times are text. Lists are lists of these.
+
+    Raises:
+        DataError: as `Spelling.of`.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
+    for name in table.column_names:
+        for row, value in zip(rows, _column_as_python(table[name], name), strict=True):
+            row[name] = value
+    return rows
+
+
+def plain_type(type_: pa.DataType) -> pa.DataType:
+    """Return the type of the values that a dictionary, run-end encoded, view or extension type holds."""
+    if isinstance(type_, pa.UuidType):
+        return pa.string()
+    if isinstance(type_, pa.Bool8Type):
+        return pa.bool_()
+    if isinstance(type_, pa.BaseExtensionType):
+        return plain_type(type_.storage_type)
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return plain_type(type_.value_type)
+    if pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_):
+        return pa.large_list(type_.value_type)
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_decimal32(type_) or pa.types.is_decimal64(type_):
+        return pa.decimal128(type_.precision, type_.scale)
+    return type_
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """Return an array as one of its `plain_type`."""
+    type_ = values.type
+    if isinstance(type_, pa.UuidType):
+        encoded = values.storage.dictionary_encode()
+        texts = [str(uuid.UUID(bytes=each)) for each in encoded.dictionary.to_pylist()]
+        return pa.array(texts, pa.string()).take(encoded.indices)
+    if isinstance(type_, pa.Bool8Type):
+        return values.storage.cast(pa.bool_())
+    if isinstance(type_, pa.BaseExtensionType):
+        return plain(values.storage)
+    if pa.types.is_dictionary(type_):
+        return plain(values.dictionary).take(values.indices)
+    if pa.types.is_run_end_encoded(type_):
+        return plain(pc.run_end_decode(values))
+    if pa.types.is_list_view(type_) or pa.types.is_large_list_view(type_):
+        # Arrow's own cast (26.0) returns arrays whose offsets are not those of their rows.
+        return _lists(values, pc.list_flatten(values))
+    wanted = plain_type(type_)
+    return values if wanted.equals(type_) else values.cast(wanted)
+
+
+def cast(values: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Return an array as one of a type that holds its values, spelled as they were: a float32 `0.1` as `0.1`.
+
+    Args:
+        values: of any type.
+        type_: a plain one.
+
+    Raises:
+        pyarrow.ArrowException: the type does not hold the values.
+    """
+    array = plain(values)
+    if is_list(array.type) and is_list(type_) and not pa.types.is_fixed_size_list(array.type):
+        return _lists(array, cast(pc.list_flatten(array), type_.value_type)).cast(type_)
+    if pa.types.is_floating(array.type) and pa.types.is_float64(type_):
+        return pa.array(_float64(array), mask=array.is_null().to_numpy(zero_copy_only=False))
+    return array if type_.equals(array.type) else array.cast(type_)
+
+
+def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return one contiguous array."""
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Return whether a plain type is one of lists."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def _column_as_python(values: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
+    array = plain(flat(values))
+    if is_list(array.type):
+        found = _column_as_python(pc.list_flatten(array), name)
+        ends = np.cumsum(pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)).tolist()
+        present = array.is_valid().to_pylist()
+        bounds = zip([0, *ends[:-1]], ends, present, strict=True) if ends else ()
+        return [found[start:end] if is_present else None for start, end, is_present in bounds]
+    if pa.types.is_floating(array.type):
+        return [None if number != number else number for number in _float64(array).tolist()]
+    if pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
+        return array.to_pylist()
+    return Spelling(name).spell_column(array).to_list()
+
+
+def _lists(values: pa.Array, elements: pa.Array) -> pa.Array:
+    """Return lists of the lengths and nulls that `values` has, with other elements."""
+    ends = np.cumsum(pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)
+    return pa.LargeListArray.from_arrays([0, *ends], elements, mask=values.is_null())
+
+
+class _Moment(NamedTuple):
+    """A point in time: `count` units of `10 ** -digits` seconds since 1970, UTC."""
+
+    count: int
+    digits: int
+
+    @property
+    def seconds(self) -> Decimal:
+        return _scaled(self.count, self.digits)
+
+    @property
+    def text(self) -> str:
+        """ISO 8601 with a space; the date alone at midnight; the seconds outside the years 1 to 9999."""
+        seconds, fraction = divmod(self.count, 10**self.digits)
+        if not _FIRST_S <= seconds <= _LAST_S:
+            return _positional(self.seconds)
+        text = (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat(sep=" ")[:19]
+        return text[:10] if not fraction and seconds % _DAY_S == 0 else text + _fraction_text(fraction, self.digits)
+
+
+class _TimeOfDay(NamedTuple):
+    """A time of day: `count` units of `10 ** -digits` seconds since midnight."""
+
+    count: int
+    digits: int
+
+    @property
+    def seconds(self) -> Decimal:
+        return _scaled(self.count, self.digits)
+
+    @property
+    def text(self) -> str:
+        """ISO 8601; the seconds where there is no such time of day."""
+        seconds, fraction = divmod(self.count, 10**self.digits)
+        if not 0 <= seconds < _DAY_S:
+            return _positional(self.seconds)
+        hour, rest = divmod(seconds, 3600)
+        return f"{hour:02}:{rest // 60:02}:{rest % 60:02}{_fraction_text(fraction, self.digits)}"
+
+
+def _scaled(count: int, digits: int) -> Decimal:
+    return Decimal(count).scaleb(-digits)
+
+
+def _fraction_text(fraction: int, digits: int) -> str:
+    return f".{fraction:0{digits}}".rstrip("0") if fraction else ""
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(type_) for test in tests)
+
+
+_KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
+    ValueKind.TEXT: (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    ValueKind.FLOAT32: (pa.types.is_float32,),
+    ValueKind.FLOAT16: (pa.types.is_float16,),
+    ValueKind.NUMBER: (
+        pa.types.is_integer,
+        pa.types.is_float64,
+        pa.types.is_decimal,
+        pa.types.is_boolean,
+        pa.types.is_timestamp,
+        pa.types.is_date,
+        pa.types.is_time,
+        pa.types.is_duration,
+    ),
+}
+_NARROW: Mapping[ValueKind, pa.DataType] = {ValueKind.FLOAT32: pa.float32(), ValueKind.FLOAT16: pa.float16()}
+
+
+def _moment(value: datetime.datetime) -> _Moment:
+    aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+    return _Moment((aware - _EPOCH) // _MICROSECOND, 6)
+
+
+def _time_of_day(value: datetime.time) -> _TimeOfDay:
+    seconds = (value.hour * 60 + value.minute) * 60 + value.second
+    return _TimeOfDay(seconds * 1_000_000 + value.microsecond, 6)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_FROM_PYTHON: Mapping[type, Callable[[Any], Any]] = {
+    type(None): _unchanged,
+    str: _unchanged,
+    bool: _unchanged,
+    int: _unchanged,
+    float: _unchanged,
+    Decimal: lambda value: float("nan") if value.is_nan() else value,
+    np.float16: lambda value: shortest(value),
+    np.float32: lambda value: shortest(value),
+    np.float64: float,
+    np.int64: int,
+    np.bool_: bool,
+    datetime.date: lambda value: _Moment((value.toordinal() - _EPOCH.toordinal()) * _DAY_S, 0),
+    datetime.datetime: _moment,
+    datetime.time: _time_of_day,
+    datetime.timedelta: lambda value: _scaled(value // _MICROSECOND, 6),
+    uuid.UUID: str,
+}
+
+
+def _plain_value(value: Any, column: str) -> Any:
+    """Return a Python value as text, bool, number, `_Moment`, `_TimeOfDay` or None.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    convert = _FROM_PYTHON.get(type(value))
+    if convert is not None:
+        return convert(value)
+    if isinstance(value, datetime.date | datetime.timedelta) and hasattr(value, "to_numpy"):
+        value = value.to_numpy()  # pandas' nanoseconds, which Arrow would cut
+    if isinstance(value, np.datetime64 | np.timedelta64) and np.isnat(value):
+        return None
+    try:  # NumPy's and pandas' scalars, subclasses
+        array = pa.array([value], from_pandas=True)
+        Spelling.of(column, array.type)
+    except (pa.ArrowException, DataError, TypeError, ValueError, OverflowError):
+        raise DataError(describe(column, value, f"one value: {READABLE}")) from None
+    return None if array.null_count else _plain_values(plain(array))[0]
+
+
+def _plain_values(array: pa.Array) -> list[Any]:
+    """Return an array without nulls as `_plain_value` gives each value."""
+    type_ = array.type
+    if pa.types.is_floating(type_):
+        return _float64(array).tolist()
+    if pa.types.is_date32(type_):
+        return [_Moment(days * _DAY_S, 0) for days in array.cast(pa.int32()).to_pylist()]
+    if pa.types.is_date64(type_):
+        return [_Moment(count, 3) for count in array.cast(pa.int64()).to_pylist()]
+    if pa.types.is_timestamp(type_):
+        return [_Moment(count, _DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+    if pa.types.is_time(type_):
+        counts = array.cast(pa.int32() if pa.types.is_time32(type_) else pa.int64()).to_pylist()
+        return [_TimeOfDay(count, _DIGITS[type_.unit]) for count in counts]
+    if pa.types.is_duration(type_):
+        return [_scaled(count, _DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+    return array.to_pylist()
+
+
+def _distinct(values: pa.Array | pa.ChunkedArray) -> tuple[Int32, list[Any]]:
+    """Return for each row the index of its value among the distinct ones, -1 for null, and these as Python values."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    encoded = pa.chunked_array([plain(chunk) for chunk in chunks], plain_type(values.type)).dictionary_encode()
+    if not encoded.num_chunks:
+        return np.zeros(0, np.int32), []
+    # The chunks share one dictionary, which grows from chunk to chunk.
+    dictionary = encoded.chunk(encoded.num_chunks - 1).dictionary
+    indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+    return np.concatenate(indices), _plain_values(dictionary)
+
+
+def _float64(array: pa.Array) -> NDArray[np.float64]:
+    """Return integers or floats as float64, a fraction as its type's shortest decimal, null as NaN."""
+    if pa.types.is_float16(array.type):
+        numbers = array.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        bits, rows = np.unique(numbers.view(np.uint16), return_inverse=True)
+        return np.array([shortest(number) for number in bits.view(np.float16)])[rows]
+    numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    if pa.types.is_float32(array.type):
+        rows = np.flatnonzero(numbers % 1 != 0)
+        if len(rows):
+            texts = array.take(pa.array(rows)).cast(pa.string())
+            numbers = numbers.copy()
+            numbers[rows] = texts.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def shortest(number: np.floating[Any]) -> float:
+    """Return the double with the spelling of a number of single or half precision: 0.1, not 0.10000000149011612.
+
+    A whole number is itself, exactly.
+    """
+    return float(number) if number % 1 == 0 or not np.isfinite(number) else float(str(number))
+
+
+def exact(number: Number) -> Number:
+    """Return the number that the shortest spelling says.
+
+    A whole number is itself, exactly, as an integer: the float 1e23 is 99999999999999991611392. A fraction is a
+    decimal: the float 0.1 is the decimal 0.1. Infinities stay floats.
+
+    Args:
+        number: not NaN; at most `MAX_DIGITS` digits before the decimal point.
+    """
+    if isinstance(number, int) or number in (_INFINITY, -_INFINITY):
+        return number
+    if number == int(number):
+        return int(number)
+    return Decimal(repr(float(number))) if isinstance(number, float) else number
+
+
+def read_time(text: str) -> Decimal:
+    """Return a point in time as seconds since 1970, UTC, exactly.
+
+    Args:
+        text: ISO 8601: a date, or a date and a time with up to nine decimals of a second; without a zone UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    matched = _TIME.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"no time: {text!r}")
+    since = _moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
+    return since.seconds + Decimal(matched["fraction"] or 0)
+
+
+def _read_time_of_day(text: str) -> Decimal:
+    matched = _TIME_OF_DAY.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"no time of day: {text!r}")
+    since = _time_of_day(datetime.time.fromisoformat(matched["minutes"]))
+    return since.seconds + Decimal(matched["fraction"] or 0)
+
+
+def _read_number(text: str) -> Number | None:
+    """Return the number, truth value (1 or 0) or time (in seconds) that a text spells; None where it spells none."""
+    text = text.strip()
+    if matched := _NUMBER.fullmatch(text):
+        if matched[2]:  # scientific notation is how floats are written
+            number = float(text)
+            return number if np.isfinite(number) else None
+        exact = Decimal(text)
+        return exact if _is_readable(exact) else None
+    if text.casefold() in _WORDS:
+        return _WORDS[text.casefold()]
+    for read in (read_time, _read_time_of_day):
+        with suppress(ValueError, OverflowError):
+            return read(text)
+    return None
+
+
+def _is_readable(number: int | Decimal) -> bool:
+    if isinstance(number, int):
+        return abs(number) < _LIMIT
+    return not number or not number.is_finite() or abs(number.adjusted()) < MAX_DIGITS
+
+
+def _as_float(number: Number) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf") if number > 0 else float("-inf")
+
+
+def _spell_number(number: Number | None, column: str) -> str | None:
+    """Return a number's spelling: digits, with a point only where there is a fraction; None for NaN."""
+    if number is None or number != number:
+        return None
+    if not isinstance(number, float) and not _is_readable(number):
+        raise DataError(describe(column, number, f"a number of at most {MAX_DIGITS} digits"))
+    number = exact(number)
+    if isinstance(number, int):
+        return str(int(number))  # a truth value is a number here
+    return _positional(number) if isinstance(number, Decimal) and number.is_finite() else str(float(number))
+
+
+def _positional(number: Decimal) -> str:
+    text = f"{number:f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
