@@ -374,6 +374,46 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
+def shortest(number: np.floating[Any]) -> float:
+    """Return the double with the spelling of a number of single or half precision: 0.1, not 0.10000000149011612.
+
+    A whole number is itself, exactly.
+    """
+    return float(str(number)) if np.isfinite(number) and number % 1 else float(number)
+
+
+def exact(number: Number) -> Number:
+    """Return the number that the shortest spelling says.
+
+    A whole number is itself, exactly, as an integer: the float 1e23 is 99999999999999991611392. A fraction is a
+    decimal: the float 0.1 is the decimal 0.1. Infinities stay floats.
+
+    Args:
+        number: not NaN; at most `MAX_DIGITS` digits before the decimal point.
+    """
+    if isinstance(number, int) or number in (_INFINITY, -_INFINITY):
+        return number
+    if number == int(number):
+        return int(number)
+    return Decimal(repr(float(number))) if isinstance(number, float) else number
+
+
+def read_time(text: str) -> Decimal:
+    """Return a point in time as seconds since 1970, UTC, exactly.
+
+    Args:
+        text: ISO 8601: a date, or a date and a time with up to nine decimals of a second; without a zone UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
+    matched = _TIME.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"no time: {text!r}")
+    since = _moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
+    return since.seconds + Decimal(matched["fraction"] or 0)
+
+
 def _column_as_python(values: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
     array = plain(flat(values))
     if is_list(array.type):
@@ -487,8 +527,8 @@ _FROM_PYTHON: Mapping[type, Callable[[Any], Any]] = {
     int: _unchanged,
     float: _unchanged,
     Decimal: lambda value: float("nan") if value.is_nan() else value,
-    np.float16: lambda value: shortest(value),
-    np.float32: lambda value: shortest(value),
+    np.float16: shortest,
+    np.float32: shortest,
     np.float64: float,
     np.int64: int,
     np.bool_: bool,
@@ -560,52 +600,12 @@ def _float64(array: pa.Array) -> NDArray[np.float64]:
         return np.array([shortest(number) for number in bits.view(np.float16)])[rows]
     numbers = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
     if pa.types.is_float32(array.type):
-        rows = np.flatnonzero(numbers % 1 != 0)
+        rows = np.flatnonzero(np.isfinite(numbers) & (numbers != np.trunc(numbers)))
         if len(rows):
             texts = array.take(pa.array(rows)).cast(pa.string())
             numbers = numbers.copy()
             numbers[rows] = texts.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
     return numbers
-
-
-def shortest(number: np.floating[Any]) -> float:
-    """Return the double with the spelling of a number of single or half precision: 0.1, not 0.10000000149011612.
-
-    A whole number is itself, exactly.
-    """
-    return float(number) if number % 1 == 0 or not np.isfinite(number) else float(str(number))
-
-
-def exact(number: Number) -> Number:
-    """Return the number that the shortest spelling says.
-
-    A whole number is itself, exactly, as an integer: the float 1e23 is 99999999999999991611392. A fraction is a
-    decimal: the float 0.1 is the decimal 0.1. Infinities stay floats.
-
-    Args:
-        number: not NaN; at most `MAX_DIGITS` digits before the decimal point.
-    """
-    if isinstance(number, int) or number in (_INFINITY, -_INFINITY):
-        return number
-    if number == int(number):
-        return int(number)
-    return Decimal(repr(float(number))) if isinstance(number, float) else number
-
-
-def read_time(text: str) -> Decimal:
-    """Return a point in time as seconds since 1970, UTC, exactly.
-
-    Args:
-        text: ISO 8601: a date, or a date and a time with up to nine decimals of a second; without a zone UTC.
-
-    Raises:
-        ValueError: it is none.
-    """
-    matched = _TIME.fullmatch(text)
-    if matched is None:
-        raise ValueError(f"no time: {text!r}")
-    since = _moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
-    return since.seconds + Decimal(matched["fraction"] or 0)
 
 
 def _read_time_of_day(text: str) -> Decimal:

@@ -185,8 +185,10 @@ def test_a_release_whose_vocabulary_was_mixed_up_does_not_warm(block_release, tm
     import pyarrow.feather as feather
 
     release = copy_of(block_release, tmp_path)
-    path = release.folder / "encoders" / "query" / "town.arrow"
-    state = feather.read_table(path, memory_map=False)
+    states = {
+        path: feather.read_table(path, memory_map=False) for path in (release.folder / "encoders" / "query").iterdir()
+    }
+    ((path, state),) = [each for each in states.items() if each[1].schema.metadata[b"name"] == b"town"]
     feather.write_feather(state.take([1, 0]).replace_schema_metadata(state.schema.metadata), path)
     mixed = Retriever(release)
     with pytest.raises(ReleaseError, match="golden query vectors differ"):
