@@ -16,8 +16,35 @@ from recsys import registry
 from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.registry import settings
 
-CHOICES = {"source": "sources", "split": "splits", "tower": "towers", "objective": "objectives", "index": "indexes"}
-"""The sections of a run file that are a choice from a family."""
+PLACES = {
+    "source": "sources",
+    "split": "splits",
+    "tower": "towers",
+    "objective": "objectives",
+    "index": "indexes",
+    "item.features.<name>": "features",
+    "query.features.<name>": "features",
+    "item.augmentations": "augmentations",
+    "self_supervision.augmentations": "augmentations",
+    "self_supervision.objective": "objectives",
+    "reformulation.reformulator": "reformulators",
+    "reformulation.objective": "objectives",
+}
+"""The sections of a run file that hold a choice from a family, and the family."""
+CHOICES = tuple(place for place in PLACES if "." not in place)
+"""Those of them at the top of the run file."""
+DEFAULT_KINDS = {
+    "split": "by_time",
+    "tower": "mlp",
+    "objective": "sampled_softmax",
+    "index": "scann",
+    "self_supervision.objective": "contrastive",
+    "reformulation.reformulator": "attention",
+    "reformulation.objective": "comparative",
+}
+"""The kind of a choice that a run file may leave out, by section."""
+READS = {"objective": "pairs", "self_supervision.objective": "views", "reformulation.objective": "revisions"}
+"""What the objective of a section must compare."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -25,12 +52,42 @@ KEY = re.compile(r""""[^"]*"|'[^']*'|[^\s."'=][^."'=]*""")
 PATH = re.compile(rf"\s*(?:{KEY.pattern})\s*(?:\.\s*(?:{KEY.pattern})\s*)*")
 OVERRIDE = re.compile(rf"({PATH.pattern})=(.*)", re.DOTALL)
 
-DEFAULT_KINDS = {
-    "split": {"kind": "by_time"},
-    "tower": {"kind": "mlp"},
-    "objective": {"kind": "sampled_softmax"},
-    "index": {"kind": "scann"},
-}
+
+def kinds_of(section: str) -> list[str]:
+    """Return the kinds that a section of `PLACES` may hold, sorted."""
+    family = PLACES[section]
+    kinds = registry.names(family)
+    if section in READS:
+        return [kind for kind in kinds if registry.choice(family, kind).reads == READS[section]]
+    if section == "reformulation.reformulator":
+        return [kind for kind in kinds if registry.choice(family, kind).learned]
+    if section == "item.features.<name>":
+        return [kind for kind in kinds if kind != "history"]
+    return kinds
+
+
+def chosen(section: str, table: Any, where: str = "") -> Any:
+    """Return the choice of a section of `PLACES`; a table without a kind is one of the section's default kind.
+
+    Args:
+        section: such as `split` or `item.features.<name>`.
+        table: its settings with their `kind`.
+        where: the section as the run file names it, for messages; default: `section`.
+
+    Raises:
+        SettingError: no kind, one that the section may not hold, or a setting that breaks a rule.
+    """
+    where = where or section
+    if isinstance(table, Mapping) and section in DEFAULT_KINDS:
+        table = {"kind": DEFAULT_KINDS[section], **table}
+    made = registry.build(PLACES[section], table, where)
+    if (kind := registry.kind_of(made)) not in kinds_of(section):
+        raise SettingError(describe(f"{where}.kind", kind, f"one of {', '.join(kinds_of(section))}"))
+    return made
+
+
+def _default(section: str) -> Any:
+    return Field(default_factory=lambda: chosen(section, {}))
 
 
 @settings()
@@ -53,7 +110,7 @@ class QuerySide:
 
     Attributes:
         entity: who asks: a `user`, an `item` (item-to-item), or free `features` of each interaction.
-        features: the query tower's inputs by name; for entity `item` none means the item side's features.
+        features: the query tower's inputs by name, at least one; for entity `item` none means the item side's.
     """
 
     entity: Literal["user", "item", "features"] = "user"
@@ -117,7 +174,7 @@ class SelfSupervision:
         schedule: the weight over the run, as a share of `objective.weight`.
     """
 
-    objective: Any
+    objective: Any = _default("self_supervision.objective")
     augmentations: tuple[Any, ...] = ()
     rows: Literal["catalogue", "training_batch"] = "catalogue"
     side: Literal["item", "query", "both"] = "item"
@@ -169,8 +226,8 @@ class Reformulation:
             gain most, of those by which they gain for sure; to nothing where they are sure of none.
     """
 
-    reformulator: Any
-    objective: Any
+    reformulator: Any = _default("reformulation.reformulator")
+    objective: Any = _default("reformulation.objective")
     feedback_k: int = Field(default=10, ge=1)
     revisions: int = Field(default=2, ge=1)
     nested: bool = True
@@ -322,16 +379,16 @@ class Run:
     item: ItemSide
     seed: Seed = 0
     data: Data = Field(default_factory=Data)
-    query: QuerySide = Field(default_factory=QuerySide)
-    split: Any
-    tower: Any
-    objective: Any
+    query: QuerySide
+    split: Any = _default("split")
+    tower: Any = _default("tower")
+    objective: Any = _default("objective")
     self_supervision: SelfSupervision | None = None
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    index: Any
+    index: Any = _default("index")
     ablation: AblationPlan = Field(default_factory=AblationPlan)
-    reformulation: Reformulation
+    reformulation: Reformulation = Field(default_factory=Reformulation)
 
     @property
     def query_features(self) -> dict[str, Any]:
@@ -413,39 +470,40 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
     Raises:
         SettingError: an unknown key or a value that breaks a rule.
     """
-    values: dict[str, Any] = {**DEFAULT_KINDS, **tables}
-    for section, family in CHOICES.items():
-        if isinstance(values.get(section), Mapping):
-            values[section] = {**DEFAULT_KINDS.get(section, {}), **values[section]}
+    values = dict(tables)
+    for section in CHOICES:
         if section in values:
-            values[section] = registry.build(family, values[section], section)
+            values[section] = chosen(section, values[section])
     for side, cls in (("query", QuerySide), ("item", ItemSide)):
         if isinstance(values.get(side), Mapping):
             section = dict(values[side])
-            features = section.get("features", {})
-            if not isinstance(features, Mapping):
-                raise SettingError(describe(f"{side}.features", features, "one table for each feature"))
-            section["features"] = {
-                name: registry.build("features", table, f"{side}.features.{name}") for name, table in features.items()
-            }
+            if "features" in section:
+                section["features"] = _features(section["features"], side)
             if "augmentations" in section:
                 section["augmentations"] = _augmentations(section["augmentations"], side)
             values[side] = registry.parse(cls, section, side)
     if isinstance(values.get("self_supervision"), Mapping):
         values["self_supervision"] = _self_supervision(values["self_supervision"])
-    values["reformulation"] = _reformulation(values.get("reformulation", {}))
+    if "reformulation" in values:
+        values["reformulation"] = _reformulation(values["reformulation"])
     for section, cls in STAGES.items():
         if isinstance(values.get(section), Mapping):
             values[section] = registry.parse(cls, values[section], section)
     run = registry.parse(Run, values, "")
     _check_sides(run)
-    _check_objective("objective", run.objective, "pairs")
     _check_masks("item.augmentations", run.item.augmentations, run.item.features)
     if (second := run.self_supervision) is not None:
         for side in second.sides:
             features = run.item.features if side == "item" else run.query_features
             _check_masks(f"self_supervision.augmentations on the {side} side", second.augmentations, features)
     return run
+
+
+def _features(tables: Any, side: str) -> dict[str, Any]:
+    if not isinstance(tables, Mapping):
+        raise SettingError(describe(f"{side}.features", tables, "one table for each feature"))
+    section = f"{side}.features"
+    return {name: chosen(f"{section}.<name>", table, f"{section}.{name}") for name, table in tables.items()}
 
 
 def path_of(text: str) -> list[str]:
@@ -531,14 +589,11 @@ def _of_same_kinds(written: Mapping[str, Any], chosen: Mapping[str, Any]) -> dic
 
 
 def _self_supervision(table: Mapping[str, Any]) -> SelfSupervision:
-    where = "self_supervision"
-    objective = table.get("objective", {})
-    if isinstance(objective, Mapping):
-        objective = {"kind": "contrastive", **objective}
-    section = {**table, "objective": registry.build("objectives", objective, f"{where}.objective")}
+    where, section = "self_supervision", dict(table)
+    if "objective" in section:
+        section["objective"] = chosen(f"{where}.objective", section["objective"])
     section["augmentations"] = _augmentations(section.get("augmentations", ()), where)
     second = registry.parse(SelfSupervision, section, where)
-    _check_objective(f"{where}.objective", second.objective, "views")
     if second.rows == "training_batch" and second.side != "item":
         rule = f"'catalogue' where side is {second.side!r}"
         advice = "A training batch may hold a query entity more than once, each time with another history."
@@ -551,38 +606,21 @@ def _reformulation(table: Any) -> Reformulation:
     if not isinstance(table, Mapping):
         raise SettingError(describe(where, table, "a table"))
     section = dict(table)
-    for name, family, kind in (
-        ("reformulator", "reformulators", "attention"),
-        ("objective", "objectives", "comparative"),
-    ):
-        choice = section.get(name, {})
-        choice = {"kind": kind, **choice} if isinstance(choice, Mapping) else choice
-        section[name] = registry.build(family, choice, f"{where}.{name}")
-    parsed = registry.parse(Reformulation, section, where)
-    _check_objective(f"{where}.objective", parsed.objective, "revisions")
-    if not parsed.reformulator.learned:
-        kinds = registry.names("reformulators")
-        learned = ", ".join(kind for kind in kinds if registry.choice("reformulators", kind).learned)
-        got = registry.kind_of(parsed.reformulator)
-        raise SettingError(describe(f"{where}.reformulator.kind", got, f"one that is learned: {learned}"))
-    return parsed
+    for name in ("reformulator", "objective"):
+        if name in section:
+            section[name] = chosen(f"{where}.{name}", section[name])
+    return registry.parse(Reformulation, section, where)
 
 
 def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:
     where = f"{where}.augmentations"
     if not isinstance(tables, Sequence) or isinstance(tables, str):
         raise SettingError(describe(where, tables, "a list of tables, each with a 'kind'"))
-    stages = tuple(registry.build("augmentations", table, f"{where}.{place}") for place, table in enumerate(tables))
+    stages = tuple(chosen(where, table, f"{where}.{place}") for place, table in enumerate(tables))
     masking = [registry.kind_of(stage) for stage in stages if stage.masks]
     if len(masking) > 1:
         raise SettingError(describe(where, masking, "at most one that masks features", "Two could hide everything."))
     return stages
-
-
-def _check_objective(where: str, objective: Any, reads: str) -> None:
-    if objective.reads != reads:
-        kinds = [kind for kind in registry.names("objectives") if registry.choice("objectives", kind).reads == reads]
-        raise SettingError(describe(f"{where}.kind", registry.kind_of(objective), f"one of {', '.join(kinds)}"))
 
 
 def _check_masks(where: str, stages: Sequence[Any], features: Mapping[str, Any]) -> None:
@@ -598,9 +636,6 @@ def _check_masks(where: str, stages: Sequence[Any], features: Mapping[str, Any])
 def _check_sides(run: Run) -> None:
     if not run.query_features:
         raise SettingError(describe("query.features", {}, "at least one feature"))
-    for name, feature in run.item.features.items():
-        if registry.kind_of(feature) == "history":
-            raise SettingError(describe(f"item.features.{name}.kind", "history", "a feature of the item itself"))
     if run.query.entity == "features":
         for name, feature in run.query.features.items():
             if registry.kind_of(feature) in ("history", "id"):

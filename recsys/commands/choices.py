@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from typing import Annotated, Any
 
 import typer
@@ -13,56 +14,70 @@ from rich.table import Table
 
 from recsys.errors import SettingError, unknown
 
-SECTIONS = {
-    "sources": "[source]",
-    "splits": "[split]",
-    "features": "[item.features.<name>], [query.features.<name>]",
-    "towers": "[tower]",
-    "augmentations": "[[self_supervision.augmentations]], [[item.augmentations]]",
-    "indexes": "[index]",
-    "reformulators": "[reformulation.reformulator]",
-}
-OBJECTIVES = {
-    "pairs": "[objective]",
-    "views": "[self_supervision.objective]",
-    "revisions": "[reformulation.objective]",
-}
-"""Where an objective stands, by what it compares."""
-STAGES = {
-    "run": "Run",
-    "data": "Data",
-    "query": "QuerySide",
-    "item": "ItemSide",
-    "self_supervision": "SelfSupervision",
-    "self_supervision.schedule": "Schedule",
-    "training": "Training",
-    "training.schedule": "Schedule",
-    "evaluation": "Evaluation",
-    "ablation": "AblationPlan",
-    "reformulation": "Reformulation",
-}
-"""Sections that are no family, by what `recsys.config` calls their settings."""
+LISTS = ("metrics", "baselines")
+"""What a run file names in lists rather than in sections of its own."""
 
 
 def command(
-    family: Annotated[str, typer.Argument(help="Only this family or section, such as features or training.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Only this family, section or list: features, split, metrics ….")
+    ] = "",
 ) -> None:
-    """List what a run file may say: each family's kinds and sections, their settings, defaults and meaning."""
+    """List what a run file may contain: kinds and sections with their settings and defaults, metrics, baselines."""
     from recsys import config, registry
 
-    if family and family not in {*registry.FAMILIES, *STAGES}:
-        raise SettingError(unknown("family or section", family, [*registry.FAMILIES, *STAGES]))
+    stages = stages_of(config.Run)
+    places = {place.removesuffix(".<name>"): place for place in config.PLACES}
+    known = [*registry.FAMILIES, *places, *stages, *LISTS]
+    if name and name not in known:
+        raise SettingError(unknown("family, section or list", name, known))
     console = Console()
-    for name in registry.FAMILIES:
-        if family in ("", name):
-            for kind in registry.names(name):
-                choice = registry.choice(name, kind)
-                section = OBJECTIVES[choice.reads] if name == "objectives" else SECTIONS[name]
-                _show(console, f'{section} kind = "{kind}"', choice, name)
-    for name, settings in STAGES.items():
-        if family in ("", name):
-            title = "top of the run file" if name == "run" else f"[{name}]"
-            _show(console, title, getattr(config, settings), name)
+    for family in registry.FAMILIES:
+        wanted = {
+            place for short, place in places.items() if config.PLACES[place] == family and name in ("", family, short)
+        }
+        for kind in registry.names(family):
+            choice = registry.choice(family, kind)
+            sections = [section for section in config.PLACES if section in wanted and kind in config.kinds_of(section)]
+            if sections or name in ("", family):
+                title = ", ".join(map(_header, sections)) or "in every release, without a section:"
+                _show(console, f'{title} kind = "{kind}"', choice, "")
+    for section, settings in stages.items():
+        if name in ("", section):
+            _show(console, f"[{section}]" if section != "run" else "top of the run file", settings, section)
+    if name in ("", "metrics"):
+        from recsys.metrics.ranking import FORMULAS
+
+        meanings = {f"{measure}@k": formula.__doc__ for measure, formula in FORMULAS.items()}
+        _list(console, "evaluation.metrics, training.validation_metric and others", "metric", meanings)
+    if name in ("", "baselines"):
+        from recsys.evaluation.baselines import BASELINES
+
+        meanings = {baseline: inspect.getdoc(cls) for baseline, cls in BASELINES.items()}
+        _list(console, "evaluation.baselines", "baseline", meanings)
+
+
+def stages_of(run: type) -> dict[str, type]:
+    """Return the sections of a run file that are no choice, `run` for its top first, and the settings of each."""
+    found = {"run": run}
+    for name, hint in typing.get_type_hints(run).items():
+        for cls in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(cls):
+                nested = stages_of(cls)
+                found |= {name if inner == "run" else f"{name}.{inner}": each for inner, each in nested.items()}
+    return found
+
+
+def _header(section: str) -> str:
+    return f"[[{section}]]" if section.endswith("augmentations") else f"[{section}]"
+
+
+def _list(console: Console, title: str, column: str, meanings: dict[str, str | None]) -> None:
+    console.print(title, style="table.title", highlight=False, soft_wrap=True)
+    table = Table(column, "meaning")
+    for name, meaning in meanings.items():
+        table.add_row(name, escape((meaning or "").partition("\n\n")[0].removeprefix("Return ")))
+    console.print(table)
 
 
 def _show(console: Console, title: str, cls: type, section: str) -> None:
@@ -74,18 +89,27 @@ def _show(console: Console, title: str, cls: type, section: str) -> None:
         table.add_column(column, overflow="fold")
     meanings = _meanings(document)
     for field in dataclasses.fields(cls):
-        table.add_row(field.name, escape(_default(field, section)), escape(meanings.get(field.name, "")))
+        table.add_row(field.name, escape(default_of(field, section)), escape(meanings.get(field.name, "")))
     console.print(table)
 
 
-def _default(field: dataclasses.Field[Any], section: str) -> str:
+def default_of(field: dataclasses.Field[Any], section: str) -> str:
+    """Return the default of a setting as a run file would spell it, or `required`; a section's own is where it stands.
+
+    Args:
+        field: of a class made with `registry.settings`.
+        section: the section of a run file that the setting stands in; `run` for the top.
+    """
     default = field.default
     if hasattr(default, "get_default"):
         default = default.get_default(call_default_factory=True)
     if default is dataclasses.MISSING or repr(default) == "PydanticUndefined":
         return "required"
     if dataclasses.is_dataclass(default):
-        return f"see [{field.name}]" if section == "run" else f"see [{section}.{field.name}]"
+        from recsys import config, registry
+
+        place = field.name if section == "run" else f"{section}.{field.name}"
+        return f'kind = "{registry.kind_of(default)}", see [{place}]' if place in config.PLACES else f"see [{place}]"
     return repr(default).lower() if isinstance(default, bool) else repr(default)
 
 

@@ -54,7 +54,7 @@ class Metric:
         Returns:
             `[cases]`, float64, 0..1, higher is better.
         """
-        return _FORMULAS[self.measure_name](hits[:, : self.cutoff], relevant_counts, self.cutoff)
+        return FORMULAS[self.measure_name](hits[:, : self.cutoff], relevant_counts, self.cutoff)
 
 
 def parse(name: str, where: str = "evaluation.metrics") -> Metric:
@@ -69,12 +69,12 @@ def parse(name: str, where: str = "evaluation.metrics") -> Metric:
     """
     import ir_measures
 
-    known = ", ".join(f"{measure_name}@k" for measure_name in _FORMULAS)
+    known = ", ".join(f"{measure_name}@k" for measure_name in FORMULAS)
     try:
         parsed = ir_measures.parse_measure(name)
     except (NameError, ValueError, SyntaxError):
         raise SettingError(describe(where, name, f"one of {known}")) from None
-    if parsed.NAME not in _FORMULAS or parsed.params.keys() != {"cutoff"} or parsed.params["cutoff"] < 1:
+    if parsed.NAME not in FORMULAS or parsed.params.keys() != {"cutoff"} or parsed.params["cutoff"] < 1:
         raise SettingError(describe(where, name, f"one of {known} with k >= 1"))
     return Metric(parsed.NAME, parsed.params["cutoff"])
 
@@ -119,27 +119,33 @@ def find_hits(ranked: Int32, sets: RowSets) -> Bool:
 
 
 def _success(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return 1 where a relevant item is among the first k, else 0: the hit rate."""
     return hits.any(axis=1).astype(np.float64)
 
 
 def _precision(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return precision: the relevant items among the first k, divided by k."""
     return hits.sum(axis=1) / cutoff
 
 
 def _recall(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return recall: the relevant items among the first k, divided by all relevant ones."""
     return hits.sum(axis=1) / np.maximum(relevant_counts, 1)
 
 
 def _reciprocal_rank(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return 1 / rank of the first relevant item among the first k, else 0."""
     return (hits / _ranks(hits)).max(axis=1)
 
 
 def _average_precision(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return the precisions at the relevant items among the first k, added up and divided by all relevant ones."""
     precisions = np.cumsum(hits, axis=1) / _ranks(hits)
     return (precisions * hits).sum(axis=1) / np.maximum(relevant_counts, 1)
 
 
 def _ndcg(hits: Bool, relevant_counts: Int64, cutoff: int) -> Float64:
+    """Return the discounted gain 1 / log2(rank + 1) of the relevant items among the first k, as a share of the best."""
     gains = 1.0 / np.log2(np.arange(2, cutoff + 2))
     ideal = np.concatenate([[1.0], np.cumsum(gains)])[np.minimum(relevant_counts, cutoff)]
     # Summed in the same order as the ideal, so that a perfect ranking measures exactly 1.
@@ -150,7 +156,7 @@ def _ranks(hits: Bool) -> Int64:
     return np.arange(1, hits.shape[1] + 1)
 
 
-_FORMULAS: dict[str, Callable[[Bool, Int64, int], Float64]] = {
+FORMULAS: dict[str, Callable[[Bool, Int64, int], Float64]] = {
     "nDCG": _ndcg,
     "AP": _average_precision,
     "R": _recall,

@@ -392,7 +392,7 @@ def test_a_reformulator_is_not_judged_by_the_queries_that_it_learned_from(world,
         (("--name", "ä"), r"^--name: got 'ä'"),
         (
             ("--set", "reformulation.reformulator={kind='rocchio'}"),
-            r"^reformulation\.reformulator\.kind: got 'rocchio', expected one that is learned: attention, linear",
+            r"^reformulation\.reformulator\.kind: got 'rocchio', expected one of attention, linear",
         ),
         (("--set", "reformulation.validation_metric='foo'"), r"^reformulation\.validation_metric: got 'foo'"),
         (

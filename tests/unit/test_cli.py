@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys import commands, registry
+from recsys import commands, config, registry
 from recsys.cli import one_message
 from recsys.export.release import derive, open_release
 from recsys.files import write_atomically
@@ -59,7 +59,10 @@ def test_choices_lists_every_kind_with_every_setting(choices):
     "told",
     [
         '[source] kind = "enriched_movielens"',
-        '[[self_supervision.augmentations]], [[item.augmentations]] kind = "random_mask"',
+        '[[item.augmentations]], [[self_supervision.augmentations]] kind = "random_mask"',
+        '[item.features.<name>], [query.features.<name>] kind = "categorical"',
+        '[query.features.<name>] kind = "history"',
+        'in every release, without a section: kind = "rocchio"',
         '[self_supervision.objective] kind = "contrastive"',
         '[reformulation.objective] kind = "comparative"',
         "see [self_supervision.schedule]",
@@ -74,6 +77,22 @@ def test_choices_says_in_which_section_each_thing_stands(told, choices):
 @pytest.mark.parametrize("word", ["masks", "reads"])
 def test_what_the_program_alone_asks_of_a_choice_is_no_setting(word, choices):
     assert f"│ {word} " not in choices
+
+
+@pytest.mark.parametrize("section", [place.removesuffix(".<name>") for place in config.PLACES])
+def test_choices_of_a_section_shows_the_kinds_that_the_section_may_hold(section):
+    (place,) = (place for place in config.PLACES if place.removesuffix(".<name>") == section)
+    shown = recsys("choices", section).stdout
+    family = config.PLACES[place]
+    held = {kind for kind in registry.names(family) if f'kind = "{kind}"' in shown}
+    assert held == set(config.kinds_of(place)) != set()
+
+
+def test_choices_lists_metrics_and_baselines(choices):
+    for word in ("nDCG@k", "Success@k", "popularity", "ease"):
+        assert f"│ {word} " in choices
+    assert "evaluation.metrics" in recsys("choices", "metrics").stdout
+    assert "item_knn" in recsys("choices", "baselines").stdout
 
 
 def test_choices_of_one_family_shows_no_other():

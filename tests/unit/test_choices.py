@@ -1,0 +1,98 @@
+"""What `recsys choices` claims of a run file, checked against the parser of run files."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+
+from recsys import config, registry
+from recsys.commands.choices import default_of, stages_of
+from recsys.errors import SettingError
+from tests.worlds import block_run
+
+STAGES = stages_of(config.Run)
+SETTINGS = [(section, field) for section, cls in STAGES.items() for field in dataclasses.fields(cls)]
+ONLY_WITH_OTHERS = {("query", "features")}
+"""Settings whose default `{}` holds for some values of another setting: see their lines in `recsys choices`."""
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run file in which every section stands with every setting that `dumps` writes."""
+    second = {"augmentations": [{"kind": "value_dropout"}]}
+    run = config.from_tables(block_run(tmp_path_factory.mktemp("world"), self_supervision=second))
+    return config.plain_tables(run)
+
+
+def section_of(tables: dict[str, Any], section: str) -> dict[str, Any]:
+    for name in [] if section == "run" else section.split("."):
+        tables = tables[name]
+    return tables
+
+
+@pytest.mark.parametrize(("section", "field"), SETTINGS, ids=lambda value: getattr(value, "name", value))
+def test_a_setting_is_called_required_exactly_where_a_run_file_without_it_is_refused(section, field, full):
+    tables = copy.deepcopy(full)
+    given = section_of(tables, section).pop(field.name, None)
+    if (section, field.name) in ONLY_WITH_OTHERS:
+        return
+    if default_of(field, section) == "required":
+        assert given is not None
+        with pytest.raises(SettingError, match=rf"{field.name}: got nothing, expected a value"):
+            config.from_tables(tables)
+    else:
+        config.from_tables(tables)
+
+
+@pytest.mark.parametrize("section", config.PLACES)
+def test_a_section_takes_the_kinds_that_are_listed_for_it_and_no_others(section):
+    family = config.PLACES[section]
+    for kind in registry.names(family):
+        required = [
+            field.name
+            for field in dataclasses.fields(registry.choice(family, kind))
+            if default_of(field, section) == "required"
+        ]
+        table = {"kind": kind, **dict.fromkeys(required, "x")}
+        if kind in config.kinds_of(section):
+            assert registry.kind_of(config.chosen(section, table)) == kind
+        else:
+            with pytest.raises(SettingError, match=rf"kind: got '{kind}', expected one of"):
+                config.chosen(section, table)
+
+
+@pytest.mark.parametrize("section", config.DEFAULT_KINDS)
+def test_a_section_with_a_default_kind_may_be_left_out_or_lack_its_kind(section):
+    assert registry.kind_of(config.chosen(section, {})) == config.DEFAULT_KINDS[section]
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES)
+def test_a_setting_of_a_choice_is_called_required_exactly_where_the_choice_refuses_to_be_made_without_it(family):
+    for kind in registry.names(family):
+        cls = registry.choice(family, kind)
+        required = {field.name for field in dataclasses.fields(cls) if default_of(field, "") == "required"}
+        try:
+            registry.build(family, {"kind": kind}, "here")
+        except SettingError as error:
+            missing = {line.partition(":")[0].removeprefix("here.") for line in str(error).splitlines()}
+            assert missing == required, f"{family}/{kind}"
+        else:
+            assert required == set(), f"{family}/{kind}"
+
+
+def test_every_family_has_a_section_and_every_section_a_family():
+    assert set(config.PLACES.values()) == set(registry.FAMILIES)
+
+
+def test_the_lists_name_what_the_parser_takes():
+    from recsys.evaluation.baselines import BASELINES
+    from recsys.metrics.ranking import FORMULAS, parse
+
+    assert all(parse(f"{measure}@5").measure_name == measure for measure in FORMULAS)
+    names = list(BASELINES)
+    assert registry.parse(config.Evaluation, {"baselines": names}, "evaluation").baselines == tuple(names)
+    with pytest.raises(SettingError):
+        registry.parse(config.Evaluation, {"baselines": ["other"]}, "evaluation")
