@@ -9,10 +9,12 @@ import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from recsys.errors import DataError, StorageError
 from recsys.files import storage, sync_folder
@@ -22,10 +24,15 @@ POSITION_FILE = "catalogue.position"
 LOG_FILE = re.compile(r"catalogue-(0|[1-9]\d*)\.log")
 HEADER = struct.Struct("<IIQ")
 """Length of the payload, CRC-32 of sequence and payload, sequence."""
-SEQUENCE = struct.Struct("<Q")
+SEQUENCE, SEQUENCE_OFFSET = struct.Struct("<Q"), 8
 POSITION, LAST, COMPACTED, WORDS = 0, 1, 2, 3
 """Words of the shared counter: position, last sequence, bytes of the snapshot that the file began with."""
 SIZE_BITS = 40
+FILE_MODE = 0o640
+ADVICE = (
+    "Stop every process of this server, then restore the whole folder from a copy, or begin with an empty folder and "
+    "upsert again."
+)
 
 
 @dataclass(frozen=True)
@@ -44,16 +51,20 @@ class Record:
 class CatalogueLog:
     """Records on disk before they are acknowledged, and a counter in shared memory that says how many there are.
 
-    A record counts once the counter includes it, which happens after `fdatasync`; whatever a killed writer left behind
-    it is cut off by the next one. A compacted log is another file; the counter names the one that counts. Writers of
-    all processes take turns by a file lock; those of one process share one `fdatasync`. Readers need no lock. Safe for
-    calls from several threads.
+    A record counts once the counter includes it, which happens after `fdatasync`; the unfinished record of a killed
+    writer is cut off by the next one. A compacted log is another file; the counter names the one that counts. Writers
+    of all processes take turns by a file lock; those of one process share one `fdatasync`. Readers need no lock. Safe
+    for calls from several threads.
+
+    Recovery never drops an acknowledged record: only an unfinished record at the end of the log is cut off. A log that
+    is damaged anywhere else is refused, and so is a log without its counter, which alone shows that none of the last
+    records is missing.
 
     Args:
         folder: of this one server, on a local disk; made if needed.
 
     Raises:
-        DataError: the log is damaged before its end.
+        DataError: the log is damaged before its end, or its counter is missing or damaged.
         StorageError: the folder cannot be written.
     """
 
@@ -141,16 +152,8 @@ class CatalogueLog:
             last = self._shared[LAST]
             following = ((now >> SIZE_BITS) + 1) << SIZE_BITS
             path, _ = self._at(following)
-            temporary = path.with_name(f".{path.name}")
-            with open(temporary, "wb") as file:
-                file.write(MAGIC)
-                for payload in fold(record.payload for record in records):
-                    file.write(_framed(last, payload))
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            os.replace(temporary, path)
-            sync_folder(self._folder)
+            payloads = fold(record.payload for record in records)
+            size = self._replace(path, [MAGIC, *(_framed(last, payload) for payload in payloads)])
             self._shared[COMPACTED] = size
             self._shared[POSITION] = following + size
             self._map.flush()
@@ -188,41 +191,54 @@ class CatalogueLog:
             waiting.sequence = last + place
 
     def _counter(self) -> memoryview:
-        path = self._folder / POSITION_FILE
+        path, logs = self._folder / POSITION_FILE, self._generations()
+        if not path.exists() and not logs:
+            self._replace(path, [bytes(WORDS * 8)])
         if not path.exists() or path.stat().st_size != WORDS * 8:
-            generations = self._generations()
-            first = _generation(generations[-1]) << SIZE_BITS if generations else 0
-            path.write_bytes(struct.pack("=3Q", first, 0, 0))
+            raise _miscounted(path, "one of another length" if path.exists() else "no file", logs)
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), WORDS * 8)
         # Aligned words: the processor reads and writes each as a whole.
         return memoryview(self._map).cast("Q")
 
     def _recover(self) -> None:
-        """Count every whole record, and cut off what was not written to its end."""
-        path, counted = self._at(self.position)
-        if not path.exists():
-            others = self._generations()
-            if others:  # the counter is damaged: what it does not name is not to be thrown away
-                raise _miscounted(self._folder / POSITION_FILE, path, others[-1])
-            if counted:
-                raise _damaged(path, 0)
-            path.write_bytes(MAGIC)
+        """Count every whole record, and cut off one that was not written to its end."""
+        (path, counted), logs = self._at(self.position), self._generations()
+        if self.position == 0 and (not logs or (logs == [path] and path.stat().st_size <= len(MAGIC))):
+            counted = self._replace(path, [MAGIC])  # a new folder
+        elif path not in logs or counted < len(MAGIC):
+            raise _miscounted(self._folder / POSITION_FILE, f"one that names byte {counted} of {path.name}", logs)
         with open(path, "r+b") as file:
             content = file.read()
             records, end = _parsed(content[len(MAGIC) :])
             whole = len(MAGIC) + end
-            if not content.startswith(MAGIC) or whole < counted:
+            last = max((record.sequence for record in records), default=self._shared[LAST])
+            if not content.startswith(MAGIC) or whole < counted or _has_record(content[whole:], last):
                 raise _damaged(path, whole)
+            for newer in (log for log in logs if _generation(log) > _generation(path)):
+                if any(record.sequence > last for record in _parsed(newer.read_bytes()[len(MAGIC) :])[0]):
+                    raise _miscounted(self._folder / POSITION_FILE, f"one that names {path.name}", logs)
             file.truncate(whole)
             os.fsync(file.fileno())
-        for other in (*self._generations(), *self._folder.glob(".catalogue-*.log")):
+        for other in (*logs, *self._folder.glob(".catalogue*")):
             if other != path:
                 other.unlink()
         sync_folder(self._folder)
-        self._shared[LAST] = max((record.sequence for record in records), default=self._shared[LAST])
+        self._shared[LAST] = last
         self._shared[POSITION] = (self.position >> SIZE_BITS << SIZE_BITS) + whole
         self._map.flush()
+
+    def _replace(self, path: Path, blocks: Iterable[bytes]) -> int:
+        """Write a file under a temporary name, rename it when it is on disk, and return its length in bytes."""
+        temporary = path.with_name(f".{path.name}")
+        with open(temporary, "wb", opener=_opened) as file:
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        os.replace(temporary, path)
+        sync_folder(self._folder)
+        return size
 
     def _generations(self) -> list[Path]:
         """Return the files that are logs by their names, the newest last; a copy beside them is none."""
@@ -234,7 +250,7 @@ class CatalogueLog:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with open(self._folder / "catalogue.lock", "wb") as lock:
+        with open(self._folder / "catalogue.lock", "wb", opener=_opened) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -270,19 +286,39 @@ def _parsed(content: bytes) -> tuple[list[Record], int]:
     return records, end
 
 
+def _has_record(content: bytes, last: int) -> bool:
+    """Return whether a whole record begins anywhere in these bytes.
+
+    Args:
+        content: what follows the whole records at the beginning of a log.
+        last: the sequence of the last of them.
+    """
+    starts = len(content) - HEADER.size + 1
+    if starts < 1:
+        return False
+    # Views of the headers that would begin at each byte.
+    lengths = np.ndarray(starts, "<u4", content, 0, (1,))
+    sequences = np.ndarray(starts, "<u8", content, SEQUENCE_OFFSET, (1,))
+    fits = lengths <= np.arange(starts - 1, -1, -1)
+    fits &= (sequences >= max(last, 1)) & (sequences <= last + starts)
+    return any(_parsed(content[start : start + HEADER.size + lengths[start]])[0] for start in np.flatnonzero(fits))
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
+
+
 def _generation(file: Path) -> int:
     return int(file.stem.rpartition("-")[2])
 
 
-def _miscounted(counter: Path, named: Path, found: Path) -> DataError:
+def _miscounted(counter: Path, got: str, logs: Sequence[Path]) -> DataError:
+    names = ", ".join(log.name for log in logs) or "the log"
     return DataError(
-        f"{counter}: damaged: it names {named.name}, but there is {found.name}. Stop every process of this server and "
-        "remove the counter: it is made anew from the log."
+        f"{counter}: got {got}, expected the counter of {names}. Without it, acknowledged changes that are missing at "
+        f"the end of the log cannot be detected. {ADVICE}"
     )
 
 
 def _damaged(path: Path, end: int) -> DataError:
-    return DataError(
-        f"{path}: damaged after byte {end}, where acknowledged changes stood. Bring it back from a copy, or begin anew "
-        "with an empty folder and upsert again."
-    )
+    return DataError(f"{path}: damaged after byte {end}, where acknowledged changes stood. {ADVICE}")

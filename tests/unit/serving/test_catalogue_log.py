@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import resource
+import stat
+import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys.errors import DataError, StorageError
 from serving.runtime.catalogue_log import HEADER, MAGIC, CatalogueLog
@@ -53,11 +58,11 @@ def test_a_record_that_was_not_written_to_its_end_is_cut_off(tmp_path, kept):
     log = CatalogueLog(tmp_path)
     log.append(b"whole")
     path = file_of(tmp_path)
-    whole = path.read_bytes()
+    whole, counter = path.read_bytes(), (tmp_path / "catalogue.position").read_bytes()
     log.append(b"torn")
     torn = path.read_bytes()[: len(whole) + kept]
     # given: the writer was killed before it counted its record
-    (tmp_path / "catalogue.position").unlink()
+    (tmp_path / "catalogue.position").write_bytes(counter)
     path.write_bytes(torn)
     again = CatalogueLog(tmp_path)
     assert payloads(again) == [b"whole"]
@@ -100,23 +105,107 @@ def test_a_log_that_has_gone_is_told(tmp_path):
         log.read()
 
 
-@pytest.mark.parametrize("counter", [bytes(24), b"\xff" * 24])
-def test_a_damaged_counter_is_told_costs_no_record_and_is_made_anew_without_it(tmp_path, counter):
-    # given: the second file, a copy of it that an operator made, and a counter that names another
+@pytest.mark.parametrize("counter", [bytes(24), b"\xff" * 24, b"", None])
+def test_a_log_without_its_counter_is_refused_and_nothing_is_removed(tmp_path, counter):
+    # given: the second file, a copy of it that an operator made, and a counter that names another or none
     log = CatalogueLog(tmp_path)
     log.append(b"a")
     log.compact(list)
     (tmp_path / "catalogue-1-copy.log").write_bytes(b"a copy")
     before = (tmp_path / "catalogue-1.log").read_bytes()
-    (tmp_path / "catalogue.position").write_bytes(counter)
+    saved = (tmp_path / "catalogue.position").read_bytes()
+    (tmp_path / "catalogue.position").unlink()
+    if counter is not None:
+        (tmp_path / "catalogue.position").write_bytes(counter)
     # then
-    with pytest.raises(DataError, match=r"catalogue\.position: damaged.*catalogue-1\.log"):
+    with pytest.raises(DataError, match=r"catalogue\.position: got .*catalogue-1\.log.*restore the whole folder"):
         CatalogueLog(tmp_path)
     assert (tmp_path / "catalogue-1.log").read_bytes() == before
     # when
-    (tmp_path / "catalogue.position").unlink()
+    (tmp_path / "catalogue.position").write_bytes(saved)
     assert payloads(CatalogueLog(tmp_path)) == [b"a"]
     assert (tmp_path / "catalogue-1-copy.log").read_bytes() == b"a copy"
+
+
+RECORDS = [b"first", b"", b"x" * 40, b"fourth"]
+places = st.integers(0, 10_000)
+
+
+@st.composite
+def damages(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """A change to a file: one byte flipped, a range zeroed or cut out, the end cut off, or bytes at the end."""
+    kind, bits = draw(st.sampled_from(["flip", "zero", "cut", "truncate", "append"])), draw(st.integers(1, 255))
+    start, length, more = draw(places), draw(st.integers(1, 200)), draw(st.binary(min_size=1, max_size=40))
+
+    def damage(content: bytes) -> bytes:
+        at = start % len(content)
+        end = min(at + length, len(content))
+        if kind == "flip":
+            return content[:at] + bytes([content[at] ^ bits]) + content[at + 1 :]
+        if kind == "zero":
+            return content[:at] + bytes(end - at) + content[end:]
+        if kind == "cut":
+            return content[:at] + content[end:]
+        return content[:at] if kind == "truncate" else content + more
+
+    return damage
+
+
+@given(damage=damages(), hit=st.sampled_from(["log", "counter"]), counted=st.booleans(), compacted=st.integers(0, 4))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_damaged_no_acknowledged_change_is_lost_without_a_refusal(damage, hit, counted, compacted):
+    with tempfile.TemporaryDirectory() as folder:
+        # given: acknowledged changes, some of them compacted, and damage to one file, with or without the counter
+        home = Path(folder)
+        log = CatalogueLog(home)
+        for place, payload in enumerate(RECORDS):
+            if compacted == place:
+                log.compact(list)
+            log.append(payload)
+        path = file_of(home) if hit == "log" else home / "catalogue.position"
+        path.write_bytes(damage(path.read_bytes()))
+        if not counted:
+            (home / "catalogue.position").unlink()
+        before = {file.name: file.read_bytes() for file in home.iterdir()}
+        # then
+        try:
+            again = CatalogueLog(home)
+        except DataError as error:
+            assert {file.name: file.read_bytes() for file in home.iterdir()} == before
+            assert "remove" not in str(error)
+        else:
+            assert payloads(again) == RECORDS
+            again.append(b"next")
+            assert payloads(CatalogueLog(home)) == [*RECORDS, b"next"]
+
+
+def test_damage_before_whole_records_is_refused_where_the_counter_is_older_than_both(tmp_path):
+    # given: a counter as a power failure leaves it, which was on disk before the records were
+    log = CatalogueLog(tmp_path)
+    log.append(b"a")
+    counter, path = (tmp_path / "catalogue.position").read_bytes(), file_of(tmp_path)
+    place = path.stat().st_size + HEADER.size
+    for payload in (b"b" * 100, b"c"):
+        log.append(payload)
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    (tmp_path / "catalogue.position").write_bytes(counter)
+    # then
+    with pytest.raises(DataError, match=r"damaged after byte \d+"):
+        CatalogueLog(tmp_path)
+    assert path.read_bytes() == damaged
+
+
+def test_the_files_of_the_log_are_not_readable_by_other_users(tmp_path):
+    log = CatalogueLog(tmp_path)
+    log.append(b"a")
+    log.compact(list)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) & 0o007 for path in tmp_path.iterdir()} == {
+        "catalogue-1.log": 0,
+        "catalogue.lock": 0,
+        "catalogue.position": 0,
+    }
 
 
 def test_many_writers_at_once_lose_nothing_and_share_their_turns(tmp_path):
