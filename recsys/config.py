@@ -437,7 +437,7 @@ def tables_of(path: str | Path) -> dict[str, Any]:
     file = _find(Path(path))
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{file}: not TOML: {error}.") from None
 
 

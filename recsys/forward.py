@@ -12,11 +12,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+import pydantic
+from pydantic import ConfigDict
 
-from recsys.errors import ReleaseError
+from recsys.documents import read_json
+from recsys.errors import ReleaseError, describe, verbatim
 from recsys.files import save_array, write_atomically
 from recsys.types import Float32
 
@@ -40,6 +43,7 @@ ACTIVATIONS: Mapping[str, Callable[[Float32], Float32]] = {
     "selu": _selu,
 }
 DESCRIPTION = "tower.json"
+MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Field:
         pooling: `mean`, `sum` or `sqrt` of a bag's vectors; empty for one code.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
     table: str = ""
-    pooling: str = ""
+    pooling: Literal["", "mean", "sum", "sqrt"] = ""
 
     def vectors(self, codes: np.ndarray, tables: Mapping[str, Float32]) -> Float32:
         """Return `[batch, width]`, float32.
@@ -119,31 +124,49 @@ class PlainTower:
         for place, (kernel, bias) in enumerate(self.layers):
             save_array(folder / f"kernel_{place}.npy", kernel)
             save_array(folder / f"bias_{place}.npy", bias)
-        told = {
-            "fields": {name: asdict(field) for name, field in self.fields.items()},
-            "activation": self.activation,
-            "tables": names,
-            "layers": len(self.layers),
-        }
-        write_atomically(folder / DESCRIPTION, json.dumps(told, indent=1) + "\n")
+        described = _Description(dict(self.fields), self.activation, tuple(names), len(self.layers))
+        write_atomically(folder / DESCRIPTION, json.dumps(asdict(described), indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> PlainTower:
         """Return the tower that `save` wrote; its tables stay on disk, mapped.
 
         Raises:
-            ReleaseError: it was written by a newer version.
+            ReleaseError: it is not what this version writes.
         """
-        told: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        if told["activation"] not in ACTIVATIONS:
-            raise ReleaseError(f"{folder}: unknown activation {told['activation']!r}. Use the version that wrote it.")
+        described = read_json(folder / DESCRIPTION, _Description, "Use the version that wrote it.")
         # Slices of an `np.memmap` take ten times the time of those of an array over it.
-        mapped = [np.asarray(np.load(folder / f"table_{n}.npy", mmap_mode="r")) for n in range(len(told["tables"]))]
+        mapped = [np.asarray(_array(folder / f"table_{n}.npy", 2, "r")) for n in range(len(described.tables))]
         return cls(
-            {name: Field(**field) for name, field in told["fields"].items()},
-            told["activation"],
-            dict(zip(told["tables"], mapped, strict=True)),
+            described.fields,
+            described.activation,
+            dict(zip(described.tables, mapped, strict=True)),
             tuple(
-                (np.load(folder / f"kernel_{n}.npy"), np.load(folder / f"bias_{n}.npy")) for n in range(told["layers"])
+                (_array(folder / f"kernel_{n}.npy", 2), _array(folder / f"bias_{n}.npy", 1))
+                for n in range(described.layers)
             ),
         )
+
+
+@dataclass(frozen=True)
+class _Description:
+    """The content of `tower.json`: a tower but for its numbers, which stand in as many files."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    fields: dict[str, Field]
+    activation: Literal["relu", "tanh", "gelu", "selu"]
+    tables: tuple[str, ...]
+    layers: Annotated[int, pydantic.Field(ge=1, le=MAX_LAYERS)]
+
+
+def _array(path: Path, dimensions: int, mmap_mode: Literal["r"] | None = None) -> Float32:
+    """Return the array of a file.
+
+    Raises:
+        ReleaseError: it is not float32, or has another number of dimensions.
+    """
+    array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    if array.dtype != np.float32 or array.ndim != dimensions:
+        got = verbatim(f"{array.dtype} of {array.ndim} dimensions")
+        raise ReleaseError(describe(str(path), got, f"float32 of {dimensions} dimensions"))
+    return array

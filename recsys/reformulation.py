@@ -24,7 +24,7 @@ from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_gu
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
 from recsys.export.release import Release, derive
-from recsys.export.saved_model import PLAIN_QUERY_TOWER, load_tower
+from recsys.export.saved_model import PLAIN, QUERY_TOWER, load_graph
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import parse
 from recsys.progress import task
@@ -42,7 +42,7 @@ BLOCK = 1024
 """Queries that are searched and written at once."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Shares of a trained move that are tried on the queries that choose."""
-TIED = ("item_embeddings.npy", "index", "query_tower", PLAIN_QUERY_TOWER)
+TIED = ("item_embeddings.npy", "index", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
 """Parts of a release that mined feedback depends on."""
 
 
@@ -69,7 +69,7 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = prepare(run, work / run.name / "prepared")
-    tower = load_tower(release.folder / "query_tower")
+    tower = load_graph(release.folder / QUERY_TOWER)
     _check_same_data(release, run, prepared, tower)
     asked = questions(run, prepared, part)
     count = len(asked.case_ids)

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from recsys.files import write_atomically
-from serving.endings import check_port_file, stop_on_signals, stop_with_parent
+from serving.endings import Parent, check_port_file, stop_on_signals
 from serving.logs import BackgroundFile, make_logger
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Releases
@@ -20,7 +20,14 @@ LAST_LINES_S = 2.0
 """Time that the last log lines get to be read."""
 
 
-def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: Path | None = None) -> None:
+def serve(
+    folder: Path,
+    settings: ServerSettings,
+    *,
+    name: str = "",
+    port_file: Path | None = None,
+    parent: Parent | None = None,
+) -> None:
     """Serve the releases of a folder until SIGTERM or SIGINT.
 
     The port is bound first, health says NOT_SERVING, the release is checked, loaded and warmed with its golden queries;
@@ -32,6 +39,7 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         settings: where to listen and what to allow.
         name: a label, release name or fingerprint that is served in place of `stable`.
         port_file: gets the real port as text once the server is ready; removed at the end.
+        parent: the supervisor of this process; None where there is none.
 
     Raises:
         SettingError: the port is taken, or the experiment file is broken or cannot be served.
@@ -39,8 +47,6 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         ReleaseError: the release is damaged, mixed, or does not answer its golden queries.
     """
     stopping = stop_on_signals()
-    if settings.port_is_shared:
-        stop_with_parent(stopping)
     # Its own descriptor, without the buffer that everything else in the process shares and could block on.
     log = BackgroundFile(FileIO(sys.stderr.fileno(), "w", closefd=False), settings.telemetry.max_log_lines)
     logger = make_logger(log)
@@ -60,6 +66,8 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         # as Python did every ten thousand calls, stops all calls for a quarter of a second.
         gc.collect()
         gc.freeze()
+        if parent is not None:
+            parent.stop_with_it(stopping)
         server.ready()
         if settings.port_is_shared:
             server.listen()
@@ -85,3 +93,5 @@ def serve(folder: Path, settings: ServerSettings, *, name: str = "", port_file: 
         server.stop()
         logger.info("stopped")
         log.close(LAST_LINES_S)
+        if parent is not None:
+            parent.clean_up()

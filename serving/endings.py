@@ -1,8 +1,9 @@
-"""How a serving process hears that it must end, and how it says where it is."""
+"""How a serving process ends, by signals or with its supervisor, and the file with its port."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,15 +20,43 @@ def stop_on_signals() -> threading.Event:
     return stopping
 
 
-def stop_with_parent(stopping: threading.Event) -> None:
-    """Set an event when the process at the other end of standard input is gone."""
+class Parent:
+    """The supervisor of a worker process, which holds the other end of the worker's standard input.
 
-    def wait() -> None:
+    A worker whose supervisor is gone ends: at once while it loads, later in order, as after SIGTERM. It then removes
+    the supervisor's folder, which nothing else does after SIGKILL.
+
+    Args:
+        folder: with the files that supervisor and workers share; it belongs to them alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._is_gone = False
+        self._stopping: threading.Event | None = None
+        threading.Thread(target=self._wait, name="parent", daemon=True).start()
+
+    def stop_with_it(self, stopping: threading.Event) -> None:
+        """Set an event when the supervisor is gone, instead of ending at once."""
+        with self._lock:
+            self._stopping = stopping
+
+    def clean_up(self) -> None:
+        """Remove the folder if the supervisor is gone."""
+        if self._is_gone:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self) -> None:
         # Not through sys.stdin, whose lock a thread that waits would keep from the interpreter at its end.
         os.read(0, 1)
-        stopping.set()
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+        with self._lock:
+            self._is_gone = True
+            if self._stopping is not None:
+                self._stopping.set()
+                return
+            self.clean_up()
+            os._exit(1)  # nothing waits for an answer yet, and what loads cannot be interrupted
 
 
 def ended(process: subprocess.Popen[bytes], wait_s: float) -> bool:

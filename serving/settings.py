@@ -101,6 +101,18 @@ class ReleaseSettings:
 
 
 @settings()
+class SignatureSettings:
+    """Whose releases a server loads: everybody's without a key.
+
+    Attributes:
+        keys: PEM files with Ed25519 public keys (`recsys release keygen`); a release that none of them has signed is
+            refused, at the start and later. Read again for each release; one that is loaded already stays.
+    """
+
+    keys: tuple[Path, ...] = ()
+
+
+@settings()
 class CatalogueSettings:
     """Changes to the items between two releases.
 
@@ -108,6 +120,7 @@ class CatalogueSettings:
         folder: holds their log, on a local disk; shared by the processes of one server and by nothing else. None: the
             items are those of the release.
         max_upserts: most items in one UpsertItems.
+        max_id_bytes: longest id of an upserted item, in bytes of UTF-8.
         max_deletes: most ids in one DeleteItems.
         compact_bytes: a log of this length is written anew with only the last change of each item, and then again
             whenever it has doubled.
@@ -116,6 +129,7 @@ class CatalogueSettings:
 
     folder: Path | None = None
     max_upserts: int = Field(1000, ge=1)
+    max_id_bytes: int = Field(1024, ge=1)
     max_deletes: int = Field(10_000, ge=1)
     compact_bytes: int = Field(16 * 1024 * 1024, ge=1)
     index_above: int = Field(10_000, ge=1)
@@ -193,7 +207,7 @@ class ServerSettings:
         port: TCP port; 0 takes a free one, which is printed and written to the port file.
         processes: whole servers that share the port, one after the other in the kernel's choice, each with the release
             mapped and the threads below. More than there are cores bring nothing.
-        port_is_shared: set for such a process by the one that started it; it then stops when that one is gone.
+        port_is_shared: set for such a process by the one that started it.
         worker_threads: calls that are worked on beside the short ones, which are answered together: batches, queries
             with filters, diversity, excluded or more than 100 items, changes of the catalogue.
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
@@ -217,6 +231,7 @@ class ServerSettings:
         auth: who may call.
         telemetry: what it tells of itself, see [telemetry].
         releases: which releases of a folder are served.
+        signature: whose releases are loaded.
         catalogue: changes to their items.
         experiments: which arms answer.
         log: what is kept of what is shown and of what comes of it.
@@ -247,6 +262,7 @@ class ServerSettings:
     auth: Auth = Field(default_factory=Auth)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     releases: ReleaseSettings = Field(default_factory=ReleaseSettings)
+    signature: SignatureSettings = Field(default_factory=SignatureSettings)
     catalogue: CatalogueSettings = Field(default_factory=CatalogueSettings)
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
     log: LogSettings = Field(default_factory=LogSettings)

@@ -115,7 +115,7 @@ class Supervisor:
         )
         file = scratch / "settings.toml"
         write_atomically(file, tomli_w.dumps(plain(of_worker)))
-        self._command = [sys.executable, "-m", "serving", str(folder), "--release", name, "--settings", str(file)]
+        self._command = [sys.executable, "-m", "serving.worker", str(scratch), str(file), str(folder), name]
         self._workers = [_Worker(number, scratch / f"{number}.port") for number in range(settings.processes)]
 
     @property
@@ -200,7 +200,7 @@ class Supervisor:
             # A signal of the terminal reaches the supervisor alone, which then ends its workers in order. However it
             # ends itself, its end of the pipe closes and tells them.
             worker.process = subprocess.Popen(
-                [*self._command, "--port-file", str(worker.port_file)], stdin=subprocess.PIPE, start_new_session=True
+                [*self._command, str(worker.port_file)], stdin=subprocess.PIPE, start_new_session=True
             )
             worker.started = now
 

@@ -329,7 +329,7 @@ def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
     from serving.settings import ReleaseSettings
 
     root = folder.resolve()
-    known = {manifest.parent.name: manifest.parent for manifest in published(root)}
+    known = published(root)
     known |= labelled(root, ReleaseSettings().labels)
 
     @functools.cache

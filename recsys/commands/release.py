@@ -32,15 +32,15 @@ def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = 
         raise MissingError(f"{releases}: no such folder. Write a release with `recsys train`.")
     labels: dict[str, list[str]] = {}
     for label, name in read_labels(releases).items():
-        labels.setdefault(name, []).append(label)
+        labels.setdefault((releases / name).resolve().name, []).append(label)
     table = Table()
     for column in ("release", "labels", "created", "items", "dim", "index", "quality"):
         table.add_column(column, overflow="fold")
     rows = []
-    for path in published(releases):
-        name = path.parent.name
+    for folder in dict.fromkeys(published(releases).values()):
+        name = folder.name
         try:
-            release = open_release(path.parent, verify=False)
+            release = open_release(folder, verify=False)
         except ReleaseError as error:
             rows.append(("", name, " ".join(labels.get(name, [])), f"unusable: {error}", "", "", "", ""))
             continue
@@ -64,18 +64,49 @@ def show(folder: ReleaseFolder) -> None:
 
 
 @app.command()
-def verify(folder: ReleaseFolder) -> None:
-    """Check every part's SHA-256, open the release and replay its golden queries."""
+def keygen(
+    private: Annotated[Path, typer.Argument(metavar="FILE", help="Gets the private key; the public key gets .pub.")],
+) -> None:
+    """Make a pair of keys to sign releases with: FILE signs, FILE.pub is what servers need."""
+    from recsys.export.signature import write_keys
+
+    public = private.with_name(f"{private.name}.pub")
+    write_keys(private, public)
+    Console().print(f"{private}: sign with it, and keep it secret\n{public}: give it to servers", soft_wrap=True)
+
+
+@app.command()
+def sign(
+    folder: ReleaseFolder,
+    key: Annotated[Path, typer.Option(help="PEM file with an Ed25519 private key.")],
+) -> None:
+    """Check every part's SHA-256 and sign the release; its fingerprint stays as it is."""
+    from recsys.export import signature
+    from recsys.export.release import MANIFEST, find, open_release
+
+    release = open_release(find(folder))
+    made = signature.sign(release.folder / MANIFEST, key)
+    Console().print(f"{release.name}: signed with key {made.key}", soft_wrap=True)
+
+
+@app.command()
+def verify(
+    folder: ReleaseFolder,
+    keys: Annotated[
+        list[Path], typer.Option("--key", help="A public key that must have signed the release; repeatable.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Check the signature (with --key) and every part's SHA-256, open the release and replay its golden queries."""
     from recsys.export.release import find
     from recsys.retrieval import Retriever
 
-    retriever = Retriever.load(find(folder))
+    retriever = Retriever.load(find(folder), signed_by=keys)
     retriever.warm()
     parts = retriever.release.manifest.parts
     size = sum(part.size_bytes for part in parts.values())
     Console().print(
         f"{retriever.release.name}: {len(parts)} parts, {size / 1e6:.1f} MB, all checksums right; golden queries "
-        "answered as written",
+        f"answered as written{'; signed' if keys else ''}",
         soft_wrap=True,
     )
 

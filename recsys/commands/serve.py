@@ -16,6 +16,9 @@ def command(
     host: Annotated[str | None, typer.Option(help="Address to listen on; the default is this machine only.")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one; the default is 50051.")] = None,
     port_file: Annotated[Path | None, typer.Option(help="Gets the real port once the server is ready.")] = None,
+    require_signature: Annotated[
+        list[Path], typer.Option(metavar="KEY", help="A public key that must have signed each release; repeatable.")
+    ] = [],  # noqa: B006
     settings_file: Annotated[Path | None, typer.Option("--settings", help="A TOML file of server settings.")] = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
@@ -23,6 +26,8 @@ def command(
     from serving.settings import load
 
     given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    if require_signature:
+        given["signature"] = {"keys": require_signature}
     settings = load(settings_file, overrides, given)
     if settings.processes > 1:
         from serving.supervisor import supervise as serve

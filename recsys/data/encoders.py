@@ -13,6 +13,7 @@ import pyarrow.feather as feather
 
 from recsys import registry
 from recsys.config import Run
+from recsys.documents import parse_json
 from recsys.errors import DataError, unknown
 from recsys.features import Encoder
 from recsys.types import ITEM_ID, QUERY_ID, Int64
@@ -95,8 +96,8 @@ def load(folder: Path) -> dict[str, Encoder]:
     loaded = {}
     for file in sorted(folder.glob("*.arrow")):
         state = feather.read_table(file, memory_map=False)
-        name, table = (state.schema.metadata[key].decode() for key in (b"name", b"settings"))
-        loaded[name] = registry.build("features", json.loads(table), name).restore(state)
+        name, table = (state.schema.metadata[key] for key in (b"name", b"settings"))
+        loaded[name.decode()] = registry.build("features", parse_json(table, str(file)), name.decode()).restore(state)
     return loaded
 
 

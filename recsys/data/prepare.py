@@ -446,7 +446,7 @@ def _is_whole(folder: Path, digest: str) -> bool:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
         has_parts = all(f"{part}.item_row.npy" in contents["sizes"] for part in STORED_PARTS)
         return contents["digest"] == digest and has_parts and contents["sizes"] == _sizes(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

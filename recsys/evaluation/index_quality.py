@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys import progress, registry
-from recsys.errors import ReleaseError, ShapeError, describe, verbatim
+from recsys.documents import read_json
+from recsys.errors import ShapeError, describe
 from recsys.files import sha256
 from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors
 from recsys.indexes.scann import Scann, ScannSearcher
@@ -162,11 +163,7 @@ class Certificate:
         Raises:
             ReleaseError: no such file, or not a certificate.
         """
-        try:
-            return Certificate(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            advice = "Tune the index again."
-            raise ReleaseError(describe(str(file), verbatim(str(error)), "a recall certificate", advice)) from None
+        return read_json(file, Certificate, "Tune the index again.")
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from recsys.documents import parse_json
 from recsys.errors import MissingError, SettingError, ShapeError, describe, unknown, verbatim
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, blocks_of
 from recsys.evaluation.slices import ALL, DEFINITIONS, activity_slices, item_slices
+from recsys.export.release import parts_of
 from recsys.metrics.exposure import Exposure, measure_exposure
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.progress import track
@@ -138,18 +140,20 @@ def load(folder: Path) -> EvaluationReport:
 
     Raises:
         MissingError: the folder holds no report.
+        ReleaseError: it is not one that this version writes.
     """
     for name in (REPORT_FILE, CASE_VALUES_FILE):
         if not (folder / name).is_file():
             raise MissingError(
                 describe(str(folder / name), verbatim("no file"), "an evaluation report", "Evaluate again.")
             )
-    plain = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    plain["accuracy"] = tuple(Accuracy(**entry) for entry in plain["accuracy"])
-    plain["exposure"] = {
-        name: tuple(Exposure(**entry) for entry in entries) for name, entries in plain["exposure"].items()
-    }
-    return EvaluationReport(**plain, case_values=pq.read_table(folder / CASE_VALUES_FILE))
+    with parts_of(folder):
+        plain = parse_json((folder / REPORT_FILE).read_bytes(), str(folder / REPORT_FILE))
+        plain["accuracy"] = tuple(Accuracy(**entry) for entry in plain["accuracy"])
+        plain["exposure"] = {
+            name: tuple(Exposure(**entry) for entry in entries) for name, entries in plain["exposure"].items()
+        }
+        return EvaluationReport(**plain, case_values=pq.read_table(folder / CASE_VALUES_FILE))
 
 
 def evaluate(

@@ -288,7 +288,7 @@ def from_content(content: bytes, path: str | Path) -> Plan:
     """
     try:
         tables = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{path}: not TOML: {error}.") from None
     if not tables:
         # Not the end of all experiments: a file is empty, too, while it is being written, and where the disk is full.

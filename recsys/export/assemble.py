@@ -16,7 +16,7 @@ from recsys.data.batches import QueryCodes
 from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
-from recsys.export.saved_model import PLAIN_QUERY_TOWER, save_tower
+from recsys.export.saved_model import ITEM_TOWER, PLAIN, QUERY_TOWER, save_tower
 from recsys.export.seen import SeenItems
 from recsys.files import save_array
 from recsys.training.model import TwoTowerModel
@@ -50,10 +50,13 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
         item_vectors: `[items, dim]`, float32, the catalogue through the item tower.
     """
     (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
-    save_tower(model.query_tower, prepared.query_encoders, folder / "query_tower")
-    save_tower(model.item_tower, prepared.item_encoders, folder / "item_tower")
-    if (plain := model.query_tower.plain()) is not None:
-        plain.save(folder / PLAIN_QUERY_TOWER)
+    for name, tower, fitted in (
+        (QUERY_TOWER, model.query_tower, prepared.query_encoders),
+        (ITEM_TOWER, model.item_tower, prepared.item_encoders),
+    ):
+        save_tower(tower, fitted, folder / name)
+        if (plain := tower.plain()) is not None:
+            plain.save(folder / f"{PLAIN}{name}")
     encoders.save(prepared.query_encoders, folder / "encoders" / "query")
     encoders.save(prepared.item_encoders, folder / "encoders" / "item")
     save_array(folder / "item_embeddings.npy", item_vectors)

@@ -9,14 +9,28 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError, describe, unknown
+from pydantic import AfterValidator, ConfigDict, Field
+
+from recsys.documents import checked_json, parse_json, read_json
+from recsys.errors import (
+    InstallationError,
+    MissingError,
+    RefusedError,
+    ReleaseError,
+    SettingError,
+    StorageError,
+    describe,
+    unknown,
+    verbatim,
+)
+from recsys.export import signature
 from recsys.files import storage, write_atomically
 from recsys.stack import EXPECTED, installed
 
@@ -24,6 +38,28 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 BUILDING = ".building-"
+AGAIN = "Take another release, or write it again with `recsys train`."
+STRICT = ConfigDict(extra="forbid")
+
+
+def _moment(text: str) -> str:
+    try:
+        datetime.datetime.fromisoformat(text).astimezone(datetime.UTC)
+    except OverflowError:
+        raise ValueError("a time between the years 1 and 9999") from None
+    return text
+
+
+def _release_name(name: str) -> str:
+    if name.startswith(".") or not name or set(name) & {"/", "\0"}:
+        raise ValueError("the name of a release in this folder")
+    return name
+
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Moment = Annotated[str, AfterValidator(_moment)]
+ReleaseName = Annotated[str, AfterValidator(_release_name)]
 
 
 @dataclass(frozen=True)
@@ -35,8 +71,9 @@ class Part:
         size_bytes: its length.
     """
 
-    sha256: str
-    size_bytes: int
+    __pydantic_config__ = STRICT
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -58,13 +95,14 @@ class Facts:
         index_recall: lower confidence bound of the index's recall, 0..1.
     """
 
+    __pydantic_config__ = STRICT
     run: str
-    query_entity: str
+    query_entity: Literal["user", "item", "features"]
     query_columns: tuple[str, ...]
     reads_history: bool
-    dim: int
-    item_count: int
-    query_count: int
+    dim: Count
+    item_count: Count
+    query_count: Count
     index: str
     notice: str
     metrics: Mapping[str, float]
@@ -86,9 +124,10 @@ class Manifest:
         parts: every file but the manifest, by path relative to the folder.
     """
 
-    fingerprint: str
+    __pydantic_config__ = STRICT
+    fingerprint: Digest
     format_version: int
-    created: str
+    created: Moment
     parent: str
     versions: Mapping[str, str]
     facts: Facts
@@ -123,27 +162,38 @@ class Release:
         return self.manifest.facts
 
 
-def open_release(folder: str | Path, *, verify: bool = True) -> Release:
+def open_release(folder: str | Path, *, verify: bool = True, signed_by: Sequence[Path] = ()) -> Release:
     """Open a release, by default after reading and checking every part.
 
     Args:
         folder: the release.
         verify: compare the SHA-256 of every part; without it only presence and size are checked.
+        signed_by: public keys (PEM files) of which one must have signed the release; none: it needs no signature.
 
     Raises:
         MissingError: there is no release at that place.
-        ReleaseError: a part is missing, foreign or damaged, or the format is another; says which and what to do.
+        ReleaseError: a part is missing, foreign or damaged, the format is another, or no key of these has signed it;
+            says which and what to do.
+        SettingError: a key cannot be read.
     """
     folder = Path(folder).resolve()
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingError(describe(str(folder), "no manifest.json", "a release folder", _known_beside(folder)))
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        version = table["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path}: not a manifest ({error}). Write the release again with `recsys train`.") from None
-    if version != FORMAT_VERSION:
+    with parts_of(folder):
+        content = path.read_bytes()
+    if signed_by:
+        signature.check(folder, content, signed_by)
+    with parts_of(folder):
+        manifest = _manifest(content, path)
+        _check(folder, manifest, verify=verify)
+    return Release(folder, manifest)
+
+
+def _manifest(content: bytes, path: Path) -> Manifest:
+    table = parse_json(content, str(path), AGAIN)
+    version = table.get("format_version") if isinstance(table, dict) else None
+    if version is not None and version != FORMAT_VERSION:
         raise ReleaseError(
             describe(
                 f"{path}: format_version",
@@ -152,15 +202,31 @@ def open_release(folder: str | Path, *, verify: bool = True) -> Release:
                 "Write the release again: `recsys train` on its run.toml goes on from its work folder.",
             )
         )
+    manifest = checked_json(content, Manifest, str(path), AGAIN)
+    if manifest.fingerprint != _fingerprint(table):
+        raise ReleaseError(f"{path}: the fingerprint does not fit its contents. {AGAIN}")
+    return manifest
+
+
+@contextmanager
+def parts_of(folder: Path) -> Iterator[None]:
+    """Turn whatever goes wrong within the block, which reads parts of a release, into one error.
+
+    A checksum shows that a part is the one that the manifest names, not that it holds what this version writes.
+
+    Args:
+        folder: the release, for the message.
+
+    Raises:
+        ReleaseError: a part is not what this version writes.
+    """
     try:
-        parts = {name: Part(**part) for name, part in table["parts"].items()}
-        facts = Facts(**{**table["facts"], "query_columns": tuple(table["facts"]["query_columns"])})
-        datetime.datetime.fromisoformat(table["created"])
-        manifest = Manifest(**{**table, "facts": facts, "parts": parts})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ReleaseError(f"{path}: not a manifest of format {FORMAT_VERSION} ({error}).") from None
-    _check(folder, manifest, verify=verify)
-    return Release(folder, manifest)
+        yield
+    except (ReleaseError, MissingError, InstallationError, StorageError):
+        raise
+    except Exception as error:
+        got = verbatim(f"{type(error).__name__}: {error}")
+        raise ReleaseError(describe(str(folder), got, "parts that this version can read", AGAIN)) from error
 
 
 def publish(root: str | Path, fill: Callable[[Path], Facts]) -> Release:
@@ -214,17 +280,16 @@ def find(root: str | Path, name: str = "") -> Path:
     root = Path(root).resolve()
     if (root / MANIFEST).is_file() and not name:
         return root
-    known = {path.parent.name: path.parent for path in published(root)}
-    labels = read_labels(root)
+    known, labels = published(root), read_labels(root)
     wanted = name or ("stable" if "stable" in labels else "")
-    if not wanted and len(known) == 1:
+    if not wanted and len(set(known.values())) == 1:
         return next(iter(known.values()))
     wanted = labels.get(wanted, wanted)
-    fitting = [folder for own, folder in known.items() if own == wanted]
+    fitting = {folder for own, folder in known.items() if own == wanted}
     if not fitting and len(wanted) >= 6:
-        fitting = [folder for own, folder in known.items() if _said(folder, "fingerprint").startswith(wanted)]
+        fitting = {folder for folder in known.values() if _said(folder, "fingerprint").startswith(wanted)}
     if len(fitting) == 1:
-        return fitting[0]
+        return fitting.pop()
     if not wanted:
         found = f"{len(known)} releases" if known else "no release"
         raise MissingError(
@@ -240,15 +305,17 @@ def newest(root: Path) -> Path:
     Raises:
         MissingError: there is none that says when it was written.
     """
-    written = [(created, path.parent.name) for path in published(root) if (created := published_at(path.parent))]
-    if not written:
-        return find(root)
-    return root / max(written)[1]
+    written = [(created, folder) for folder in published(root).values() if (created := published_at(folder))]
+    return max(written)[1] if written else find(root)
 
 
-def published(root: Path) -> list[Path]:
-    """Return the manifests of the releases in a folder, by name; one that is still being written is none."""
-    return sorted(path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+def published(root: Path) -> dict[str, Path]:
+    """Return the folders of the releases in a folder by the names that they have there, sorted.
+
+    One that is still being written is left out. A link is followed: two names may have one folder.
+    """
+    manifests = sorted(path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith("."))
+    return {path.parent.name: path.parent.resolve() for path in manifests}
 
 
 def is_release(folder: Path) -> bool:
@@ -265,16 +332,12 @@ def read_labels(root: Path) -> dict[str, str]:
     """Return the release that each label names, by label.
 
     Raises:
-        ReleaseError: the file of labels is broken.
+        ReleaseError: the file of labels is broken, or names something outside the folder.
     """
     path = root / LABELS
-    try:
-        table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return {label: str(name) for label, name in table.items()}
-    except (ValueError, AttributeError):
-        raise ReleaseError(
-            f"{path}: not a table of labels. Remove it and promote again; promotions.jsonl has them."
-        ) from None
+    if not path.is_file():
+        return {}
+    return read_json(path, dict[str, ReleaseName], "Remove it and promote again; promotions.jsonl has the labels.")
 
 
 def promote(release: Release, label: str, *, metric: str = "", max_drop_rate: float, force: bool) -> str:
@@ -390,7 +453,7 @@ def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
         if path.is_file():
             parts[path.relative_to(folder).as_posix()] = Part(_sha256(path), path.stat().st_size)
     manifest = Manifest(
-        fingerprint=_fingerprint(FORMAT_VERSION, facts, parts),
+        fingerprint="",
         format_version=FORMAT_VERSION,
         created=_now(),
         parent=parent,
@@ -398,12 +461,14 @@ def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
         facts=facts,
         parts=parts,
     )
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    table = asdict(manifest)
+    table["fingerprint"] = _fingerprint(table)
+    (folder / MANIFEST).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for path in (folder / MANIFEST, folder):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-    target = root / f"{facts.run}-{manifest.fingerprint[:12]}"
+    target = root / f"{facts.run}-{table['fingerprint'][:12]}"
     if not (target / MANIFEST).is_file():
         os.rename(folder, target)
     return open_release(target, verify=False)
@@ -412,28 +477,22 @@ def _seal(folder: Path, root: Path, facts: Facts, parent: str) -> Release:
 def _check(folder: Path, manifest: Manifest, *, verify: bool) -> None:
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     # Files that desktops and network file systems strew about begin with a dot, and nothing reads them.
-    present = {path.as_posix() for path in files if not path.name.startswith(".")} - {MANIFEST}
-    again = "Take another release, or write it again with `recsys train`."
+    present = {path.as_posix() for path in files if not path.name.startswith(".")} - {MANIFEST, signature.SIGNATURE}
     if missing := sorted(manifest.parts.keys() - present):
-        raise ReleaseError(f"{folder}: {len(missing)} missing part(s): {', '.join(missing[:5])}. {again}")
+        raise ReleaseError(f"{folder}: {len(missing)} missing part(s): {', '.join(missing[:5])}. {AGAIN}")
     if foreign := sorted(present - manifest.parts.keys()):
         raise ReleaseError(
-            f"{folder}: {len(foreign)} file(s) that are no part of it: {', '.join(foreign[:5])}. {again}"
+            f"{folder}: {len(foreign)} file(s) that are no part of it: {', '.join(foreign[:5])}. {AGAIN}"
         )
-    if manifest.fingerprint != _fingerprint(manifest.format_version, manifest.facts, manifest.parts):
-        raise ReleaseError(f"{folder}/{MANIFEST}: the fingerprint does not fit its contents. {again}")
     for name, part in manifest.parts.items():
         path = folder / name
         if path.stat().st_size != part.size_bytes or (verify and _sha256(path) != part.sha256):
-            raise ReleaseError(f"{path}: damaged, or from another release: its checksum differs. {again}")
+            raise ReleaseError(f"{path}: damaged, or from another release: its checksum differs. {AGAIN}")
 
 
-def _fingerprint(version: int, facts: Facts, parts: Mapping[str, Part]) -> str:
-    content = {
-        "format_version": version,
-        "facts": asdict(facts),
-        "parts": {name: asdict(parts[name]) for name in parts},
-    }
+def _fingerprint(table: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over what of a manifest, as a table, says what the release is."""
+    content = {key: table[key] for key in ("format_version", "facts", "parts")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -441,7 +500,7 @@ def _said(folder: Path, key: str) -> str:
     """Return what a manifest says under a key; empty where it cannot be read."""
     try:
         return str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))[key])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
@@ -459,7 +518,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _known_beside(folder: Path) -> str:
     beside = folder if folder.is_dir() else folder.parent
-    known = [path.parent.name for path in sorted(beside.glob(f"*/{MANIFEST}"))]
+    known = list(published(beside))
     return f"Releases there: {', '.join(known)}." if known else "Write one with `recsys train`."
 
 

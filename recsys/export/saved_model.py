@@ -1,4 +1,4 @@
-"""Towers as SavedModels: written after training, read by the server without any training code."""
+"""Towers of a release: as SavedModels, and in NumPy where that is possible, which the server prefers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.documents import read_json
 from recsys.errors import describe
+from recsys.export.graphs import check_graph
 from recsys.features import Encoder
 from recsys.forward import PlainTower
 from recsys.stack import tf
@@ -17,7 +19,8 @@ from recsys.types import Float32
 SIGNATURE = "encode"
 CHUNK = 4096
 FEATURES = "features.json"
-PLAIN_QUERY_TOWER = "plain_query_tower"
+QUERY_TOWER, ITEM_TOWER = "query_tower", "item_tower"
+PLAIN = "plain_"
 
 
 def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], folder: Path) -> None:
@@ -48,14 +51,18 @@ def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], fo
     (folder / FEATURES).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 
-def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
-    """Return the tower as a function from codes, `[batch, *shape]` each, to vectors, `[batch, dim]`, float32.
+def load_graph(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
+    """Return the tower of a SavedModel as a function from codes, `[batch, *shape]` each, to vectors, `[batch, dim]`.
 
     The function raises ValueError for codes of other features than the tower's.
+
+    Raises:
+        ReleaseError: the graph could do more than compute a vector (see `check_graph`).
     """
+    check_graph(folder, beside=[FEATURES])
     loaded = tf.saved_model.load(str(folder))
     encode = loaded.signatures[SIGNATURE]
-    names = json.loads((folder / FEATURES).read_text(encoding="utf-8"))
+    names = read_json(folder / FEATURES, list[str])
 
     def tower(codes: Mapping[str, np.ndarray]) -> Float32:
         if codes.keys() != set(names):
@@ -73,11 +80,19 @@ def load_tower(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
     return tower
 
 
+def load_tower(release: Path, name: str) -> Callable[[Mapping[str, np.ndarray]], Float32]:
+    """Return a tower of a release folder without TensorFlow where the release holds it in NumPy.
+
+    Args:
+        release: the folder.
+        name: `QUERY_TOWER` or `ITEM_TOWER`.
+
+    Raises:
+        ReleaseError: as `PlainTower.load` and `load_graph`.
+    """
+    plain = release / f"{PLAIN}{name}"
+    return PlainTower.load(plain) if plain.is_dir() else load_graph(release / name)
+
+
 def _input(position: int) -> str:
     return f"f{position:03}"
-
-
-def load_query_tower(release: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
-    """Return the query tower of a release folder in the form that is quickest for few queries."""
-    plain = release / PLAIN_QUERY_TOWER
-    return PlainTower.load(plain) if plain.is_dir() else load_tower(release / "query_tower")

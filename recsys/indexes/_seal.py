@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
+from recsys.documents import read_json
 from recsys.errors import ReleaseError, describe, verbatim
 from recsys.files import sha256
 from recsys.types import Float32
@@ -23,41 +27,54 @@ def seal(folder: Path, kind: str, vectors: Float32, parameters: Mapping[str, Any
         vectors: the item vectors that it was built over, `[items, dim]`, float32.
         parameters: what was settled on, plain values for JSON.
     """
-    content = {
-        "kind": kind,
-        "items": vectors.shape[0],
-        "dim": vectors.shape[1],
-        "vectors_sha256": sha256(vectors),
-        "parameters": dict(parameters),
-        "file_bytes": {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != SEAL},
-    }
-    (folder / SEAL).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = _Seal(
+        kind=kind,
+        items=vectors.shape[0],
+        dim=vectors.shape[1],
+        vectors_sha256=sha256(vectors),
+        parameters=dict(parameters),
+        file_bytes={file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.name != SEAL},
+    )
+    (folder / SEAL).write_text(json.dumps(asdict(content), indent=2) + "\n", encoding="utf-8")
 
 
 def opened(folder: Path, kind: str, vectors: Float32) -> dict[str, Any]:
     """Return the parameters in a folder's `index.json` after comparing it with the folder and the vectors.
 
     Raises:
-        ReleaseError: no readable `index.json`, another kind, a file missing or of another size, or other vectors.
+        ReleaseError: no readable `index.json`, another kind, a file missing, of another size or not in it, or other
+            vectors.
     """
     file = folder / SEAL
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        found = (content["kind"], content["items"], content["dim"], content["vectors_sha256"])
-        file_bytes, parameters = dict(content["file_bytes"]), dict(content["parameters"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(describe(str(file), verbatim(f"{error!r}"), "an index description", _ADVICE)) from None
-    if found[0] != kind:
-        raise ReleaseError(describe(f"{file}: kind", found[0], f"{kind!r}", _ADVICE))
-    for name, size in file_bytes.items():
+    sealed = read_json(file, _Seal, _ADVICE)
+    if sealed.kind != kind:
+        raise ReleaseError(describe(f"{file}: kind", sealed.kind, f"{kind!r}", _ADVICE))
+    present = {each.name for each in folder.iterdir() if not each.name.startswith(".")} - {SEAL}
+    if foreign := sorted(present - sealed.file_bytes.keys()):
+        raise ReleaseError(describe(str(folder / foreign[0]), verbatim("a file"), "no further file", _ADVICE))
+    for name, size in sealed.file_bytes.items():
         part = folder / name
         got = part.stat().st_size if part.is_file() else None
         if got != size:
             raise ReleaseError(describe(str(part), verbatim(_size(got)), _size(size), _ADVICE))
-    if found[1:3] != vectors.shape or found[3] != sha256(vectors):
-        got = verbatim(f"{found[3]} {list(found[1:3])}")
+    shape = (sealed.items, sealed.dim)
+    if shape != vectors.shape or sealed.vectors_sha256 != sha256(vectors):
+        got = verbatim(f"{sealed.vectors_sha256} {list(shape)}")
         raise ReleaseError(describe(f"{file}: vectors_sha256", got, "that of the item vectors", _ADVICE))
-    return parameters
+    return sealed.parameters
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """The content of `index.json`, by the arguments of `seal`; `file_bytes` are the sizes of the other files."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    kind: str
+    items: int
+    dim: int
+    vectors_sha256: str
+    parameters: dict[str, Any]
+    file_bytes: dict[str, int]
 
 
 _ADVICE = "Build the index again over the vectors of this release."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from pydantic import Field
 
 from recsys.cancellation import checkpoint
 from recsys.errors import ReleaseError, RequestError, SettingError, StorageError, describe, unknown, verbatim
+from recsys.export.release import parts_of
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
 from recsys.indexes._seal import opened, seal
@@ -29,6 +32,8 @@ UNTUNED_REORDER = 10
 PART_QUERIES, PART_PLACES = 16, 2**13
 """Most queries, and most results of all of them together, of one call of ScaNN: such a call takes some 10 ms and cannot
 be interrupted. Larger ones are not faster (68,000 x 64)."""
+ASSETS = re.compile(r'(assets \{\n  asset_type: [A-Z0-9_]+\n  asset_path: "\w+\.(npy|pb)"\n\}\n)*', re.ASCII)
+DISTANCES = frozenset({"DotProductDistance", "SquaredL2Distance"})
 
 
 @settings()
@@ -129,11 +134,8 @@ class Scann:
         parameters = opened(folder, "scann", vectors)
         if parameters["search"] == "exact":
             return ExactSearcher(vectors)
-        try:
-            searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
-        except (RuntimeError, ValueError) as error:
-            raise ReleaseError(describe(str(folder), verbatim(str(error)), "a folder that ScaNN wrote")) from None
-        return ScannSearcher(searcher, vectors, parameters)
+        with parts_of(folder):
+            return ScannSearcher(_loaded(folder), vectors, parameters)
 
     def resettle(self, folder: Path, vectors: Float32) -> Mapping[str, Any]:
         """Write the search-time settings of this object over those in a folder that `build` filled; nothing is rebuilt.
@@ -255,6 +257,36 @@ class ScannSearcher:
             return -1
         wanted = self.parameters["reorder_k"] if reorder_k is None else reorder_k
         return min(max(k, math.ceil(wanted * max(1, effort_k / self.parameters["target_k"]))), self._items)
+
+
+def _loaded(folder: Path) -> Any:
+    """Return ScaNN's own searcher over the files of a folder, and of no other folder.
+
+    ScaNN's `load_searcher` would also unpickle `scann_docids.pkl`, which runs whatever that file says; its description
+    of the files may name any path, and its settings files to read.
+    """
+    path = folder / "scann_assets.pbtxt"
+    assets = path.read_text(encoding="ascii")
+    if not ASSETS.fullmatch(assets):
+        got = verbatim("another text")
+        raise ReleaseError(describe(str(path), got, "a list of files of this folder, as ScaNN writes it"))
+    path = folder / "scann_config.pb"
+    settings = importlib.import_module("scann.proto.scann_pb2").ScannConfig.FromString(path.read_bytes())
+    for text in _texts(settings):
+        if text not in DISTANCES:
+            raise ReleaseError(describe(str(path), text, "no text but names of distances"))
+    module = scann.scann_ops_pybind
+    return module.ScannSearcher(module.scann_pybind.ScannNumpy(str(folder), assets))
+
+
+def _texts(message: Any) -> Iterator[str]:
+    """Yield every text in a message and in those within it."""
+    for _, value in message.ListFields():
+        for each in value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else (value,):
+            if isinstance(each, str):
+                yield each
+            elif hasattr(each, "ListFields"):
+                yield from _texts(each)
 
 
 def _trained(chosen: Scann, vectors: Float32) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys.data import encoders
-from recsys.errors import RequestError, unknown
-from recsys.export.release import Release
-from recsys.export.saved_model import load_tower
+from recsys.errors import ReleaseError, RequestError, describe, unknown
+from recsys.export.release import Release, parts_of
+from recsys.export.saved_model import ITEM_TOWER, load_tower
 from recsys.retrieval.coding import coded
 from recsys.types import ITEM_ID, Float32
 
@@ -18,14 +18,21 @@ class ItemEncoder:
 
     Args:
         release: an opened release.
+
+    Raises:
+        ReleaseError: its item tower or its item features are not what this version writes.
     """
 
     def __init__(self, release: Release) -> None:
-        self._encoders = encoders.load(release.folder / "encoders" / "item")
-        self._tower = load_tower(release.folder / "item_tower")
-        self._columns = {
-            name: encoders.raw_column(encoder.settings, name, "item") for name, encoder in self._encoders.items()
-        }
+        with parts_of(release.folder):
+            self._encoders = encoders.load(release.folder / "encoders" / "item")
+            self._tower = load_tower(release.folder, ITEM_TOWER)
+            self._columns = {
+                name: encoders.raw_column(encoder.settings, name, "item") for name, encoder in self._encoders.items()
+            }
+            shape, expected = self.encode([""], [{}]).shape, (1, release.facts.dim)
+            if shape != expected:
+                raise ReleaseError(describe(f"{release.folder}: item tower", shape, f"a vector of shape {expected}"))
 
     @property
     def columns(self) -> tuple[str, ...]:

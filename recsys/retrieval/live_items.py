@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -20,6 +19,7 @@ from recsys import registry
 from recsys.data.filterable import filter_type
 from recsys.data.ordered_values import is_number
 from recsys.errors import DataError, RequestError, unknown
+from recsys.export.run_file import read_served
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
@@ -536,5 +536,5 @@ def _text(value: Any) -> str | None:
         return None
 
 
-def _index_table(base: Retriever) -> dict[str, Any]:
-    return tomllib.loads((base.release.folder / "run.toml").read_text(encoding="utf-8"))["index"]
+def _index_table(base: Retriever) -> Mapping[str, Any]:
+    return read_served(base.release.folder).index

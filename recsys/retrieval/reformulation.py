@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from recsys import registry
-from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
+from recsys.documents import read_json
+from recsys.errors import RequestError, SettingError, describe, unknown
+from recsys.export.release import parts_of
 from recsys.files import write_atomically
 from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, unit
 from recsys.retrieval.guard import Guard, signals
@@ -98,13 +99,9 @@ class NamedReformulator:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.iterdir():
             old.unlink()  # a derived release holds hard links, which must not be written into
-        table = {
-            "reformulator": registry.table_of(self.choice),
-            "guard": registry.plain(self.guard),
-            "facts": dict(self.facts),
-        }
+        settings = _Settings(registry.table_of(self.choice), registry.plain(self.guard), dict(self.facts))
         np.savez(folder / WEIGHTS, **self.weights)
-        write_atomically(folder / SETTINGS, json.dumps(table, indent=1) + "\n")
+        write_atomically(folder / SETTINGS, json.dumps(asdict(settings), indent=1) + "\n")
         if default:
             (home / FOLDER / DEFAULT).unlink(missing_ok=True)
             write_atomically(home / FOLDER / DEFAULT, json.dumps(self.name) + "\n")
@@ -133,14 +130,12 @@ class Reformulators:
         folder = home / FOLDER
         if not folder.is_dir():
             return cls()
-        try:
+        with parts_of(folder):
             named = [_load(path.parent) for path in sorted(folder.glob(f"*/{SETTINGS}"))]
             default = folder / DEFAULT
-            loaded = cls(named, json.loads(default.read_text(encoding="utf-8"))) if default.exists() else cls(named)
+            loaded = cls(named, read_json(default, str)) if default.exists() else cls(named)
             loaded.get()
             return loaded
-        except (OSError, ValueError, KeyError, TypeError, SettingError, zipfile.BadZipFile) as error:
-            raise ReleaseError(f"{folder}: not reformulators that this version wrote ({error}).") from None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -200,8 +195,8 @@ def pseudo_feedback(queries: Float32, item_vectors: Float32, first: Neighbours, 
 
 
 def _load(folder: Path) -> NamedReformulator:
-    table = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    choice = registry.build(FOLDER, table["reformulator"], f"{folder.name}.reformulator")
+    settings = read_json(folder / SETTINGS, _Settings)
+    choice = registry.build(FOLDER, settings.reformulator, f"{folder.name}.reformulator")
     with open(folder / WEIGHTS, "rb") as file, np.load(file, allow_pickle=False) as stored:
         weights = dict(stored)
     if choice.learned and weights.keys() != choice.initial(1, 0).keys():
@@ -210,9 +205,18 @@ def _load(folder: Path) -> NamedReformulator:
         name=folder.name,
         choice=choice,
         weights=weights,
-        guard=registry.parse(Guard, table["guard"], f"{folder.name}.guard"),
-        facts=table["facts"],
+        guard=registry.parse(Guard, settings.guard, f"{folder.name}.guard"),
+        facts=settings.facts,
     )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The content of `settings.json`: settings with their kind, settings of the guard, facts about the training."""
+
+    reformulator: dict[str, Any]
+    guard: dict[str, Any]
+    facts: dict[str, Any]
 
 
 def check_name(name: str) -> str:

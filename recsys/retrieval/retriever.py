@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,10 @@ import pyarrow.parquet as pq
 from recsys import registry
 from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
-from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown
-from recsys.export.release import Release, open_release
-from recsys.export.saved_model import load_query_tower
+from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown, verbatim
+from recsys.export.release import Release, open_release, parts_of
+from recsys.export.run_file import read_served
+from recsys.export.saved_model import QUERY_TOWER, load_tower
 from recsys.export.seen import SeenItems
 from recsys.features import Encoder
 from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
@@ -239,24 +239,26 @@ class Retriever:
     def __init__(self, release: Release) -> None:
         folder = release.folder
         self.release = release
-        tables = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+        served = read_served(folder)
         self._entity = release.facts.query_entity
-        self._metadata = tuple(tables["item"].get("metadata", ()))
+        self._metadata = served.item.metadata
         # In one piece: to take rows of a column in several pieces, Arrow copies the whole column each time.
         self._items = pq.read_table(folder / "items.parquet").combine_chunks()
         self._item_ids = np.array(self._items[ITEM_ID].to_pylist(), dtype=object)
         self._row_of_item = {item_id: row for row, item_id in enumerate(self._item_ids)}
         # Still mapped, without the time that slices of `np.memmap` take.
         self._vectors = np.asarray(np.load(folder / "item_embeddings.npy", mmap_mode="r"))
-        if len(self._vectors) != len(self._item_ids):
-            raise ReleaseError(f"{folder}: {len(self._vectors)} vectors for {len(self._item_ids)} items.")
-        self._searcher = registry.build("indexes", tables["index"], "index").load(folder / "index", self._vectors)
-        self._filters = ItemFilters(self._items, tables["item"].get("filters") or self._shown_names)
+        shape = (len(self._item_ids), release.facts.dim)
+        if self._vectors.dtype != np.float32 or self._vectors.shape != shape:
+            got = verbatim(f"{self._vectors.dtype}, {self._vectors.shape}")
+            raise ReleaseError(describe(f"{folder}/item_embeddings.npy", got, f"float32, {shape}"))
+        self._searcher = registry.build("indexes", served.index, "index").load(folder / "index", self._vectors)
+        self._filters = ItemFilters(self._items, served.item.filters or self._shown_names)
         self._planner = PLANNER
         self._tuned: dict[tuple[tuple[str, object], ...], Retriever] = {}
         self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
-        self._query_tower = load_query_tower(folder)
+        self._query_tower = load_tower(folder, QUERY_TOWER)
         self._row_of_query: dict[str, int] = {}
         self._seen_row: Mapping[str, int] = {}
         self._known_codes: dict[str, np.ndarray] = {}
@@ -270,28 +272,40 @@ class Retriever:
             }
 
     @classmethod
-    def load(cls, folder: str | Path, *, verify: bool = True) -> Retriever:
+    def load(cls, folder: str | Path, *, verify: bool = True, signed_by: Sequence[Path] = ()) -> Retriever:
         """Open a release folder for retrieval.
 
         Args:
             folder: the release.
             verify: check every part's SHA-256 first.
+            signed_by: public keys of which one must have signed it; none: it needs no signature.
 
         Raises:
             MissingError: no release there.
-            ReleaseError: it is damaged, mixed or of another format.
+            ReleaseError: it is damaged, mixed, of another format, or not signed by one of the keys.
+            SettingError: a key cannot be read.
         """
-        return cls(open_release(folder, verify=verify))
+        release = open_release(folder, verify=verify, signed_by=signed_by)
+        with parts_of(release.folder):
+            return cls(release)
 
     def warm(self) -> None:
-        """Ask the golden queries and compare with the answers that the release was written with.
+        """Run every reformulator once, and replay the golden queries against the answers that the release came with.
 
         Raises:
-            ReleaseError: a vector or an answer differs: this machine or these libraries do not serve what was trained.
+            ReleaseError: a vector or an answer differs: this machine or these libraries do not serve what was trained;
+                or a part is not what this version writes.
         """
+        with parts_of(self.release.folder):
+            self._replay_golden_queries()
+
+    def _replay_golden_queries(self) -> None:
         folder = self.release.folder / "golden"
         asked = pq.read_table(folder / "queries.parquet")
         vectors, item_rows = np.load(folder / "vectors.npy"), np.load(folder / "item_rows.npy")
+        for name in self.reformulators if len(vectors) else ():
+            first = feedback_of(vectors[:1], self._vectors, np.zeros((1, 1), np.int32))
+            self._reformulators.get(name).move(vectors[:1], first)
         encoding = self.encode(self._golden(asked))
         worst = float(np.abs(encoding.vectors - vectors).max(initial=0))
         if worst > GOLDEN_TOLERANCE:

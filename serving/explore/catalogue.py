@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recsys.errors import ReleaseError
 from recsys.export.release import Release
+from recsys.export.run_file import read_served
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.types import HISTORY, ITEM_ID, QUERY_ID, TRAINING_COUNT
 from serving import display
@@ -116,7 +116,7 @@ class Known:
         """
         folder = release.folder
         try:
-            shown = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))["item"].get("metadata", ())
+            shown = read_served(folder).item.metadata
             names = pq.read_schema(folder / "items.parquet").names
             wanted = [name for name in names if not shown or name in (ITEM_ID, *shown, TRAINING_COUNT)]
             items = Catalogue(pq.read_table(folder / "items.parquet", columns=wanted), ITEM_ID)

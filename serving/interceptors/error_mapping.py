@@ -11,6 +11,7 @@ from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from recsys.errors import StorageError
+from serving.logs import RateLimitedLogger
 from serving.status import status_of
 from serving.telemetry import calls
 
@@ -21,6 +22,7 @@ def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], Abstract
     Args:
         logger: gets what the caller must not see.
     """
+    unwritable = RateLimitedLogger(logger)
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -31,7 +33,9 @@ def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], Abstract
             raise
         except Exception as error:
             status = status_of(error, calls.current().request_id)
-            if status.code == code_pb2.INTERNAL or isinstance(error, StorageError):
+            if isinstance(error, StorageError):
+                unwritable.error("write refused", method=method, reason=str(error))
+            elif status.code == code_pb2.INTERNAL:
                 logger.error("call failed", method=method, exc_info=error)
         context.abort_with_status(rpc_status.to_status(status))
 

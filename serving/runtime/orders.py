@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recsys.errors import ReleaseError
+from pydantic import ConfigDict
+
+from recsys.documents import read_json
+from recsys.export.release import ReleaseName
 from recsys.files import storage, write_atomically
 
 
@@ -23,7 +26,8 @@ class Order:
         rolled_back: holds until the next order; others until the folder says something else.
     """
 
-    release: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    release: ReleaseName
     over: str = ""
     rolled_back: bool = False
 
@@ -54,13 +58,9 @@ class Orders:
         """
         if self.path is None:
             return self._table
-        try:
-            table = json.loads(self.path.read_text(encoding="utf-8"))
-            return {label: Order(**order) for label, order in table.items()}
-        except FileNotFoundError:
+        if not self.path.is_file():
             return {}
-        except (ValueError, TypeError, AttributeError):
-            raise ReleaseError(f"{self.path}: not a table of orders. Remove it and order again.") from None
+        return read_json(self.path, dict[str, Order], "Remove it and order again.")
 
     def write(self, label: str, order: Order | None, *, over: Order | None = None) -> None:
         """Set the order for a label.

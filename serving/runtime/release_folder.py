@@ -24,7 +24,8 @@ class ReleaseFolder:
     """A folder of releases, or one release, that a server answers from. Safe for calls from several threads.
 
     Which release stands under a label is what `labels.json` says, for `stable` without such a label the newest
-    release; what an operator ordered goes first (see `Order`).
+    release; what an operator ordered goes first (see `Order`). A link to a release is that release. With
+    `signature.keys`, no release is loaded that none of them has signed.
 
     Args:
         folder: a release, or a folder of releases.
@@ -43,7 +44,7 @@ class ReleaseFolder:
     ) -> None:
         self.releases = releases
         self._root, self._name = folder.resolve(), name
-        self._settings, self._logger = settings.releases, logger
+        self._settings, self._signed_by, self._logger = settings.releases, settings.signature.keys, logger
         self.log = CatalogueLog(settings.catalogue.folder) if settings.catalogue.folder else None
         self._index_above = settings.catalogue.index_above
         self._orders = Orders(settings.releases.orders_file)
@@ -149,20 +150,22 @@ class ReleaseFolder:
         """
         with self._loading:
             held = self.releases.holding.named
-            known = {folder.name: folder for folder in self._published()}
-            wanted = sorted(set(names) & (held.keys() | known.keys()))
-            named = {name: held[name] if name in held else self._loaded_for_arm(known[name]) for name in wanted}
+            known = self._published()
+            named = {
+                name: self._loaded_for_arm(known[name]) if name in known else held[name]
+                for name in sorted(set(names) & (held.keys() | known.keys()))
+            }
             if named != held:
                 self.releases.name(named)
 
     def state_of(self, names: Collection[str]) -> str:
         """Return a digest that changes when one of the releases of these names comes, goes or changes."""
-        return stamp(folder for folder in self._published() if folder.name in names)
+        return stamp(folder for name, folder in self._published().items() if name in names)
 
-    def _published(self) -> list[Path]:
+    def _published(self) -> Mapping[str, Path]:
         if (self._root / MANIFEST).is_file():
-            return [self._root]
-        return [manifest.parent for manifest in published(self._root)]
+            return {self._root.name: self._root}
+        return published(self._root)
 
     def _loaded_for_arm(self, folder: Path) -> Held:
         try:
@@ -184,7 +187,8 @@ class ReleaseFolder:
         wanted = {label: (folder, False) for label, folder in said.items()}
         for label, order in orders.items():
             if order.holds(said[label].name if label in said else ""):
-                wanted[label] = (self._root / order.release, order.rolled_back)
+                folders = {folder.name: folder for folder in self._published().values()}
+                wanted[label] = (folders.get(order.release, self._root / order.release), order.rolled_back)
             else:
                 self._orders.write(label, None, over=order)
         return wanted
@@ -229,7 +233,7 @@ class ReleaseFolder:
             if held.name == folder.name:
                 return held
         started = time.perf_counter()
-        retriever = Retriever.load(folder)
+        retriever = Retriever.load(folder, signed_by=self._signed_by)
         retriever.warm()
         live = None if self.log is None else LiveCatalogue(retriever, self.log, self._index_above)
         return Held(retriever, live, load_s=round(time.perf_counter() - started, 3))
@@ -243,7 +247,7 @@ class ReleaseFolder:
 
 
 def labelled(root: Path, labels: Sequence[str], name: str = "") -> Mapping[str, Path]:
-    """Return the release's folder that a folder has under each label that is served.
+    """Return the release's folder that a folder has under each label that is served, links followed.
 
     Args:
         root: a release, or a folder of releases.
@@ -257,7 +261,7 @@ def labelled(root: Path, labels: Sequence[str], name: str = "") -> Mapping[str, 
     if (root / MANIFEST).is_file():
         return {STABLE: find(root, name)}
     known = read_labels(root)
-    said = {label: root / known[label] for label in labels if label in known}
+    said = {label: (root / known[label]).resolve() for label in labels if label in known}
     if name or STABLE not in said:
         said[STABLE] = find(root, name) if name else newest(root)
     return said

@@ -15,6 +15,7 @@ from recsys.errors import RequestError, StorageError
 from recsys.types import Float32
 from serving import convert
 from serving.errors import CatalogueReadOnlyError
+from serving.logs import RateLimitedLogger
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.catalogue_records import delete_payload, folded, upsert_payload
 from serving.runtime.live_catalogue import LiveCatalogue
@@ -36,13 +37,14 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
 
     def __init__(self, releases: Releases, log: CatalogueLog | None, settings: CatalogueSettings, logger: Any) -> None:
         self._releases, self._log, self._settings, self._logger = releases, log, settings, logger
+        self._failures = RateLimitedLogger(logger)
         self._compacting = threading.Lock()
 
     def UpsertItems(self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext) -> pb.UpsertItemsResponse:
         """Add items, or replace those that there are."""
         live = self._live(request.release_pin)
         _check_count("items", len(request.items), self._settings.max_upserts)
-        _check_ids(request.items)
+        _check_ids(request.items, self._settings.max_id_bytes)
         metadata = [
             convert.columns(item.metadata, f"items[{place}].metadata")
             for place, item in enumerate(checked(request.items))
@@ -102,7 +104,7 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
             log.compact(folded)
             self._logger.info("catalogue compacted", bytes_before=before, bytes_after=log.size_bytes)
         except StorageError as error:
-            self._logger.error("catalogue not compacted", reason=str(error))
+            self._failures.error("catalogue not compacted", reason=str(error))
         finally:
             self._compacting.release()
 
@@ -138,11 +140,13 @@ def _check_count(where: str, count: int, most: int) -> None:
         raise RequestError(where, f"got {count}, expected 1 to {most}")
 
 
-def _check_ids(items: Sequence[pb.UpsertItem]) -> None:
+def _check_ids(items: Sequence[pb.UpsertItem], most_bytes: int) -> None:
     first: dict[str, int] = {}
     for place, item_id in enumerate(item.item_id for item in items):
         if not item_id:
             raise RequestError(f"items[{place}].item_id", "got none, expected an id")
+        if (size := len(item_id.encode())) > most_bytes:
+            raise RequestError(f"items[{place}].item_id", f"got {size} bytes, expected at most {most_bytes}")
         if item_id in first:
             raise RequestError(f"items[{place}].item_id", f"got the id of items[{first[item_id]}], expected another")
         first[item_id] = place

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
+import resource
 import signal
 import threading
+import time
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -72,6 +76,40 @@ def test_an_item_by_features_gets_the_vector_that_training_gave_its_equal(block_
     assert scores["item-ü4"] == pytest.approx(1.0, abs=1e-5)
     assert scores["twin"] > np.median(before.scores)
     assert len(scores) == 41
+
+
+def test_an_id_has_a_longest_length_in_bytes(block_release, tmp_path):
+    with serving(block_release.folder, catalogue={"folder": tmp_path / "log", "max_id_bytes": 9}) as (client, _):
+        # ü is two bytes
+        assert client.upsert_items([Upsert("1234567ü", vector=VECTOR)]).added_count == 1
+        with pytest.raises(RequestError, match=r"items\[1\]\.item_id: got 10 bytes, expected at most 9"):
+            client.upsert_items([Upsert("a", vector=VECTOR), Upsert("12345678ü", vector=VECTOR)])
+        assert client.catalogue().upserted_count == 1
+    assert ServerSettings().catalogue.max_id_bytes == 1024
+
+
+def test_writes_to_a_full_disk_are_refused_in_one_short_log_line_and_taken_again_afterwards(block_release, tmp_path):
+    log, before = io.BytesIO(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(block_release.folder, log, catalogue={"folder": tmp_path / "log"}) as (client, _):
+        client.upsert_items([Upsert("first", vector=VECTOR)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            started = time.monotonic()
+            for _ in range(5):
+                with pytest.raises(UnavailableError, match="the server cannot write at the moment"):
+                    client.upsert_items([Upsert("second", vector=VECTOR)])
+            lasted_s = time.monotonic() - started
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        client.upsert_items([Upsert("third", vector=VECTOR)])
+        assert client.catalogue().upserted_count == 2
+    lines = log.getvalue().splitlines()
+    refused = [json.loads(line) for line in lines if json.loads(line)["event"] == "write refused"]
+    # one line, and one more for each ten seconds
+    assert 1 <= len(refused) <= 1 + lasted_s / 10
+    assert "File too large" in refused[0]["reason"]
+    assert max(map(len, lines)) < 1000
+    assert not any("exception" in json.loads(line) for line in lines)
 
 
 def test_a_restart_finds_everything_again(block_release, tmp_path):

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.export.release import Release
 from recsys.types import Query
+from serving.answers import Upsert
 from serving.client import Client
 
 
@@ -44,6 +46,15 @@ def port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return int((folder / "port").read_text())
+
+
+def test_a_server_answers_and_takes_items_by_features_without_tensorflow(block_release, tmp_path):
+    items = pq.read_table(block_release.folder / "items.parquet").slice(4, 1).to_pylist()[0]
+    features = {name: items[name] for name in ("taste", "tags", "price", "title", "vector")}
+    with serving(block_release, tmp_path, "--set", f"catalogue.folder={tmp_path / 'catalogue'}") as (process, client):
+        assert client.nearest_items(Query(entity_id="user 1"), 3).item_ids
+        assert client.upsert_items([Upsert("twin", features=features)]).added_count == 1
+        assert "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from benchmarks.swaps import swaps
 from recsys.cli import app
-from recsys.errors import MissingError, RequestError
+from recsys.errors import MissingError, ReleaseError, RequestError
 from recsys.export.release import LABELS, Release, newest
+from recsys.export.signature import sign, write_keys
 from recsys.files import write_atomically
 from recsys.types import FeedbackKind, Mention, Query
 from serving.answers import Upsert
@@ -40,7 +41,7 @@ ASKED = Query(entity_id="user 3")
 @contextmanager
 def serving(root: Path, log: io.BytesIO | None = None, **settings: Any) -> Iterator[tuple[Client, ReleaseFolder]]:
     """A server over a folder that looks at it only when the test says so, and a client of it."""
-    more = {name: settings.pop(name) for name in ("auth", "catalogue") if name in settings}
+    more = {name: settings.pop(name) for name in ("auth", "catalogue", "signature") if name in settings}
     given = ServerSettings(port=0, drain_s=5.0, releases={"watch_s": 0, **settings}, **more)
     logger = make_logger(log or io.BytesIO())
     folder = ReleaseFolder(root, Releases(), given, logger)
@@ -270,6 +271,115 @@ def test_a_broken_file_of_labels_changes_nothing(root, block_release):
         folder.look()
         assert client.release().name == block_release.name
     assert len(events(log, "folder of releases unusable")) == 1
+
+
+def test_a_link_that_a_label_names_is_loaded_once_and_followed_when_it_changes(
+    root, block_release, other_block_release
+):
+    current = root / "current"
+    current.symlink_to(block_release.name)
+    write_atomically(root / LABELS, json.dumps({"stable": "current"}))
+    log = io.BytesIO()
+    with serving(root, log) as (client, folder):
+        held = folder.releases.held()
+        for _ in range(3):
+            folder.look()
+        assert folder.releases.held() is held
+        assert events(log, "release loaded") == []
+        # when: it points to the other release
+        current.unlink()
+        current.symlink_to(root / other_block_release.name)
+        for _ in range(3):
+            folder.look()
+        # then
+        assert client.release().name == other_block_release.name
+        assert len(events(log, "release loaded")) == 1
+        assert client.roll_back_release().releases[0].name == block_release.name
+        folder.look()
+        assert client.release().name == block_release.name
+
+
+def test_a_link_to_a_release_outside_of_the_folder_is_loaded_once(block_release, tmp_path):
+    (tmp_path / "current").symlink_to(block_release.folder)
+    log = io.BytesIO()
+    with serving(tmp_path, log) as (client, folder):
+        for _ in range(3):
+            folder.look()
+        assert events(log, "release loaded") == []
+        held = folder.releases.held()
+        client.reload_release("current")
+        folder.look()
+        assert folder.releases.held() is held
+
+
+def test_a_label_that_points_outside_of_the_folder_is_refused(root, block_release, other_block_release):
+    inner = root / "inner"
+    inner.mkdir()
+    shutil.move(root / block_release.name, inner)
+    write_atomically(inner / LABELS, json.dumps({"stable": f"../{other_block_release.name}"}))
+    expected = r"labels\.json: stable: got .*the name of a release in this folder"
+    with pytest.raises(ReleaseError, match=expected), serving(inner):
+        pass
+    write_atomically(inner / LABELS, json.dumps({"stable": block_release.name}))
+    log = io.BytesIO()
+    with serving(inner, log) as (client, folder):
+        write_atomically(inner / LABELS, json.dumps({"stable": f"../{other_block_release.name}"}))
+        folder.look()
+        assert client.release().name == block_release.name
+    assert len(events(log, "folder of releases unusable")) == 1
+
+
+def test_a_manifest_that_is_nested_too_deeply_neither_stops_the_watch_nor_the_server(root, block_release):
+    log = io.BytesIO()
+    with serving(root, log) as (client, folder):
+        odd = root / "odd"
+        odd.mkdir()
+        (odd / "manifest.json").write_text("[" * 100_000)
+        write_atomically(root / LABELS, json.dumps({"stable": "odd"}))
+        folder.look()
+        assert client.release().name == block_release.name
+        (refused,) = client.releases().refused
+        assert "nested too deeply" in refused.reason
+        (root / LABELS).unlink()
+        folder.look()
+        assert events(log, "folder of releases unusable") == []
+
+
+def test_with_keys_only_signed_releases_are_loaded_at_the_start_and_later(
+    root, block_release, other_block_release, tmp_path
+):
+    write_keys(tmp_path / "ours", tmp_path / "ours.pub")
+    write_keys(tmp_path / "other", tmp_path / "other.pub")
+    required = {"signature": {"keys": [tmp_path / "ours.pub"]}}
+    with pytest.raises(ReleaseError, match="not signed"), serving(root, **required):
+        pass
+    sign(root / block_release.name / "manifest.json", tmp_path / "ours")
+    log = io.BytesIO()
+    with serving(root, log, **required) as (client, folder):
+        # when: the next one has no signature, then one of an unknown key, then of ours
+        promote(root, stable=other_block_release)
+        folder.look()
+        assert "not signed" in client.releases().refused[0].reason
+        with pytest.raises(ReleaseRefusedError, match="not signed"):
+            client.reload_release(other_block_release.name)
+        sign(root / other_block_release.name / "manifest.json", tmp_path / "other")
+        folder.look()
+        assert "signature.json: key: got" in client.releases().refused[0].reason
+        assert client.release().name == block_release.name
+        sign(root / other_block_release.name / "manifest.json", tmp_path / "ours")
+        folder.look()
+        # then
+        assert client.release().name == other_block_release.name
+        assert client.release().fingerprint == other_block_release.fingerprint
+
+
+def test_a_release_that_only_an_arm_names_needs_a_signature_too(root, block_release, other_block_release, tmp_path):
+    write_keys(tmp_path / "ours", tmp_path / "ours.pub")
+    sign(root / block_release.name / "manifest.json", tmp_path / "ours")
+    with serving(root, signature={"keys": [tmp_path / "ours.pub"]}) as (_, folder):
+        with pytest.raises(ReleaseError, match="not signed"):
+            folder.hold([other_block_release.name])
+        assert dict(folder.releases.holding.named) == {}
 
 
 def test_one_release_is_served_as_it_is_and_not_watched(block_release):

@@ -101,6 +101,42 @@ def test_workers_share_a_port_are_replaced_and_end_with_the_one_that_started_the
             time.sleep(0.05)
 
 
+def test_workers_that_still_load_end_at_once_with_their_supervisor_and_leave_no_folder(block_release, tmp_path):
+    # given: workers that load for ever, as reading this pipe does
+    os.mkfifo(tmp_path / "auth.toml")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "serving", str(block_release.folder), "--port", "0", "--set", "processes=2"]
+    command += ["--set", f"auth.file={tmp_path / 'auth.toml'}"]
+    group = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(workers_of(group)) == 2, group, tmp_path)
+    left = workers_of(group)
+    for pid in left:
+        wait_until(lambda pid=pid: "libarrow" in Path(f"/proc/{pid}/maps").read_text(), group, tmp_path)
+    assert list(scratch.iterdir())
+    # when
+    group.kill()
+    group.wait()
+    # then
+    deadline = time.monotonic() + AT_MOST_S
+    while not all(is_gone(pid) for pid in left) or list(scratch.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_workers_that_serve_remove_the_folder_of_a_supervisor_that_was_killed(block_release, tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with serving(block_release.folder, tmp_path) as group:
+        left = workers_of(group)
+        assert list(scratch.iterdir())
+    deadline = time.monotonic() + AT_MOST_S
+    while not all(is_gone(pid) for pid in left) or list(scratch.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_every_worker_follows_the_experiment_file_and_ends_well_on_sigterm(block_release, tmp_path):
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN)

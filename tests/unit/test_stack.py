@@ -70,6 +70,13 @@ def test_scann_uses_avx2_also_where_tensorflow_recommenders_imports_it_first():
     assert done.stdout.strip() == f"its baseline instructions|{used}"
 
 
+def test_scann_comes_without_tensorflow_which_can_still_be_imported_afterwards():
+    code = "import sys; from recsys.stack import scann, tf, tfrs; scann.scann_ops_pybind"
+    later = "tfrs.metrics; print(tf.constant(1).numpy(), scann.scann_ops_pybind.__name__)"
+    done = run(f"{code}; print('tensorflow' in sys.modules); {later}")
+    assert done.stdout.splitlines() == ["False", "1 scann.scann_ops.py.scann_ops_pybind"], done.stderr
+
+
 def test_keras_3_is_refused_with_the_flag_to_set():
     done = run("from recsys.stack import tf; tf.constant(1)", TF_USE_LEGACY_KERAS="0")
     assert "TF_USE_LEGACY_KERAS is '0'" in done.stderr

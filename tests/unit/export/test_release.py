@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError, StorageError
-from recsys.export.release import Facts, derive, find, open_release, promote, publish, read_labels
+from recsys.export.release import Facts, derive, find, newest, open_release, promote, publish, read_labels
 
 FACTS = Facts(
     run="toy",
@@ -92,10 +98,96 @@ def test_a_manifest_whose_facts_were_edited_is_refused(release):
         open_release(release.folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 2}', "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 2}', "null", "[" * 100_000, "1" * 10_000, "\0"])
 def test_a_broken_manifest_is_refused(release, content):
     (release.folder / "manifest.json").write_text(content)
-    with pytest.raises(ReleaseError, match="not a manifest"):
+    with pytest.raises(ReleaseError, match=r"manifest\.json.*: got .*, expected "):
+        open_release(release.folder)
+
+
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    10**30,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../../x",
+    "9" * 200,
+    "\ud800",
+    [],
+    {},
+    [[]],
+]
+ODD += [{"a": {}}, {"": ""}]
+
+
+def places(table: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Return the path of every value in nested tables and lists."""
+    entries = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
+    return [path, *(place for key, value in entries for place in places(value, (*path, key)))]
+
+
+def put(table: object, path: tuple[object, ...], value: object, *, remove: bool) -> object:
+    """Return nested tables with another value at a path, or with none."""
+    if not path:
+        return value
+    inner = table
+    for key in path[:-1]:
+        inner = inner[key]
+    if remove:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return table
+
+
+@given(data=st.data(), value=st.sampled_from(ODD), remove=st.booleans(), reforged=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_a_manifest_with_odd_values_opens_as_its_types_say_or_is_refused(data, value, remove, reforged):
+    with tempfile.TemporaryDirectory() as root:
+        folder = publish(root, fill).folder
+        path = folder / "manifest.json"
+        table = json.loads(path.read_text())
+        for place in data.draw(st.lists(st.sampled_from(places(table)), min_size=1, max_size=2)):
+            with suppress(KeyError, IndexError, TypeError):
+                table = put(table, place, copy.deepcopy(value), remove=remove)
+        if reforged and isinstance(table, dict):
+            table["fingerprint"] = fingerprint_of(table)
+        path.write_text(json.dumps(table))
+        try:
+            opened = open_release(folder)
+        except ReleaseError:
+            return
+        manifest, facts = opened.manifest, opened.facts
+        texts = [manifest.parent, facts.run, facts.index, facts.notice, facts.cases_digest, *facts.query_columns]
+        texts += [*manifest.versions, *manifest.versions.values(), *facts.metrics]
+        assert all(isinstance(text, str) and text.encode() is not None for text in texts)
+        assert {type(number) for number in (facts.index_recall, *facts.metrics.values())} == {float}
+        assert all(type(n) is int and 0 <= n < 2**31 for n in (facts.dim, facts.item_count, facts.query_count))
+
+
+def fingerprint_of(table: dict[str, object]) -> str:
+    """Return the fingerprint that fits a manifest, as somebody would forge it."""
+    content = {key: table.get(key) for key in ("format_version", "facts", "parts")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def test_a_manifest_with_a_key_twice_is_refused(release):
+    path = release.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"dim": 8,', '"dim": 8, "dim": 8,'))
+    with pytest.raises(ReleaseError, match=r"manifest\.json: got the key 'dim' twice"):
+        open_release(release.folder)
+
+
+def test_a_value_of_the_wrong_type_is_named_by_its_path(release):
+    path = release.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"versions": {', '"versions": {"a": {}, '))
+    with pytest.raises(ReleaseError, match=r"manifest\.json: versions\.a: got \{\}, expected a valid string"):
         open_release(release.folder)
 
 
@@ -224,9 +316,25 @@ def test_a_label_on_a_release_that_is_gone_can_be_forced_over(release):
 
 
 def test_broken_labels_are_named(release):
-    (release.folder.parent / "labels.json").write_text("{")
-    with pytest.raises(ReleaseError, match=r"labels\.json: not a table of labels"):
+    for content in ("{", "[]", '{"stable": 1}', '{"a": "b", "a": "c"}', "[" * 100_000):
+        (release.folder.parent / "labels.json").write_text(content)
+        with pytest.raises(ReleaseError, match=r"labels\.json.*: got .*Remove it and promote again"):
+            read_labels(release.folder.parent)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "", "a/b", "a\0b", ".hidden"])
+def test_a_label_names_a_release_in_its_folder_and_nothing_outside(release, name):
+    (release.folder.parent / "labels.json").write_text(json.dumps({"stable": name}))
+    with pytest.raises(ReleaseError, match=r"labels\.json: stable: got .*the name of a release in this folder"):
         read_labels(release.folder.parent)
+
+
+def test_a_link_to_a_release_is_that_release_and_no_second_one(release):
+    root = release.folder.parent
+    (root / "current").symlink_to(release.folder.name)
+    assert find(root) == find(root, "current") == find(root, release.fingerprint[:8]) == newest(root) == release.folder
+    (root / "labels.json").write_text('{"stable": "current"}')
+    assert find(root) == find(root, "stable") == release.folder
 
 
 def test_a_release_opened_from_within_itself_is_the_same(release, monkeypatch):
