@@ -714,7 +714,7 @@ class Retriever:
     def _answer_of(self, found: Found, encoding: Encoding, place: int, degraded: bool = False) -> Answer:
         return Answer(
             tuple(self._item_ids[found.rows]),
-            np.ascontiguousarray(found.scores),
+            found.scores.copy(),  # and not a view, which would keep all that was looked at
             encoding.origins[place],
             encoding.missing_ids[place],
             found.plan,
