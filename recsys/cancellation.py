@@ -22,7 +22,8 @@ def cancel_by(check: Check | None) -> None:
 def checkpoint() -> None:
     """End the work of this context here if it is no longer wanted.
 
-    Long work calls this at least every few milliseconds, at points where nothing is left half done.
+    Long work calls this at least every few milliseconds, where nothing is half done and no lock is held: a server may
+    also let other work go first here.
 
     Raises:
         Exception: what the check of the context raises; nothing is raised in a context without a check.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import grpc
@@ -14,12 +15,13 @@ from serving.exposures.log import Log
 from serving.interceptors import interceptors
 from serving.logs import Logger
 from serving.runtime.admission import Admission
-from serving.runtime.call_threads import CallThreads
+from serving.runtime.call_threads import TurnThreads
 from serving.runtime.lane import Lane
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
 from serving.runtime.sessions import Sessions
+from serving.runtime.turns import Turns
 from serving.servicers.catalogue import CatalogueServicer
 from serving.servicers.event import EventServicer
 from serving.servicers.operator import OperatorServicer
@@ -46,6 +48,8 @@ EVENTS = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 AUTH_RELOAD_S = 1.0
+MIN_TURNS = 2
+"""Long calls that work at the same time, however few cores there are: of a single one others would await each step."""
 
 
 class Server:
@@ -83,7 +87,8 @@ class Server:
         self.releases.tell(self._changed)
         self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
-        threads = CallThreads(settings.worker_threads, thread_name_prefix="call")
+        turns = Turns(min(settings.worker_threads, max(len(os.sched_getaffinity(0)), MIN_TURNS)))
+        threads = TurnThreads(turns, settings.worker_threads, thread_name_prefix="call")
         lane = Lane(threads, self.observation.together)
 
         def waiting() -> int:
@@ -93,7 +98,7 @@ class Server:
         admission = Admission(settings.queue, waiting)
         self._server = grpc.server(
             threads,
-            interceptors=interceptors(logger, self.observation, admission, sessions.threads, lane, callers),
+            interceptors=interceptors(logger, self.observation, admission, sessions.threads, lane, turns, callers),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
@@ -109,6 +114,7 @@ class Server:
                 settings,
                 self.experiments,
                 admission.effort,
+                turns.turn,
                 self._log.exposures.record if self._log is not None else None,
                 self._log.reported.of if self._log is not None else None,
             ),

@@ -27,6 +27,7 @@ from serving.interceptors.refusing import Refusing
 from serving.runtime.admission import Admission
 from serving.runtime.lane import Lane
 from serving.runtime.steps import Steps
+from serving.runtime.turns import Turns
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
@@ -43,6 +44,7 @@ def interceptors(
     admission: Admission,
     streams: ThreadPoolExecutor,
     lane: Lane,
+    turns: Turns,
     callers: Reloaded[Callers] | None = None,
 ) -> list[grpc.ServerInterceptor]:
     """Return the interceptors of a server, outermost first.
@@ -53,6 +55,7 @@ def interceptors(
         admission: knows when no further call may wait.
         streams: the threads of calls whose requests are a stream.
         lane: the thread of calls in steps.
+        turns: of calls that have threads.
         callers: who may call; None for everybody.
     """
     record, mapping = call_record(observation.observers, observation.running), error_mapping(logger)
@@ -70,7 +73,7 @@ def interceptors(
         Decoding(),
         Encoding(),
         *([Auth(callers)] if callers is not None else []),
-        around(deadline()),
+        around(deadline(turns.give_way)),
     ]
 
 

@@ -11,13 +11,17 @@ from recsys.cancellation import cancel_by
 from serving.runtime.admission import CallCheck, check_wanted
 
 
-def deadline() -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
-    """Return a block that refuses expired and cancelled calls, and ends their work at its checkpoints."""
+def deadline(give_way: Callable[[], None]) -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
+    """Return a block that refuses expired and cancelled calls, and ends their work at its checkpoints.
+
+    Args:
+        give_way: is called at checkpoints, too; pauses the call while others are to work.
+    """
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
         check_wanted(context)
-        cancel_by(CallCheck(context))
+        cancel_by(CallCheck(context, give_way))
         yield
 
     return around

@@ -31,21 +31,22 @@ def check_wanted(context: grpc.ServicerContext) -> None:
 
 
 class CallCheck:
-    """`check_wanted` for `recsys.cancellation`: it looks at the call once in `CHECK_EVERY_S`.
+    """What a call does at its checkpoints (`recsys.cancellation`), at most once in `CHECK_EVERY_S`.
 
     Args:
         context: of the call.
+        give_way: pauses the call while others are to work.
     """
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context, self._next_s = context, 0.0
+    def __init__(self, context: grpc.ServicerContext, give_way: Callable[[], None]) -> None:
+        self._context, self._give_way, self._next_s = context, give_way, 0.0
 
     def __call__(self) -> None:
-        """Raise as `check_wanted` does."""
-        now_s = time.monotonic()
-        if now_s >= self._next_s:
+        """Give way to other calls, and raise as `check_wanted` does."""
+        if time.monotonic() >= self._next_s:
+            self._give_way()
             check_wanted(self._context)
-            self._next_s = now_s + CHECK_EVERY_S
+            self._next_s = time.monotonic() + CHECK_EVERY_S
 
 
 class Admission:

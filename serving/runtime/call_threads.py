@@ -11,6 +11,11 @@ from typing import Any
 from grpc import _server
 from grpc._cython import cygrpc
 
+from serving.runtime.turns import Turns
+
+MOST_BEGUN = 64
+"""Calls that may have begun, of which most pause."""
+
 
 class CallThreads(ThreadPoolExecutor):
     """The threads that work on calls of methods with one request.
@@ -65,6 +70,32 @@ class CallThreads(ThreadPoolExecutor):
         """Return how many calls wait for a thread, those included that began a moment ago and whose requests come."""
         now = int(time.monotonic())
         return self._work_queue.qsize() + self._coming[now] + self._coming[now - 1]
+
+
+class TurnThreads(CallThreads):
+    """Threads of which only some work at a time: the calls of the others have paused, or wait for their first turn.
+
+    Args:
+        turns: what they take.
+        count: of turns.
+        thread_name_prefix: of the threads.
+    """
+
+    def __init__(self, turns: Turns, count: int, *, thread_name_prefix: str) -> None:
+        super().__init__(max(count, MOST_BEGUN), thread_name_prefix=thread_name_prefix)
+        self.turns = turns
+
+    def begin(self, run: Callable[..., Any], /, *work: Any) -> None:
+        """Work on a call whose request is here, on the next thread that is free, when it has its turn."""
+        super().begin(self._in_turn, run, *work)
+
+    def waiting(self) -> int:
+        """Return how many calls wait for a thread or their first turn, as `CallThreads.waiting`."""
+        return super().waiting() + self.turns.waiting()
+
+    def _in_turn(self, run: Callable[..., Any], *work: Any) -> None:
+        with self.turns.turn():
+            run(*work)
 
 
 class OnArrival(CallThreads):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
+from google.protobuf.message import Message
 from grpc import _server
 from grpc._cython import cygrpc
 
@@ -25,6 +26,8 @@ SLOW_S, REST_TIMES = 0.05, 20.0
 """Processor time that the work on a group may take. Where it takes longer, as the search of every item of a large
 catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait. Nor do
 further calls begin in a group whose first ones took that long to begin, as requests of ten thousand ids do."""
+SHORT_BYTES = 8192
+"""Size of a request up to which a call begins on the thread of the lane: larger ones take milliseconds to read."""
 LONG_AGO_S = 0.0
 """As a deadline: what there is now."""
 
@@ -75,7 +78,7 @@ class Lane(CallThreads):
         taken: list[Taken] = []
         started_s = time.thread_time()
         while self._here and len(taken) < MOST_TOGETHER and time.thread_time() - started_s < SLOW_S:
-            taken.append(_surely(_begun, self._here.popleft()))
+            taken.append(_surely(self._begun, self._here.popleft()))
         while taken:
             for step in taken:
                 if isinstance(step, _Ended):
@@ -89,6 +92,16 @@ class Lane(CallThreads):
                 if (took_s := time.thread_time() - started_s) > SLOW_S:
                     self._slow_until_s = time.monotonic() + REST_TIMES * took_s
                 taken += [_surely(_gone_on, waits, answer) for waits, answer in zip(group, answers, strict=True)]
+
+    def _begun(self, call: _Call) -> Taken:
+        """Take the first step of a call; a call with a large request takes all of them on another thread."""
+        request = call.request()
+        if request is None:
+            return None
+        if isinstance(request, Message) and request.ByteSize() > SHORT_BYTES:
+            self._others.begin(_surely, lambda: _to_the_end(_first(call, request)))
+            return None
+        return _first(call, request)
 
     def _groups(self, waiting: Sequence[_Waiting]) -> Sequence[Sequence[_Waiting]]:
         """Put together what can be done together; what cannot goes to other threads."""
@@ -174,10 +187,9 @@ def _surely(take: Callable[..., Taken], *given: Any) -> Taken:
         return None
 
 
-def _begun(call: _Call) -> Taken:
+def _first(call: _Call, request: Any) -> Taken:
     """Take the first step of a call."""
-    request = call.request()
-    return None if request is None else _step(call, lambda context: call.behaviour(request, context), next)
+    return _step(call, lambda context: call.behaviour(request, context), next)
 
 
 def _gone_on(waits: _Waiting, answer: Any) -> Taken:
@@ -204,7 +216,11 @@ def _alone(waits: _Waiting) -> None:
             waits.steps.throw(error)
         return waits.steps
 
-    taken: Taken = _step(waits.call, check, lambda steps: waits.work)
+    _to_the_end(_step(waits.call, check, lambda steps: waits.work))
+
+
+def _to_the_end(taken: Taken) -> None:
+    """Take the steps that are left of a call, each work by itself, and send its response."""
     while isinstance(taken, _Waiting):
         (answer,) = taken.call.run(together, [taken.work])
         taken = _gone_on(taken, answer)

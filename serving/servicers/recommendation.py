@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import grpc
@@ -56,6 +56,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         settings: the limits.
         experiments: gives requests with a unit their arms.
         effort: returns what share (0..1] of the settled effort a call may make.
+        turn: returns the block that a round of a session is worked on in.
         record: puts what is shown into the log; None where there is none.
         reported: knows what events report users to have met; None where there is no log.
     """
@@ -67,11 +68,12 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         settings: ServerSettings,
         experiments: Experiments,
         effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         record: Record | None = None,
         reported: Reported | None = None,
     ) -> None:
         self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
-        self._experiments, self._record, self._reported = experiments, record, reported
+        self._experiments, self._record, self._reported, self._turn = experiments, record, reported, turn
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> Steps[bytes]:
         """Return the nearest items of one query, in steps."""
@@ -184,18 +186,20 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                     raise RequestError(
                         "step", f"got round {place}, expected at most {self._settings.max_rounds} rounds"
                     )
-                if conversation is None:
-                    begin = request.begin
-                    with _within("begin"):
-                        treatment = self._treatment(begin)
-                        conversation = Conversation(begin, treatment, self._settings, self._record, self._reported)
-                        conversation.hear(begin.feedback)
+                with self._turn():
+                    if conversation is None:
+                        begin = request.begin
+                        with _within("begin"):
+                            treatment = self._treatment(begin)
+                            conversation = Conversation(begin, treatment, self._settings, self._record, self._reported)
+                            conversation.hear(begin.feedback)
+                            answer = alone(conversation.answer())
+                    else:
+                        conversation.hear(request.feedback)
                         answer = alone(conversation.answer())
-                else:
-                    conversation.hear(request.feedback)
-                    answer = alone(conversation.answer())
-                response = pb.SessionResponse(answer=answer, round=place)
-                yield convert.encoded([response], self._settings.max_answer_bytes)
+                    response = pb.SessionResponse(answer=answer, round=place)
+                    encoded = convert.encoded([response], self._settings.max_answer_bytes)
+                yield encoded
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""
