@@ -32,7 +32,7 @@ from recsys.data.prepare import (
     read_interactions,
     split,
 )
-from recsys.errors import DataError, RecsysError, describe, verbatim
+from recsys.errors import RecsysError
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type
 from recsys.splits import history_at_evaluation
@@ -192,8 +192,6 @@ def describe_data(run: Run) -> Report:
     raw = run.source.read()
     met = _Met(run, raw)
     usable = read_interactions(run, raw, met.add)
-    if not met.count:
-        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", raw.rejects.summary))
     free = run.query.entity == "features"
     parts, problems = _trial(run, raw, usable)
     interactions = met.interactions()

@@ -286,7 +286,7 @@ def read_interactions(run: Run, raw: RawData, watch: Callable[[pa.RecordBatch], 
         watch: sees every batch as the source gives it.
 
     Raises:
-        DataError: the source has no item, or its files are damaged.
+        DataError: the source has not one item or interaction, or its files are damaged.
     """
     item_ids = raw.items[ITEM_ID].combine_chunks()
     if len(item_ids) == 0:
@@ -326,13 +326,13 @@ def read_interactions(run: Run, raw: RawData, watch: Callable[[pa.RecordBatch], 
                 if name in batch.schema.names:
                     columns[name].append(batch[name].cast(kind).to_numpy(zero_copy_only=False))
             running.advance(batch.num_rows)
+    if total == 0:
+        raise DataError(describe("source", verbatim("no usable interaction"), "at least one", raw.rejects.summary))
     rows_read = total + raw.rejects.total - raw.rejects.counts.get(UNKNOWN_ID, 0)
     arrays = {name: np.concatenate(chunks) if chunks else None for name, chunks in columns.items()}
-    if arrays["item_row"] is None:
-        arrays["item_row"] = arrays["query_row"] = np.zeros(0, np.int32)
     if free:
         arrays["query_row"] = np.arange(len(arrays["item_row"]), dtype=np.int32)
-        queries = pa.Table.from_batches(contexts) if contexts else pa.table({name: pa.nulls(0) for name in wanted})
+        queries = pa.Table.from_batches(contexts)
     else:
         queries = _all_queries(raw.queries, list(rows_of))
         if run.query.entity == "user" and raw.queries is not None:
