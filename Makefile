@@ -85,7 +85,7 @@ bench-memory: $(VENV)/.bench ## Memory of training on 20 million interactions
 bench-catalogue: $(VENV)/.bench ## What changes to the items of a running server cost (ARGS=releases)
 	$(BIN)/python -m benchmarks.catalogue $(ARGS)
 
-fuzz: $(VENV)/.dev ## Nonsense to every RPC for MINUTES (5); ARGS="--seed N" sends the same again
+fuzz: $(VENV)/.dev ## Nonsense to every RPC and in data files for MINUTES (5); ARGS="--seed N" repeats a round
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) $(ARGS)
 
 bench-serving: $(VENV)/.bench ## The server under load, against an empty call, Chroma and Milvus Lite (h2load where installed)
