@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.errors import DataError, describe, verbatim
+from recsys.spelling import plain
 
 EXACT_BITS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
 """A float type of n bits holds every whole number below 2**n in absolute value; from there on it merges neighbors."""
+ID_TYPES = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
 WAY_OUT = "Store the column as string or int64 where the file is written (in pandas: dtype 'string' or 'Int64')."
 
 
@@ -22,27 +24,22 @@ def id_texts(values: pa.Array, path: str) -> pa.Array:
     the same id; -0.0 is "0". Null, NaN and the empty string are missing. Strings stay as they are.
 
     Args:
-        values: integers, strings, or floats and decimals that are whole numbers; also dictionary-encoded.
+        values: integers, strings, UUIDs, or floats and decimals that are whole numbers; also dictionary-encoded.
         path: the file and column, for messages.
 
     Raises:
         DataError: another type, a fraction, infinity, or a float too large to be exact.
     """
+    values = plain(values)
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        return id_texts(values.dictionary_decode(), path)
     if pa.types.is_floating(kind):
         values = _whole_floats(values, path)
     elif pa.types.is_decimal(kind):
         values = _whole_decimals(values, path)
-    elif not (pa.types.is_integer(kind) or _is_text(kind) or pa.types.is_null(kind)):
+    elif not any(is_kind(kind) for is_kind in ID_TYPES):
         raise DataError(describe(path, verbatim(str(kind)), "integer or string ids", WAY_OUT))
     texts = values.cast(pa.string())
     return pc.replace_with_mask(texts, pc.fill_null(pc.equal(texts, ""), False), pa.scalar(None, pa.string()))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _whole_floats(values: pa.Array, path: str) -> pa.Array:

@@ -32,7 +32,7 @@ from recsys.data.prepare import (
     read_interactions,
     split,
 )
-from recsys.errors import RecsysError
+from recsys.errors import DataError, RecsysError
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type
 from recsys.splits import history_at_evaluation

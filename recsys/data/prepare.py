@@ -25,6 +25,7 @@ from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
 from recsys.progress import task, warn
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
+from recsys.spelling import missing_rows
 from recsys.splits import TEST, TRAIN, VALIDATION
 from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, RowSets
 
@@ -47,7 +48,7 @@ class Prepared:
     Attributes:
         items: the catalogue as the source gave it; row = item_row.
         queries: the query entities as the source gave them, row = query_row; for an item-to-item run the catalogue;
-            for free features the first rows only, as examples.
+            for free features the first rows that have a value, as examples.
         parts: interactions by part name: `train`, `validation`, `test`, and `unused`: those for training that
             `data.training_rate` leaves out.
         item_encoders: fitted features of the item side, by name.
@@ -225,7 +226,7 @@ def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interacti
     query_encoders = encoders.fit_queries(run, queries, query_frequency, items, item_frequency)
     return Prepared(
         items=items,
-        queries=queries.slice(0, EXAMPLES) if run.query.entity == "features" else queries,
+        queries=_examples(queries) if run.query.entity == "features" else queries,
         parts=parts,
         item_encoders=item_encoders,
         query_encoders=query_encoders,
@@ -234,6 +235,19 @@ def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interacti
         notice=raw.notice,
         warnings=usable.warnings,
     )
+
+
+def _examples(queries: pa.Table) -> pa.Table:
+    """Return the first rows that have a value: a query without any is answered by popularity.
+
+    Raises:
+        DataError: none has.
+    """
+    nothing = np.all([missing_rows(column) for column in queries.columns], axis=0)
+    if nothing.all():
+        got = verbatim(f"no value in {', '.join(queries.column_names)}")
+        raise DataError(describe("query.features", got, "interactions with at least one"))
+    return queries.take(pa.array(np.flatnonzero(~nothing)[:EXAMPLES]))
 
 
 def check_cases(run: Run, prepared: Prepared) -> None:
@@ -302,6 +316,9 @@ def read_interactions(run: Run, raw: RawData, watch: Callable[[pa.RecordBatch], 
     item_join, query_join = _Join("items", item_ids[0].as_py()), _Join("items", item_ids[0].as_py())
     with task("read interactions", unit="rows") as running:
         for batch in raw.interactions():
+            if not free and QUERY_ID not in batch.schema.names:
+                rule = "'features' where the interactions name no query"
+                raise DataError(describe("query.entity", run.query.entity, rule, "Or set source.query_column."))
             watch(batch)
             total, names = total + batch.num_rows, batch.schema.names
             item_row = pc.index_in(batch[ITEM_ID], value_set=item_ids)

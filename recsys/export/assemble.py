@@ -32,8 +32,7 @@ def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
     makes them from the release's raw columns, and the two must agree.
     """
     if run.query.entity == "features":
-        rows = np.arange(prepared.queries.num_rows, dtype=np.int32)
-        return prepared.queries, {name: codes[rows] for name, codes in prepared.query_codes.items()}
+        return prepared.queries, encoders.encode(prepared.query_encoders, prepared.queries, "query")
     count = min(EXAMPLES, prepared.query_count)
     rows = np.unique(np.linspace(0, prepared.query_count - 1, count).astype(np.int32))
     return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), _codes_now(prepared).now(rows)

@@ -29,9 +29,9 @@ LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 YEAR_1971_US = (datetime(1971, 1, 1, tzinfo=UTC) - EPOCH) // MICROSECOND
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 UNIT_ENDS = (1e11, 1e14, 1e17)
+"""Numbers up to the first end, in absolute value, are seconds since 1970, up to the second milliseconds, and so on."""
 LONG_NUMBER = r"^\s*[+-]?0*[1-9]\d{15,}\s*$"
 """Digits that may be more than float64 holds: all whole numbers of up to fifteen it holds."""
-"""Numbers up to the first end, in absolute value, are seconds since 1970, up to the second milliseconds, and so on."""
 DATES_AS_NUMBERS = "numbers that spell a date, but count as time since 1970"
 
 

@@ -96,6 +96,33 @@ def test_an_index_is_tuned_on_as_many_known_entities_as_its_settings_say(tmp_pat
         assert certificate.queries == certifying
 
 
+def test_interactions_without_any_query_feature_can_train(tmp_path):
+    # A query that says nothing is answered by popularity, so that it can be no golden query.
+    rows = 60
+    hours = [None, *(float(row % 24) for row in range(1, rows))]
+    met = pa.table({"item_id": [f"i{row % 7}" for row in range(rows)], "hour": hours})
+    pq.write_table(met, tmp_path / "met.parquet")
+    pq.write_table(pa.table({"item_id": [f"i{row}" for row in range(7)]}), tmp_path / "items.parquet")
+    source = {"interactions": str(tmp_path / "met.parquet"), "items": str(tmp_path / "items.parquet")}
+    run = config.from_tables(
+        {
+            "name": "hours",
+            "source": {"kind": "parquet", "query_column": "", **source},
+            "query": {"entity": "features", "features": {"hour": {"kind": "numeric"}}},
+            "item": {"features": {"id": {"kind": "id", "width": 4}}},
+            "split": {"kind": "random"},
+            "tower": {"kind": "mlp", "hidden": [4], "dim": 4},
+            "training": {"epochs": 1, "batch_size": 8},
+            "index": {"kind": "brute_force"},
+        }
+    )
+
+    release = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+
+    golden = pq.read_table(release.folder / "golden" / "queries.parquet")
+    assert golden["hour"].to_pylist() == hours[1:]
+
+
 @pytest.mark.parametrize(
     ("entity", "query", "origin"),
     [

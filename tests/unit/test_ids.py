@@ -1,6 +1,7 @@
 """An id has one spelling, whatever type carries it; a number that its type cannot hold exactly is no id."""
 
 from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,12 @@ def test_other_types_are_refused_by_type(values):
         id_texts(array, "user_id")
 
     assert str(refused.value).startswith(f"user_id: got {array.type}, expected integer or string ids.")
+
+
+def test_a_uuid_is_its_usual_text():
+    unique = UUID("12345678-1234-5678-1234-567812345678")
+
+    assert id_texts(pa.array([unique.bytes, None], pa.uuid()), "user_id").to_pylist() == [str(unique), None]
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, unique=True))

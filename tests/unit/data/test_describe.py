@@ -388,6 +388,14 @@ def test_items_without_a_known_id_are_a_report_with_ids_of_both_sides(report_on)
     assert warnings_about(report, "items table lacks the ids of 2 of 2 interactions", "name '7', it has '00007'")
 
 
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_interactions_that_name_no_query_are_refused_with_the_settings_that_help(report_on, entity):
+    with pytest.raises(
+        DataError, match=rf"query\.entity: got '{entity}', expected 'features'.*set source\.query_column"
+    ):
+        report_on(met([("u", "a")]), entity=entity, source={"query_column": ""})
+
+
 def test_items_of_which_none_is_usable_are_an_error_that_names_a_row(report_on):
     with pytest.raises(DataError, match=r"source\.items: got no usable item.*item_id missing \(.*items\.csv:2"):
         report_on("user_id,item_id\nu,a\n", items="item_id,colour\n,red\n")
@@ -440,6 +448,12 @@ FAULTS = {
     "times that are missing": {"split": {"kind": "by_time"}},
     "nothing to train on": {"split": {"kind": "random", "test_rate": 0.99, "validation_rate": 0.0}},
     "nothing to test with": {"split": {"kind": "random", "test_rate": 1e-9, "validation_rate": 0.0}},
+    "query features without a value": {
+        "entity": "features",
+        "query": {"hour": {"kind": "numeric"}},
+        "interactions": pa.table({"item_id": list("abc") * 10, "hour": pa.nulls(30)}),
+        "source": {"query_column": ""},
+    },
     "hard negatives that are not there": {"objective": {"kind": "sampled_softmax", "hard_negatives": {"file": "no"}}},
 }
 
@@ -447,7 +461,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_stops_training_is_reported_first(report_on, tmp_path, fault):
     pairs = [(f"u{row}", "abc"[row % 3]) for row in range(30)]
-    report = report_on(met(pairs), **FAULTS[fault])
+    report = report_on(**{"interactions": met(pairs), **FAULTS[fault]})
 
     with pytest.raises(DataError) as stopped:
         pipeline.train(report_on.run, tmp_path / "work", tmp_path / "releases")
