@@ -67,6 +67,8 @@ _FIRST_S = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // date
 _LAST_S = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
 _DAY_S = 86_400
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+_COARSE_UNITS = ("Y", "M", "W", "D", "h", "m")
+"""Of NumPy's times; Arrow has none of them."""
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 Number = int | float | Decimal
@@ -554,6 +556,8 @@ def _plain_value(value: Any, column: str) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64) and np.isnat(value):
         return None
     try:  # NumPy's and pandas' scalars, subclasses
+        if isinstance(value, np.datetime64 | np.timedelta64) and np.datetime_data(value.dtype)[0] in _COARSE_UNITS:
+            value = value.astype(f"{value.dtype.kind}8[s]")
         array = pa.array([value], from_pandas=True)
         Spelling.of(column, array.type)
     except (pa.ArrowException, DataError, TypeError, ValueError, OverflowError):

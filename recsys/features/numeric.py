@@ -67,7 +67,7 @@ class Numeric:
             return Spelling(self.column, ValueKind.NUMBER)
         spelling = Spelling.of(self.column, type_)
         if spelling.kind is ValueKind.TEXT:
-            advice = "Use kind 'categorical', or store the column as numbers."
+            advice = "Use kind 'categorical', or store numbers (in CSV, see source.numeric_columns)."
             raise DataError(describe(self.column, verbatim(str(type_)), "numbers, truth values or times", advice))
         return spelling
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -193,6 +194,34 @@ def trained(tables, tmp_path):
     return pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
 
 
+def test_golden_queries_by_features_of_any_type_are_asked_as_they_were_trained(block_world, tmp_path):
+    # given: columns of which Python values have other spellings, such as 0.10000000149011612 for the float32 0.1
+    met = pq.read_table(block_world / "interactions.parquet").select(["item_id", "time"])
+    tenths = [(row % 7) / 10 for row in range(len(met))]
+    typed = {
+        "single": (pa.array(tenths, pa.float32()), "categorical"),
+        "singles": (pa.array([[tenth, 0.3] for tenth in tenths], pa.list_(pa.float32())), "multi_categorical"),
+        "price": (pa.array([Decimal(f"{tenth:.2f}") for tenth in tenths]), "categorical"),
+        "moment": (pa.array(range(len(met)), pa.timestamp("ns", "Asia/Kolkata")), "categorical"),
+        "spent": (pa.array(range(len(met)), pa.duration("ms")), "numeric"),
+        "clock": (pa.array(range(len(met)), pa.time64("ns")), "numeric"),
+        "is_new": (pa.array([tenth > 0.3 for tenth in tenths]), "categorical"),
+        "vector": (pa.array([[tenth, 1.0] for tenth in tenths], pa.list_(pa.float32())), "embedding"),
+    }
+    for name, (column, _) in typed.items():
+        met = met.append_column(name, column)
+    pq.write_table(met, tmp_path / "met.parquet")
+    tables = block_run(block_world, query={"entity": "features", "features": {}})
+    tables["source"] = {name: value for name, value in tables["source"].items() if name != "users"}
+    tables["source"] |= {"interactions": str(tmp_path / "met.parquet"), "query_column": ""}
+    tables["query"]["features"] = {name: {"kind": kind} for name, (_, kind) in typed.items()}
+    tables |= {"split": {"kind": "random"}, "training": {"epochs": 1, "batch_size": 64}}
+    # when
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    # then
+    Retriever(release).warm()
+
+
 def test_one_user_unicode_ids_and_an_all_null_feature_train(tmp_path):
     items = ["æ", "日本", "naïve café", "emoji 🙂"] + [f"i{row}" for row in range(16)]
     release = trained(world_of(tmp_path, [("único", item) for item in items], items), tmp_path)
@@ -224,9 +253,9 @@ def test_too_little_data_is_refused_with_a_reason(pairs, told, tmp_path):
     ("column", "kind", "told"),
     [
         ("tast", "categorical", "item.features.one: no column named 'tast'. Did you mean 'taste'?"),
-        ("taste", "numeric", "item.features.one: taste: got string, expected a numeric column"),
+        ("taste", "numeric", "item.features.one: taste: got string, expected numbers, truth values or times"),
         ("tags", "categorical", "item.features.one: tags: got list<.*expected one value in each row"),
-        ("taste", "embedding", "item.features.one: taste: got string, expected a column of number lists"),
+        ("taste", "embedding", "item.features.one: taste: got string, expected lists of numbers"),
     ],
 )
 def test_a_feature_that_does_not_fit_its_column_names_both(column, kind, told, block_world, tmp_path):

@@ -64,6 +64,8 @@ TEXT = Spelling("c")
         ("12:30:00.25", "45000.25", "12:30:00.25"),
         (datetime.timedelta(minutes=1.5), "90", "90"),
         (np.timedelta64(90_500, "ms"), "90.5", "90.5"),
+        (np.timedelta64(1, "D"), "86400", "86400"),
+        (np.datetime64("2026-01"), "1767225600", "2026-01-01"),
         (carriers.UUID, str(carriers.UUID), str(carriers.UUID)),
         (None, None, None),
         (math.nan, None, None),
