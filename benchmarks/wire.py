@@ -17,9 +17,10 @@ import socket
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import grpc
 import numpy as np
@@ -30,13 +31,16 @@ from recsys.errors import RecsysError
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
-HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE = 1, 2, 4
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1, 2, 3, 4
 WINDOW, LARGEST_WINDOW = 65_535, 2**31 - 1
 FRAME_BYTES = 16_384
+FEW_STREAMS, UNLIMITED = 100, 2**31
+"""Streams at once on a connection: before the server has named its limit, and where it has none (RFC 9113, 6.5.2)."""
 STATUS = re.compile(rb"grpc-status(?:\x01(\d)|\x02(\d\d))")
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 RESETS = {7: "UNAVAILABLE", 8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}
 """What gRPC makes of a stream's error code; all others are INTERNAL."""
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 UNFINISHED = "UNFINISHED"
 CONNECTIONS = 8
 GRACE_S = 10.0
@@ -76,7 +80,15 @@ class Outcome:
         return float(np.percentile(good, percentile)) * 1000 if len(good) else float("nan")
 
 
-def closed(target: str, method: str, messages: Sequence[bytes], *, callers: int, seconds: float) -> Outcome:
+def closed(
+    target: str,
+    method: str,
+    messages: Sequence[bytes],
+    *,
+    callers: int,
+    seconds: float,
+    metadata: Mapping[str, str] = NO_METADATA,
+) -> Outcome:
     """Call with so many callers, each of which waits for its answer and calls again.
 
     Args:
@@ -85,11 +97,12 @@ def closed(target: str, method: str, messages: Sequence[bytes], *, callers: int,
         messages: serialised requests, taken in turns.
         callers: calls in flight.
         seconds: for which to send.
+        metadata: of each call.
 
     Raises:
         RecsysError: the server cannot be reached, or ended a connection.
     """
-    with _drive(target, method, messages, min(callers, CONNECTIONS), None) as drive:
+    with _drive(target, method, messages, min(callers, CONNECTIONS), metadata) as drive:
         return drive.closed(callers, seconds)
 
 
@@ -102,6 +115,8 @@ def opened(
     seconds: float,
     timeout_s: float | None = None,
     seed: int = 0,
+    metadata: Mapping[str, str] = NO_METADATA,
+    connections: int = CONNECTIONS,
 ) -> Outcome:
     """Call at the times of a Poisson process, whatever becomes of earlier calls.
 
@@ -113,12 +128,16 @@ def opened(
         seconds: for which to send.
         timeout_s: each call's deadline, seconds, which the server gets to know; None for none.
         seed: of the times.
+        metadata: of each call.
+        connections: that the calls are spread over.
 
     Raises:
         RecsysError: the server cannot be reached, or ended a connection.
     """
     gaps = np.random.default_rng(seed).exponential(1 / rate, max(1, round(rate * seconds)))
-    with _drive(target, method, messages, CONNECTIONS, timeout_s) as drive:
+    if timeout_s is not None:
+        metadata = {**metadata, "grpc-timeout": f"{round(timeout_s * 1000)}m"}
+    with _drive(target, method, messages, connections, metadata) as drive:
         return drive.opened(np.cumsum(gaps).tolist(), seconds)
 
 
@@ -136,12 +155,13 @@ class _Connection:
         self._target, self._headers = target, headers
         self._out, self._in = bytearray(), bytearray()
         self._stream, self._window, self._first_window, self._received = 1, WINDOW, WINDOW, 0
+        self._max_streams = FEW_STREAMS
         self._waiting: deque[tuple[int, float, bytes]] = deque()
         self._calls: dict[int, tuple[int, float]] = {}
         self._answers: dict[int, bytes] = {}
         ours = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
         self._out += PREFACE
-        self._out += _frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *each) for each in ours))
+        self._out += frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *each) for each in ours))
         self._widen(LARGEST_WINDOW - WINDOW)
         self.flush()
 
@@ -175,7 +195,7 @@ class _Connection:
                 self._received += size
             elif (kind == HEADERS and flags & END_STREAM) or kind == RST_STREAM:
                 if stream in self._calls:  # a call whose deadline passed ends twice
-                    yield (*self._calls.pop(stream), _status(kind, payload), self._answers.pop(stream, b"")[5:])
+                    yield (*self._calls.pop(stream), status_of(kind, payload), self._answers.pop(stream, b"")[5:])
             elif kind != HEADERS:
                 self._obey(kind, flags, stream, payload)
         del self._in[:position]
@@ -197,32 +217,32 @@ class _Connection:
 
     def _obey(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == SETTINGS and not flags & ACK:
-            for name, value in struct.iter_unpack(">HI", payload):
-                if name == INITIAL_WINDOW_SIZE:
-                    self._first_window = value
-            self._out += _frame(SETTINGS, ACK, 0, b"")
+            named = dict(struct.iter_unpack(">HI", payload))
+            self._first_window = named.get(INITIAL_WINDOW_SIZE, self._first_window)
+            self._max_streams = named.get(MAX_CONCURRENT_STREAMS, UNLIMITED)
+            self._out += frame(SETTINGS, ACK, 0, b"")
         elif kind == PING and not flags & ACK:
-            self._out += _frame(PING, ACK, 0, payload)
+            self._out += frame(PING, ACK, 0, payload)
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
         elif kind == GOAWAY:
             raise RecsysError(f"{self._target}: the server sent the connection away: {payload[8:].decode()}.")
 
     def _send_waiting(self) -> None:
-        while self._waiting and len(self._waiting[0][2]) <= self._window:
+        while self._waiting and len(self._waiting[0][2]) <= self._window and len(self._calls) < self._max_streams:
             place, due_s, body = self._waiting.popleft()
             if len(body) > self._first_window:
                 raise RecsysError(f"a request of {len(body)} bytes, but the server takes {self._first_window} at once.")
             self._window -= len(body)
             self._calls[self._stream] = (place, due_s)
-            self._out += _frame(HEADERS, END_HEADERS, self._stream, self._headers)
+            self._out += frame(HEADERS, END_HEADERS, self._stream, self._headers)
             for start in range(0, len(body), FRAME_BYTES):
                 flags = END_STREAM if start + FRAME_BYTES >= len(body) else 0
-                self._out += _frame(DATA, flags, self._stream, body[start : start + FRAME_BYTES])
+                self._out += frame(DATA, flags, self._stream, body[start : start + FRAME_BYTES])
             self._stream += 2
 
     def _widen(self, count: int) -> None:
-        self._out += _frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", count))
+        self._out += frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", count))
 
 
 class _Drive:
@@ -312,15 +332,11 @@ class _Drive:
 
 @contextmanager
 def _drive(
-    target: str, method: str, messages: Sequence[bytes], connections: int, timeout_s: float | None
+    target: str, method: str, messages: Sequence[bytes], connections: int, metadata: Mapping[str, str]
 ) -> Iterator[_Drive]:
     """Open connections while the block runs, without the pauses of garbage collection."""
-    fields = {":method": "POST", ":scheme": "http", ":path": method, ":authority": target}
-    fields |= {"te": "trailers", "content-type": "application/grpc"}
-    if timeout_s is not None:
-        fields["grpc-timeout"] = f"{round(timeout_s * 1000)}m"
-    headers = b"".join(_field(name.encode(), value.encode()) for name, value in fields.items())
-    bodies = [struct.pack(">BI", 0, len(message)) + message for message in messages]
+    headers = header_block(target, method, {name: value.encode() for name, value in metadata.items()})
+    bodies = [with_prefix(message) for message in messages]
     opened: list[_Connection] = []
     gc.disable()
     try:
@@ -332,16 +348,42 @@ def _drive(
             connection.socket.close()
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return an HTTP/2 frame (RFC 9113, 4.1)."""
     return struct.pack(">HBBBI", len(payload) >> 8, len(payload) & 255, kind, flags, stream) + payload
 
 
-def _field(name: bytes, value: bytes) -> bytes:
-    """Return a header field as a literal without indexing (RFC 7541, 6.2.2); name and value shorter than 127 bytes."""
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+def header_block(target: str, method: str, metadata: Mapping[str, bytes]) -> bytes:
+    """Return the header block of a call, uncompressed.
+
+    Args:
+        target: `host:port`.
+        method: full name, `/package.Service/Method`.
+        metadata: of the call; any bytes, also those that no client library would send.
+    """
+    fields = {":method": b"POST", ":scheme": b"http", ":path": method.encode(), ":authority": target.encode()}
+    fields |= {"te": b"trailers", "content-type": b"application/grpc", **metadata}
+    return b"".join(b"\0" + _string(name.encode()) + _string(value) for name, value in fields.items())
 
 
-def _status(kind: int, payload: bytes) -> str:
+def with_prefix(message: bytes) -> bytes:
+    """Return a message as it stands in DATA frames: uncompressed, after its length."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def _string(content: bytes) -> bytes:
+    """Return a string literal of a header block (RFC 7541, 5.1 and 5.2)."""
+    if len(content) < 127:
+        return bytes([len(content)]) + content
+    length, left = bytearray([127]), len(content) - 127
+    while left >= 128:
+        length.append(left % 128 + 128)
+        left //= 128
+    return bytes([*length, left]) + content
+
+
+def status_of(kind: int, payload: bytes) -> str:
+    """Return the name of the status in the last frame of a stream."""
     if kind == RST_STREAM:
         return RESETS.get(int.from_bytes(payload, "big"), "INTERNAL")
     found = STATUS.search(payload)

@@ -60,12 +60,24 @@ class AnswerTooLargeError(RequestError):
         super().__init__("answer", reason)
 
 
+class NoRequestError(RecsysError):
+    """The call ended before it sent its request: send one."""
+
+
+class UnknownMethodError(RecsysError):
+    """The server has no such method: ask a server that has, or a newer one."""
+
+
 class GoneError(RecsysError):
     """The caller has cancelled the call: there is nobody to answer."""
 
 
 class DeadlineError(RecsysError, TimeoutError):
     """The time allowed for a call ran out: allow more, or ask for less."""
+
+
+class LateRequestError(DeadlineError):
+    """The call did not send its request in time: send it with the headers."""
 
 
 class UnauthenticatedError(RecsysError):

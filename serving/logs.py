@@ -158,4 +158,5 @@ def _with_the_call(_logger: Any, _method: str, event: dict[str, Any]) -> dict[st
 
 
 def _as_bytes(_logger: Any, _method: str, event: dict[str, Any]) -> bytes:
-    return json.dumps(event, ensure_ascii=False, default=str).encode()
+    # ASCII: whatever a caller's text holds (halves of characters, escape sequences, marks of direction) is escaped.
+    return json.dumps(event, default=str).encode()

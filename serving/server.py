@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import grpc
@@ -12,16 +11,16 @@ from grpc_reflection.v1alpha import reflection
 from recsys.retrieval import Retriever
 from serving.arms.experiments import Experiments
 from serving.exposures.log import Log
-from serving.interceptors import interceptors
+from serving.interceptors import Interceptors
+from serving.interceptors.auth import Auth
 from serving.logs import Logger
-from serving.runtime.admission import Admission
-from serving.runtime.call_threads import TurnThreads
-from serving.runtime.lane import Lane
+from serving.runtime.admission import Effort
+from serving.runtime.call_threads import Arrivals
+from serving.runtime.deadlines import Deadlines
+from serving.runtime.executors import Executors
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
-from serving.runtime.sessions import Sessions
-from serving.runtime.turns import Turns
 from serving.servicers.catalogue import CatalogueServicer
 from serving.servicers.event import EventServicer
 from serving.servicers.operator import OperatorServicer
@@ -48,8 +47,10 @@ EVENTS = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 AUTH_RELOAD_S = 1.0
-MIN_TURNS = 2
-"""Long calls that work at the same time, however few cores there are: of a single one others would await each step."""
+UNSEEN_FACTOR = 20
+"""Calls of one method that gRPC may hold before we see them, for each that may wait in our queue; some 10 KB each."""
+LARGEST = 2**31 - 1
+"""Of gRPC's options."""
 
 
 class Server:
@@ -81,40 +82,46 @@ class Server:
             logger.warning("tokens travel in the open", advice="Set tls.certificate and tls.key, or encrypt before it.")
         self.releases = Releases() if folder is None else folder.releases
         services = (SERVICE, CATALOGUE, EVENTS, *(() if folder is None else (OPERATOR,)))
-        sessions = Sessions(settings.max_sessions, settings.max_session_s)
+        self._deadlines = Deadlines()
         self._log = Log(settings.log, logger) if settings.log.folder is not None else None
-        self.observation = Observation(settings.telemetry, logger)
+        self.observation = Observation(settings.telemetry, logger, self._deadlines)
         self.releases.tell(self._changed)
         self.experiments = Experiments(settings.experiments, self.releases, folder, logger, self.observation.plan_read)
         self._readiness = Readiness(services, self.observation.ready)
-        turns = Turns(min(settings.worker_threads, max(len(os.sched_getaffinity(0)), MIN_TURNS)))
-        threads = TurnThreads(turns, settings.worker_threads, thread_name_prefix="call")
-        lane = Lane(threads, self.observation.together)
-
-        def waiting() -> int:
-            return threads.waiting() + lane.waiting()
-
+        interceptors = Interceptors(logger, self.observation)
+        arrivals = Arrivals(settings.request_s, interceptors.refusal.behaviour, self._deadlines)
+        executors = Executors(settings, arrivals, self._deadlines, self.observation.together)
+        waiting = executors.admission.waiting
         self.observation.watch(queue=waiting, **({"rows": self._log.counts} if self._log is not None else {}))
-        admission = Admission(settings.queue, waiting)
+        max_unseen = min(UNSEEN_FACTOR * settings.queue.max_waiting, LARGEST)
         self._server = grpc.server(
-            threads,
-            interceptors=interceptors(logger, self.observation, admission, sessions.threads, lane, turns, callers),
+            executors.threads,
+            interceptors=interceptors.around(executors, Auth(callers) if callers is not None else None),
             options=[
                 # Two servers on one port share its calls without a word: only where that is meant.
                 ("grpc.so_reuseport", int(settings.port_is_shared)),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.max_concurrent_streams", settings.max_streams),
+                # Streams that have ended must not count until their memory is free: a client that opens the next one
+                # would get UNAVAILABLE.
+                ("grpc.http.overload_protection", 0),
+                # Calls that gRPC has and we have not seen yet: it ends those that are too many, or wait too long, with
+                # a bare CANCELLED. Our own queue is full long before.
+                ("grpc.server.max_pending_requests", max_unseen),
+                ("grpc.server.max_pending_requests_hard_limit", max_unseen),
+                ("grpc.server_max_unrequested_time_in_server", LARGEST),
             ],
         )
-        lane.attend(self._server)
+        executors.lane.attend(self._server)
         pb_grpc.add_RecommendationServiceServicer_to_server(
             RecommendationServicer(
                 self.releases,
-                sessions,
                 settings,
                 self.experiments,
-                admission.effort,
-                turns.turn,
+                Effort(settings.queue, executors.admission).of,
+                executors.turns.turn,
                 self._log.exposures.record if self._log is not None else None,
                 self._log.reported.of if self._log is not None else None,
             ),
@@ -172,6 +179,7 @@ class Server:
             self._server.stop(self._settings.drain_s).wait()
         if self._log is not None:
             self._log.close()
+        self._deadlines.close()
         self.observation.close()
 
     def _changed(self, before: Holding, after: Holding) -> None:

@@ -222,9 +222,18 @@ class ServerSettings:
         max_filter_values: most values of one condition.
         max_feedback: most items of feedback of one query, in a session of all its rounds together.
         max_depth: most items of feedback that count; the time of learned reformulators grows with its square.
+        max_connections: connections that are open at the same time; one more is closed at once.
+        max_streams: calls that are open at the same time on one connection; a client waits before it opens more.
+        request_s: seconds in which the request of a call must follow its headers. Until then the call has no thread and
+            no place in the queue.
         max_sessions: sessions that are open at the same time, beside all other calls; each has a thread.
+        max_sessions_per_caller: those of one caller; where there is no auth file, of one address.
         max_rounds: most rounds of one session.
         max_session_s: seconds that one session may last, waiting included.
+        idle_s: seconds without a message of its caller, or with one that the caller does not take, after which a
+            session or another call that stays open is ended.
+        max_watches: health watches (grpc.health.v1.Health/Watch) that are open at the same time; each has a thread.
+        max_watches_per_caller: those of one address.
         max_feature_bytes: most bytes of one query's feature values, as sent.
         max_message_bytes: largest request; larger ones are refused before they are read.
         queue: calls that wait.
@@ -253,9 +262,16 @@ class ServerSettings:
     max_filter_values: int = Field(1000, ge=1)
     max_feedback: int = Field(10_000, ge=1)
     max_depth: int = Field(1000, ge=0)
+    max_connections: int = Field(1000, ge=1, le=2**31 - 1)
+    max_streams: int = Field(100, ge=1, le=2**31 - 1)
+    request_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     max_sessions: int = Field(64, ge=1, le=1024)
+    max_sessions_per_caller: int = Field(16, ge=1)
     max_rounds: int = Field(100, ge=1)
     max_session_s: float = Field(600.0, gt=0, allow_inf_nan=False)
+    idle_s: float = Field(120.0, gt=0, allow_inf_nan=False)
+    max_watches: int = Field(256, ge=1, le=1024)
+    max_watches_per_caller: int = Field(16, ge=1)
     max_feature_bytes: int = Field(65_536, ge=1)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=2**31 - 1)
     queue: QueueSettings = Field(default_factory=QueueSettings)

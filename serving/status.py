@@ -19,6 +19,8 @@ from serving.errors import (
     EventsNotKeptError,
     ForbiddenError,
     GoneError,
+    LateRequestError,
+    NoRequestError,
     OverloadedError,
     QuotaError,
     ReleasePinError,
@@ -26,14 +28,21 @@ from serving.errors import (
     ServerError,
     UnauthenticatedError,
     UnavailableError,
+    UnknownMethodError,
 )
 
 DOMAIN = "serving.v1"
 ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
-OVERLOADED = "OVERLOADED"
-QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+OVERLOADED, QUOTA_EXCEEDED = "OVERLOADED", "QUOTA_EXCEEDED"
+UNAUTHENTICATED, ROLE_TOO_LOW = "UNAUTHENTICATED", "ROLE_TOO_LOW"
+NO_REQUEST, UNKNOWN_METHOD = "NO_REQUEST", "UNKNOWN_METHOD"
+REFUSALS = frozenset((OVERLOADED, QUOTA_EXCEEDED, UNAUTHENTICATED, ROLE_TOO_LOW, NO_REQUEST, UNKNOWN_METHOD))
+"""Reasons of calls that no work was done for."""
 UNWRITABLE_MESSAGE = "the server cannot write at the moment, such as on a full disk; nothing was changed."
 UNWRITABLE_S = 1.0
+MAX_MESSAGE_BYTES, MAX_NAME_BYTES, CUT = 1000, 256, "..."
+"""Of texts in a status, some of which hold text of the caller. A client reads 8 KiB of metadata, and a message stands
+in it up to three times, once with each byte that is not ASCII as three."""
 INTERNAL_MESSAGE = "the server failed; the log has the reason under the request id."
 
 
@@ -47,7 +56,8 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
     if isinstance(error, AnswerTooLargeError):  # no RetryInfo: the same call would meet the same end
         return _status(code_pb2.RESOURCE_EXHAUSTED, ANSWER_TOO_LARGE, str(error), request_id)
     if isinstance(error, RequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
+        field, reason = shown(error.field, MAX_NAME_BYTES), shown(error.reason)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=reason)
         bad_request = error_details_pb2.BadRequest(field_violations=[violation])
         return _status(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST", str(error), request_id, bad_request)
     if isinstance(error, ReleasePinError):
@@ -66,12 +76,18 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
     if isinstance(error, StorageError):  # its own message names folders of the server
         return _status(code_pb2.UNAVAILABLE, "UNWRITABLE", UNWRITABLE_MESSAGE, request_id, _retry(UNWRITABLE_S))
     if isinstance(error, UnauthenticatedError):
-        return _status(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", str(error), request_id)
+        return _status(code_pb2.UNAUTHENTICATED, UNAUTHENTICATED, str(error), request_id)
     if isinstance(error, ForbiddenError):
-        return _status(code_pb2.PERMISSION_DENIED, "ROLE_TOO_LOW", str(error), request_id)
+        return _status(code_pb2.PERMISSION_DENIED, ROLE_TOO_LOW, str(error), request_id)
     if isinstance(error, QuotaError):
         retry = _retry(error.retry_after_s)
         return _status(code_pb2.RESOURCE_EXHAUSTED, QUOTA_EXCEEDED, str(error), request_id, retry)
+    if isinstance(error, NoRequestError):
+        return _status(code_pb2.UNIMPLEMENTED, NO_REQUEST, str(error), request_id)
+    if isinstance(error, LateRequestError):
+        return _status(code_pb2.DEADLINE_EXCEEDED, NO_REQUEST, str(error), request_id)
+    if isinstance(error, UnknownMethodError):
+        return _status(code_pb2.UNIMPLEMENTED, UNKNOWN_METHOD, str(error), request_id)
     if isinstance(error, GoneError):
         return _status(code_pb2.CANCELLED, "CANCELLED", str(error), request_id)
     if isinstance(error, DeadlineError):
@@ -128,7 +144,9 @@ def error_of(call: grpc.RpcError) -> RecsysError:
 
 
 def _unmet(reason: str, kind: str, subject: str, error: Exception, request_id: str) -> status_pb2.Status:
-    violation = error_details_pb2.PreconditionFailure.Violation(type=kind, subject=subject, description=str(error))
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type=kind, subject=shown(subject, MAX_NAME_BYTES), description=shown(str(error))
+    )
     failure = error_details_pb2.PreconditionFailure(violations=[violation])
     return _status(code_pb2.FAILED_PRECONDITION, reason, str(error), request_id, failure)
 
@@ -139,7 +157,22 @@ def _status(code: int, reason: str, message: str, request_id: str, *details: Mes
     for detail in (info, *details):
         packed.append(Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=code, message=message, details=packed)
+    return status_pb2.Status(code=code, message=shown(message), details=packed)
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """Return the reason of the ErrorInfo in a status that `status_of` made; it is never text of the caller."""
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return info.reason
+
+
+def shown(text: str, max_bytes: int = MAX_MESSAGE_BYTES) -> str:
+    """Return a text that any wire and log can carry: what is not Unicode is escaped, what is too long is cut."""
+    encoded = text.encode("utf-8", "backslashreplace")
+    if len(encoded) > max_bytes:
+        encoded = encoded[:max_bytes].decode("utf-8", "ignore").encode() + CUT.encode()
+    return encoded.decode()
 
 
 def _retry(after_s: float) -> error_details_pb2.RetryInfo:

@@ -1,10 +1,10 @@
-"""Every call gets a record, which is shown to the log and the metrics when it has ended."""
+"""The record of every call is shown to the log and the metrics when the call has ended."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import grpc
@@ -19,7 +19,7 @@ LONGEST_REQUEST_ID = 128
 def call_record(
     observers: Sequence[Observer], running: set[Call]
 ) -> Callable[[str, grpc.ServicerContext], AbstractContextManager[None]]:
-    """Return a block that times each call and names its code.
+    """Return a block that times each call that has begun (`calls.begin`) and names its code.
 
     Args:
         observers: are shown each call when it has ended.
@@ -28,9 +28,7 @@ def call_record(
 
     @contextmanager
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
-        started = time.perf_counter()
-        call = Call(method, _request_id(context))
-        calls.begin(call)
+        started, call = time.perf_counter(), calls.current()
         running.add(call)
         try:
             yield
@@ -44,8 +42,9 @@ def call_record(
     return around
 
 
-def _request_id(context: grpc.ServicerContext) -> str:
-    for key, value in context.invocation_metadata():
+def request_id(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Return the caller's id of a call where it sent one that can be shown, or one made up."""
+    for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and value.isprintable():
             return value[:LONGEST_REQUEST_ID]
     return f"{random.getrandbits(128):032x}"

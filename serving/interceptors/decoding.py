@@ -20,8 +20,7 @@ class Decoding(Intercept):
 
     def around(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
         """Return the handler with a decoder that does not fail, and a look at what it gave before the work."""
-        if handler.request_deserializer is None or handler.unary_stream is not None:
-            # It takes bytes as they are, or it is Health.Watch, which answers without a thread only as it is.
+        if handler.request_deserializer is None:  # it takes bytes as they are
             return handler
 
         def decode(content: bytes) -> Any:

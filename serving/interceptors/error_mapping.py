@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 
 from recsys.errors import StorageError
 from serving.logs import RateLimitedLogger
-from serving.status import status_of
+from serving.status import reason_of, status_of
 from serving.telemetry import calls
 
 
@@ -32,7 +32,9 @@ def error_mapping(logger: Any) -> Callable[[str, grpc.ServicerContext], Abstract
         except grpc.RpcError:  # the caller of a session has gone: there is nobody to tell
             raise
         except Exception as error:
-            status = status_of(error, calls.current().request_id)
+            call = calls.current()
+            status = status_of(error, call.request_id)
+            call.reason = reason_of(status)
             if isinstance(error, StorageError):
                 unwritable.error("write refused", method=method, reason=str(error))
             elif status.code == code_pb2.INTERNAL:

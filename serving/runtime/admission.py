@@ -1,4 +1,4 @@
-"""How many calls may wait, when those that are worked on must hurry, and which are not wanted any more."""
+"""How many calls may wait, when those that are worked on must hurry, and which calls nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -50,32 +50,52 @@ class CallCheck:
 
 
 class Admission:
-    """The queue of calls before the threads that work on them. Safe for calls from several threads.
+    """The bound of a queue, which may stand in several places. Safe for calls from several threads.
 
     Args:
-        settings: its bounds.
-        waiting: returns how many calls wait for a thread.
+        max_waiting: calls that may wait.
     """
 
-    def __init__(self, settings: QueueSettings, waiting: Callable[[], int]) -> None:
-        self._settings, self._waiting = settings, waiting
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._places: list[Callable[[], int]] = []
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no further call may wait."""
-        return self._waiting() >= self._settings.max_waiting
+    def count(self, waiting: Callable[[], int]) -> None:
+        """Count a place where calls wait; `waiting` returns how many do."""
+        self._places.append(waiting)
 
-    def refusal(self) -> OverloadedError:
-        """Return what a call is told that finds the queue full."""
-        most = self._settings.max_waiting
-        return OverloadedError(f"{most} calls wait already, as many as may. Call again a little later.", RETRY_AFTER_S)
+    def waiting(self) -> int:
+        """Return how many calls wait."""
+        return sum(waiting() for waiting in self._places)
 
-    def effort(self, context: grpc.ServicerContext) -> float:
+    def check(self) -> None:
+        """Refuse a call that finds the queue full.
+
+        Raises:
+            OverloadedError: no further call may wait.
+        """
+        if self.waiting() >= self._max_waiting:
+            message = f"{self._max_waiting} calls wait already, as many as may. Call again a little later."
+            raise OverloadedError(message, RETRY_AFTER_S)
+
+
+class Effort:
+    """What share of the settled effort a search may make.
+
+    Args:
+        settings: when calls must hurry.
+        admission: knows how many calls wait.
+    """
+
+    def __init__(self, settings: QueueSettings, admission: Admission) -> None:
+        self._settings, self._admission = settings, admission
+
+    def of(self, context: grpc.ServicerContext) -> float:
         """Return the share (0..1] of the settled effort that a call may make.
 
         Less than 1 where its deadline is near, or so many wait that the time of each counts.
         """
-        if self._waiting() > self._settings.hurry_above_waiting:
+        if self._admission.waiting() > self._settings.hurry_above_waiting:
             return HURRIED_EFFORT
         left_s = context.time_remaining()
         return HURRIED_EFFORT if left_s is not None and left_s < self._settings.hurry_below_s else 1.0

@@ -19,9 +19,10 @@ from serving.runtime.steps import Steps, Work, together
 
 MOST_TOGETHER = 32
 """Calls that go together: the first one waits for the last, at some 0.1 ms each."""
-MOST_EVENTS = 128
-"""Events of the network that may come between two groups of calls, four for each call. They go first, so that calls
-that are too many are refused soon; but who floods a server with calls must not stop it."""
+MOST_EVENTS = 512
+"""Events of the network that may come between two groups of calls, four for each call. They go first, and come in
+faster than groups of calls go out, so that a backlog stands in the queue, which has a bound, and not within gRPC; but a
+flood of calls must not stop those that are here."""
 SLOW_S, REST_TIMES = 0.05, 20.0
 """Processor time that the work on a group may take. Where it takes longer, as the search of every item of a large
 catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait. Nor do
@@ -43,15 +44,15 @@ class Lane(CallThreads):
     It leans on how grpcio's server is made inside, as `CallThreads` does; `test_lane` tells when it is made otherwise.
 
     Args:
-        threads: for what is not done together.
+        threads: for what is not done together; calls of both wait in one queue.
         told: is told how many works were done at once.
     """
 
     def __init__(self, threads: CallThreads, told: Callable[[int], None]) -> None:
-        super().__init__(1, thread_name_prefix="never")
         self._others, self._told = threads, told
         self._here: deque[_Call] = deque()
         self._slow_until_s = 0.0
+        super().__init__(1, threads.arrivals, threads.admission, thread_name_prefix="never")
 
     def attend(self, server: grpc.Server) -> None:
         """Work between the events of a server that has not been started yet."""
@@ -65,8 +66,8 @@ class Lane(CallThreads):
         self._here.append(_Call(run, *work[1:]))
 
     def waiting(self) -> int:
-        """Return how many calls wait, those included that began a moment ago and whose requests come."""
-        return super().waiting() + len(self._here)
+        """Return how many calls wait for their turn."""
+        return len(self._here)
 
     @property
     def is_empty(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health
 
 from serving.runtime.health import Health
 
@@ -29,19 +29,19 @@ class Readiness:
         self._ready = dict.fromkeys(services, False)
         self._told = told
         self._lock = threading.Lock()
-        self.servicer.set(health.SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
+        self._is_draining = False
+        self.servicer.set(health.SERVICE_NAME, True)
         for service in self._ready:
             self.say(service, False)
 
     def say(self, service: str, is_ready: bool) -> None:
         """Say whether a service answers from now on."""
         with self._lock:
+            if self._is_draining:
+                return
             self._ready[service] = is_ready
-            for name, ready in ((service, is_ready), (WHOLE, all(self._ready.values()))):
-                self.servicer.set(
-                    name,
-                    health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING,
-                )
+            self.servicer.set(service, is_ready)
+            self.servicer.set(WHOLE, all(self._ready.values()))
         self._told(service, is_ready)
 
     def all_ready(self) -> None:
@@ -51,6 +51,9 @@ class Readiness:
 
     def drain(self) -> None:
         """Say NOT_SERVING of everything, for good."""
-        self.servicer.enter_graceful_shutdown()
+        with self._lock:
+            self._is_draining = True
+            for name in (*self._ready, WHOLE, health.SERVICE_NAME):
+                self.servicer.set(name, False)
         for service in self._ready:
             self._told(service, False)

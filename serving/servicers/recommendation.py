@@ -20,7 +20,6 @@ from serving.arms.lists import Shown
 from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
-from serving.runtime.sessions import Sessions
 from serving.runtime.steps import Steps, Work, alone
 from serving.settings import ServerSettings
 from serving.telemetry import calls
@@ -52,7 +51,6 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
 
     Args:
         releases: those that answer at the moment of the call.
-        sessions: places for sessions.
         settings: the limits.
         experiments: gives requests with a unit their arms.
         effort: returns what share (0..1] of the settled effort a call may make.
@@ -64,7 +62,6 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     def __init__(
         self,
         releases: Releases,
-        sessions: Sessions,
         settings: ServerSettings,
         experiments: Experiments,
         effort: Callable[[grpc.ServicerContext], float] = lambda context: 1.0,
@@ -72,7 +69,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         record: Record | None = None,
         reported: Reported | None = None,
     ) -> None:
-        self._releases, self._sessions, self._settings, self._effort = releases, sessions, settings, effort
+        self._releases, self._settings, self._effort = releases, settings, effort
         self._experiments, self._record, self._reported, self._turn = experiments, record, reported, turn
 
     def NearestItems(self, request: pb.NearestItemsRequest, context: grpc.ServicerContext) -> Steps[bytes]:
@@ -177,29 +174,26 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     def Session(self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Return an answer after each round of feedback on one query."""
         conversation = None
-        with self._sessions.place():
-            for place, request in enumerate(self._sessions.requests(requests), 1):
-                step, expected = request.WhichOneof("step"), "begin" if conversation is None else "feedback"
-                if step != expected:
-                    raise RequestError("step", f"got {step or 'nothing'} in round {place}, expected {expected}")
-                if place > self._settings.max_rounds:
-                    raise RequestError(
-                        "step", f"got round {place}, expected at most {self._settings.max_rounds} rounds"
-                    )
-                with self._turn():
-                    if conversation is None:
-                        begin = request.begin
-                        with _within("begin"):
-                            treatment = self._treatment(begin)
-                            conversation = Conversation(begin, treatment, self._settings, self._record, self._reported)
-                            conversation.hear(begin.feedback)
-                            answer = alone(conversation.answer())
-                    else:
-                        conversation.hear(request.feedback)
+        for place, request in enumerate(requests, 1):
+            step, expected = request.WhichOneof("step"), "begin" if conversation is None else "feedback"
+            if step != expected:
+                raise RequestError("step", f"got {step or 'nothing'} in round {place}, expected {expected}")
+            if place > self._settings.max_rounds:
+                raise RequestError("step", f"got round {place}, expected at most {self._settings.max_rounds} rounds")
+            with self._turn():
+                if conversation is None:
+                    begin = request.begin
+                    with _within("begin"):
+                        treatment = self._treatment(begin)
+                        conversation = Conversation(begin, treatment, self._settings, self._record, self._reported)
+                        conversation.hear(begin.feedback)
                         answer = alone(conversation.answer())
-                    response = pb.SessionResponse(answer=answer, round=place)
-                    encoded = convert.encoded([response], self._settings.max_answer_bytes)
-                yield encoded
+                else:
+                    conversation.hear(request.feedback)
+                    answer = alone(conversation.answer())
+                response = pb.SessionResponse(answer=answer, round=place)
+                encoded = convert.encoded([response], self._settings.max_answer_bytes)
+            yield encoded
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""

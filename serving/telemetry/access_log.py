@@ -8,22 +8,33 @@ import time
 from json.encoder import encode_basestring_ascii as quoted
 
 from serving.logs import Logger
+from serving.status import REFUSALS
 from serving.telemetry.calls import Call, Observer
+from serving.telemetry.sampled import Sampled
+
+MAX_SHOWN = 512
 
 
-def access_log(logger: Logger, rate: float) -> Observer:
+def access_log(logger: Logger, rate: float, sampled: Sampled) -> Observer:
     """Return an observer that logs calls.
 
     Args:
         logger: gets the lines.
-        rate: share of calls that ended well which are logged, 0..1; of the others every one is.
+        rate: share of calls that ended well which are logged, 0..1; of the others every one is, but for refusals.
+        sampled: limits the lines of calls that were refused, or that their callers have cancelled: anybody can make
+            thousands of those in a second.
     """
     write = logger.bind().line
 
     def observe(call: Call) -> None:
-        if rate < 1 and call.code == "OK" and random.random() >= rate:
-            return
-        write(line_of(call, time.time()))
+        if call.code == "OK":
+            is_written = rate == 1 or random.random() < rate
+        elif call.reason in REFUSALS or call.code == "CANCELLED":
+            is_written = sampled.takes("call", call.method, call.code)
+        else:
+            is_written = True
+        if is_written:
+            write(line_of(call, time.time()))
 
     return observe
 
@@ -37,14 +48,15 @@ def line_of(call: Call, ended_s: float) -> bytes:
     """
     # Only these and the request id are not of our own making: they may hold what JSON escapes.
     caller = f', "caller": {quoted(call.caller)}' if call.caller else ""
-    refusal = f', "refusal": {quoted(call.refusal)}' if call.refusal else ""
+    reason = f', "reason": "{call.reason}"' if call.reason else ""
+    refusal = f', "refusal": {quoted(call.refusal[:MAX_SHOWN])}' if call.refusal else ""
     release = f', "release": {quoted(call.release.name)}' if call.release is not None else ""
     trace = f', "trace_id": "{call.trace_id}"' if call.trace_id else ""
     ended = f"{_second(int(ended_s))}.{int(ended_s % 1 * 1e6):06d}Z"
     return (
         f'{{"timestamp": "{ended}", "level": "info", "event": "call", "method": "{call.method}", '
         f'"code": "{call.code}", "duration_ms": {call.duration_s * 1000:.3f}, "request_id": {quoted(call.request_id)}'
-        f"{caller}{refusal}{release}{trace}}}"
+        f"{caller}{reason}{refusal}{release}{trace}}}"
     ).encode()
 
 

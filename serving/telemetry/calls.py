@@ -79,6 +79,7 @@ class Call:
         trace_id: 32 hex digits where the call is traced.
         caller: who called, by the name that the auth file gives; empty where everybody may.
         refusal: why the caller was not let in, in more detail than it was told.
+        reason: why it failed, one of the reasons in `serving.status`; empty where it did not, or its caller has gone.
         code: name of its status, once it has ended.
         duration_s: how long it took, once it has ended.
     """
@@ -95,6 +96,7 @@ class Call:
     trace_id: str = ""
     caller: str = ""
     refusal: str = ""
+    reason: str = ""
     code: str = ""
     duration_s: float = 0.0
 

@@ -63,6 +63,12 @@ class Metrics:
             buckets=LATENCIES_S,
             registry=own,
         )
+        self._errors = Counter(
+            "recsys_rpc_errors",
+            "Calls that failed, by the reason of their ErrorInfo; also those that were refused before any work.",
+            ("rpc", "reason"),
+            registry=own,
+        )
         self._in_flight = Gauge(
             "recsys_rpcs_in_flight",
             "Calls that have begun and not ended.",
@@ -189,6 +195,8 @@ class Metrics:
         release = call.release.fingerprint if call.release is not None else ""
         key = (call.method, release, call.plan, call.code)
         (self._observers.get(key) or self._observer(key))(call.duration_s)
+        if call.reason:
+            self._errors.labels(call.method.rpartition("/")[2], call.reason).inc()
         if call.query_count:
             self._batches.observe(call.query_count)
         for move in call.moves:

@@ -10,9 +10,11 @@ import grpc
 
 from recsys.export.release import Release
 from serving.logs import Logger
+from serving.runtime.deadlines import Deadlines
 from serving.settings import TelemetrySettings
 from serving.telemetry.access_log import access_log
 from serving.telemetry.calls import Call, Observer
+from serving.telemetry.sampled import Sampled
 
 
 class Observation:
@@ -21,6 +23,7 @@ class Observation:
     Args:
         settings: what is on.
         logger: gets a line a call.
+        deadlines: end the seconds in which lines are counted.
 
     Raises:
         SettingError: the address of the metrics is taken, or not one of this machine.
@@ -28,13 +31,15 @@ class Observation:
     Attributes:
         running: the calls being worked on.
         observers: are shown every call that has ended.
+        sampled: limits the lines of refused calls.
         around: the block of a traced call; None where nothing is traced.
         metrics_address: host and port of `/metrics`; empty where there is none.
     """
 
-    def __init__(self, settings: TelemetrySettings, logger: Logger) -> None:
+    def __init__(self, settings: TelemetrySettings, logger: Logger, deadlines: Deadlines) -> None:
         self.running: set[Call] = set()
-        self.observers: list[Observer] = [access_log(logger, settings.access_log_rate)]
+        self.sampled = Sampled(logger, deadlines)
+        self.observers: list[Observer] = [access_log(logger, settings.access_log_rate, self.sampled)]
         self.around: Callable[[str, grpc.ServicerContext], AbstractContextManager[None]] | None = None
         self.metrics_address = ""
         self._metrics: Any = None

@@ -18,7 +18,6 @@ An auth file names callers with API keys, or trusts the tokens of an issuer, or 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -46,6 +45,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 KEY_PREFIX = "rsk_"
 LEEWAY_S = 30
 MOST_VERIFIED = 10_000
+MAX_SUBJECT_LETTERS = 256
 ADVICE = "Send the metadata 'authorization: Bearer <API key or JWT>'."
 
 RoleName = Literal["read", "write", "operate"]
@@ -167,11 +167,8 @@ class Callers:
         return found[0]
 
     def _verify(self, token: str, digest: bytes) -> tuple[Caller, float]:
-        found = None
-        # To the end, whether found or not, so that the time tells nothing.
-        for known, holder in self._holders:
-            if hmac.compare_digest(known, digest):
-                found = holder
+        # The time of a look-up depends on a hash of the token, which tells nothing about the keys.
+        found = self._holders.get(digest)
         if found is not None:
             return found, float("inf")
         if self._tokens is not None and token.count(".") == 2:
@@ -218,7 +215,11 @@ class Tokens:
             raise UnauthenticatedError("authorization: the token has expired. Bring a newer one.") from error
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             raise UnauthenticatedError(f"authorization: the token is not accepted. {ADVICE}") from error
-        return Caller(f"jwt:{claims['sub']}", _highest(claims.get(issuer.role_claim)), issuer.quota), expires
+        subject = claims["sub"]
+        if not (isinstance(subject, str) and subject.isprintable() and 1 <= len(subject) <= MAX_SUBJECT_LETTERS):
+            rule = f"1 to {MAX_SUBJECT_LETTERS} letters that can be printed"
+            raise UnauthenticatedError(f"authorization: the token's subject is no name, expected {rule}. {ADVICE}")
+        return Caller(f"jwt:{subject}", _highest(claims.get(issuer.role_claim)), issuer.quota), expires
 
     def _key(self, key_id: object) -> Any:
         """Return the key of an id; a key without one, or the only one of a token without one, is everybody's."""
@@ -239,9 +240,8 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _holders(callers: dict[str, KeyHolder], path: Path) -> list[tuple[bytes, Caller]]:
-    owner: dict[str, str] = {}
-    holders = []
+def _holders(callers: dict[str, KeyHolder], path: Path) -> dict[bytes, Caller]:
+    holders: dict[bytes, Caller] = {}
     for name, holder in callers.items():
         caller = Caller(name, Role[holder.role.upper()], holder.quota)
         for place, digest in enumerate(holder.keys_sha256):
@@ -250,10 +250,10 @@ def _holders(callers: dict[str, KeyHolder], path: Path) -> list[tuple[bytes, Cal
                 # Not shown: it may be the key itself.
                 advice = "`recsys auth new-key` prints one."
                 raise SettingError(f"{where}: expected 64 hexadecimal digits, the SHA-256 of a key. {advice}")
-            if digest.lower() in owner:
-                raise SettingError(f"{where}: the same key as {owner[digest.lower()]!r}, expected one of its own.")
-            owner[digest.lower()] = name
-            holders.append((bytes.fromhex(digest), caller))
+            key = bytes.fromhex(digest)
+            if key in holders:
+                raise SettingError(f"{where}: the same key as {holders[key].name!r}, expected one of its own.")
+            holders[key] = caller
     return holders
 
 

@@ -54,16 +54,32 @@ class Quotas:
         """
         with self._lock:
             now = self._clock()
-            left = self._left(self._buckets.get(name, (quota.burst, now, quota)), quota, now)
-            if left < 1:
-                retry_after_s = (1 - left) / quota.queries_per_s
-                allowed = f"{quota.queries_per_s:g} queries a second, {quota.burst} at once"
-                raise QuotaError(
-                    f"the quota of {allowed} is used up; call again in {retry_after_s:.3g} s.", retry_after_s
-                )
+            left = self._checked(name, quota, now, 0.0)
             self._buckets[name] = (left - count, now, quota)
             if len(self._buckets) > self._most:
                 self._forget_full(now)
+
+    def check(self, name: str, quota: Quota, max_debt_s: float = 0.0) -> None:
+        """Check that something is left to a caller, or will be soon.
+
+        Args:
+            name: the caller.
+            quota: what it may use.
+            max_debt_s: how soon, seconds.
+
+        Raises:
+            QuotaError: nothing is left.
+        """
+        with self._lock:
+            self._checked(name, quota, self._clock(), max_debt_s)
+
+    def _checked(self, name: str, quota: Quota, now: float, max_debt_s: float) -> float:
+        left = self._left(self._buckets.get(name, (quota.burst, now, quota)), quota, now)
+        retry_after_s = (1 - left) / quota.queries_per_s
+        if retry_after_s > max_debt_s:
+            allowed = f"{quota.queries_per_s:g} queries a second, {quota.burst} at once"
+            raise QuotaError(f"the quota of {allowed} is used up; call again in {retry_after_s:.3g} s.", retry_after_s)
+        return left
 
     def _forget_full(self, now: float) -> None:
         """Drop buckets that are full again: they say what no bucket says."""

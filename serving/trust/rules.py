@@ -39,14 +39,18 @@ class Rule:
 
 
 OPEN = Rule(Role.NOBODY)
+NEAREST_ITEMS = "/serving.v1.RecommendationService/NearestItems"
+REFORMULATE = "/serving.v1.RecommendationService/Reformulate"
+SESSION = "/serving.v1.RecommendationService/Session"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 RULES: Mapping[str, Rule] = {
-    "/serving.v1.RecommendationService/NearestItems": Rule(Role.READ),
+    NEAREST_ITEMS: Rule(Role.READ),
     "/serving.v1.RecommendationService/BatchNearestItems": Rule(Role.READ, counted="queries"),
     "/serving.v1.RecommendationService/SearchVectors": Rule(Role.READ, counted="vectors"),
     "/serving.v1.RecommendationService/EncodeQuery": Rule(Role.READ),
-    "/serving.v1.RecommendationService/Reformulate": Rule(Role.READ),
-    "/serving.v1.RecommendationService/Session": Rule(Role.READ),
+    REFORMULATE: Rule(Role.READ),
+    SESSION: Rule(Role.READ),
     "/serving.v1.RecommendationService/GetRelease": Rule(Role.READ),
     "/serving.v1.CatalogueService/UpsertItems": Rule(Role.WRITE, counted="items", audited=True, shown=("release_pin",)),
     "/serving.v1.CatalogueService/DeleteItems": Rule(Role.WRITE, counted="item_ids", audited=True),
@@ -56,9 +60,9 @@ RULES: Mapping[str, Rule] = {
     "/serving.v1.OperatorService/ReloadRelease": Rule(Role.OPERATE, audited=True, shown=("label", "release")),
     "/serving.v1.OperatorService/RollBackRelease": Rule(Role.OPERATE, audited=True, shown=("label",)),
     # Probes of orchestrators carry no token, and readiness is no secret.
-    "/grpc.health.v1.Health/Check": OPEN,
+    CHECK: OPEN,
     "/grpc.health.v1.Health/List": OPEN,
-    "/grpc.health.v1.Health/Watch": OPEN,
+    WATCH: OPEN,
     REFLECTION: Rule(Role.READ),
 }
 """By full name. A method that does not stand here is nobody's where there is an auth file."""

@@ -36,16 +36,21 @@ class RecommendationServiceStub:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | NOT_READY: loading   | RetryInfo                        | repeat after `retry_delay`        |
     | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
     |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | DEADLINE_EXCEEDED   | NO_REQUEST           |                                  | send the request with the headers |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
-    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED: by   | RetryInfo                        | repeat after `retry_delay`, or    |
+    |                     | calls, or sessions   |                                  | end a session first               |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | calls wait as may    |                                  |                                   |
+    |                     | calls wait, or       |                                  |                                   |
+    |                     | sessions are open,   |                                  |                                   |
+    |                     | as may               |                                  |                                   |
+    | UNIMPLEMENTED       | UNKNOWN_METHOD,      |                                  | ask a newer server; send a        |
+    |                     | NO_REQUEST           |                                  | request                           |
     | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
     |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
@@ -55,6 +60,9 @@ class RecommendationServiceStub:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    The request of a call must come within 10 seconds of its headers, and at most 100 calls may be open on one connection at
+    once (a client library waits by itself), unless the operator set other limits.
 
     An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
     (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline
@@ -118,16 +126,21 @@ class RecommendationServiceServicer:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | NOT_READY: loading   | RetryInfo                        | repeat after `retry_delay`        |
     | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
     |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | DEADLINE_EXCEEDED   | NO_REQUEST           |                                  | send the request with the headers |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
-    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED: by   | RetryInfo                        | repeat after `retry_delay`, or    |
+    |                     | calls, or sessions   |                                  | end a session first               |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | calls wait as may    |                                  |                                   |
+    |                     | calls wait, or       |                                  |                                   |
+    |                     | sessions are open,   |                                  |                                   |
+    |                     | as may               |                                  |                                   |
+    | UNIMPLEMENTED       | UNKNOWN_METHOD,      |                                  | ask a newer server; send a        |
+    |                     | NO_REQUEST           |                                  | request                           |
     | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
     |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
@@ -137,6 +150,9 @@ class RecommendationServiceServicer:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    The request of a call must come within 10 seconds of its headers, and at most 100 calls may be open on one connection at
+    once (a client library waits by itself), unless the operator set other limits.
 
     An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
     (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline
@@ -190,9 +206,10 @@ class RecommendationServiceServicer:
         before, and each gets one response, in order. All responses come from the release that the session began with, also
         where another one is installed meanwhile.
 
-        At most 100 rounds in 10 minutes, and 64 sessions at once, unless the operator set other limits: an older session
-        ends with DEADLINE_EXCEEDED, one too many is UNAVAILABLE. An error in any round ends the session; its feedback is
-        not kept. The caller ends it by closing its side of the stream.
+        At most 100 rounds in 10 minutes, 2 minutes without a message, and 64 sessions at once, 16 of one caller, unless the
+        operator set other limits: an older or idle session ends with DEADLINE_EXCEEDED, one too many is RESOURCE_EXHAUSTED.
+        So is one whose caller's quota is used up. An error in any round ends the session; its feedback is not kept. The
+        caller ends it by closing its side of the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,16 +279,21 @@ class RecommendationService:
     | INVALID_ARGUMENT    | INVALID_REQUEST      | BadRequest: the field, the rule  | change the request                |
     | FAILED_PRECONDITION | RELEASE_NOT_SERVED   | PreconditionFailure: the release | drop the pin or ask for another   |
     | NOT_FOUND           | NOT_FOUND            |                                  | name another                      |
-    | UNAVAILABLE         | NOT_READY: loading,  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | or full of sessions  |                                  |                                   |
+    | UNAVAILABLE         | NOT_READY: loading   | RetryInfo                        | repeat after `retry_delay`        |
     | UNAVAILABLE         | UNWRITABLE: a write  | RetryInfo                        | repeat after `retry_delay`; the   |
     |                     | with a full disk     |                                  | operator has to make room         |
     | DEADLINE_EXCEEDED   | DEADLINE_EXCEEDED    |                                  | allow more time                   |
+    | DEADLINE_EXCEEDED   | NO_REQUEST           |                                  | send the request with the headers |
     | UNAUTHENTICATED     | UNAUTHENTICATED      |                                  | bring a (newer) token             |
     | PERMISSION_DENIED   | ROLE_TOO_LOW         |                                  | ask the operator for a role       |
-    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED       | RetryInfo                        | repeat after `retry_delay`        |
+    | RESOURCE_EXHAUSTED  | QUOTA_EXCEEDED: by   | RetryInfo                        | repeat after `retry_delay`, or    |
+    |                     | calls, or sessions   |                                  | end a session first               |
     | RESOURCE_EXHAUSTED  | OVERLOADED: as many  | RetryInfo                        | repeat after `retry_delay`        |
-    |                     | calls wait as may    |                                  |                                   |
+    |                     | calls wait, or       |                                  |                                   |
+    |                     | sessions are open,   |                                  |                                   |
+    |                     | as may               |                                  |                                   |
+    | UNIMPLEMENTED       | UNKNOWN_METHOD,      |                                  | ask a newer server; send a        |
+    |                     | NO_REQUEST           |                                  | request                           |
     | RESOURCE_EXHAUSTED  | ANSWER_TOO_LARGE:    |                                  | ask for fewer items or queries at |
     |                     | bytes of the answer  |                                  | once, or without metadata         |
     | INTERNAL            | RELEASE_UNUSABLE,    |                                  | report `request_id`, which stands |
@@ -281,6 +303,9 @@ class RecommendationService:
     (4 MiB unless the operator set another), or the response larger than the client's.
 
     Where the operator asks for tokens, the metadata key `authorization` has `Bearer` and an API key or a JWT.
+
+    The request of a call must come within 10 seconds of its headers, and at most 100 calls may be open on one connection at
+    once (a client library waits by itself), unless the operator set other limits.
 
     An answer holds at most 100,000 items, `k` times the queries or vectors (more are INVALID_ARGUMENT), and at most 16 MiB
     (ANSWER_TOO_LARGE), unless the operator set other limits. The work on a call ends some milliseconds after its deadline

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,14 @@ from recsys.errors import RequestError, SettingError
 from recsys.types import Query
 from serving.client import AsyncClient, Client
 from serving.errors import QuotaError, UnauthenticatedError
-from serving.interceptors import interceptors
+from serving.interceptors import Interceptors
+from serving.interceptors.auth import Auth as CallerAuth
 from serving.logs import make_logger
-from serving.runtime.admission import Admission
-from serving.runtime.call_threads import CallThreads
-from serving.runtime.lane import Lane
-from serving.runtime.sessions import Sessions
+from serving.runtime.call_threads import Arrivals
+from serving.runtime.deadlines import Deadlines
+from serving.runtime.executors import Executors
 from serving.server import Server
-from serving.settings import Auth, QueueSettings, ServerSettings, TelemetrySettings, Tls
+from serving.settings import Auth, ServerSettings, TelemetrySettings, Tls
 from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
@@ -266,11 +265,12 @@ def changing(auth: Auth, log: io.BytesIO) -> Iterator[grpc.Channel]:
     """A channel to a server of the two services that change something, and of one that no rule knows."""
     logger = make_logger(log)
     callers = Reloaded(lambda read: Callers(auth.file, read), "auth", logger)
-    observation = Observation(TelemetrySettings(), logger)
-    admission = Admission(QueueSettings(), lambda: 0)
-    lane = Lane(CallThreads(1, thread_name_prefix="call"), lambda count: None)
-    around = interceptors(logger, observation, admission, Sessions(1, 1.0).threads, lane, callers)
-    up = grpc.server(ThreadPoolExecutor(2), interceptors=around)
+    deadlines = Deadlines()
+    observation = Observation(TelemetrySettings(), logger, deadlines)
+    interceptors = Interceptors(logger, observation)
+    arrivals = Arrivals(10.0, interceptors.refusal.behaviour, deadlines)
+    executors = Executors(ServerSettings(), arrivals, deadlines, lambda count: None)
+    up = grpc.server(executors.threads, interceptors=interceptors.around(executors, CallerAuth(callers)))
     catalogue_grpc.add_CatalogueServiceServicer_to_server(Catalogue(), up)
     operator_grpc.add_OperatorServiceServicer_to_server(Operator(), up)
     unknown = {"Do": grpc.unary_unary_rpc_method_handler(lambda request, context: b"done")}
@@ -280,6 +280,7 @@ def changing(auth: Auth, log: io.BytesIO) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield channel
     up.stop(None)
+    deadlines.close()
 
 
 def as_role(role: str) -> tuple[tuple[str, str], ...]:
@@ -329,7 +330,7 @@ def test_a_change_leaves_a_line_of_who_what_how_many_and_how_it_ended_without_id
         ("writer", "UpsertItems", 3, "OK"),
         ("writer", "DeleteItems", 2, "INVALID_ARGUMENT"),
         ("operator", "ReloadRelease", 1, "OK"),
-        (None, "ReloadRelease", 1, "UNAUTHENTICATED"),
+        (None, "ReloadRelease", 0, "UNAUTHENTICATED"),  # refused unread
     ]
     assert audited[2]["asked"] == {"label": "canary", "release": "x" * 128}
     assert "secret" not in log.getvalue().decode()

@@ -27,7 +27,6 @@ from serving.errors import CatalogueReadOnlyError, UnavailableError
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.live_catalogue import LiveCatalogue
 from serving.runtime.releases import Held, Releases
-from serving.runtime.sessions import Sessions
 from serving.runtime.steps import alone
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings
@@ -277,7 +276,7 @@ def test_a_call_that_must_read_changes_first_does_not_do_so_among_others(block_r
     releases.install(Held(retriever, LiveCatalogue(retriever, CatalogueLog(tmp_path), 1000)))
     settings = ServerSettings()
     experiments = Experiments(settings.experiments, releases, None, None)
-    servicer = RecommendationServicer(releases, Sessions(1, 1.0), settings, experiments)
+    servicer = RecommendationServicer(releases, settings, experiments)
     request = pb.NearestItemsRequest(k=3)
     request.query.vector.values.values.extend(VECTOR.tolist())
     assert next(servicer.NearestItems(request, None)).alike is not None

@@ -22,7 +22,9 @@ from recsys.types import Query
 from serving.client import Client
 from serving.errors import DeadlineError
 from serving.interceptors.behaviour import on_threads
-from serving.runtime.call_threads import CallThreads
+from serving.runtime.admission import Admission
+from serving.runtime.call_threads import Arrivals, CallThreads
+from serving.runtime.deadlines import Deadlines
 from serving.runtime.lane import MOST_TOGETHER, SLOW_S, Lane
 from serving.runtime.steps import Steps, Work
 from serving.servicers.recommendation import FEW
@@ -32,13 +34,25 @@ from tests.e2e.test_wire import EAST, running
 Ask = Callable[[bytes], Any]
 
 
+def refused(error: Exception) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def refuse(request: Any, context: grpc.ServicerContext) -> Any:
+        raise error
+
+    return refuse
+
+
+def workers(count: int) -> CallThreads:
+    """Threads with a queue that is never full."""
+    return CallThreads(count, Arrivals(20.0, refused, Deadlines()), Admission(10_000), thread_name_prefix="call")
+
+
 @contextmanager
 def lane_of(
     behaviour: Callable[[bytes, grpc.ServicerContext], Steps[bytes]], threads: CallThreads | None = None
 ) -> Iterator[tuple[Ask, list[int]]]:
     """A server with one method in steps: what begins a call of it, and how many works were done at once."""
     told: list[int] = []
-    threads = threads or CallThreads(2, thread_name_prefix="call")
+    threads = threads or workers(2)
     lane = Lane(threads, told.append)
     server = grpc.server(threads)
     lane.attend(server)
@@ -170,7 +184,7 @@ def test_work_that_answers_too_few_fails_for_its_own_call_and_the_server_goes_on
 
 
 def test_a_call_that_gets_no_thread_takes_no_other_with_it():
-    threads = CallThreads(1, thread_name_prefix="call")
+    threads = workers(1)
     threads.shutdown()
 
     def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
@@ -377,7 +391,7 @@ def test_a_flood_of_other_calls_does_not_stop_the_lane():
 
 
 def test_a_lane_can_be_shut_down():
-    threads = CallThreads(1, thread_name_prefix="call")
+    threads = workers(1)
     lane = Lane(threads, lambda count: None)
     lane.shutdown()
     threads.shutdown()

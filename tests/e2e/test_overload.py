@@ -16,7 +16,7 @@ from recsys.retrieval import Retriever
 from recsys.types import FeedbackKind, Mention, Query
 from serving.client import Client
 from serving.errors import OverloadedError
-from serving.runtime.admission import Admission
+from serving.runtime.admission import Admission, Effort
 from serving.settings import QueueSettings
 from serving.trust.rules import REFLECTION
 from serving.v1 import recommendation_service_pb2 as pb
@@ -129,4 +129,6 @@ def test_in_a_hurry_answers_are_marked_and_feedback_moves_nothing(block_release)
 def test_a_call_hurries_near_its_deadline_and_where_many_wait(waiting, left_s, hurries):
     settings = QueueSettings(hurry_above_waiting=10, hurry_below_s=0.002)
     context = SimpleNamespace(time_remaining=lambda: left_s)
-    assert (Admission(settings, lambda: waiting).effort(context) < 1) == hurries
+    admission = Admission(1000)
+    admission.count(lambda: waiting)
+    assert (Effort(settings, admission).of(context) < 1) == hurries

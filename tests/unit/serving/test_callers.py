@@ -253,3 +253,43 @@ def test_a_changed_file_of_keys_counts(tmp_path):
         callers.current().caller(token())
     jwks(tmp_path, KEY)
     assert callers.current().caller(token()).name == "jwt:ann"
+
+
+@settings(max_examples=200)
+@given(st.text(st.characters(exclude_categories=()), max_size=300))
+def test_any_subject_is_a_name_that_can_be_printed_or_refused(tmp_path_factory, subject):
+    folder = tmp_path_factory.mktemp("auth")
+    jwks(folder, KEY)
+    try:
+        name = opened(folder, JWT).caller(token(sub=subject)).name
+    except UnauthenticatedError as error:
+        assert not subject.isprintable() or not 1 <= len(subject) <= 256
+        str(error).encode()
+    else:
+        assert name == f"jwt:{subject}"
+        assert name.isprintable()
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "",
+        "\ud800",
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "a\x1b[31mb",
+        "a\u202eb",
+        "a\u2028b",
+        "a\x7fb",
+        "a\x9bb",
+        "x" * 257,
+        7,
+        ["a"],
+        None,
+    ],
+)
+def test_a_subject_that_is_no_name_is_refused_with_the_rule_or_as_no_token(tmp_path, subject):
+    jwks(tmp_path, KEY)
+    with pytest.raises(UnauthenticatedError):
+        opened(tmp_path, JWT).caller(token(sub=subject))

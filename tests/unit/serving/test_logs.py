@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from serving.logs import BackgroundFile, RateLimitedLogger, make_logger
+from serving.runtime.deadlines import Deadlines
 from serving.telemetry import calls
 from serving.telemetry.access_log import access_log, line_of
 from serving.telemetry.calls import Call
+from serving.telemetry.sampled import Sampled
 from tests.e2e.exact_retriever import ExactRetriever
 
 
@@ -149,7 +151,7 @@ def test_a_line_of_a_traced_call_names_its_trace():
 
 def test_a_share_of_good_calls_is_logged():
     log = io.BytesIO()
-    observe = access_log(make_logger(log), 0.5)
+    observe = access_log(make_logger(log), 0.5, Sampled(make_logger(log), Deadlines()))
     for _ in range(1000):
         observe(Call("/s/Rpc", "", code="OK"))
     # 500 expected with a standard deviation of 16: six of those
