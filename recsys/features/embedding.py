@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 NUMBERS = (pa.types.is_null, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
 
+MAX_NUMBER = 1e15
+"""Of a vector that is not normalised, either sign: squares of a tower's sums of such numbers are float32 numbers."""
+
 
 @settings()
 class Embedding:
@@ -74,7 +77,7 @@ class EmbeddingEncoder:
         """Return `[batch, dim]`, float32; unit length where `normalised`, zeros where missing.
 
         Raises:
-            DataError: a vector has another length, or holds NaN or infinity.
+            DataError: a vector has another length, or holds NaN, infinity or, not normalised, numbers beyond 1e15.
         """
         array = _lists(values, self.settings.column)
         lengths = pc.list_value_length(array)
@@ -88,8 +91,14 @@ class EmbeddingEncoder:
         if not np.isfinite(codes).all():
             row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
             raise DataError(describe(self.settings.column, verbatim(f"NaN or infinity in row {row}"), "finite numbers"))
+        if not self.settings.normalised and np.abs(codes).max(initial=0) > MAX_NUMBER:
+            rule = f"numbers between {-MAX_NUMBER:g} and {MAX_NUMBER:g}"
+            advice = "Scale the vectors, or set normalised = true."
+            raise DataError(describe(self.settings.column, float(np.abs(codes).max()), rule, advice))
         if self.settings.normalised:
-            codes /= np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), 1e-12)
+            # In float64, in which the squares of float32 numbers do not overflow.
+            lengths = np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
+            codes = (codes / np.maximum(lengths, 1e-12)).astype(np.float32)
         return codes
 
     def encode_values(self, values: Sequence[Any]) -> Float32:

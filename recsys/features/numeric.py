@@ -19,6 +19,9 @@ from recsys.types import Int64
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer, Tables
 
+MAX_SCORE = 1e6
+"""Of a z-score, either sign; a number farther from the mean counts as this far, so that every vector is finite."""
+
 
 @settings()
 class Numeric:
@@ -49,8 +52,7 @@ class Numeric:
             inner = np.linspace(0, 1, self.buckets + 1)[1:-1]
             learned = np.unique(np.quantile(numbers, inner)) if len(numbers) else np.zeros(0)
         else:
-            spread = float(numbers.std()) if len(numbers) else 0.0
-            learned = np.array([numbers.mean() if len(numbers) else 0.0, spread if spread > 0 else 1.0])
+            learned = np.array(_mean_and_deviation(numbers))
         return NumericEncoder(self, spelling, learned)
 
     def restore(self, state: pa.Table) -> NumericEncoder:
@@ -74,7 +76,7 @@ class Numeric:
 
 @dataclass(frozen=True)
 class NumericEncoder:
-    """Codes are `[2]`, float32 (z-score, present) for `standard`; an int32 bucket for `quantile`, 0 being missing.
+    """Codes: for `standard` `[2]`, float32 (z-score within +-1e6, present); for `quantile` an int32 bucket, 0 missing.
 
     Attributes:
         spelling: of the column's values; text that a request gives is read as a number.
@@ -126,5 +128,17 @@ class NumericEncoder:
             places = 1 + np.searchsorted(self.learned, np.where(present, numbers, 0.0), side="right")
             return np.where(present, places, 0).astype(np.int32)
         mean, deviation = self.learned
-        score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
+        with np.errstate(over="ignore"):
+            score = np.where(present, (np.where(present, numbers, mean) - mean) / deviation, 0.0)
+        score = np.clip(score, -MAX_SCORE, MAX_SCORE)
         return np.stack([score, present], axis=1).astype(np.float32)
+
+
+def _mean_and_deviation(numbers: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation, 1 where no number differs; no sum overflows, however large the numbers."""
+    largest = float(np.abs(numbers).max()) if len(numbers) else 0.0
+    if largest == 0:
+        return 0.0, 1.0
+    scale = largest if largest > 1e150 else 1.0
+    mean, deviation = scale * float((numbers / scale).mean()), scale * float((numbers / scale).std())
+    return mean, deviation if deviation > 0 else 1.0

@@ -23,6 +23,8 @@ from recsys.types import Bool
 TIME = pa.timestamp("us", "UTC")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+MIN_WEIGHT, MAX_WEIGHT = 1e-30, 1e30
+"""Of an interaction: products of weights and losses, added up over a batch, are float32 numbers."""
 DAY_US = timedelta(days=1) // MICROSECOND
 FIRST_US = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 LAST_US = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
@@ -135,7 +137,7 @@ def timestamps(values: pa.Array, where: str) -> pa.Array:
 
 
 def weights(values: pa.Array, where: str) -> pa.Array:
-    """Return weights as float32, null where they are missing, not finite or not positive.
+    """Return weights as float32, null where they are missing or not between `MIN_WEIGHT` and `MAX_WEIGHT`.
 
     Raises:
         DataError: neither numbers nor strings.
@@ -146,7 +148,8 @@ def weights(values: pa.Array, where: str) -> pa.Array:
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
         raise DataError(describe(where, verbatim(str(values.type)), "numbers"))
     numbers = values.cast(pa.float32(), safe=False)
-    usable = pc.and_(pc.is_finite(numbers), pc.greater(numbers, 0))
+    smallest, largest = (pa.scalar(bound, pa.float32()) for bound in (MIN_WEIGHT, MAX_WEIGHT))
+    usable = pc.and_(pc.greater_equal(numbers, smallest), pc.less_equal(numbers, largest))
     return pc.if_else(pc.fill_null(usable, False), numbers, pa.scalar(None, pa.float32()))
 
 
@@ -201,7 +204,7 @@ def _role(role: str, raw: pa.Array, where: str) -> tuple[pa.Array, str]:
     if role == TIMESTAMP:
         return timestamps(raw, where), "timestamp missing or unreadable"
     if role == WEIGHT:
-        return weights(raw, where), "weight not a positive number"
+        return weights(raw, where), f"weight not a number from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
     return id_texts(raw, where), f"{role} missing"
 
 

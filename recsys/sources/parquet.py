@@ -35,7 +35,7 @@ class Parquet:
         item_column: the interactions' column with the item id.
         timestamp_column: the interactions' time: timestamps, dates, ISO 8601 text or numbers since 1970; empty means
             none.
-        weight_column: the interactions' weight, > 0; empty means 1 each.
+        weight_column: the interactions' weight, 1e-30 to 1e30; empty means 1 each.
         items_id_column: the items' id column; empty means the same name as `item_column`.
         users_id_column: the users' id column; empty means the same name as `query_column`.
         list_columns: text columns, of any table, that hold several values a cell.

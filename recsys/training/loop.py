@@ -25,6 +25,8 @@ from recsys.training.model import TwoTowerModel, scheduled
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50
+LARGE_INPUT = 1e6
+"""Beyond it a feature's numbers, or the ratio of two interactions' weights, are named where a loss is not finite."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,25 @@ def train_steps(
         yield train_step()
 
 
+def large_inputs(prepared: Prepared) -> list[str]:
+    """Return the inputs whose size alone may make a loss infinite, each with what it reaches."""
+    found = []
+    for side, codes in (("item", prepared.item_codes), ("query", prepared.query_codes)):
+        for name, values in codes.items():
+            largest = float(np.abs(values).max(initial=0)) if values.dtype == np.float32 else 0.0
+            if largest > LARGE_INPUT:
+                found.append(f"{side}.features.{name} reaches {largest:.3g}")
+    weight = prepared.parts["train"].weight
+    if weight is not None and weight.max() > LARGE_INPUT * weight.min():
+        found.append(f"the interactions' weights lie between {weight.min():.3g} and {weight.max():.3g}")
+    return found
+
+
 class _Loop:
     def __init__(
         self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None
     ) -> None:
-        self._run, self._validate, self._folder = run, validate, folder
+        self._run, self._validate, self._folder, self._prepared = run, validate, folder, prepared
         self._batches = training_batches(run, prepared)
         second = run.self_supervision
         self._views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
@@ -203,11 +219,18 @@ class _Loop:
             ) from None
 
     def _check(self, step: int, loss: float) -> None:
-        if not np.isfinite(loss):
-            raise SettingError(
-                f"training.learning_rate: got {self._run.training.learning_rate:g}, with which training diverged by "
-                f"step {step:,} (loss {loss}). Lower it, set training.clip_norm, or raise objective.temperature."
+        if np.isfinite(loss):
+            return
+        rate = self._run.training.learning_rate
+        advice = "Lower it, set training.clip_norm, or raise objective.temperature."
+        told = f"training.learning_rate: got {rate:g}, with which training diverged by step {step:,} (loss {loss}). "
+        if large := large_inputs(self._prepared):
+            raise DataError(
+                f"training: got a loss of {loss} by step {step:,}, expected a finite number. Inputs are very large: "
+                f"{'; '.join(large)}. Scale them down in the data. If that does not help, training.learning_rate = "
+                f"{rate:g} is too high: {advice[0].lower()}{advice[1:]}"
             )
+        raise SettingError(told + advice)
 
     def _save(self, step: int, loss: float) -> None:
         """Write a checkpoint, unless the weights are lost."""

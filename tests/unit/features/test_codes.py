@@ -110,3 +110,29 @@ def test_a_history_keeps_the_newest_items():
     encoder = History(length=2).fit(chunked("x", "y", "z"), np.array([3, 2, 1]))
     # x=2, y=3, z=4 by frequency; lists come newest first
     assert encoder.encode(pa.array([["z", "x", "y"], ["y"], []])).tolist() == [[4, 2], [3, -1], [0, -1]]
+
+
+@pytest.mark.parametrize("largest", [1e38, 1e200, 1.7e308])
+def test_numbers_of_any_size_have_finite_z_scores(largest):
+    encoder = Numeric(column="n").fit(chunked(largest, -largest, 0.0, None, 1.0), ONCE)
+    # mean 0, deviation largest / sqrt(2)
+    scores = encoder.encode(pa.array([largest, -largest, 0.0]))[:, 0]
+    np.testing.assert_allclose(scores, [2**0.5, -(2**0.5), 0.0], rtol=1e-6, atol=1e-6)
+
+
+def test_a_number_far_beyond_what_was_trained_with_counts_as_the_largest_z_score():
+    encoder = Numeric(column="n").fit(chunked(1.0, 2.0, 3.0, 2.0, 2.0), ONCE)
+    assert encoder.encode(pa.array([1e300, -1.7e308])).tolist() == [[1e6, 1.0], [-1e6, 1.0]]
+
+
+def test_vectors_of_any_length_in_float32_are_scaled_to_unit_length():
+    encoder = Embedding(column="v").fit(chunked([3e38, 0.0], [0.0, 1e30], kind=pa.list_(pa.float32())), ONCE[:2])
+    found = encoder.encode(pa.array([[3e38, 0.0], [0.0, 1e30], [3e-38, 4e-38]], pa.list_(pa.float32())))
+    np.testing.assert_allclose(found[:2], [[1, 0], [0, 1]], atol=1e-6)
+
+
+def test_vectors_that_are_not_scaled_and_overflow_a_tower_are_refused():
+    encoder = Embedding(column="v", normalised=False).fit(chunked([1.0, 2.0]), ONCE[:1])
+    assert encoder.encode(pa.array([[1e15, 0.0]])).tolist() == [[np.float32(1e15), 0.0]]
+    with pytest.raises(DataError, match=r"v: got 1\.0*\d*e\+30, expected numbers .* or set normalised"):
+        encoder.encode(pa.array([[1.0, 1e30]]))

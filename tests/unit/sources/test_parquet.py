@@ -136,7 +136,7 @@ def test_broken_csv_rows_are_counted_with_the_line_where_they_stand(files):
         "item_id missing": [f"{name}:4: None"],
         "wrong number of fields": [f"{name}:5: 3 instead of 4"],
         "timestamp missing or unreadable": [f"{name}:9: 'soon'"],
-        "weight not a positive number": [f"{name}:10: '0'", f"{name}:11: 'nan'"],
+        "weight not a number from 1e-30 to 1e+30": [f"{name}:10: '0'", f"{name}:11: 'nan'"],
         "not UTF-8, see source.encoding": [f"{name}:12"],
     }
 
@@ -350,6 +350,11 @@ def test_users_without_a_query_column_are_a_mistake_in_the_run_file():
 
     with pytest.raises(SettingError, match="no users where query_column is empty"):
         build("sources", table, "source")
+
+
+def test_a_weight_that_a_sum_over_a_batch_cannot_hold_is_broken():
+    found = _rows.weights(pa.array([1e38, 1.1e30, 1e30, 1e-30, 0.9e-30, 1e-44]), "w")
+    assert found.is_valid().to_pylist() == [False, False, True, True, False, False]
 
 
 def test_a_weight_beyond_float32_is_broken_rather_than_infinite():

@@ -12,8 +12,10 @@ import pytest
 from recsys import config
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
+from recsys.errors import DataError
+from recsys.sources._rows import MAX_WEIGHT, MIN_WEIGHT
 from recsys.stack import tf
-from recsys.training.loop import compiled, fit, train_steps, training_batches
+from recsys.training.loop import compiled, fit, large_inputs, train_steps, training_batches
 from tests.mined import mined_for_training
 from tests.worlds import block_run
 
@@ -203,3 +205,32 @@ def test_a_history_reads_the_table_of_the_item_ids(block_world, prepared):
     model = compiled(run, prepared, training_batches(run, prepared))
     # 40 item ids, 1 bucket and 'missing', 8 wide: the history reads the item ids' table, so it is there once
     assert [tuple(variable.shape) for variable in model.trainable_variables].count((42, 8)) == 1
+
+
+def test_a_loss_that_is_not_finite_names_large_inputs_beside_the_learning_rate(prepared, block_settings, tmp_path):
+    vectors = np.full_like(np.asarray(prepared.item_codes["vector"]), 1e14)
+    large = dataclasses.replace(prepared, item_codes={**prepared.item_codes, "vector": vectors})
+    run = with_training(block_settings, learning_rate=1e30, optimizer="sgd")
+    with pytest.raises(DataError) as raised:
+        fit(run, large, tmp_path, lambda model: 0.0)
+    told = str(raised.value)
+    assert "training: got a loss of nan by step" in told
+    assert "item.features.vector reaches 1e+14" in told
+    assert "training.learning_rate = 1e+30 is too high: lower it" in told
+
+
+def test_weights_of_very_unequal_size_are_named(prepared):
+    train = prepared.parts["train"]
+    weight = np.ones(len(train), np.float32)
+    assert large_inputs(prepared) == []
+    weight[0] = 1e30
+    uneven = dataclasses.replace(prepared, parts={**prepared.parts, "train": dataclasses.replace(train, weight=weight)})
+    assert large_inputs(uneven) == ["the interactions' weights lie between 1 and 1e+30"]
+
+
+def test_weights_as_large_as_the_door_lets_in_train_to_a_finite_loss(prepared, block_settings):
+    train = prepared.parts["train"]
+    for weight in (MIN_WEIGHT, MAX_WEIGHT):
+        same = dataclasses.replace(train, weight=np.full(len(train), weight, np.float32))
+        run = with_training(block_settings, epochs=1)
+        assert np.isfinite(losses(dataclasses.replace(prepared, parts={**prepared.parts, "train": same}), run)).all()
