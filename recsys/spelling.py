@@ -30,7 +30,7 @@ import datetime
 import enum
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -47,6 +47,8 @@ from recsys.types import Bool, Int32, Int64
 READABLE = "text, a number, a truth value, a date, a time or a duration"
 MAX_DIGITS = 400
 """Before or after the decimal point; float64 needs up to 309 before and 340 after it, decimal256 76."""
+LIST_ROWS = 8192
+"""Lists whose values are looked at together: embeddings have hundreds each."""
 STATE_KEY = b"values"
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -167,14 +169,16 @@ class Spelling:
             return value if self.kind is ValueKind.TEXT else self._spell(value)
         return self._spell(_plain_value(value, self.column))
 
-    def spell_list(self, value: Any) -> Iterator[str]:
-        """Yield the spellings of a list of Python values, or of a single one; missing ones are left out.
+    def spell_list(self, value: Any) -> Sequence[str]:
+        """Return the spellings of a list of Python values, or of a single one; missing ones are left out.
 
         Raises:
             DataError: one of them is not a text, number, truth value or time.
         """
         values = value if isinstance(value, (list, tuple, np.ndarray)) else (value,)
-        return (text for text in map(self.spell, values) if text is not None)
+        if self.kind is ValueKind.TEXT and set(map(type, values)) == {str}:
+            return values
+        return [text for text in map(self.spell, values) if text is not None]
 
     def spell_column(self, values: pa.Array | pa.ChunkedArray) -> Spelled:
         """Return the spellings of a column; each distinct value is spelled once.
@@ -282,9 +286,8 @@ def missing_rows(values: pa.Array | pa.ChunkedArray) -> Bool:
     """Return where a column of any type has no value, `[rows]`: null, NaN, or a list without any other value."""
     array = plain(flat(values))
     if is_list(array.type):
-        owners = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
-        present = ~missing_rows(pc.list_flatten(array))
-        return np.bincount(owners[present], minlength=len(array)) == 0
+        pieces = (array.slice(start, LIST_ROWS) for start in range(0, len(array), LIST_ROWS))
+        return np.concatenate([np.zeros(0, bool), *map(_missing_lists, pieces)])
     missing = pc.is_null(array, nan_is_null=pa.types.is_floating(array.type))
     return missing.to_numpy(zero_copy_only=False)
 
@@ -414,6 +417,12 @@ def read_time(text: str) -> Decimal:
         raise ValueError(f"no time: {text!r}")
     since = _moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
     return since.seconds + Decimal(matched["fraction"] or 0)
+
+
+def _missing_lists(array: pa.Array) -> Bool:
+    owners = pc.list_parent_indices(array).to_numpy(zero_copy_only=False)
+    present = ~missing_rows(pc.list_flatten(array))
+    return np.bincount(owners[present], minlength=len(array)) == 0
 
 
 def _column_as_python(values: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -88,9 +87,8 @@ class BagEncoder:
         """Return `[len(values), places]`, int32."""
         codes = np.full((len(values), self.places), PADDING, np.int32)
         for row, value in enumerate(values):
-            texts = islice(self.spelling.spell_list(value), self.places)
-            found = [self.vocabulary.code(text) for text in texts] or [MISSING]
-            codes[row, : len(found)] = found
+            texts = self.spelling.spell_list(value)[: self.places]
+            codes[row, : len(texts) or 1] = self.vocabulary.codes_of(texts) or MISSING
         return codes
 
     def state(self) -> pa.Table:

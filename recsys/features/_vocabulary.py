@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -51,10 +51,15 @@ class Vocabulary:
         code = self._codes.get(value)
         return 1 + bucket(value, self.oov_buckets) if code is None else code
 
+    def codes_of(self, values: Iterable[str]) -> list[int]:
+        """Return the code of each value."""
+        known = self._codes.get
+        return [code if (code := known(value)) is not None else self.code(value) for value in values]
+
     def codes(self, values: Spelled) -> Int32:
         """Return the codes of a column, `[rows]`, int32."""
-        of_distinct = np.fromiter(map(self.code, values.texts), np.int32, len(values.texts))
-        return np.append(of_distinct, np.int32(MISSING))[values.rows]
+        of_distinct = np.array([*self.codes_of(values.texts), MISSING], np.int32)
+        return of_distinct[values.rows]
 
     def state(self) -> pa.Table:
         """Return the known values as a table with one string column `value`."""

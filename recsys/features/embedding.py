@@ -13,7 +13,7 @@ from pydantic import Field
 
 from recsys.errors import DataError, describe, verbatim
 from recsys.registry import settings
-from recsys.spelling import flat, is_list, plain, plain_type
+from recsys.spelling import flat, is_list, is_missing, missing_rows, plain, plain_type
 from recsys.types import Float32, Int64
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MAX_NUMBER = 1e15
 
 @settings()
 class Embedding:
-    """One vector a row; a missing one is all zeros.
+    """One vector a row; a missing one (null, NaN, or without any number) is all zeros.
 
     Attributes:
         column: the raw column of number lists, all of one length; empty means the feature's name.
@@ -45,7 +45,7 @@ class Embedding:
         """
         del frequency
         array = _lists(values, self.column)
-        lengths = pc.unique(pc.list_value_length(array).drop_null()).to_pylist()
+        lengths = pc.unique(pc.list_value_length(array.filter(pa.array(~missing_rows(array))))).to_pylist()
         if len(lengths) != 1 or lengths[0] < 1:
             found = "no vector" if not lengths else f"lengths {sorted(lengths)[:5]}"
             raise DataError(describe(self.column, verbatim(found), "vectors of one length, >= 1"))
@@ -80,31 +80,23 @@ class EmbeddingEncoder:
             DataError: a vector has another length, or holds NaN, infinity or, not normalised, numbers beyond 1e15.
         """
         array = _lists(values, self.settings.column)
-        lengths = pc.list_value_length(array)
-        present = lengths.is_valid().to_numpy(zero_copy_only=False)
-        wrong = pc.any(pc.not_equal(lengths, self.dim), min_count=0).as_py()
+        present = ~missing_rows(array)
+        given = array.filter(pa.array(present))
+        lengths = pc.unique(pc.list_value_length(given)).to_pylist()
         codes = np.zeros((len(array), self.dim), np.float32)
-        if wrong:
-            raise DataError(describe(self.settings.column, pc.unique(lengths).to_pylist(), f"vectors of {self.dim}"))
-        numbers = plain(pc.list_flatten(array.drop_null())).cast(pa.float32(), safe=False).fill_null(np.nan)
+        if set(lengths) - {self.dim}:
+            raise DataError(describe(self.settings.column, lengths, f"vectors of {self.dim}"))
+        numbers = plain(pc.list_flatten(given)).cast(pa.float32(), safe=False).fill_null(np.nan)
         codes[present] = numbers.to_numpy(zero_copy_only=False).reshape(-1, self.dim)
-        if not np.isfinite(codes).all():
-            row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
-            raise DataError(describe(self.settings.column, verbatim(f"NaN or infinity in row {row}"), "finite numbers"))
-        if not self.settings.normalised and np.abs(codes).max(initial=0) > MAX_NUMBER:
-            rule = f"numbers between {-MAX_NUMBER:g} and {MAX_NUMBER:g}"
-            advice = "Scale the vectors, or set normalised = true."
-            raise DataError(describe(self.settings.column, float(np.abs(codes).max()), rule, advice))
-        if self.settings.normalised:
-            # In float64, in which the squares of float32 numbers do not overflow.
-            lengths = np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
-            codes = (codes / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return codes
+        return self._finished(codes)
 
     def encode_values(self, values: Sequence[Any]) -> Float32:
         """Return `[len(values), dim]`, float32."""
-        rows = [None if value is None else self._vector(value) for value in values]
-        return self.encode(pa.array(rows, pa.list_(pa.float32())))
+        codes = np.zeros((len(values), self.dim), np.float32)
+        for row, value in enumerate(values):
+            if not is_missing(value):
+                codes[row] = self._vector(value)
+        return self._finished(codes)
 
     def state(self) -> pa.Table:
         """Return the vectors' length."""
@@ -124,8 +116,29 @@ class EmbeddingEncoder:
             vector = np.zeros(0, object)
         if vector.ndim != 1 or vector.dtype.kind not in "iuf":
             raise DataError(describe(self.settings.column, value, "a list of numbers"))
+        if len(vector) != self.dim:
+            raise DataError(describe(self.settings.column, len(vector), f"vectors of {self.dim}"))
         with np.errstate(over="ignore"):
             return vector.astype(np.float32)
+
+    def _finished(self, codes: Float32) -> Float32:
+        """Return the codes, scaled where `normalised`.
+
+        Raises:
+            DataError: a number is not finite, or, not normalised, beyond 1e15.
+        """
+        if not np.isfinite(codes).all():
+            row = int(np.flatnonzero(~np.isfinite(codes).all(axis=1))[0])
+            raise DataError(describe(self.settings.column, verbatim(f"NaN or infinity in row {row}"), "finite numbers"))
+        if not self.settings.normalised and np.abs(codes).max(initial=0) > MAX_NUMBER:
+            rule = f"numbers between {-MAX_NUMBER:g} and {MAX_NUMBER:g}"
+            advice = "Scale the vectors, or set normalised = true."
+            raise DataError(describe(self.settings.column, float(np.abs(codes).max()), rule, advice))
+        if self.settings.normalised:
+            # In float64, in which the squares of float32 numbers do not overflow.
+            lengths = np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
+            codes = (codes / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return codes
 
 
 def _lists(values: pa.Array | pa.ChunkedArray, column: str) -> pa.Array:

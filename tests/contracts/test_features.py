@@ -71,7 +71,8 @@ def test_a_row_alone_gets_the_code_that_it_gets_among_others(kind):
 @each_kind
 def test_raw_values_get_the_codes_that_their_column_gets_or_are_refused_as_it_is(kind):
     encoder = fitted(kind)
-    for value in [*ASKED[kind].to_pylist(), 1, 1.5, ["a", None], [1], [1.0, 2.0], True, "", b"raw"]:
+    nan = float("nan")
+    for value in [*ASKED[kind].to_pylist(), 1, 1.5, ["a", None], [1], [1.0, nan], [nan, nan], [], True, "", b"raw"]:
         try:
             expected = encoder.encode(pa.array([value]))
         except DataError:
