@@ -33,6 +33,8 @@ Codes = Mapping[str, np.ndarray]
 EXAMPLES = 1000
 CONTENTS = "contents.json"
 WARNINGS = "warnings.json"
+UNEVEN_WEIGHTS = 1e6
+"""Ratio of the largest weight to the smallest beyond which weights are warned of."""
 UNKNOWN_ID = "unknown id"
 LAYOUT = 3
 """Raise it when the files of the folder change: what an older version left is made again."""
@@ -177,7 +179,7 @@ class Usable:
         queries: the query entities, row = query_row; for free features those that the run reads.
         columns: of the interactions, as the source gives them.
         rows_read: all rows of all tables that were broken, and of the interactions also the others.
-        warnings: sentences on tables that do not match and on times that look wrong.
+        warnings: sentences on tables that do not match, and on times and weights that look wrong.
     """
 
     interactions: Interactions
@@ -355,7 +357,12 @@ def read_interactions(run: Run, raw: RawData, watch: Callable[[pa.RecordBatch], 
         if run.query.entity == "user" and raw.queries is not None:
             query_join = _Join.of_users(list(rows_of), table_rows, arrays["query_row"])
     interactions = Interactions(**arrays).in_order()
-    warnings = (*item_join.warnings(), *query_join.warnings(), *_time_warnings(raw, interactions))
+    warnings = (
+        *item_join.warnings(),
+        *query_join.warnings(),
+        *_time_warnings(raw, interactions),
+        *_weight_warnings(interactions),
+    )
     return Usable(interactions, queries, tuple(names), rows_read, warnings)
 
 
@@ -401,6 +408,15 @@ class _Join:
                 f"The {self.table} table lacks the ids of {self.missing_count:,} of {self.count:,} {what}: they name "
                 f"{self.stranger!r}, {has}. Are the ids written alike in both files?"
             )
+
+
+def _weight_warnings(interactions: Interactions) -> Iterator[str]:
+    weight = interactions.weight
+    if weight is not None and len(weight) and weight.max() > UNEVEN_WEIGHTS * weight.min():
+        yield (
+            f"The interactions' weights lie between {weight.min():.3g} and {weight.max():.3g}: training will follow "
+            "the heaviest interactions alone. Look for outliers in the weight column, or take its logarithm."
+        )
 
 
 def _time_warnings(raw: RawData, interactions: Interactions) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
-from recsys.data.prepare import Prepared
+from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
 from recsys.progress import task
 from recsys.stack import tf
@@ -26,7 +26,7 @@ from recsys.training.model import TwoTowerModel, scheduled
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50
 LARGE_INPUT = 1e6
-"""Beyond it a feature's numbers, or the ratio of two interactions' weights, are named where a loss is not finite."""
+"""A feature whose numbers go beyond it is named where a loss is not finite."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def large_inputs(prepared: Prepared) -> list[str]:
             if largest > LARGE_INPUT:
                 found.append(f"{side}.features.{name} reaches {largest:.3g}")
     weight = prepared.parts["train"].weight
-    if weight is not None and weight.max() > LARGE_INPUT * weight.min():
+    if weight is not None and weight.max() > UNEVEN_WEIGHTS * weight.min():
         found.append(f"the interactions' weights lie between {weight.min():.3g} and {weight.max():.3g}")
     return found
 

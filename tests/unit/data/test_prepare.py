@@ -153,3 +153,15 @@ def test_a_column_that_cannot_be_filtered_by_is_told_before_training_also_of_dat
         run = config.from_tables(tables | {"item": tables["item"] | {"filters": [column]}})
         with pytest.raises(DataError, match=told):
             prepare(run, tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(("heaviest", "is_warned"), [(1e29, True), (1e5, False)])
+def test_weights_of_which_few_outweigh_all_others_are_warned_of(block_world, tmp_path, heaviest, is_warned):
+    interactions = pq.read_table(block_world / "interactions.parquet")
+    weight = np.ones(len(interactions))
+    weight[0] = heaviest
+    pq.write_table(interactions.append_column("much", pa.array(weight)), tmp_path / "weighted.parquet")
+    tables = block_run(block_world)
+    tables["source"] |= {"interactions": str(tmp_path / "weighted.parquet"), "weight_column": "much"}
+    warnings = prepare(config.from_tables(tables), tmp_path / "prepared").warnings
+    assert any("weights lie between 1 and 1e+29" in warning for warning in warnings) == is_warned
