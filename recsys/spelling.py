@@ -135,17 +135,15 @@ class Spelling:
             DataError: a type that holds no single values (nested, binary, intervals), with column and type.
         """
         plain = plain_type(type_)
-        if in_lists and is_list(plain):
-            plain = plain_type(plain.value_type)
-        for kind, tests in _KINDS.items():
-            if any(test(plain) for test in tests):
-                return cls(column, kind)
+        kind = value_kind(plain.value_type if in_lists and is_list(plain) else plain)
+        if kind is not None:
+            return cls(column, kind)
         expected, advice = f"one value in each row: {READABLE}", ""
         if in_lists:
             expected += "; or a list of them"
         elif is_list(plain):
             advice = "Use kind 'multi_categorical' for lists of values, 'embedding' for vectors."
-        if _is_binary(plain):
+        if any(test(plain) for test in _BINARY):
             advice = "Store the column as text."
         raise DataError(describe(column, verbatim(str(type_)), expected, advice))
 
@@ -280,6 +278,15 @@ def is_missing(value: Any) -> bool:
     except DataError:
         return False
     return plain_value is None or plain_value != plain_value
+
+
+def value_kind(type_: pa.DataType) -> ValueKind | None:
+    """Return what a column of an Arrow type holds, one value a row; None for lists and other types that do not.
+
+    A column of nulls holds text.
+    """
+    plain = plain_type(type_)
+    return next((kind for kind, tests in _KINDS.items() if any(test(plain) for test in tests)), None)
 
 
 def missing_rows(values: pa.Array | pa.ChunkedArray) -> Bool:
@@ -494,11 +501,6 @@ def _fraction_text(fraction: int, digits: int) -> str:
     return f".{fraction:0{digits}}".rstrip("0") if fraction else ""
 
 
-def _is_binary(type_: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(test(type_) for test in tests)
-
-
 _KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
     ValueKind.TEXT: (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     ValueKind.FLOAT32: (pa.types.is_float32,),
@@ -514,6 +516,7 @@ _KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
         pa.types.is_duration,
     ),
 }
+_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 _NARROW: Mapping[ValueKind, pa.DataType] = {ValueKind.FLOAT32: pa.float32(), ValueKind.FLOAT16: pa.float16()}
 
 

@@ -32,9 +32,9 @@ from recsys.data.prepare import (
     read_interactions,
     split,
 )
-from recsys.errors import DataError, RecsysError
+from recsys.errors import RecsysError
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
-from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type
+from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type, value_kind
 from recsys.splits import history_at_evaluation
 from recsys.types import Int32, Int64, Interactions
 
@@ -318,7 +318,7 @@ class _ColumnCounts:
         self.rows = 0
         self.missing = 0
         self.is_at_least = False
-        self.counts: Counter[str] | None = None if _is_vector(kind) or not _is_spelled(name, kind) else Counter()
+        self.counts: Counter[str] | None = Counter() if _is_counted(kind) else None
         self._spelling = Spelling(name)
 
     def add(self, values: pa.Array | pa.ChunkedArray) -> None:
@@ -338,18 +338,13 @@ class _ColumnCounts:
             self.counts.update(found)
 
 
-def _is_vector(kind: pa.DataType) -> bool:
+def _is_counted(kind: pa.DataType) -> bool:
+    """Return whether a column's values can be compared: single ones, or those of lists that are no vectors."""
     lists = plain_type(kind)
-    return is_list(lists) and (pa.types.is_fixed_size_list(lists) or pa.types.is_floating(lists.value_type))
-
-
-def _is_spelled(name: str, kind: pa.DataType, *, in_lists: bool = True) -> bool:
-    """Return whether a column holds values that can be compared."""
-    try:
-        Spelling.of(name, kind, in_lists=in_lists)
-    except DataError:
-        return False
-    return True
+    if not is_list(lists):
+        return value_kind(lists) is not None
+    is_vector = pa.types.is_fixed_size_list(lists) or pa.types.is_floating(lists.value_type)
+    return not is_vector and value_kind(lists.value_type) is not None
 
 
 class _Met:
@@ -569,7 +564,7 @@ def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions
     else:
         sample = _sample(raw, met, interactions)
         for name in sample.column_names:
-            if name != ITEM_ID and _is_spelled(name, sample[name].type, in_lists=False):
+            if name != ITEM_ID and value_kind(sample[name].type) is not None:
                 values, items = (Spelling(each).spell_column(sample[each]) for each in (name, ITEM_ID))
                 yield from _determined(name, values, items, bool(_readers(run, "query", name)))
     for name in raw.items.column_names:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from recsys.errors import DataError, describe, verbatim
 from recsys.registry import settings
-from recsys.spelling import Spelling, ValueKind, plain_type
+from recsys.spelling import Spelling, ValueKind, plain_type, value_kind
 from recsys.types import Int64
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ class Numeric:
         """
         if pa.types.is_null(plain_type(type_)):
             return Spelling(self.column, ValueKind.NUMBER)
-        spelling = Spelling.of(self.column, type_)
-        if spelling.kind is ValueKind.TEXT:
+        kind = value_kind(type_)
+        if kind is None or kind is ValueKind.TEXT:
             advice = "Use kind 'categorical', or store numbers (in CSV, see source.numeric_columns)."
             raise DataError(describe(self.column, verbatim(str(type_)), "numbers, truth values or times", advice))
-        return spelling
+        return Spelling(self.column, kind)
 
 
 @dataclass(frozen=True)

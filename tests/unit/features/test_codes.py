@@ -71,6 +71,22 @@ def test_a_standardised_number_is_its_z_score_and_says_whether_it_was_there():
     np.testing.assert_allclose(codes, [[1, 1], [0, 1], [0, 0], [0, 0]])
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([500, 1500, None], pa.timestamp("ms", "Asia/Kolkata")),
+        pa.array([500_000, 1_500_000, None], pa.duration("us")),
+        pa.array([500, 1500, None], pa.time32("ms")),
+        pa.array([500_000_000, 1_500_000_000, None], pa.time64("ns")),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_time_is_its_number_of_seconds_with_the_fraction(column):
+    # 0.5 s and 1.5 s: mean 1, population deviation 0.5
+    codes = Numeric(column="c").fit(pa.chunked_array([column]), ONCE[:3]).encode(column)
+    np.testing.assert_allclose(codes, [[-1, 1], [1, 1], [0, 0]])
+
+
 def test_a_constant_number_does_not_divide_by_zero():
     codes = Numeric(column="c").fit(chunked(5, 5, 5), ONCE[:3]).encode(pa.array([5, 6]))
     np.testing.assert_allclose(codes[:, 0], [0, 1])
