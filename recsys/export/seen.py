@@ -40,12 +40,13 @@ class SeenItems:
             save_array(folder / name, values.astype(np.min_scalar_type(int(values.max(initial=0)))))
 
     @classmethod
-    def load(cls, folder: Path, queries: int) -> SeenItems:
+    def load(cls, folder: Path, queries: int, items: int) -> SeenItems:
         """Open what `save` wrote.
 
         Args:
             folder: the part.
             queries: query entities of the release.
+            items: rows of its catalog.
 
         Raises:
             ReleaseError: the part is missing, damaged, or of another release.
@@ -53,9 +54,11 @@ class SeenItems:
         try:
             # Still mapped, without the time that slices of `np.memmap` take.
             offsets, rows = (np.asarray(np.load(folder / name, mmap_mode="r")) for name in (OFFSETS, ROWS))
-            fits = len(offsets) == queries + 1 and int(offsets[-1]) == len(rows)
+            largest = int(np.load(folder / ROWS).max(initial=0))  # not through the map, whose pages would stay
+            fits = len(offsets) == queries + 1 and int(offsets[-1]) == len(rows) and largest < items
+            is_sound = offsets.dtype.kind == rows.dtype.kind == "u" and bool((offsets[1:] >= offsets[:-1]).all())
         except (OSError, ValueError, TypeError, IndexError) as error:
             raise ReleaseError(f"{folder}: not a part that this version wrote ({error}).") from None
-        if not fits:
-            raise ReleaseError(f"{folder}: {len(offsets) - 1} entities, expected {queries}.")
+        if not fits or not is_sound:
+            raise ReleaseError(f"{folder}: not what {queries} entities have met of {items} items.")
         return cls(RowSets(offsets, rows))

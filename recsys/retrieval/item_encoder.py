@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, describe, unknown
 from recsys.export.release import Release, parts_of
@@ -30,9 +32,9 @@ class ItemEncoder:
             self._columns = {
                 name: encoders.raw_column(encoder.settings, name, "item") for name, encoder in self._encoders.items()
             }
-            shape, expected = self.encode([""], [{}]).shape, (1, release.facts.dim)
-            if shape != expected:
-                raise ReleaseError(describe(f"{release.folder}: item tower", shape, f"a vector of shape {expected}"))
+            blank, shape = self.encode([""], [{}]), (1, release.facts.dim)
+            if blank.shape != shape or not np.isfinite(blank).all():
+                raise ReleaseError(describe(f"{release.folder}: item tower", blank, f"finite vectors of shape {shape}"))
 
     @property
     def columns(self) -> tuple[str, ...]:

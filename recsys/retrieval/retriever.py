@@ -265,7 +265,8 @@ class Retriever:
         if self._entity != "features":
             known = pq.read_table(folder / "queries.parquet")
             self._row_of_query = {query_id: row for row, query_id in enumerate(known[QUERY_ID].to_pylist())}
-            self._seen_row, self._seen = self._row_of_query, SeenItems.load(folder / "seen", known.num_rows)
+            self._seen_row = self._row_of_query
+            self._seen = SeenItems.load(folder / "seen", known.num_rows, len(self._item_ids))
             self._known_codes = {
                 name: encoder.encode(known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
@@ -308,7 +309,7 @@ class Retriever:
             self._reformulators.get(name).move(vectors[:1], first)
         encoding = self.encode(self._golden(asked))
         worst = float(np.abs(encoding.vectors - vectors).max(initial=0))
-        if worst > GOLDEN_TOLERANCE:
+        if not worst <= GOLDEN_TOLERANCE:  # NaN is not
             raise ReleaseError(
                 f"{self.release.folder}: golden query vectors differ by up to {worst:.2g}, expected at most "
                 f"{GOLDEN_TOLERANCE:g}: features or tower are not those it was written with. Run `recsys doctor`."

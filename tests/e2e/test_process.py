@@ -21,6 +21,7 @@ from recsys.export.release import Release
 from recsys.types import Query
 from serving.answers import Upsert
 from serving.client import Client
+from tests.worlds import copy_of
 
 
 @contextmanager
@@ -46,6 +47,25 @@ def port_of(process: subprocess.Popen[bytes], folder: Path) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return int((folder / "port").read_text())
+
+
+def test_a_server_that_requires_a_signature_starts_with_a_signed_release_only(block_release, tmp_path):
+    release, key = copy_of(block_release, tmp_path), tmp_path / "release-key"
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "recsys.cli", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert run("release", "keygen", key).returncode == 0
+    refused = run("serve", release.folder, "--port", "0", "--require-signature", f"{key}.pub")
+    assert (refused.returncode, refused.stderr.count("not signed, and a signature is required")) == (2, 1)
+    assert "not signed" in run("release", "verify", release.folder, "--key", f"{key}.pub").stderr
+    # when
+    assert "signed with key" in run("release", "sign", release.folder, "--key", key).stdout
+    # then
+    assert run("release", "verify", release.folder, "--key", f"{key}.pub").returncode == 0
+    with serving(release, tmp_path, "--require-signature", f"{key}.pub") as (_, client):
+        assert client.release().fingerprint == block_release.fingerprint
 
 
 def test_a_server_answers_and_takes_items_by_features_without_tensorflow(block_release, tmp_path):

@@ -29,7 +29,7 @@ from tests.unit.export.test_release import ODD, fingerprint_of, places, put
 
 TEXTS = ("run.toml", "index/index.json", "plain_query_tower/tower.json", "plain_item_tower/tower.json")
 ARRAYS = ("item_embeddings.npy", "golden/vectors.npy", "golden/item_rows.npy", "plain_item_tower/kernel_0.npy")
-ARRAYS += ("plain_item_tower/table_0.npy", "plain_query_tower/bias_1.npy")
+ARRAYS += ("plain_item_tower/table_0.npy", "plain_query_tower/bias_1.npy", "seen/offsets.npy", "seen/rows.npy")
 TABLES = ("items.parquet", "queries.parquet", "golden/queries.parquet")
 ENCODED = {"item": 6, "query": 3}
 TABLES += tuple(f"encoders/{side}/{n:04}.arrow" for side, count in ENCODED.items() for n in range(count))
@@ -59,6 +59,7 @@ def used(folder: Path) -> None:
     assert all(isinstance(kind, FilterType) for kind in retriever.filter_fields.values())
     convert.release(retriever).SerializeToString()
     retriever.nearest([Query(vector=np.ones(8, np.float32))], 3)
+    retriever.nearest([Query(entity_id="user 1", exclude_seen=True)], 3)
 
 
 def texts_changed(data: st.DataObject, path: Path) -> None:
@@ -72,7 +73,7 @@ def texts_changed(data: st.DataObject, path: Path) -> None:
 
 def array_changed(data: st.DataObject, path: Path) -> None:
     array = np.load(path)
-    change = data.draw(st.sampled_from(["type", "flat", "shorter", "wider", "empty", "objects", "nan", "cut"]))
+    change = data.draw(st.sampled_from(["type", "flat", "shorter", "wider", "empty", "objects", "huge", "cut"]))
     if change == "cut":
         path.write_bytes(path.read_bytes()[: data.draw(st.integers(0, path.stat().st_size - 1))])
         return
@@ -83,7 +84,7 @@ def array_changed(data: st.DataObject, path: Path) -> None:
         "wider": np.concatenate([array, array], axis=-1),
         "empty": array[:0],
         "objects": array.astype(object),
-        "nan": np.full_like(array, np.nan if array.dtype.kind == "f" else -(2**31)),
+        "huge": np.full_like(array, np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).max),
     }[change]
     np.save(path, changed, allow_pickle=True)
 

@@ -165,10 +165,10 @@ def test_twenty_million_pairs_take_less_than_100_mb(tmp_path):
     stored.save(tmp_path / "seen")
     size_bytes = sum(path.stat().st_size for path in (tmp_path / "seen").iterdir())
     assert 100 * size_bytes < 100e6
-    assert SeenItems.load(tmp_path / "seen", entities).of(7).tolist() == list(range(0, 100_000, 1000))
+    assert SeenItems.load(tmp_path / "seen", entities, 100_000).of(7).tolist() == list(range(0, 100_000, 1000))
 
 
-@pytest.mark.parametrize("damage", ["missing", "torn", "foreign"])
+@pytest.mark.parametrize("damage", ["missing", "torn", "foreign", "descending", "outside"])
 def test_a_part_that_does_not_fit_is_refused(tmp_path, damage):
     SeenItems(RowSets.from_pairs(np.array([0, 1]), np.array([3, 4]), 2)).save(tmp_path / "seen")
     offsets = tmp_path / "seen" / "offsets.npy"
@@ -176,5 +176,7 @@ def test_a_part_that_does_not_fit_is_refused(tmp_path, damage):
         offsets.unlink()
     if damage == "torn":
         offsets.write_bytes(offsets.read_bytes()[:40])
+    if damage == "descending":
+        np.save(offsets, np.array([0, 3, 2], np.uint8))
     with pytest.raises(ReleaseError, match="seen"):
-        SeenItems.load(tmp_path / "seen", 3 if damage == "foreign" else 2)
+        SeenItems.load(tmp_path / "seen", 3 if damage == "foreign" else 2, 4 if damage == "outside" else 5)
