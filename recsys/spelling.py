@@ -371,9 +371,18 @@ def cast(values: pa.Array, type_: pa.DataType) -> pa.Array:
     array = plain(values)
     if is_list(array.type) and is_list(type_) and not pa.types.is_fixed_size_list(array.type):
         return _lists(array, cast(pc.list_flatten(array), type_.value_type)).cast(type_)
-    if pa.types.is_floating(array.type) and pa.types.is_float64(type_):
-        return pa.array(_float64(array), mask=array.is_null().to_numpy(zero_copy_only=False))
-    return array if type_.equals(array.type) else array.cast(type_)
+    if type_.equals(array.type):
+        return array
+    if pa.types.is_floating(array.type) and pa.types.is_floating(type_):
+        doubles = pa.array(_float64(array), mask=array.is_null().to_numpy(zero_copy_only=False))
+        return doubles.cast(type_, safe=False)
+    if pa.types.is_decimal(array.type) and pa.types.is_float64(type_):
+        rows, distinct = _distinct(array)
+        for number in distinct:
+            if exact(float(number)) != number:
+                raise pa.ArrowInvalid(f"{number} is no double")
+        return pa.array([*map(float, distinct), None], type_).take(pa.array(rows % (len(distinct) + 1)))
+    return array.cast(type_)
 
 
 def flat(values: pa.Array | pa.ChunkedArray) -> pa.Array:

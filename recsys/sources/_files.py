@@ -536,8 +536,15 @@ def _common_schema(shards: list[Shard], free: frozenset[str]) -> pa.Schema:
                 got, rule = f"{name} ({other.type})", f"the types of {first} ({one.type})"
                 advice = "Write all shards with the same types."
                 raise DataError(describe(str(shard.file), verbatim(got), rule, advice)) from None
-            common = common.set(place, merged.field(0))
+            common = common.set(place, _wide_enough(merged.field(0), one, other))
     return common
+
+
+def _wide_enough(merged: pa.Field, *fields: pa.Field) -> pa.Field:
+    """Return Arrow's common field of two, with doubles where it has narrower floats for decimals."""
+    if pa.types.is_floating(merged.type) and any(pa.types.is_decimal(field.type) for field in fields):
+        return merged.with_type(pa.float64())
+    return merged
 
 
 def _full_schema(shard: Shard) -> pa.Schema:

@@ -2,8 +2,11 @@
 
 import datetime
 import gzip
+import itertools
 import os
+from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,7 @@ from recsys.errors import DataError
 from recsys.sources import Rejects
 from recsys.sources._files import Shards
 from recsys.sources.parquet import Parquet
+from recsys.spelling import Spelling
 
 HEADER = "user_id,item_id\n"
 
@@ -144,6 +148,38 @@ def test_shards_may_differ_in_order_nullability_and_width(tmp_path):
         {"user_id": "v", "n": 2**40, "x": 1.5},
         {"user_id": "w", "n": 3, "x": None},
     ]
+
+
+def test_a_number_is_spelled_alike_in_shards_of_several_types(tmp_path):
+    numbers = {
+        "a": pa.array([0.1, 16_777_216.0], pa.float32()),
+        "b": pa.array([0.1, 4_006_381_333_931.0], pa.float64()),
+        "c": pa.array([Decimal("0.10"), Decimal("4006381333931.00")], pa.decimal128(24, 2)),
+        "d": pa.array([np.float16(0.1), np.float16(5)], pa.float16()),
+        "e": pa.array([4_006_381_333_931, 5], pa.int64()),
+    }
+    for first, second in itertools.permutations(numbers, 2):
+        folder = tmp_path / f"{first}{second}"
+        for name in (first, second):
+            write(
+                folder / f"{name}.parquet",
+                pa.table({"user_id": ["u", "v"], "item_id": ["i", "i"], "size": numbers[name]}),
+            )
+        shards = Shards.of(str(folder), "source.interactions", ("user_id", "item_id"))
+        column = pa.chunked_array([piece.rows["size"] for piece in shards.pieces(shards.names, Rejects())])
+        expected = [
+            Spelling.of("size", each.type).spell_column(each).to_list()
+            for each in map(numbers.get, sorted((first, second)))
+        ]
+        assert Spelling.of("size", column.type).spell_column(column).to_list() == [*itertools.chain(*expected)]
+
+
+def test_a_decimal_that_no_double_spells_is_refused_beside_floats(tmp_path):
+    for name, column in (("a", pa.array([0.5])), ("b", pa.array([Decimal("4006381333931234567.89")]))):
+        write(tmp_path / f"{name}.parquet", pa.table({"user_id": ["u"], "item_id": ["i"], "size": column}))
+
+    with pytest.raises(DataError, match=r"b\.parquet: size: got 4006381333931234567\.89 is no double"):
+        read(tmp_path)
 
 
 def test_ids_have_one_spelling_across_shards_of_several_types(tmp_path):
