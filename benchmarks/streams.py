@@ -82,6 +82,10 @@ class Streams:
         """Send a request on an open stream, which stays open."""
         self._send(frame(DATA, 0, stream, with_prefix(request)))
 
+    def send_part(self, stream: int, request: bytes) -> None:
+        """Send all but the last byte of a request."""
+        self._send(frame(DATA, 0, stream, with_prefix(request)[:-1]))
+
     def reset(self, stream: int) -> None:
         """Cancel a stream."""
         self._send(frame(RST_STREAM, 0, stream, struct.pack(">I", 8)))

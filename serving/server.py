@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import grpc
@@ -103,6 +104,7 @@ class Server:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_allowed_incoming_connections", settings.max_connections),
+                ("grpc.server_handshake_timeout_ms", math.ceil(settings.request_s * 1000)),
                 ("grpc.max_concurrent_streams", settings.max_streams),
                 # Streams that have ended must not count until their memory is free: a client that opens the next one
                 # would get UNAVAILABLE.

@@ -224,8 +224,8 @@ class ServerSettings:
         max_depth: most items of feedback that count; the time of learned reformulators grows with its square.
         max_connections: connections that are open at the same time; one more is closed at once.
         max_streams: calls that are open at the same time on one connection; a client waits before it opens more.
-        request_s: seconds in which the request of a call must follow its headers. Until then the call has no thread and
-            no place in the queue.
+        request_s: seconds in which the request of a call must follow its headers, and the first frames of a connection
+            its beginning. Until then a call has no thread and no place in the queue.
         max_sessions: sessions that are open at the same time, beside all other calls; each has a thread.
         max_sessions_per_caller: those of one caller; where there is no auth file, of one address.
         max_rounds: most rounds of one session.
@@ -262,7 +262,7 @@ class ServerSettings:
     max_filter_values: int = Field(1000, ge=1)
     max_feedback: int = Field(10_000, ge=1)
     max_depth: int = Field(1000, ge=0)
-    max_connections: int = Field(1000, ge=1, le=2**31 - 1)
+    max_connections: int = Field(10_000, ge=1, le=2**31 - 1)
     max_streams: int = Field(100, ge=1, le=2**31 - 1)
     request_s: float = Field(10.0, gt=0, allow_inf_nan=False)
     max_sessions: int = Field(64, ge=1, le=1024)

@@ -68,7 +68,7 @@ class KeyHolder:
 
 @settings()
 class Issuer:
-    """Whose JWTs are believed. Their `sub` is the caller's name; they must expire.
+    """Whose JWTs are believed. Their `sub`, 1 to 256 printable letters, is the caller's name; they must expire.
 
     Attributes:
         issuer: their `iss`.

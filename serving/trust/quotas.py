@@ -21,7 +21,8 @@ class Quota:
     Attributes:
         queries_per_s: queries, or items written, each second in the long run.
         burst: how many at once after a rest. A batch is let in while anything is left, and what it is worth beyond that
-            is waited for afterwards, so that batches may be larger.
+            is waited for afterwards, so that batches may be larger. A caller that must wait longer than a second loses
+            its open sessions.
     """
 
     queries_per_s: float = Field(gt=0)

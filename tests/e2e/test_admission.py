@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -112,6 +113,25 @@ def test_a_call_whose_request_does_not_come_ends_after_a_while(auth, method):
     with running(ExactRetriever(), auth=auth, log=log, request_s=0.3) as server, connection(server) as streams:
         assert streams.wait(streams.open(method, bearer("shop"))) == "DEADLINE_EXCEEDED"
         assert eventually(lambda: bool(lines(log, method=method, code="DEADLINE_EXCEEDED", reason="NO_REQUEST")))
+
+
+def test_a_call_of_which_only_a_part_of_the_request_comes_ends_after_a_while():
+    with running(ExactRetriever(), request_s=0.3) as server, connection(server) as streams:
+        stream = streams.open(NEAREST_ITEMS)
+        streams.send_part(stream, nearest().SerializeToString())
+        assert streams.wait(stream) == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("first", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], ids=["nothing", "preface"])
+def test_a_connection_that_does_not_begin_is_closed_after_a_while(first):
+    with (
+        running(ExactRetriever(), request_s=0.3) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as silent,
+    ):
+        silent.settimeout(20)
+        silent.sendall(first)
+        while silent.recv(65_536):
+            pass
 
 
 def test_calls_whose_requests_have_not_come_take_no_place_in_the_queue_and_no_thread(retriever, auth):

@@ -445,7 +445,7 @@ def test_reflection_lists_the_service(server):
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
-def test_those_who_watch_the_health_take_no_thread_and_do_not_hold_up_the_end_when_they_leave_at_the_same_moment():
+def test_watchers_take_no_thread_of_other_calls_and_do_not_hold_up_the_end_when_they_leave_at_the_same_moment():
     watch = health_pb2.HealthCheckRequest(service=SERVICE)
     with running(ExactRetriever(), worker_threads=1) as server:
         checks = health_pb2_grpc.HealthStub(grpc.insecure_channel(server.address))

@@ -70,3 +70,18 @@ def test_callers_that_rest_are_forgotten_and_those_in_debt_are_not(clock):
     # each guest is at rest again after 1 s, which is 100 guests later
     assert len(quotas._buckets) <= MOST_BUCKETS + 1
     refused(quotas, "ann", quota)
+
+
+def test_a_check_takes_nothing_and_refuses_only_where_more_than_the_debt_allowed_is_left_to_wait():
+    now = [0.0]
+    quotas, quota = Quotas(lambda: now[0]), Quota(queries_per_s=2.0, burst=1)
+    for _ in range(3):
+        quotas.check("ann", quota)
+    quotas.charge("ann", quota, 3)
+    # 1 - 3 = -2 are left, and 1 is needed: 3 / 2 = 1.5 s
+    with pytest.raises(QuotaError) as caught:
+        quotas.check("ann", quota, 1.0)
+    assert caught.value.retry_after_s == pytest.approx(1.5)
+    quotas.check("ann", quota, 1.5)
+    now[0] = 1.5
+    quotas.check("ann", quota)
