@@ -165,3 +165,19 @@ def test_weights_of_which_few_outweigh_all_others_are_warned_of(block_world, tmp
     tables["source"] |= {"interactions": str(tmp_path / "weighted.parquet"), "weight_column": "much"}
     warnings = prepare(config.from_tables(tables), tmp_path / "prepared").warnings
     assert any("weights lie between 1 and 1e+29" in warning for warning in warnings) == is_warned
+
+
+def test_what_looks_wrong_in_the_data_is_warned_about_each_time_it_is_prepared(block_world, tmp_path, capsys):
+    users = pq.read_table(block_world / "users.parquet")
+    strangers = users.set_column(0, "user_id", pa.array([f"another {row}" for row in range(users.num_rows)]))
+    pq.write_table(strangers, tmp_path / "users.parquet")
+    tables = block_run(block_world)
+    tables["source"]["users"] = str(tmp_path / "users.parquet")
+    run = config.from_tables(tables)
+
+    for _ in range(2):  # the second time from the prepared arrays
+        prepare(run, tmp_path / "prepared")
+        printed = capsys.readouterr().err
+        assert "warning: The users table lacks the ids of 60 of 60 query entities" in printed
+        assert "they name 'user 0', it has 'another 0'" in printed
+        assert "warning: 720 times are before 1971" in printed

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys.errors import DataError, SettingError
 from recsys.registry import build
 from recsys.sources import Rejects
-from recsys.sources._files import Encoding, Shards
+from recsys.sources._files import UTF_8, Encoding, Shards, separated
 
 TABLE = "user_id,item_id\nü,a\nv,b\n"
 
@@ -116,6 +116,13 @@ def test_rows_after_a_quote_in_the_wrong_place_are_read(file):
 def test_a_header_that_names_no_columns_is_refused(file, header, words):
     with pytest.raises(DataError, match=rf"met\.csv:1: .*{words}"):
         read(file, f"{header}\nu,a,b\n".encode())
+
+
+def test_a_missing_column_of_a_separated_text_is_named(file):
+    file.write_text("a\tb\n1\t2\n")
+
+    with pytest.raises(DataError, match=r"met\.csv: no column named 'c'\..*Known: a, b\."):
+        next(separated(lambda: UTF_8.opened(file), str(file), Rejects(), names=("a", "c"), separator="\t"))
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
