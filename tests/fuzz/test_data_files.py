@@ -4,7 +4,7 @@ from tests.fuzz.data_files import round_of_files
 
 
 def test_any_data_is_trained_on_or_refused_and_every_row_counted():
-    ends = round_of_files(number=3, examples=25)
+    ends = round_of_files(number=3, examples=20)
 
-    assert ends["trained"] >= 5
-    assert ends["refused"] >= 5
+    assert ends["trained"] >= 4
+    assert ends["refused"] >= 4
