@@ -255,7 +255,7 @@ def test_a_changed_file_of_keys_counts(tmp_path):
     assert callers.current().caller(token()).name == "jwt:ann"
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=()), max_size=300))
 def test_any_subject_is_a_name_that_can_be_printed_or_refused(tmp_path_factory, subject):
     folder = tmp_path_factory.mktemp("auth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import OverloadedError, QuotaError
@@ -28,6 +28,7 @@ def test_a_caller_that_holds_its_share_is_refused_and_others_are_not():
         pass
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc")), st.integers(1, 4), st.integers(1, 4))
 def test_no_more_are_held_than_there_are_and_all_are_free_again(callers, total, per_caller):
     places, counts = Places("sessions", total, per_caller), dict.fromkeys("abc", 0)

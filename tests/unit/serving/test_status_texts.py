@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from grpc_status import rpc_status
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import MissingError, RequestError
@@ -16,6 +16,7 @@ CLIENT_READS_BYTES = 8192
 """Of metadata, unless a client asks for more."""
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, st.sampled_from([1, 10_000]))
 def test_any_text_makes_a_status_that_fits_into_a_client(text, times):
     text = text * times
