@@ -43,7 +43,11 @@ DEFAULT_KINDS = {
     "reformulation.objective": "comparative",
 }
 """The kind of a choice that a run file may leave out, by section."""
-READS = {"objective": "pairs", "self_supervision.objective": "views", "reformulation.objective": "revisions"}
+READS = {
+    "objective": ("pairs", "sets", "matrix"),
+    "self_supervision.objective": ("views",),
+    "reformulation.objective": ("revisions",),
+}
 """What the objective of a section must compare."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -58,7 +62,7 @@ def kinds_of(section: str) -> list[str]:
     family = PLACES[section]
     kinds = registry.names(family)
     if section in READS:
-        return [kind for kind in kinds if registry.choice(family, kind).reads == READS[section]]
+        return [kind for kind in kinds if registry.choice(family, kind).reads in READS[section]]
     if section == "reformulation.reformulator":
         return [kind for kind in kinds if registry.choice(family, kind).learned]
     if section == "item.features.<name>":
@@ -491,6 +495,7 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             values[section] = registry.parse(cls, values[section], section)
     run = registry.parse(Run, values, "")
     _check_sides(run)
+    _check_main_objective(run)
     _check_masks("item.augmentations", run.item.augmentations, run.item.features)
     if (second := run.self_supervision) is not None:
         for side in second.sides:
@@ -621,6 +626,46 @@ def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:
     if len(masking) > 1:
         raise SettingError(describe(where, masking, "at most one that masks features", "Two could hide everything."))
     return stages
+
+
+def _check_main_objective(run: Run) -> None:
+    """Refuse a main objective that the features, the tower or the query side do not fit."""
+    reads, kind = run.objective.reads, registry.kind_of(run.objective)
+    if reads == "pairs":
+        return
+    if run.query.entity == "features":
+        rule = f"'user' or 'item' where the objective is {kind!r}"
+        raise SettingError(describe("query.entity", run.query.entity, rule, "It reads all that an entity has met."))
+    if run.self_supervision is not None and run.self_supervision.rows == "training_batch":
+        advice = f"The objective {kind!r} reads the whole catalog in each step."
+        raise SettingError(describe("self_supervision.rows", "training_batch", "'catalogue'", advice))
+    if run.item.augmentations:
+        advice = f"The objective {kind!r} reads the whole catalog in each step."
+        raise SettingError(describe("item.augmentations", verbatim("augmentations"), "none", advice))
+    if reads == "matrix":
+        _check_solvable(run, kind)
+
+
+def _check_solvable(run: Run, kind: str) -> None:
+    """Refuse whatever an objective without training steps cannot give a value: all but a history and the item id."""
+    histories = [name for name, each in run.query_features.items() if registry.kind_of(each) == "history"]
+    advice = f"The objective {kind!r} is solved for a history and the item id alone; 'all_items' takes any feature."
+    if len(run.query_features) != 1 or not histories:
+        raise SettingError(describe("query.features", sorted(run.query_features), "one feature, a history", advice))
+    (history,) = run.query_features.values()
+    for setting, rule in (("shared", False), ("pooling", "sum"), ("length", 0)):
+        if (value := getattr(history, setting)) != rule:
+            raise SettingError(describe(f"query.features.{histories[0]}.{setting}", value, repr(rule), advice))
+    if [registry.kind_of(each) for each in run.item.features.values()] != ["id"]:
+        raise SettingError(describe("item.features", sorted(run.item.features), "one feature, an id", advice))
+    if registry.kind_of(run.tower) != "sum":
+        raise SettingError(describe("tower.kind", registry.kind_of(run.tower), "'sum'", advice))
+    (item_id,) = run.item.features.values()
+    for where, width in ((f"query.features.{histories[0]}.width", history.width), ("item.features", item_id.width)):
+        if width != run.tower.dim:
+            raise SettingError(describe(f"{where} (width)", width, f"{run.tower.dim}, as tower.dim", advice))
+    if run.self_supervision is not None:
+        raise SettingError(describe("self_supervision", verbatim("a second task"), "none", advice))
 
 
 def _check_masks(where: str, stages: Sequence[Any], features: Mapping[str, Any]) -> None:

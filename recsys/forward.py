@@ -23,6 +23,9 @@ from recsys.errors import ReleaseError, describe, verbatim
 from recsys.files import save_array, write_atomically
 from recsys.types import Float32
 
+Length = Literal["none", "query", "item"]
+"""Whether the lengths of a tower's raw vectors count, and if so, of which side the tower is."""
+
 _erf = np.frompyfunc(math.erf, 1, 1)
 
 
@@ -89,12 +92,17 @@ class PlainTower:
         activation: of the hidden layers, one of `ACTIVATIONS`.
         tables: `[rows, width]`, float32, by name.
         layers: kernel `[inputs, outputs]` and bias `[outputs]`, float32, of each layer, the linear one last.
+        length: whether the lengths of the last layer's outputs count, and of which side they are; see
+            `recsys.layers.TowerLayer`.
+        longest: the largest such length, for items whose lengths count.
     """
 
     fields: Mapping[str, Field]
     activation: str
     tables: Mapping[str, Float32]
     layers: tuple[tuple[Float32, Float32], ...]
+    length: Length = "none"
+    longest: float = 1.0
 
     def __call__(self, codes: Mapping[str, np.ndarray]) -> Float32:
         """Return `[batch, dim]`, float32, unit length, from codes `[batch, *shape]` by feature name."""
@@ -107,9 +115,19 @@ class PlainTower:
             hidden += bias
             if place < len(self.layers) - 1:
                 hidden = activate(hidden)
+        if self.length != "none":
+            hidden = self._with_length(hidden)
         # The bound of tf.math.l2_normalize, so that a vector of zeros stays one.
         length = np.sqrt(np.maximum(np.einsum("ij,ij->i", hidden, hidden), 1e-12))
         return hidden / length[:, None]
+
+    def _with_length(self, raw: Float32) -> Float32:
+        extended = np.zeros((len(raw), raw.shape[1] + 1), np.float32)
+        extended[:, :-1] = raw
+        if self.length == "item":
+            extended /= self.longest
+            extended[:, -1] = np.sqrt(np.maximum(1 - np.einsum("ij,ij->i", extended, extended), 0))
+        return extended
 
     def save(self, folder: Path) -> None:
         """Write `tower.json` and one array a file.
@@ -124,7 +142,9 @@ class PlainTower:
         for place, (kernel, bias) in enumerate(self.layers):
             save_array(folder / f"kernel_{place}.npy", kernel)
             save_array(folder / f"bias_{place}.npy", bias)
-        described = _Description(dict(self.fields), self.activation, tuple(names), len(self.layers))
+        described = _Description(
+            dict(self.fields), self.activation, tuple(names), len(self.layers), self.length, self.longest
+        )
         write_atomically(folder / DESCRIPTION, json.dumps(asdict(described), indent=1) + "\n")
 
     @classmethod
@@ -145,6 +165,8 @@ class PlainTower:
                 (_array(folder / f"kernel_{n}.npy", 2), _array(folder / f"bias_{n}.npy", 1))
                 for n in range(described.layers)
             ),
+            described.length,
+            described.longest,
         )
 
 
@@ -157,6 +179,8 @@ class _Description:
     activation: Literal["relu", "tanh", "gelu", "selu"]
     tables: tuple[str, ...]
     layers: Annotated[int, pydantic.Field(ge=1, le=MAX_LAYERS)]
+    length: Length
+    longest: Annotated[float, pydantic.Field(gt=0)]
 
 
 def _array(path: Path, dimensions: int, mmap_mode: Literal["r"] | None = None) -> Float32:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from recsys.forward import Field, PlainTower
+import numpy as np
+
+from recsys.forward import Field, Length, PlainTower
 from recsys.stack import tf
+from recsys.types import Float32
 
 if TYPE_CHECKING:
     from recsys.views import Views
 
 
 class Tables:
-    """The embedding tables of a model; a table asked for twice by one key is shared."""
+    """The embedding tables of a model; a table asked for twice by one key is shared.
 
-    def __init__(self) -> None:
+    Args:
+        start: factor of the random vectors that the tables start from.
+    """
+
+    def __init__(self, start: float = 1.0) -> None:
         self._tables: dict[str, EmbeddingTable] = {}
+        self._start = start
 
     def get(self, key: str, rows: int, width: int, reserved: int) -> EmbeddingTable:
         """Return the table of a key, made on first use.
@@ -29,7 +37,9 @@ class Tables:
                 value never met in training says nothing instead of something random.
         """
         if key not in self._tables:
-            self._tables[key] = EmbeddingTable(rows, width, reserved, name=f"table_{len(self._tables)}")
+            self._tables[key] = EmbeddingTable(
+                rows, width, reserved, name=f"table_{len(self._tables)}", start=self._start
+            )
         table = self._tables[key]
         if table.rows != rows or table.width != width:
             raise ValueError(f"table {key}: asked for [{rows}, {width}], is [{table.rows}, {table.width}]")
@@ -37,17 +47,17 @@ class Tables:
 
 
 class EmbeddingTable(tf.keras.layers.Layer):
-    """Trained vectors, `[rows, width]`, float32, drawn from N(0, 1 / width) at first."""
+    """Trained vectors, `[rows, width]`, float32, drawn from N(0, start^2 / width) at first."""
 
-    def __init__(self, rows: int, width: int, reserved: int, name: str) -> None:
+    def __init__(self, rows: int, width: int, reserved: int, name: str, start: float = 1.0) -> None:
         super().__init__(name=name)
-        self.rows, self.width, self._reserved = rows, width, reserved
+        self.rows, self.width, self._reserved, self._deviation = rows, width, reserved, start * width**-0.5
         self.vectors = self.add_weight(
             name="vectors", shape=(rows, width), initializer=self._start, trainable=True, experimental_autocast=False
         )
 
     def _start(self, shape: tf.TensorShape, dtype: tf.DType = None, **_: object) -> tf.Tensor:
-        drawn = tf.random.normal(shape, stddev=self.width**-0.5, dtype=dtype)
+        drawn = tf.random.normal(shape, stddev=self._deviation, dtype=dtype)
         kept = tf.cast(tf.range(self.rows) >= self._reserved, drawn.dtype)
         return drawn * kept[:, None]
 
@@ -113,21 +123,27 @@ class BagLookup(FeatureLayer):
     Args:
         table: the vectors.
         pooling: `mean`, `sum` or `sqrt`.
+        dropout_rate: share of the values that is left out in training; a sum is made up for them.
     """
 
-    def __init__(self, table: EmbeddingTable, pooling: str, *, name: str) -> None:
+    def __init__(self, table: EmbeddingTable, pooling: str, *, name: str, dropout_rate: float = 0.0) -> None:
         super().__init__(name=name)
         self._table, self._pooling, self.width = table, pooling, table.width
+        self._dropout_rate = dropout_rate
 
     def call(self, codes: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return `[batch, width]` from `[batch, values]`, int32, -1 where there is no value."""
-        del seed
+        scale = 1.0
+        if seed is not None and self._dropout_rate > 0:
+            kept = tf.random.stateless_uniform(tf.shape(codes), seed) >= self._dropout_rate
+            codes = tf.where(kept, codes, -1)
+            scale = 1 / (1 - self._dropout_rate)
         places = tf.where(codes >= 0)
         batch = tf.shape(codes)[0]
         total = _bag_sums(self._table.vectors, tf.gather_nd(codes, places), tf.cast(places[:, 0], tf.int32), batch)
         total = tf.ensure_shape(total, [None, self.width])
         if self._pooling == "sum":
-            return total
+            return total * scale
         count = tf.maximum(tf.reduce_sum(tf.cast(codes >= 0, tf.float32), axis=1, keepdims=True), 1.0)
         return total / (count if self._pooling == "mean" else tf.sqrt(count))
 
@@ -195,41 +211,36 @@ class Dense(FeatureLayer):
         return Field()
 
 
-class Perceptron(tf.keras.layers.Layer):
-    """All features side by side, hidden layers, a linear layer, unit length.
+class TowerLayer(tf.keras.layers.Layer):
+    """What every tower does around its own arithmetic: features in, vectors of unit length out.
+
+    Where the lengths of `raw` vectors carry meaning, as popularity does, one more coordinate keeps it: with
+    `[v / longest, sqrt(1 - |v|^2 / longest^2)]` for items and `[q / |q|, 0]` for queries, unit vectors have the inner
+    product `<q, v> / (|q| longest)`, which ranks the items of each query as `<q, v>` does.
+
+    Reference:
+        Neyshabur and Srebro 2015, On Symmetric and Asymmetric LSHs for Inner Product Search, Section 4.1.
 
     Args:
         features: one layer for each feature, by name.
-        hidden: widths of the hidden layers.
-        dim: length of the output vector.
-        activation: of the hidden layers.
-        dropout_rate: share of each hidden layer's values that is dropped in training.
-        policy: Keras dtype policy of the hidden layers; the output is float32 in any case.
+        width: length of the raw vectors.
+        length: whether the lengths of raw vectors count, and of which side they are.
         augmented: whether views will be asked for; each field then gets a trained vector that stands for 'masked'.
+
+    Attributes:
+        dim: length of the output vectors.
+        longest: the largest length of a raw vector, for items whose lengths count; see `settle`.
     """
 
     def __init__(
-        self,
-        features: dict[str, FeatureLayer],
-        hidden: tuple[int, ...],
-        dim: int,
-        activation: str,
-        dropout_rate: float,
-        *,
-        policy: str,
-        augmented: bool,
-        name: str,
+        self, features: dict[str, FeatureLayer], width: int, *, length: Length, augmented: bool, name: str
     ) -> None:
         super().__init__(name=name)
         self.features = features
-        self.dim = dim
-        self._dropout_rate = dropout_rate
-        self._activation = activation
-        self._hidden = [
-            tf.keras.layers.Dense(width, activation, dtype=policy, name=f"hidden_{place}")
-            for place, width in enumerate(hidden)
-        ]
-        self._output = tf.keras.layers.Dense(dim, dtype="float32", name="output")
+        self.width = width
+        self.dim = width if length == "none" else width + 1
+        self._length = length
+        self.longest = tf.Variable(1.0, trainable=False, name="longest") if length == "item" else None
         self._defaults = [
             self.add_weight(name=f"masked_{place}", shape=(layer.width,), initializer="zeros")
             for place, layer in enumerate(features.values() if augmented else ())
@@ -242,13 +253,22 @@ class Perceptron(tf.keras.layers.Layer):
             codes: codes by feature name, `[batch, *shape]` each.
             seed: `[2]`, int32, in training; None at inference.
         """
+        return self._finished(self.raw(codes, seed))
+
+    def raw(self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return `[batch, width]`, float32, of any length; arguments as for `call`."""
         vectors = []
         for place, (name, feature) in enumerate(self.features.items()):
             vectors.append(feature(codes[name], seed=None if seed is None else seed + [0, place]))
-        return self._top(tf.concat(vectors, axis=1), seed)
+        return self._combined(vectors, seed)
+
+    def settle(self, longest: float) -> None:
+        """Take the largest length of the catalog's raw vectors; without effect where lengths do not count."""
+        if self.longest is not None:
+            self.longest.assign(max(longest, 1e-6))
 
     def encode_views(self, views: Views, seed: tf.Tensor) -> tf.Tensor:
-        """Return every view of a batch in training, `[views, batch, dim]`, float32, unit length.
+        """Return every view of a batch in training, `[views, batch, width]`, float32, unit length.
 
         A feature whose codes the views share is looked up once. No value of a masked feature reaches the output.
 
@@ -267,14 +287,25 @@ class Perceptron(tf.keras.layers.Layer):
                     drawn = seed + [0, 500 + place + 1000 * view]
                     vectors = tf.nn.experimental.stateless_dropout(vectors, views.dropout_rate, seed=drawn)
                 columns.append(tf.where(views.masked[view, :, place, None], self._defaults[place], vectors))
-        stacked = tf.concat([tf.concat(columns, axis=1) for columns in inputs], axis=0)
-        return tf.reshape(self._top(stacked, seed), [views.count, -1, self.dim])
+        stacked = [tf.concat(of_views, axis=0) for of_views in zip(*inputs, strict=True)]
+        unit = tf.math.l2_normalize(self._combined(stacked, seed), axis=1)
+        return tf.reshape(unit, [views.count, -1, self.width])
 
-    def plain(self) -> PlainTower | None:
-        """Return the trained tower without TensorFlow; None where its hidden layers do not compute in float32."""
-        layers = [*self._hidden, self._output]
-        if any(layer.compute_dtype != "float32" for layer in layers):
-            return None
+    def _combined(self, vectors: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
+        """Return raw vectors, `[batch, width]`, from one vector for each feature, `[batch, feature's width]`."""
+        raise NotImplementedError
+
+    def _finished(self, raw: tf.Tensor) -> tf.Tensor:
+        if self._length == "item":
+            shortened = raw / self.longest
+            rest = tf.sqrt(tf.maximum(1.0 - tf.reduce_sum(tf.square(shortened), axis=1, keepdims=True), 0.0))
+            raw = tf.concat([shortened, rest], axis=1)
+        elif self._length == "query":
+            raw = tf.pad(raw, [[0, 0], [0, 1]])
+        return tf.math.l2_normalize(raw, axis=1)
+
+    def _plain(self, activation: str, layers: Sequence[tuple[Float32, Float32]]) -> PlainTower:
+        """Return this tower without TensorFlow, its features side by side through some layers."""
         tables: list[EmbeddingTable] = []
 
         def table_name(table: EmbeddingTable) -> str:
@@ -285,15 +316,106 @@ class Perceptron(tf.keras.layers.Layer):
         fields = {name: feature.plain(table_name) for name, feature in self.features.items()}
         return PlainTower(
             fields,
-            self._activation,
+            activation,
             {table_name(table): table.vectors.numpy() for table in tables},
-            tuple((layer.kernel.numpy(), layer.bias.numpy()) for layer in layers),
+            tuple(layers),
+            self._length,
+            1.0 if self.longest is None else float(self.longest.numpy()),
         )
 
-    def _top(self, hidden: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+
+class Perceptron(TowerLayer):
+    """All features side by side, hidden layers, a linear layer.
+
+    Args:
+        features: one layer for each feature, by name.
+        hidden: widths of the hidden layers.
+        width: length of the raw vectors.
+        activation: of the hidden layers.
+        dropout_rate: share of each hidden layer's values that is dropped in training.
+        policy: Keras dtype policy of the hidden layers; the output is float32 in any case.
+        augmented: see `TowerLayer`.
+        length: see `TowerLayer`.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, FeatureLayer],
+        hidden: tuple[int, ...],
+        width: int,
+        activation: str,
+        dropout_rate: float,
+        *,
+        policy: str,
+        augmented: bool,
+        name: str,
+        length: Length = "none",
+    ) -> None:
+        super().__init__(features, width, length=length, augmented=augmented, name=name)
+        self._dropout_rate = dropout_rate
+        self._activation = activation
+        self._hidden = [
+            tf.keras.layers.Dense(units, activation, dtype=policy, name=f"hidden_{place}")
+            for place, units in enumerate(hidden)
+        ]
+        self._output = tf.keras.layers.Dense(width, dtype="float32", name="output")
+
+    def plain(self) -> PlainTower | None:
+        """Return the trained tower without TensorFlow; None where its hidden layers do not compute in float32."""
+        layers = [*self._hidden, self._output]
+        if any(layer.compute_dtype != "float32" for layer in layers):
+            return None
+        return self._plain(self._activation, [(layer.kernel.numpy(), layer.bias.numpy()) for layer in layers])
+
+    def _combined(self, vectors: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
+        hidden = tf.concat(vectors, axis=1)
         for place, layer in enumerate(self._hidden):
             hidden = layer(hidden)
             if seed is not None and self._dropout_rate > 0:
                 drawn = seed + [0, len(self.features) + place]
                 hidden = tf.nn.experimental.stateless_dropout(hidden, self._dropout_rate, seed=drawn)
-        return tf.math.l2_normalize(self._output(hidden), axis=1)
+        return self._output(hidden)
+
+
+class FeatureSum(TowerLayer):
+    """The sum of all features' vectors, those of another width than the sum's through a matrix.
+
+    Args:
+        features: one layer for each feature, by name.
+        width: length of the raw vectors.
+        dropout_rate: share of the sum's numbers that is dropped in training.
+        augmented: see `TowerLayer`.
+        length: see `TowerLayer`.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, FeatureLayer],
+        width: int,
+        dropout_rate: float,
+        *,
+        augmented: bool,
+        length: Length,
+        name: str,
+    ) -> None:
+        super().__init__(features, width, length=length, augmented=augmented, name=name)
+        self._dropout_rate = dropout_rate
+        self._projections = [
+            None if layer.width == width else tf.keras.layers.Dense(width, use_bias=False, name=f"projection_{place}")
+            for place, layer in enumerate(features.values())
+        ]
+
+    def plain(self) -> PlainTower:
+        """Return the trained tower without TensorFlow."""
+        identity = np.eye(self.width, dtype=np.float32)
+        kernels = [identity if each is None else each.kernel.numpy() for each in self._projections]
+        return self._plain("relu", [(np.concatenate(kernels), np.zeros(self.width, np.float32))])
+
+    def _combined(self, vectors: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
+        projected = [
+            each if layer is None else layer(each) for layer, each in zip(self._projections, vectors, strict=True)
+        ]
+        total = tf.add_n(projected)
+        if seed is not None and self._dropout_rate > 0:
+            total = tf.nn.experimental.stateless_dropout(total, self._dropout_rate, seed=seed + [0, len(self.features)])
+        return total

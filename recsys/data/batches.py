@@ -16,7 +16,7 @@ from recsys.data.prepare import Codes, Prepared
 from recsys.errors import DataError, describe, verbatim
 from recsys.features._vocabulary import MISSING, PADDING
 from recsys.stack import tf
-from recsys.types import ITEM_ID, NO_ROW, Bool, Float32, Int32, RowSets
+from recsys.types import ITEM_ID, NO_ROW, Bool, Float32, Int32, Interactions, RowSets
 
 
 class Batch(TypedDict):
@@ -105,7 +105,7 @@ class TrainingBatches:
 
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches from a step to the end of the run, made ahead on another thread."""
-        return _dataset(self.batch, range(first_step, self.steps))
+        return _dataset(self.batch, range(first_step, self.steps), lambda path: path[-1] in self._query.ragged)
 
     def _hard(self, query_row: Int32, step: int) -> Int32:
         """Return a batch's hard negatives; their draws are their own, so that the rest of the batch stays the same."""
@@ -122,6 +122,81 @@ class TrainingBatches:
             known = self._positives[distinct][:, candidate_row].toarray()[place]
         np.fill_diagonal(known, False)
         return known
+
+
+class SetBatch(TypedDict):
+    """Some query entities, each with all that it met in training.
+
+    Attributes:
+        query: codes of the query side after all of training, `[batch, *shape]` each.
+        owner: the place in the batch of the query of each pair of a query and an item, `[pairs]`, int32, ascending.
+        item_row: the item of each pair, `[pairs]`, int32; the items of one query are distinct.
+        weight: `[pairs]`, float32: the mean weight of the interactions of the pair.
+        step: scalar, int32, the number of the step, from 0.
+    """
+
+    query: dict[str, np.ndarray]
+    owner: Int32
+    item_row: Int32
+    weight: Float32
+    step: np.int32
+
+
+class SetBatches:
+    """The batches of an objective that reads whole sets of items: each query entity once an epoch.
+
+    Args:
+        prepared: the data.
+        run: gives batch size, epochs and seed; its query entities are no free features.
+    """
+
+    expected_hard: None = None
+
+    def __init__(self, prepared: Prepared, run: Run) -> None:
+        train = prepared.parts["train"]
+        self._met = met_in(train, prepared.query_count, prepared.item_count)
+        self._weights = self._met if train.weight is None else weights_in(train, self._met)
+        self._rows = np.flatnonzero(np.diff(self._met.indptr)).astype(np.int32)
+        self.batch_size = min(run.training.batch_size, len(self._rows))
+        self.steps_per_epoch = len(self._rows) // self.batch_size
+        self.steps = self.steps_per_epoch * run.training.epochs
+        self._seed = run.seed
+        self._query = QueryCodes(prepared, Past(train, prepared.query_count))
+
+    def batch(self, step: int) -> SetBatch:
+        """Return the batch of a step; each epoch is a new order of all query entities, an incomplete batch left out."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self._seed, 3, epoch]).permutation(self._rows)
+        rows = np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
+        weights = self._weights[rows]
+        return SetBatch(
+            query=self._query.now(rows),
+            owner=np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(weights.indptr)),
+            item_row=weights.indices.astype(np.int32),
+            weight=weights.data.astype(np.float32),
+            step=np.int32(step),
+        )
+
+    def dataset(self, first_step: int = 0) -> tf.data.Dataset:
+        """Return the batches from a step to the end of the run, made ahead on another thread."""
+        return _dataset(self.batch, range(first_step, self.steps), lambda path: path != ("step",))
+
+
+def met_in(interactions: Interactions, queries: int, items: int) -> sparse.csr_array:
+    """Return which items each query entity met, `[queries, items]`, 1 where it did, float32."""
+    pairs = (np.asarray(interactions.query_row), np.asarray(interactions.item_row))
+    met = sparse.coo_array((np.ones(len(interactions), np.float32), pairs), shape=(queries, items)).tocsr()
+    met.data[:] = 1
+    return met
+
+
+def weights_in(interactions: Interactions, met: sparse.csr_array) -> sparse.csr_array:
+    """Return the mean weight of the interactions of each pair that was met, of the same shape."""
+    pairs = (np.asarray(interactions.query_row), np.asarray(interactions.item_row))
+    counts = sparse.coo_array((np.ones(len(interactions)), pairs), shape=met.shape).tocsr()
+    totals = sparse.coo_array((np.asarray(interactions.weight, np.float64), pairs), shape=met.shape).tocsr()
+    totals.data /= counts.data
+    return totals
 
 
 class ViewBatch(TypedDict):
@@ -165,7 +240,7 @@ class ViewBatches:
 
     def beside(self, batches: TrainingBatches, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches of both tasks from a step to the end of the run; these stand under `views`."""
-        views = _dataset(self.batch, range(first_step, batches.steps))
+        views = _dataset(self.batch, range(first_step, batches.steps), lambda path: path[-1] in self._query.ragged)
         both = tf.data.Dataset.zip(batches.dataset(first_step), views)
         return both.map(lambda batch, views: {**batch, "views": views})
 
@@ -183,16 +258,20 @@ class QueryCodes:
     Args:
         prepared: the data.
         past: the interactions that histories are drawn from.
+
+    Attributes:
+        ragged: the features whose codes are as wide as the longest history of a batch.
     """
 
     def __init__(self, prepared: Prepared, past: Past) -> None:
         self._codes: Codes = prepared.query_codes
         self._past = past
         self._histories = {
-            name: (encoder.shape[0], encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID])))
+            name: (encoder.places, encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID])))
             for name, encoder in prepared.query_encoders.items()
             if encoders.is_history(encoder)
         }
+        self.ragged = frozenset(name for name, (length, _) in self._histories.items() if not length)
 
     def training(self, query_row: Int32, places: Int32, random: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the codes of training examples; their histories end before each of them.
@@ -224,14 +303,30 @@ class QueryCodes:
         return {name: codes[query_row] for name, codes in self._codes.items()}
 
 
-def _dataset(make: Callable[[int], Mapping[str, Any]], steps: range) -> tf.data.Dataset:
-    """Return the batches of some steps, made ahead on another thread."""
+def _dataset(
+    make: Callable[[int], Mapping[str, Any]], steps: range, free: Callable[[tuple[str, ...]], bool] = lambda path: False
+) -> tf.data.Dataset:
+    """Return the batches of some steps, made ahead on another thread.
+
+    Args:
+        make: returns the batch of a step, a nested dictionary of arrays.
+        steps: their numbers.
+        free: whether the axes of the array at a path have other lengths in other batches.
+    """
 
     def generate() -> Iterator[Mapping[str, Any]]:
         for step in steps:
             yield make(step)
 
-    signature = tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), dict(make(0)))
+    def specs(made: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+        return {
+            name: specs(each, (*path, name))
+            if isinstance(each, Mapping)
+            else tf.TensorSpec([None] * each.ndim if free((*path, name)) else each.shape, each.dtype)
+            for name, each in made.items()
+        }
+
+    signature = specs(make(0))
     return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
 
 

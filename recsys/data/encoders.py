@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from recsys.config import Run
 from recsys.documents import parse_json
 from recsys.errors import DataError, unknown
 from recsys.features import Encoder
+from recsys.features._lookup import BagEncoder
+from recsys.features._vocabulary import Ragged, widened
 from recsys.types import ITEM_ID, QUERY_ID, Int64
 
 T = TypeVar("T")
@@ -68,6 +70,26 @@ def encode(encoders: Mapping[str, Encoder], table: pa.Table, side: str) -> dict[
     }
 
 
+def encode_rows(encoder: Encoder, values: pa.Array) -> np.ndarray | Ragged:
+    """Return the codes of many rows, to be indexed by them, in as little memory as the encoder can."""
+    return encoder.encode_rows(values) if isinstance(encoder, BagEncoder) else encoder.encode(values)
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the codes of several batches as one, `[rows, *shape]`, bags padded to the widest."""
+    width = max(part.shape[1] for part in parts) if parts[0].ndim == 2 else 0
+    return np.concatenate([widened(part, width) if width > part.shape[-1] else part for part in parts])
+
+
+def replaced(codes: np.ndarray, rows: Int64, others: np.ndarray) -> np.ndarray:
+    """Return codes, `[batch, *shape]`, with those of some rows replaced, bags padded to the wider of the two."""
+    if codes.ndim == 2:
+        width = max(codes.shape[1], others.shape[1])
+        codes, others = widened(codes, width), widened(others, width)
+    codes[rows] = others
+    return codes
+
+
 def ids_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:
     """Return the features that are ids."""
     return frozenset(name for name, each in encoders.items() if registry.kind_of(each.settings) == "id")
@@ -113,13 +135,14 @@ def raw_column(feature: Any, name: str, side: str) -> str:
 def table_key(run: Run, side: str, name: str) -> str:
     """Return the name of a feature's embedding table; equal names mean a shared table.
 
-    A history reads the item ids' table. In an item-to-item run with `training.share_tables`, a feature that stands on
-    both sides with equal settings has one table.
+    A history reads the item ids' table where it says so. In an item-to-item run with `training.share_tables`, a feature
+    that stands on both sides with equal settings has one table.
     """
     if side == "query":
         feature = run.query_features[name]
-        if is_history_feature(feature) and (id_feature := _item_id_feature(run)) is not None:
-            return f"item/{id_feature}"
+        if is_history_feature(feature):
+            id_feature = _item_id_feature(run) if feature.shared else None
+            return f"query/{name}" if id_feature is None else f"item/{id_feature}"
         shared = run.query.entity == "item" and run.training.share_tables
         if shared and run.item.features.get(name) == feature:
             return f"item/{name}"
@@ -129,6 +152,11 @@ def table_key(run: Run, side: str, name: str) -> str:
 def is_history(encoder: Encoder) -> bool:
     """Tell whether an encoder reads the query entity's past rather than a column."""
     return is_history_feature(encoder.settings)
+
+
+def is_id(encoder: Encoder) -> bool:
+    """Tell whether an encoder reads the id of the row itself."""
+    return registry.kind_of(encoder.settings) == "id"
 
 
 def is_history_feature(feature: Any) -> bool:
@@ -156,9 +184,9 @@ def _item_id_feature(run: Run) -> str | None:
 
 
 def _as_wide_as_item_ids(run: Run, history: Any) -> Any:
-    """Return the history with the settings of the item side's `id` feature, whose table it reads."""
+    """Return the history with the settings of the item side's `id` feature, where it reads that one's table."""
     name = _item_id_feature(run)
-    if name is None:
+    if name is None or not history.shared:
         return history
     shared = run.item.features[name]
     taken = {"width": shared.width, "min_count": shared.min_count, "oov_buckets": shared.oov_buckets}

@@ -35,7 +35,7 @@ class Past:
 
         Args:
             places: `[batch]`, places of the examples among the interactions.
-            length: items that count.
+            length: items that count; 0 means all, as many as the longest history of the batch has.
             random: draws, where the source has no times.
         """
         starts = self._starts[self._query_row[places]]
@@ -58,13 +58,14 @@ class Past:
         return self._window(starts, ends, length, np.zeros(len(starts), np.int64))
 
     def _last(self, starts: Int64, ends: Int64, length: int) -> Int32:
+        length = length or max(1, int((ends - starts).max(initial=0)))
         places = ends[:, None] - 1 - np.arange(length)
         return np.where(places >= starts[:, None], self._rows[np.maximum(places, 0)], NO_ROW).astype(np.int32)
 
     def _window(self, starts: Int64, ends: Int64, length: int, offset: Int64) -> Int32:
         """Return up to `length` of each entity's shuffled interactions, from its offset on and around."""
         sizes = (ends - starts)[:, None]
-        steps = np.arange(length)
+        steps = np.arange(length or max(1, int(sizes.max(initial=0))))
         places = starts[:, None] + (offset[:, None] + steps) % np.maximum(sizes, 1)
         inside = steps < sizes
         return np.where(inside, self._shuffled[np.minimum(places, len(self._shuffled) - 1)], NO_ROW).astype(np.int32)

@@ -87,11 +87,10 @@ class Prepared:
         return np.bincount(self.parts["train"].item_row, minlength=self.item_count).astype(np.int64)
 
     @property
-    def history_length(self) -> int:
-        """Places of the query side's history feature; 0 where there is none."""
-        return max(
-            (encoder.shape[0] for encoder in self.query_encoders.values() if encoders.is_history(encoder)), default=0
-        )
+    def history_length(self) -> int | None:
+        """Items of the longest history feature of the query side; 0 means all of them, None that there is none."""
+        lengths = [encoder.places for encoder in self.query_encoders.values() if encoders.is_history(encoder)]
+        return None if not lengths else 0 if 0 in lengths else max(lengths)
 
     @property
     def training_digest(self) -> str:

@@ -23,6 +23,8 @@ from recsys.training.model import TwoTowerModel
 from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32
 
 GOLDEN_K = 10
+HISTORY_BLOCK = 1024
+"""Query entities whose histories are padded to one width at once."""
 
 
 def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
@@ -60,7 +62,7 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     encoders.save(prepared.item_encoders, folder / "encoders" / "item")
     save_array(folder / "item_embeddings.npy", item_vectors)
     rows = np.arange(prepared.item_count, dtype=np.int32)
-    save_array(folder / "log_q.npy", model.frequency.log_probability(rows).numpy())
+    save_array(folder / "log_q.npy", model.main_task.frequency.log_probability(rows).numpy())
     measure_dependence(prepared.item_encoders, prepared.item_codes).save(folder / "dependence.arrow")
     pq.write_table(_items(run, prepared), folder / "items.parquet", compression="zstd")
     if run.query.entity != "features":
@@ -108,11 +110,14 @@ def _queries(run: Run, prepared: Prepared) -> pa.Table:
     """Return the query entities with their raw feature columns and their latest items, newest first."""
     columns, _ = query_columns(run)
     table = prepared.queries.select([QUERY_ID, *columns])
-    if prepared.history_length == 0:
+    if prepared.history_length is None:
         return table
-    rows = np.arange(prepared.query_count, dtype=np.int32)
-    past = _codes_now(prepared).items_now(rows, prepared.history_length)
-    kept = past != NO_ROW
-    ids = prepared.items[ITEM_ID].combine_chunks().take(pa.array(past[kept]))
-    offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-    return table.append_column(HISTORY, pa.ListArray.from_arrays(pa.array(offsets), ids))
+    codes, item_ids = _codes_now(prepared), prepared.items[ITEM_ID].combine_chunks()
+    histories = []
+    for start in range(0, prepared.query_count, HISTORY_BLOCK):
+        rows = np.arange(start, min(start + HISTORY_BLOCK, prepared.query_count), dtype=np.int32)
+        past = codes.items_now(rows, prepared.history_length)
+        kept = past != NO_ROW
+        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+        histories.append(pa.ListArray.from_arrays(pa.array(offsets), item_ids.take(pa.array(past[kept]))))
+    return table.append_column(HISTORY, pa.chunked_array(histories, pa.list_(item_ids.type)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from recsys.features._vocabulary import MISSING, PADDING, Vocabulary, pad
+from recsys.features._vocabulary import MISSING, PADDING, Ragged, Vocabulary, pad
 from recsys.spelling import Spelling
 from recsys.types import Int32
 
@@ -58,36 +58,45 @@ class LookupEncoder:
 
 @dataclass(frozen=True)
 class BagEncoder:
-    """Codes are `[places]`, int32, padded with -1; an empty bag is one 0 ('missing').
+    """Codes are `[values]`, int32, padded with -1; an empty bag is one 0 ('missing').
 
     Attributes:
         settings: the feature, with `width` and `pooling`.
         spelling: of the column's values.
         vocabulary: from spellings to codes.
-        places: values of a row that count, the first ones.
+        places: values of a row that count, the first ones; 0 means all, as many as the longest row of a batch has.
+        dropout_rate: share (0..1) of the values that training hides.
     """
 
     settings: Any
     spelling: Spelling
     vocabulary: Vocabulary
     places: int
+    dropout_rate: float = 0.0
     dtype: ClassVar[np.dtype] = np.dtype(np.int32)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one row's code."""
-        return (self.places,)
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of one row's code; None where it differs from batch to batch."""
+        return (self.places or None,)
 
     def encode(self, values: pa.Array) -> Int32:
-        """Return `[batch, places]`, int32."""
+        """Return `[batch, values]`, int32."""
         lengths, spelled = self.spelling.spell_lists(values)
-        return pad(lengths, self.vocabulary.codes(spelled), self.places)
+        return pad(lengths, self.vocabulary.codes(spelled), self.places or max(1, int(lengths.max(initial=0))))
+
+    def encode_rows(self, values: pa.Array) -> Int32 | Ragged:
+        """Return the codes of many rows, to be indexed by them; without padding where a row may have any number."""
+        if self.places:
+            return self.encode(values)
+        lengths, spelled = self.spelling.spell_lists(values)
+        return Ragged(lengths, self.vocabulary.codes(spelled))
 
     def encode_values(self, values: Sequence[Any]) -> Int32:
-        """Return `[len(values), places]`, int32."""
-        codes = np.full((len(values), self.places), PADDING, np.int32)
-        for row, value in enumerate(values):
-            texts = self.spelling.spell_list(value)[: self.places]
+        """Return `[len(values), values]`, int32."""
+        found = [self.spelling.spell_list(value)[: self.places or None] for value in values]
+        codes = np.full((len(values), self.places or max([1, *map(len, found)])), PADDING, np.int32)
+        for row, texts in enumerate(found):
             codes[row, : len(texts) or 1] = self.vocabulary.codes_of(texts) or MISSING
         return codes
 
@@ -100,4 +109,4 @@ class BagEncoder:
         from recsys.layers import BagLookup
 
         table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
-        return BagLookup(table, self.settings.pooling, name=name)
+        return BagLookup(table, self.settings.pooling, name=name, dropout_rate=self.dropout_rate)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from recsys.spelling import Spelled
 from recsys.types import Int32, Int64
@@ -84,6 +85,32 @@ class Vocabulary:
     def restore(state: pa.Table, oov_buckets: int) -> Vocabulary:
         """Return the vocabulary whose `state` was stored."""
         return Vocabulary(state["value"].to_pylist(), oov_buckets)
+
+
+class Ragged:
+    """Codes of rows with any number of values, one after another; indexed as an array that pads what it returns.
+
+    Args:
+        lengths: `[rows]`, int64, values of each row.
+        codes: `[sum(lengths)]`, int32.
+    """
+
+    def __init__(self, lengths: Int64, codes: Int32) -> None:
+        self._ends, self._codes = np.cumsum(lengths), codes
+        self._lengths = lengths
+
+    def __getitem__(self, rows: NDArray[np.integer]) -> Int32:
+        """Return `[batch, values]`, int32, as wide as the longest of these rows; see `pad`."""
+        lengths = self._lengths[rows]
+        starts = np.repeat(self._ends[rows] - lengths, lengths)
+        steps = np.arange(len(starts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return pad(lengths, self._codes[starts + steps], max(1, int(lengths.max(initial=0))))
+
+
+def widened(codes: Int32, width: int) -> Int32:
+    """Return codes `[batch, values]` with further padding, `[batch, width]`."""
+    missing = width - codes.shape[1]
+    return codes if missing <= 0 else np.pad(codes, ((0, 0), (0, missing)), constant_values=PADDING)
 
 
 def pad(lengths: Int64, codes: Int32, width: int) -> Int32:

@@ -1,4 +1,4 @@
-"""The last items that the query entity met, pooled; the items' vectors are those of the item side's `id` feature."""
+"""The items that the query entity has met, pooled."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from recsys.types import HISTORY, Int64
 
 @settings()
 class History:
-    """The items met before, newest first, at most `length`.
+    """The items met before, newest first: all of them, or the last `length`.
 
-    In training only interactions strictly earlier than the example's own count, so a basket never sees itself. Where
-    the source has no times, history is a random draw of the entity's other training items.
+    In training on single interactions, only those strictly earlier than the example's own count, so that a basket never
+    sees itself; where the source has no times, history is a random draw of the entity's other training items. Training
+    on whole histories takes all training items of an entity.
 
     Attributes:
-        length: items that count.
+        length: items that count; 0 means all.
         pooling: how their vectors become one.
-        width: length of the vector; the item side's `id` feature overrides it, because they share one table.
-        min_count: training interactions that an item needs to get a vector of its own; overridden likewise.
-        oov_buckets: vectors that the other items share by hash; overridden likewise.
+        shared: read the item side's `id` table, so that what an item means in a history and what it is found by are
+            one vector. Without, the history has a table of its own.
+        dropout_rate: share (0..1) of a history's items that training hides.
+        width: length of the vector; where `shared`, that of the item side's `id` feature.
+        min_count: training interactions that an item needs to get a vector of its own; from there as well.
+        oov_buckets: vectors that the other items share by hash; from there as well.
     """
 
-    length: int = Field(default=20, ge=1)
+    length: int = Field(default=0, ge=0)
     pooling: Literal["mean", "sum", "sqrt"] = "mean"
+    shared: bool = True
+    dropout_rate: float = Field(default=0.0, ge=0, lt=1)
     width: int = Field(default=32, ge=1)
     min_count: int = Field(default=1, ge=1)
     oov_buckets: int = Field(default=1, ge=1)
@@ -49,9 +55,9 @@ class History:
         """
         spelling = Spelling(self.column)
         vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
-        return BagEncoder(self, spelling, vocabulary, self.length)
+        return BagEncoder(self, spelling, vocabulary, self.length, self.dropout_rate)
 
     def restore(self, state: pa.Table) -> BagEncoder:
         """Return the encoder that `fit` made."""
         spelling = Spelling.restore(self.column, state)
-        return BagEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length)
+        return BagEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length, self.dropout_rate)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from recsys.cancellation import checkpoint
+from recsys.data.encoders import stacked
 from recsys.errors import DataError, RequestError
 from recsys.features import Encoder
 
@@ -35,7 +36,7 @@ def coded(encoder: Encoder, values: Sequence[Any], paths: Sequence[str]) -> np.n
             codes.append(encoder.encode_values(chunk))
         except UNREADABLE:
             codes += [_code(encoder, value, path) for value, path in zip(chunk, paths[start:], strict=False)]
-    return codes[0] if len(codes) == 1 else np.concatenate(codes)
+    return codes[0] if len(codes) == 1 else stacked(codes)
 
 
 def _code(encoder: Encoder, value: Any, path: str) -> np.ndarray:

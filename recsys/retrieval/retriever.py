@@ -268,7 +268,7 @@ class Retriever:
             self._seen_row = self._row_of_query
             self._seen = SeenItems.load(folder / "seen", known.num_rows, len(self._item_ids))
             self._known_codes = {
-                name: encoder.encode(known[self._column(name)].combine_chunks())
+                name: encoders.encode_rows(encoder, known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
             }
 
@@ -382,6 +382,9 @@ class Retriever:
         for place, origin in enumerate(origins):
             if origin is Origin.ITEMS:
                 vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
+        # A tower that only reads a history gives zeros where there is none: a query that says nothing.
+        for place in np.flatnonzero(~vectors.any(axis=1)):
+            origins[place] = Origin.POPULARITY
         return Encoding(vectors, tuple(origins), tuple(missing))
 
     @property
@@ -895,8 +898,7 @@ class Retriever:
             if len(fresh) == len(wanted):
                 codes[name] = own
                 continue
-            codes[name] = self._known_codes[name][known]
-            codes[name][fresh] = own
+            codes[name] = encoders.replaced(self._known_codes[name][known], fresh, own)
         return codes
 
     def _encode_asked(self, name: str, encoder: Encoder, asked: Sequence[tuple[int, Query]]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from recsys.registry import settings
+from recsys.towers import Length
 
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer
@@ -35,7 +36,13 @@ class Mlp:
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
 
     def build(
-        self, features: Mapping[str, FeatureLayer], *, name: str, mixed_precision: str, augmented: bool = False
+        self,
+        features: Mapping[str, FeatureLayer],
+        *,
+        name: str,
+        mixed_precision: str,
+        augmented: bool = False,
+        length: Length = "none",
     ) -> tf.keras.layers.Layer:
         """Return the tower as one Keras layer."""
         from recsys.layers import Perceptron
@@ -49,5 +56,6 @@ class Mlp:
             self.dropout_rate,
             policy=policy,
             augmented=augmented,
+            length=length,
             name=name,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.config import Run
-from recsys.data.batches import TrainingBatches, ViewBatches
+from recsys.data.batches import SetBatches, TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
@@ -81,15 +81,19 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(run.seed)
+    if run.objective.reads == "matrix":
+        return _solved(run, prepared, validate)
     return _Loop(run, prepared, folder, validate).run_to_end()
 
 
-def training_batches(run: Run, prepared: Prepared) -> TrainingBatches:
-    """Return the batches that the run's objective asks for.
+def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches:
+    """Return the batches that the run's objective reads.
 
     Raises:
         DataError: fewer than two training interactions, or hard negatives of other data.
     """
+    if run.objective.reads == "sets":
+        return SetBatches(prepared, run)
     objective, hard = run.objective, run.objective.hard_negatives
     return TrainingBatches(
         prepared,
@@ -100,17 +104,19 @@ def training_batches(run: Run, prepared: Prepared) -> TrainingBatches:
     )
 
 
-def compiled(run: Run, prepared: Prepared, batches: TrainingBatches) -> TwoTowerModel:
+def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches) -> TwoTowerModel:
     """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
     model = TwoTowerModel(prepared, run, batches.steps, batches.expected_hard)
     model.compile(optimizer=_optimizer(run, batches.steps))
     model(tf.nest.map_structure(tf.constant, dict(batches.batch(0))))
+    if run.objective.reads == "sets":
+        model.main_task.start(model, prepared)
     model.optimizer.build(model.trainable_variables)
     return model
 
 
 def train_steps(
-    model: TwoTowerModel, batches: TrainingBatches, first_step: int = 0, views: ViewBatches | None = None
+    model: TwoTowerModel, batches: TrainingBatches | SetBatches, first_step: int = 0, views: ViewBatches | None = None
 ) -> Iterator[tf.Tensor]:
     """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats.
 
@@ -124,6 +130,27 @@ def train_steps(
     train_step = tf.function(lambda: model.train_step(next(iterator))["loss"], autograph=False)
     for _ in range(first_step, batches.steps):
         yield train_step()
+
+
+def _solved(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Fitted:
+    """Return the model of an objective that needs no training steps.
+
+    Its settings are chosen on the validation cases, with a solution of the training part; the model then is the
+    solution of both parts.
+    """
+    model = TwoTowerModel(prepared, run, steps=1)
+    model.encode_items()  # makes every variable
+    candidates, looks = run.objective.candidates(), []
+    with task("solve", len(candidates) + 1, "solutions") as running:
+        if validate is not None and len(candidates) > 1:
+            for candidate in candidates:
+                model.main_task.solve(model, prepared, candidate, "train")
+                looks.append(Validation(0, validate(model), float("nan")))
+                running.advance(1, f"{run.training.validation_metric} {looks[-1].metric:.4f}")
+        best = int(np.argmax([look.metric for look in looks])) if looks else 0
+        model.main_task.solve(model, prepared, candidates[best], "train", "validation")
+        running.advance(1)
+    return Fitted(model, tuple(looks), steps=1, stopped_early=False)
 
 
 def large_inputs(prepared: Prepared) -> list[str]:
@@ -254,7 +281,8 @@ class _Loop:
         rate = self._model.optimizer.learning_rate
         tf.summary.scalar("training/loss", loss, step)
         tf.summary.scalar("training/learning_rate", rate, step)
-        tf.summary.scalar("training/temperature", self._model.temperature, step)
+        for name, value in self._model.main_task.figures.items():
+            tf.summary.scalar(f"training/{name}", value, step)
         if self._run.self_supervision is not None:
             tf.summary.scalar("training/view_loss", self._model.view_loss, step)
             tf.summary.scalar("training/view_weight", self._model.view_weight(step - 1), step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,17 +9,18 @@ import numpy as np
 
 from recsys.config import Run, Schedule
 from recsys.data import encoders
-from recsys.data.batches import Batch
-from recsys.data.frequency import CountedFrequency, StreamingFrequency
 from recsys.data.prepare import Prepared
 from recsys.features import Encoder
 from recsys.layers import FeatureLayer, Tables
 from recsys.stack import tf, tfrs
+from recsys.training.main_task import PairTask, SetTask, SolvedTask
 from recsys.training.self_supervision import ViewTask, augmented, fields_of
-from recsys.types import Float32, Int32
+from recsys.types import Float32
 from recsys.views import Fields
 
 ENCODE_BATCH = 4096
+SMALL_START = 0.05
+"""Factor of the tables' first vectors where a query is a sum over whole histories, whose scores must start near 0."""
 
 
 class TwoTowerModel(tfrs.Model):
@@ -45,7 +45,7 @@ class TwoTowerModel(tfrs.Model):
         self._second = run.self_supervision
         self._item_augmentations = run.item.augmentations
         self._seed = run.seed
-        tables = Tables()
+        tables = Tables(SMALL_START if run.objective.reads == "sets" else 1.0)
         self.query_tower = _tower(run, "query", prepared.query_encoders, tables)
         self.item_tower = _tower(run, "item", prepared.item_encoders, tables)
         self._item_codes = {name: tf.constant(np.asarray(codes)) for name, codes in prepared.item_codes.items()}
@@ -58,41 +58,16 @@ class TwoTowerModel(tfrs.Model):
             self._view_tasks = {side: ViewTask(self._second, fields[side], codes[side]) for side in self._second.sides}
             self._view_weight = scheduled(self._second.objective.weight, self._second.schedule, steps)
             self.view_loss = tf.Variable(0.0, trainable=False, name="view_loss")
-        self._expected_hard = None if expected_hard is None else tf.constant(expected_hard)
-        self._hard_negatives = 0 if expected_hard is None else round(float(expected_hard.sum()))
-        self.frequency = self._frequency(prepared, run.training.batch_size)
-        self.log_temperature = tf.Variable(
-            math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
-        )
+        tasks = {"pairs": PairTask, "sets": SetTask, "matrix": SolvedTask}
+        self.main_task = tasks[run.objective.reads](run, prepared, expected_hard)
 
-    @property
-    def temperature(self) -> tf.Tensor:
-        """The temperature in force, scalar, float32, > 0."""
-        return tf.exp(self.log_temperature)
+    def call(self, batch: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the vectors of a batch's queries and of the items that the main task compares them with."""
+        return self.main_task.vectors(self, batch)
 
-    def call(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the vectors of a batch's queries and candidates, as they are in training."""
-        seed = tf.stack([tf.cast(self._seed, tf.int32), tf.cast(batch["step"], tf.int32) * 1000])
-        queries = self.query_tower(batch["query"], seed=seed)
-        codes, seed = self.codes_of(batch["candidate_row"]), seed + [0, 500]
-        if not self._item_augmentations:
-            return queries, self.item_tower(codes, seed=seed)
-        views = augmented(self._item_augmentations, self._item_fields, codes, 1, seed)
-        return queries, self.item_tower.encode_views(views, seed)[0]
-
-    def compute_loss(self, batch: Batch, training: bool = False) -> tf.Tensor:
+    def compute_loss(self, batch: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Return the objective over one batch, scalar, float32."""
-        queries, candidates = self(batch)
-        if training:
-            self.frequency.update(batch["candidate_row"][: tf.shape(queries)[0]], batch["step"])
-        loss = self._objective.weight * self._objective.loss(
-            queries,
-            candidates,
-            self._log_q(batch["candidate_row"], tf.shape(queries)[0]),
-            batch["known_positive"],
-            batch["weight"],
-            self.temperature,
-        )
+        loss = self.main_task.loss(self, batch, training)
         if self._second is None:
             return loss
         view_loss = tf.add_n([self._view_loss(side, batch) for side in self._second.sides])
@@ -100,12 +75,24 @@ class TwoTowerModel(tfrs.Model):
             self.view_loss.assign(view_loss)
         return loss + self.view_weight(batch["step"]) * view_loss  # Yao et al. 2021, Eq. 5
 
+    def seed_of(self, step: tf.Tensor) -> tf.Tensor:
+        """Return the seed of a step's draws in the main task, `[2]`, int32."""
+        return tf.stack([tf.cast(self._seed, tf.int32), tf.cast(step, tf.int32) * 1000])
+
+    def items_in_training(self, item_row: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return the vectors of catalog rows as they are in training, augmented where the run says so, `[n, dim]`."""
+        codes, seed = self.codes_of(item_row), seed + [0, 500]
+        if not self._item_augmentations:
+            return self.item_tower(codes, seed=seed)
+        views = augmented(self._item_augmentations, self._item_fields, codes, 1, seed)
+        return self.item_tower.encode_views(views, seed)[0]
+
     def view_weight(self, step: tf.Tensor) -> tf.Tensor:
         """Return the weight of the second task at a step, scalar, float32, >= 0."""
         scheduled_weight = self._view_weight
         return scheduled_weight(step) if callable(scheduled_weight) else tf.constant(scheduled_weight)
 
-    def _view_loss(self, side: str, batch: Batch) -> tf.Tensor:
+    def _view_loss(self, side: str, batch: Mapping[str, Any]) -> tf.Tensor:
         """Return the second task of one side, scalar, float32, without its weight."""
         if self._second.rows == "training_batch":
             row = batch["candidate_row"][: tf.shape(batch["weight"])[0]]
@@ -123,8 +110,14 @@ class TwoTowerModel(tfrs.Model):
     def encode_items(self) -> Float32:
         """Return the vectors of the whole catalogue, `[items, dim]`, float32, unit length."""
         rows = np.arange(self._item_count, dtype=np.int32)
-        parts = [self._encode_rows(rows[start : start + ENCODE_BATCH]) for start in range(0, len(rows), ENCODE_BATCH)]
-        return np.concatenate(parts)
+        blocks = [tf.constant(rows[start : start + ENCODE_BATCH]) for start in range(0, len(rows), ENCODE_BATCH)]
+        if self.item_tower.longest is not None:
+            self.item_tower.settle(max(float(self._longest(block)) for block in blocks))
+        return np.concatenate([self._item_vectors(block).numpy() for block in blocks])
+
+    def all_item_codes(self) -> dict[str, tf.Tensor]:
+        """Return the codes of the whole catalog, `[items, *shape]` each."""
+        return self._item_codes
 
     def encode_queries(self, codes: Mapping[str, np.ndarray]) -> Float32:
         """Return the vectors of queries, `[queries, dim]`, float32, unit length.
@@ -141,9 +134,6 @@ class TwoTowerModel(tfrs.Model):
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.query_tower.dim), np.float32)
 
-    def _encode_rows(self, rows: Int32) -> Float32:
-        return self._item_vectors(tf.constant(rows)).numpy()
-
     def _encode_queries(self, codes: Mapping[str, np.ndarray]) -> Float32:
         return self._query_vectors({name: tf.constant(array) for name, array in codes.items()}).numpy()
 
@@ -152,45 +142,12 @@ class TwoTowerModel(tfrs.Model):
         return self.item_tower(self.codes_of(rows))
 
     @tf.function(reduce_retracing=True)
+    def _longest(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_max(tf.norm(self.item_tower.raw(self.codes_of(rows)), axis=1))
+
+    @tf.function(reduce_retracing=True)
     def _query_vectors(self, codes: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return self.query_tower(codes)
-
-    def _log_q(self, candidate_row: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
-        """Return log of the mixture probability of each candidate, `[candidates]`, or zeros without correction.
-
-        `log((batch * p_j + uniform / items + hard_j) / (batch + uniform + sum_j hard_j))`, in logarithms so that no p
-        is too small; `hard_j` is the mean count of item j among the hard negatives of a batch.
-        """
-        if self._objective.logq == "none":
-            return tf.zeros(tf.shape(candidate_row), tf.float32)
-        log_p = self.frequency.log_probability(candidate_row)
-        negatives = self._objective.uniform_negatives + self._hard_negatives
-        if negatives == 0:
-            return log_p
-        from_batch = tf.math.log(tf.cast(batch_size, tf.float32)) + log_p
-        from_others = self._log_others(candidate_row)
-        highest = tf.maximum(from_batch, from_others)
-        total = highest + tf.math.log(tf.exp(from_batch - highest) + tf.exp(from_others - highest))
-        return total - tf.math.log(tf.cast(batch_size + negatives, tf.float32))
-
-    def _log_others(self, candidate_row: tf.Tensor) -> tf.Tensor | float:
-        """Return log of how often each candidate is drawn besides the batch's own items, scalar or `[candidates]`."""
-        uniform = self._objective.uniform_negatives
-        if self._expected_hard is None:
-            return math.log(uniform) - math.log(self._item_count)
-        return tf.math.log(uniform / self._item_count + tf.gather(self._expected_hard, candidate_row))
-
-    def _frequency(self, prepared: Prepared, batch_size: int) -> CountedFrequency | StreamingFrequency:
-        counts = prepared.item_counts
-        if self._objective.logq != "streaming":
-            return CountedFrequency(counts)
-        return StreamingFrequency(
-            prepared.item_count,
-            rate=self._objective.streaming_rate,
-            hashes=self._objective.streaming_hashes,
-            slots=self._objective.streaming_slots,
-            start_gap=max(prepared.item_count / batch_size, 1.0),
-        )
 
 
 def scheduled(value: float, schedule: Schedule, steps: int) -> Any:
@@ -233,4 +190,5 @@ def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -
     second = run.self_supervision
     augmented = (side == "item" and bool(run.item.augmentations)) or (second is not None and side in second.sides)
     precision = run.training.mixed_precision
-    return run.tower.build(layers, name=f"{side}_tower", mixed_precision=precision, augmented=augmented)
+    length = "none" if run.objective.reads == "pairs" else side
+    return run.tower.build(layers, name=f"{side}_tower", mixed_precision=precision, augmented=augmented, length=length)

@@ -6,13 +6,18 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from recsys import registry
 from recsys.errors import SettingError, ShapeError
 from recsys.stack import tf
 
 # Each kind by its settings and, where it has several forms, each form.
-CHOICES = [{"kind": kind} for kind in registry.names("objectives")] + [
+KINDS = registry.names("objectives")
+READS = {kind: registry.choice("objectives", kind).reads for kind in KINDS}
+SOLVED = [kind for kind in KINDS if READS[kind] == "matrix"]
+OF_SETS = [kind for kind in KINDS if READS[kind] == "sets"]
+CHOICES = [{"kind": kind} for kind in KINDS if kind not in SOLVED + OF_SETS] + [
     {"kind": "contrastive", "symmetric": True},
     {"kind": "spread_out", "form": "square"},
     {"kind": "comparative", "positives": "hardest"},
@@ -137,3 +142,49 @@ def test_a_weight_of_zero_is_refused_where_nothing_would_be_left(objective):
         return
     with pytest.raises(SettingError, match=r"^objective\.weight: got 0"):
         registry.build("objectives", table, "objective")
+
+
+@pytest.mark.parametrize("kind", SOLVED)
+def test_a_solution_has_a_vector_of_the_asked_length_for_each_item_in_both_roles(kind):
+    met = sparse.random_array((30, 12), density=0.3, rng=np.random.default_rng(0), dtype=np.float32).tocsr()
+    met.data[:] = 1
+    history, found = registry.build("objectives", {"kind": kind}, "objective").solve(met, 5, seed=1)
+    again, _ = registry.build("objectives", {"kind": kind}, "objective").solve(met, 5, seed=1)
+    assert history.shape == found.shape == (12, 5)
+    assert history.dtype == found.dtype == np.float32
+    np.testing.assert_array_equal(history, again)
+
+
+@pytest.mark.parametrize("kind", OF_SETS)
+class TestObjectivesOfWholeSets:
+    """Query 0 has met items 0 and 2, query 1 item 1, query 2 nothing, query 3 items 0 to 3 of five."""
+
+    OWNER, ITEM_ROW = np.array([0, 0, 1, 3, 3, 3, 3], np.int32), np.array([0, 2, 1, 0, 1, 2, 3], np.int32)
+    QUERIES, ITEMS = unit(BATCH, DIM, seed=4) * 0.7, unit(BATCH + 1, DIM, seed=5) * 1.3
+
+    def loss(self, kind, queries, items):
+        objective = registry.build("objectives", {"kind": kind}, "objective")
+        weight = tf.constant([1.0, 2.0, 1.0, 0.5, 1.0, 1.0, 1.0])
+        return objective.loss(queries, items, tf.constant(self.OWNER), tf.constant(self.ITEM_ROW), weight)
+
+    def test_the_gradient_is_that_of_finite_differences(self, kind):
+        given = [self.QUERIES.astype(np.float32), self.ITEMS.astype(np.float32)]
+        variables = [tf.Variable(each) for each in given]
+        with tf.GradientTape() as tape:
+            total = self.loss(kind, *variables)
+        for side, gradient in enumerate(tape.gradient(total, variables)):
+            step, direction = 1e-2, unit(*given[side].shape, seed=6)
+            ends = [self.loss(kind, *(each + sign * step * direction if place == side else each
+                                      for place, each in enumerate(given))) for sign in (1, -1)]  # fmt: skip
+            numeric = (float(ends[0]) - float(ends[1])) / (2 * step)
+            assert float(tf.reduce_sum(gradient * direction)) == pytest.approx(numeric, abs=2e-3)
+
+    def test_eager_and_graph_agree(self, kind):
+        graph = tf.function(lambda queries, items: self.loss(kind, queries, items))
+        given = (tf.constant(self.QUERIES, tf.float32), tf.constant(self.ITEMS, tf.float32))
+        assert float(graph(*given)) == pytest.approx(float(self.loss(kind, *given)), rel=1e-5)
+
+    def test_scores_of_1_for_own_items_and_0_for_all_others_cost_nothing(self, kind):
+        queries = np.zeros((BATCH, 5), np.float32)
+        queries[self.OWNER, self.ITEM_ROW] = 1
+        assert float(self.loss(kind, tf.constant(queries), tf.eye(5))) == pytest.approx(0, abs=1e-6)

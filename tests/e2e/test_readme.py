@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,9 @@ def test_the_second_task_of_the_readme_fits_its_run_file(tmp_path):
         "correlated_mask",
         "value_dropout",
     ]
+
+
+def test_the_closed_form_of_the_readme_replaces_sections_of_its_run_file():
+    tables, closed = tomllib.loads(block("run.toml")), tomllib.loads(block("closed_form.toml"))
+    run = config.from_tables(tables | closed)
+    assert registry.kind_of(run.objective) == "dlae"

@@ -200,9 +200,9 @@ def test_a_port_that_is_taken_is_told_without_a_stack_trace(releases):
 def test_a_feature_of_any_name_can_be_asked_for_on_the_command_line():
     from recsys.commands.query import _feature
 
-    assert _feature("age=3") == ("age", 3)
+    assert _feature("age=3") == ("age", "3")  # the column decides whether it is a number
     assert _feature("town=a=b") == ("town", "a=b")
-    assert _feature('"a=b"=3') == ("a=b", 3)
+    assert _feature('"a=b"=3') == ("a=b", "3")
     assert _feature('"quo\\"te"=x') == ('quo"te', "x")
     assert _feature('""=x') == ("", "x")
 

@@ -155,10 +155,10 @@ def test_every_correction_trains_with_uniform_negatives_and_a_learned_temperatur
     run = config.from_tables(block_run(block_world, objective=objective))
     made = training_batches(run, prepared)
     model = compiled(run, prepared, made)
-    start = float(model.temperature)
+    start = float(model.main_task.temperature)
     seen = [float(loss) for loss in train_steps(model, made)]
     assert np.isfinite(seen).all()
-    assert float(model.temperature) != start
+    assert float(model.main_task.temperature) != start
 
 
 def test_the_mixture_probability_is_the_share_of_each_item_among_the_drawn_candidates(prepared, block_world):
@@ -167,7 +167,7 @@ def test_the_mixture_probability_is_the_share_of_each_item_among_the_drawn_candi
     made = training_batches(run, prepared)
     model = compiled(run, prepared, made)
     rows = np.arange(40, dtype=np.int32)
-    log_q = model._log_q(tf.constant(rows), tf.constant(64)).numpy()
+    log_q = model.main_task._log_q(tf.constant(rows), tf.constant(64)).numpy()
     # half of the candidates come from the data, half uniformly from 40 items
     p = prepared.item_counts / prepared.item_counts.sum()
     np.testing.assert_allclose(np.exp(log_q), 0.5 * p + 0.5 / 40, rtol=1e-4)
@@ -184,7 +184,7 @@ def test_the_mixture_probability_counts_hard_negatives_too(uniform, prepared, bl
     run = config.from_tables(block_run(block_world, objective=objective))
     made = training_batches(run, prepared)
     rows = np.arange(40, dtype=np.int32)
-    log_q = compiled(run, prepared, made)._log_q(tf.constant(rows), tf.constant(64)).numpy()
+    log_q = compiled(run, prepared, made).main_task._log_q(tf.constant(rows), tf.constant(64)).numpy()
     drawn = np.concatenate([made.batch(step)["candidate_row"] for step in range(made.steps)])
     assert len(drawn) == made.steps * (64 + uniform + 64 * 2)
     assert np.exp(log_q).sum() == pytest.approx(1, rel=1e-4)

@@ -1,0 +1,44 @@
+"""A linear autoencoder without self-weights in closed form, cut to the tower's dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, PositiveFloat
+from scipy.sparse import csr_matrix
+
+from recsys import linear_models
+from recsys.registry import settings
+from recsys.types import Float32
+
+
+@settings()
+class Ease:
+    """EASE: each history is rebuilt from its other items. Solved at once, without training steps.
+
+    Reference:
+        Steck 2019, arXiv:1905.03375; see `recsys.linear_models.ease` and `low_rank`.
+
+    Attributes:
+        regularization_weight: weights of the squared length of the item-to-item weights to try; the one that is best
+            on the validation cases is taken. It is added to each item's count of query entities, so that more data
+            wants more of it.
+    """
+
+    reads: ClassVar[str] = "matrix"
+
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(20.0, 100.0, 500.0, 1000.0), min_length=1)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files that training reads besides the source: none."""
+        return ()
+
+    def candidates(self) -> tuple[Ease, ...]:
+        """Return one choice for each combination of settings to try."""
+        return tuple(replace(self, regularization_weight=(weight,)) for weight in self.regularization_weight)
+
+    def solve(self, met: csr_matrix, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return the tables of the history and of the items, of the first settings; see `linear_models.low_rank`."""
+        return linear_models.low_rank(met, linear_models.ease(met, self.regularization_weight[0]), dim, seed)

@@ -1,0 +1,49 @@
+"""The sum of the features' vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from recsys.registry import settings
+from recsys.towers import Length
+
+if TYPE_CHECKING:
+    from recsys.layers import FeatureLayer
+    from recsys.stack import tf
+
+
+@settings()
+class Sum:
+    """`sum_f P_f x_f`: the vectors of all features added, those of another width than `dim` through a matrix P.
+
+    Over a history alone it is the bag of what the entity has met: the form of a query in EASE, DLAE and SLIM.
+
+    Reference:
+        Shenbin et al. 2020, arXiv:1912.11160, Section 2, for autoencoders over bags of items; Rendle 2010,
+        Factorization Machines, Eq. 1, for the sum of features.
+
+    Attributes:
+        dim: length of the sum.
+        dropout_rate: share (0..1) of the sum's numbers that is dropped in training.
+    """
+
+    dim: int = Field(default=256, ge=2)
+    dropout_rate: float = Field(default=0.0, ge=0, lt=1)
+
+    def build(
+        self,
+        features: Mapping[str, FeatureLayer],
+        *,
+        name: str,
+        mixed_precision: str,
+        augmented: bool = False,
+        length: Length = "none",
+    ) -> tf.keras.layers.Layer:
+        """Return the tower as one Keras layer."""
+        from recsys.layers import FeatureSum
+
+        del mixed_precision  # there is no hidden layer
+        return FeatureSum(dict(features), self.dim, self.dropout_rate, augmented=augmented, length=length, name=name)

@@ -1,0 +1,120 @@
+"""Releases whose query is the sum of all that an entity has met: closed forms and the loss over the whole catalog."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys import config, pipeline
+from recsys.data.prepare import prepare
+from recsys.errors import SettingError
+from recsys.forward import PlainTower
+from recsys.retrieval import Retriever
+from recsys.types import Origin, Query
+from tests.worlds import ITEMS, block_run
+
+DIM = 8
+HISTORY = {"kind": "history", "shared": False, "pooling": "sum", "width": DIM}
+ITEM_ID = {"kind": "id", "width": DIM, "unknown_rate": 0.0}
+
+
+def linear_run(folder, objective, **changes):
+    return block_run(
+        folder,
+        query={"features": {"met": HISTORY}},
+        item={"features": {"id": ITEM_ID}},
+        tower={"kind": "sum", "dim": DIM},
+        objective=objective,
+        training={"epochs": 30, "batch_size": 20, "optimizer": "adam", "learning_rate": 0.01, "deterministic": True},
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module", params=["ease", "dlae", "all_items"])
+def trained(request, block_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    run = config.from_tables(linear_run(block_world, {"kind": request.param}))
+    release = pipeline.train(run, folder / "work", folder / "releases")
+    return run, release, prepare(run, folder / "work" / run.name / "prepared")
+
+
+def test_every_user_is_shown_the_items_of_the_own_taste_first(trained):
+    _, release, _ = trained
+    retriever = Retriever.load(release.folder)
+    for user in range(20):
+        (answer,) = retriever.nearest([Query(entity_id=f"user {user}")], ITEMS // 2)
+        assert {int(item_id.removeprefix("item-ü")) % 2 for item_id in answer.item_ids} == {user % 2}
+
+
+def test_a_stranger_with_the_same_history_gets_the_same_list(trained):
+    _, release, prepared = trained
+    retriever = Retriever.load(release.folder)
+    met = prepared.until("train", "validation", "test")
+    item_ids = prepared.items["item_id"].to_pylist()
+    history = tuple(item_ids[row] for row in met.item_row[met.query_row == 0])
+    known, stranger = retriever.nearest([Query(entity_id="user 0"), Query(entity_id="?", history=history)], 10)
+    assert (known.origin, stranger.origin) == (Origin.KNOWN_ENTITY, Origin.FEATURES)
+    assert known.item_ids == stranger.item_ids
+
+
+def test_histories_of_different_length_in_one_batch_are_encoded_as_each_alone(trained):
+    _, release, _ = trained
+    retriever = Retriever.load(release.folder)
+    queries = [Query(entity_id="user 3")] + [
+        Query(entity_id="?", history=tuple(f"item-ü{row}" for row in range(length))) for length in (1, 5, 31, 2) * 10
+    ]
+    together = retriever.encode(queries).vectors
+    alone = np.concatenate([retriever.encode([query]).vectors for query in queries])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=DIM * np.finfo(np.float32).eps * 40)
+
+
+def test_nothing_met_is_answered_by_popularity(trained):
+    _, release, _ = trained
+    (answer,) = Retriever.load(release.folder).nearest([Query(entity_id="?", history=("no such item",))], 3)
+    assert answer.origin is Origin.POPULARITY
+
+
+def test_the_served_lists_are_ranked_by_the_inner_products_of_the_tables(trained):
+    _, release, prepared = trained
+    tower = PlainTower.load(release.folder / "plain_item_tower")
+    ((found, codes),) = ((tower.tables[field.table], prepared.item_codes["id"]) for field in tower.fields.values())
+    query = PlainTower.load(release.folder / "plain_query_tower")
+    (history,) = query.tables.values()
+    met = prepared.until("train", "validation", "test")
+    own = met.item_row[met.query_row == 5]
+    scores = history[prepared.item_codes["id"][own]].sum(axis=0) @ found[np.asarray(codes)].T
+    (answer,) = Retriever.load(release.folder).nearest([Query(entity_id="user 5")], 10)
+    rows = [prepared.items["item_id"].to_pylist().index(item_id) for item_id in answer.item_ids]
+    assert (np.diff(scores[rows]) <= 1e-6).all()
+    assert scores[rows].min() >= np.sort(scores)[-10] - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("section", "table", "path"),
+    [
+        ("query", {"features": {"met": HISTORY | {"shared": True}}}, "query.features.met.shared"),
+        ("query", {"features": {"met": HISTORY | {"pooling": "mean"}}}, "query.features.met.pooling"),
+        ("query", {"features": {"met": HISTORY | {"width": 4}}}, "query.features.met.width"),
+        ("query", {"features": {"met": HISTORY, "town": {"kind": "categorical"}}}, "query.features"),
+        ("item", {"features": {"taste": {"kind": "categorical"}}}, "item.features"),
+        ("tower", {"kind": "mlp"}, "tower.kind"),
+    ],
+)
+def test_what_a_closed_form_cannot_solve_is_refused_with_the_way_out(section, table, path, block_world):
+    tables = linear_run(block_world, {"kind": "dlae"}) | {section: table}
+    with pytest.raises(SettingError, match=rf"^{path}.*: got .*'all_items' takes any feature"):
+        config.from_tables(tables)
+
+
+def test_the_loss_over_the_catalog_trains_towers_of_any_features(block_world, tmp_path):
+    tables = block_run(block_world, objective={"kind": "all_items"}, tower={"kind": "mlp", "hidden": [16], "dim": 8})
+    tables["training"] = {"epochs": 60, "batch_size": 20, "optimizer": "adam", "learning_rate": 0.01, "patience": 0}
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    retriever = Retriever.load(release.folder)
+    answers = retriever.nearest([Query(entity_id=f"user {user}") for user in range(20)], 10)
+    own = [
+        int(item_id.removeprefix("item-ü")) % 2 == user % 2
+        for user, answer in enumerate(answers)
+        for item_id in answer.item_ids
+    ]
+    assert np.mean(own) > 0.9

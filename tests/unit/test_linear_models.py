@@ -1,0 +1,86 @@
+"""Linear models in closed form equal their formulas, in either form of the inverse, and lose nothing at full rank."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from recsys.errors import SettingError
+from recsys.linear_models import RegularizedInverse, dlae, ease, low_rank
+
+MANY_QUERIES, MANY_ITEMS = (40, 15), (15, 40)
+
+
+def met_at_random(shape: tuple[int, int]) -> sparse.csr_array:
+    met = sparse.random_array(shape, density=0.25, rng=np.random.default_rng(3)).tocsr()
+    met.data[:] = 1
+    return met
+
+
+def dense(operator) -> np.ndarray:
+    return operator.matmat(np.eye(operator.shape[0]))
+
+
+both_shapes = pytest.mark.parametrize("shape", [MANY_QUERIES, MANY_ITEMS], ids=["primal", "dual"])
+
+
+@both_shapes
+def test_the_inverse_is_that_of_the_regularized_gram_matrix(shape):
+    met, penalty = met_at_random(shape), np.linspace(0.5, 3, shape[1])
+    expected = np.linalg.inv(met.toarray().T @ met.toarray() + np.diag(penalty))
+    inverse = RegularizedInverse(met, penalty)
+    np.testing.assert_allclose(inverse.apply(np.eye(shape[1])), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(inverse.diagonal(), np.diag(expected), rtol=1e-12)
+
+
+@both_shapes
+def test_ease_is_steck_2019_equation_8(shape):
+    met, weight = met_at_random(shape), 2.0
+    inverse = np.linalg.inv(met.toarray().T @ met.toarray() + weight * np.eye(shape[1]))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    found = ease(met, weight)
+    np.testing.assert_allclose(dense(found), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.rmatmat(np.eye(shape[1])), expected.T, rtol=0, atol=1e-12)
+
+
+@both_shapes
+def test_dlae_is_steck_2020_equation_4_without_its_diagonal(shape):
+    met, rate, weight = met_at_random(shape), 0.4, 1.5
+    gram = met.toarray().T @ met.toarray()
+    penalty = np.diag(gram) * rate / (1 - rate) + weight
+    expected = np.linalg.inv(gram + np.diag(penalty)) @ gram
+    np.fill_diagonal(expected, 0)
+    found = dlae(met, rate, weight)
+    np.testing.assert_allclose(dense(found), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.rmatmat(np.eye(shape[1])), expected.T, rtol=0, atol=1e-12)
+
+
+@both_shapes
+def test_at_full_rank_the_tables_score_as_the_weights_do(shape):
+    met = met_at_random(shape)
+    weights = ease(met, 2.0)
+    history, found = low_rank(met, weights, min(shape), seed=0)
+    np.testing.assert_allclose(met @ history @ found.T, met @ dense(weights), rtol=0, atol=1e-5)
+
+
+def test_a_lower_rank_is_as_close_as_the_best_one():
+    met = met_at_random((200, 60))
+    weights = ease(met, 5.0)
+    wanted = met @ dense(weights)
+    history, found = low_rank(met, weights, 10, seed=0)
+    # Eckart and Young: the best rank-10 matrix leaves the energy of the other singular values.
+    best = np.sqrt((np.linalg.svd(wanted, compute_uv=False)[10:] ** 2).sum())
+    assert np.linalg.norm(met @ history @ found.T - wanted) <= 1.01 * best
+
+
+def test_more_dimensions_than_directions_are_left_empty():
+    history, found = low_rank(met_at_random((6, 9)), ease(met_at_random((6, 9)), 1.0), 32, seed=0)
+    assert history.shape == found.shape == (9, 6)
+
+
+def test_items_that_were_always_met_together_want_a_larger_weight():
+    met = sparse.csr_array(np.ones((9, 4)))
+    with pytest.raises(SettingError, match="larger"):
+        ease(met, 1e-300)
