@@ -122,13 +122,14 @@ def exclusive(folder: Path, told: str = WORKED_ON) -> Iterator[None]:
 def files_below(root: Path) -> Iterator[Path]:
     """Yield every file below a folder, in the order of their names; links are followed.
 
-    Names that begin with `.` or `_` are passed over with everything below them. A folder that a link leads to a second
-    time is yielded itself instead of what it holds, so that a link back to a folder above ends.
+    Names that begin with `.` or `_` are passed over with everything below them, except for folders that are Hive
+    partitions (`_day=2`). A folder that a link leads to a second time is yielded itself instead of what it holds, so
+    that a link back to a folder above ends.
     """
     visited, pending = {root.resolve()}, sorted(root.iterdir(), reverse=True)
     while pending:
         path = pending.pop()
-        if path.name.startswith((".", "_")):
+        if path.name.startswith((".", "_")) and not (path.name.startswith("_") and "=" in path.name and path.is_dir()):
             continue
         if path.is_dir() and path.resolve() not in visited:
             visited.add(path.resolve())

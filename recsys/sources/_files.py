@@ -34,6 +34,8 @@ PIECE_LINES = 16_384
 MAX_CELL_LETTERS = 2**26
 """Of one CSV cell. A quote that is never closed makes one cell of all that follows, so that there must be an end."""
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
+OTHER_SEPARATORS = "\t;|"
+"""Where the only name of a column holds one of them, it separates the columns instead of the comma."""
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 """What Hive calls the folder of the rows without a value."""
 TABLE_LOGS = ("_delta_log", ".hoodie")
@@ -177,7 +179,8 @@ class Shards:
         schema = _common_schema(shards, free)
         for name in required:
             if name not in schema.names:
-                raise DataError(f"{path}: {unknown('column', name, schema.names)}")
+                advice = _separator_advice(schema.names)
+                raise DataError(f"{path}: {unknown('column', name, schema.names)}{advice}")
         if not any(_has_rows(shard.file, encoding) for shard in shards):
             raise DataError(describe(where, verbatim(f"no row in {path}"), "at least one", "Is it the right file?"))
         return Shards(tuple(shards), schema, free, encoding)
@@ -412,6 +415,12 @@ def _check_names(names: Sequence[str], where: str) -> None:
         raise DataError(describe(where, doubled, "named columns, each name once"))
 
 
+def _separator_advice(names: Sequence[str]) -> str:
+    """Return what to do where a required column is missing because another character separates the columns."""
+    other = next((each for each in OTHER_SEPARATORS if len(names) == 1 and each in names[0]), None)
+    return f" Separate columns by commas instead of {other!r}." if other else ""
+
+
 def _has_rows(file: Path, encoding: Encoding) -> bool:
     if _suffix(file) == ".parquet":
         return pq.read_metadata(file).num_rows > 0
@@ -469,15 +478,19 @@ def _partition(folder: Path, where: str) -> dict[str, str | None]:
     """Return what the names of a folder and of those above it say (`day=2`, percent-encoded).
 
     Raises:
-        DataError: two of them name the same column.
+        DataError: two of them name the same column, or a name is not percent-encoded UTF-8.
     """
     found: dict[str, str | None] = {}
     for part in folder.parts:
         name, equals, value = part.partition("=")
         if name and equals:
-            if (name := unquote(name)) in found:
+            try:
+                name, value = (unquote(each, errors="strict") for each in (name, value))
+            except UnicodeDecodeError:
+                raise DataError(describe(where, str(folder), "folder names in percent-encoded UTF-8")) from None
+            if name in found:
                 raise DataError(describe(where, str(folder), f"one folder for the column {name!r}"))
-            found[name] = None if value == NO_PARTITION else unquote(value)
+            found[name] = None if value == NO_PARTITION else value
     return found
 
 

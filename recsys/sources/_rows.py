@@ -120,6 +120,8 @@ def timestamps(values: pa.Array, where: str) -> pa.Array:
         DataError: another type.
     """
     values = _plain(values)
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.string())
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         found = _temporal(values)
@@ -143,7 +145,9 @@ def weights(values: pa.Array, where: str) -> pa.Array:
         DataError: neither numbers nor strings.
     """
     values = _plain(values)
-    if pa.types.is_string(values.type):
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.float64())
+    elif pa.types.is_string(values.type):
         values = _numbers(values)
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
         raise DataError(describe(where, verbatim(str(values.type)), "numbers"))

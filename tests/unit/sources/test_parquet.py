@@ -2,6 +2,7 @@
 
 import gzip
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -355,6 +356,14 @@ def test_users_without_a_query_column_are_a_mistake_in_the_run_file():
 def test_a_weight_that_a_sum_over_a_batch_cannot_hold_is_broken():
     found = _rows.weights(pa.array([1e38, 1.1e30, 1e30, 1e-30, 0.9e-30, 1e-44]), "w")
     assert found.is_valid().to_pylist() == [False, False, True, True, False, False]
+
+
+def test_decimals_are_read_as_weights_and_times():
+    assert _rows.weights(pa.array([Decimal("1.50"), None]), "w").to_pylist() == [1.5, None]
+    seconds = _rows.timestamps(pa.array([Decimal("1767323045.678"), None]), "at")
+    microseconds = _rows.timestamps(pa.array([Decimal(1767323045678901)], pa.decimal128(38, 0)), "at")
+    assert seconds.cast(pa.int64()).to_pylist() == [1767323045678000, None]
+    assert microseconds.cast(pa.int64()).to_pylist() == [1767323045678901]
 
 
 def test_a_weight_beyond_float32_is_broken_rather_than_infinite():

@@ -59,6 +59,21 @@ def test_a_partition_folder_gives_its_rows_a_column_of_text(tmp_path):
     ]
 
 
+def test_a_partition_whose_column_begins_with_an_underscore_is_read(tmp_path):
+    write(tmp_path / "_day=2" / "a.csv", f"{HEADER}u,i\n")
+    write(tmp_path / "_temporary" / "b.csv", f"{HEADER}v,i\n")
+
+    assert [(row["user_id"], row["_day"]) for row in read(tmp_path)] == [("u", "2")]
+
+
+@pytest.mark.parametrize("folder", ["day=%E9", "d%E9y=1"])
+def test_a_partition_that_is_not_percent_encoded_utf_8_is_refused(tmp_path, folder):
+    write(tmp_path / folder / "a.csv", f"{HEADER}u,i\n")
+
+    with pytest.raises(DataError, match=rf"{folder}', expected folder names in percent-encoded UTF-8"):
+        read(tmp_path)
+
+
 def test_partitions_can_be_ids_and_times(tmp_path):
     write(tmp_path / "met" / "user_id=007" / "day=2024-05-01" / "a.parquet", pa.table({"item_id": ["i"]}))
     write(tmp_path / "items.csv", "item_id\ni\n")

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import re
 import zipfile
 
 import pytest
@@ -123,6 +124,12 @@ def test_a_missing_column_of_a_separated_text_is_named(file):
 
     with pytest.raises(DataError, match=r"met\.csv: no column named 'c'\..*Known: a, b\."):
         next(separated(lambda: UTF_8.opened(file), str(file), Rejects(), names=("a", "c"), separator="\t"))
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", "|"])
+def test_a_file_with_another_separator_is_refused_with_the_separator(file, separator):
+    with pytest.raises(DataError, match=rf"no column named.*by commas instead of {re.escape(repr(separator))}"):
+        read(file, TABLE.replace(",", separator).encode())
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
