@@ -68,7 +68,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _FIRST_S = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
 _LAST_S = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
 _DAY_S = 86_400
-_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _COARSE_UNITS = ("Y", "M", "W", "D", "h", "m")
 """Of NumPy's times; Arrow has none of them."""
 _MICROSECOND = datetime.timedelta(microseconds=1)
@@ -441,6 +441,22 @@ def _missing_lists(array: pa.Array) -> Bool:
     return np.bincount(owners[present], minlength=len(array)) == 0
 
 
+def read_time_of_day(text: str) -> Decimal:
+    """Return a time of day as seconds since midnight, exactly.
+
+    Args:
+        text: ISO 8601, with up to nine decimals of a second.
+
+    Raises:
+        ValueError: it is none.
+    """
+    matched = _TIME_OF_DAY.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"no time of day: {text!r}")
+    since = _time_of_day(datetime.time.fromisoformat(matched["minutes"]))
+    return since.seconds + Decimal(matched["fraction"] or 0)
+
+
 def _column_as_python(values: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
     array = plain(flat(values))
     if is_list(array.type):
@@ -596,12 +612,12 @@ def _plain_values(array: pa.Array) -> list[Any]:
     if pa.types.is_date64(type_):
         return [_Moment(count, 3) for count in array.cast(pa.int64()).to_pylist()]
     if pa.types.is_timestamp(type_):
-        return [_Moment(count, _DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+        return [_Moment(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
     if pa.types.is_time(type_):
         counts = array.cast(pa.int32() if pa.types.is_time32(type_) else pa.int64()).to_pylist()
-        return [_TimeOfDay(count, _DIGITS[type_.unit]) for count in counts]
+        return [_TimeOfDay(count, DIGITS[type_.unit]) for count in counts]
     if pa.types.is_duration(type_):
-        return [_scaled(count, _DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+        return [_scaled(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
     return array.to_pylist()
 
 
@@ -633,14 +649,6 @@ def _float64(array: pa.Array) -> NDArray[np.float64]:
     return numbers
 
 
-def _read_time_of_day(text: str) -> Decimal:
-    matched = _TIME_OF_DAY.fullmatch(text)
-    if matched is None:
-        raise ValueError(f"no time of day: {text!r}")
-    since = _time_of_day(datetime.time.fromisoformat(matched["minutes"]))
-    return since.seconds + Decimal(matched["fraction"] or 0)
-
-
 def _read_number(text: str) -> Number | None:
     """Return the number, truth value (1 or 0) or time (in seconds) that a text spells; None where it spells none."""
     text = text.strip()
@@ -652,7 +660,7 @@ def _read_number(text: str) -> Number | None:
         return exact if _is_readable(exact) else None
     if text.casefold() in _WORDS:
         return _WORDS[text.casefold()]
-    for read in (read_time, _read_time_of_day):
+    for read in (read_time, read_time_of_day):
         with suppress(ValueError, OverflowError):
             return read(text)
     return None

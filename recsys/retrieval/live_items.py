@@ -25,7 +25,7 @@ from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
-from recsys.spelling import Number, Spelling, exact, is_list, plain_type
+from recsys.spelling import DIGITS, Number, Spelling, exact, is_list, plain_type, read_time, read_time_of_day
 from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, Neighbours, Query
 
 SPARE = 8
@@ -491,7 +491,8 @@ def typed(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
     """Return values as a column of a type; those that the type does not hold are missing.
 
     Whole numbers are held exactly or not at all; a fraction is rounded to a column of floats, but not to one of
-    decimals. Numbers are no times. In columns of text, values are spelled as in training.
+    decimals. Numbers are no times; texts are, as `read_time` and `read_time_of_day` read them. In columns of text,
+    values are spelled as in training.
     """
     kind = wanted.value_type if pa.types.is_dictionary(wanted) else wanted
     if pa.types.is_string(plain_type(kind)):
@@ -501,6 +502,9 @@ def typed(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
     try:
         if filter_type(kind) is FilterType.NUMBER:
             return pa.array([None if value is None else _number(value, kind) for value in values], wanted)
+        if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+            ticks = pa.array([None if value is None else _ticks(value, kind) for value in values], pa.int64())
+            return ticks.cast(f"int{kind.bit_width}").cast(kind).cast(wanted)
         if pa.types.is_temporal(kind) and any(isinstance(value, (int, float, Decimal)) for value in values):
             raise TypeError("a number is no time")
         return pa.array(values).cast(wanted)
@@ -508,6 +512,15 @@ def typed(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
         if len(values) == 1:
             return pa.nulls(1, wanted)
         return pa.concat_arrays([typed([value], wanted) for value in values])
+
+
+def _ticks(value: Any, kind: pa.DataType) -> int:
+    """Return the time that a text spells in the units of its column, without a zone UTC."""
+    seconds = read_time_of_day(value) if pa.types.is_time(kind) else read_time(value)
+    ticks = seconds.scaleb(DIGITS[kind.unit])
+    if ticks % 1:
+        raise ValueError(f"finer than {kind}: {value!r}")
+    return int(ticks)
 
 
 def _number(value: Any, kind: pa.DataType) -> Number:

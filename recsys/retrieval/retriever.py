@@ -330,8 +330,8 @@ class Retriever:
             queries: each one of the four forms.
 
         Raises:
-            RequestError: a query has no form or two, an unknown feature, a value of the wrong type, a vector that is
-                not finite or not of length dim. `field` begins with `queries[i].`.
+            RequestError: a query has no form or two, an id that is not text, an unknown feature, a value of the wrong
+                type, a vector that is not finite or not of length dim. `field` begins with `queries[i].`.
         """
         dim = self._vectors.shape[1]
         vectors = np.zeros((len(queries), dim), np.float32)
@@ -341,6 +341,7 @@ class Retriever:
         given = False
         for place, query in enumerate(checked(queries)):
             _check_form(query, place)
+            _check_ids(query, place)
             if query.vector is not None:
                 if np.shape(query.vector) != (dim,):
                     shape = np.shape(query.vector)
@@ -951,3 +952,16 @@ def _check_form(query: Query, place: int) -> None:
     if forms != 1:
         where = f"queries[{place}]"
         raise RequestError(where, f"got {forms} forms, expected one of: entity or features, item ids, vector")
+
+
+def _check_ids(query: Query, place: int) -> None:
+    """Refuse ids that are not text: the id 7 would be unknown where "7" is known."""
+    entity_ids = () if query.entity_id is None else (query.entity_id,)
+    lists = (query.item_ids, query.history, query.excluded_ids)
+    for name, ids in zip(("entity_id", "item_ids", "history", "excluded_ids"), (entity_ids, *lists), strict=True):
+        if isinstance(ids, str):
+            raise RequestError(f"queries[{place}].{name}", f"got the text {ids!r}, expected a list of ids")
+        for kind in set(map(type, ids)):
+            if not issubclass(kind, str):
+                wrong = next(each for each in ids if type(each) is kind)
+                raise RequestError(f"queries[{place}].{name}", f"got {wrong!r}, expected an id as text")

@@ -10,6 +10,7 @@ from recsys import pipeline
 from recsys.indexes import ExactSearcher
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems, Segment, typed
+from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.where import where
 from recsys.types import NO_ROW, Diversity, FeedbackKind, Mention, Origin, Query
 from tests.ranking import assert_best_first, score_tolerance
@@ -205,6 +206,8 @@ def test_in_an_item_to_item_release_a_new_item_asks_with_its_features_or_else_it
     [
         (pa.dictionary(pa.int32(), pa.string()), ["a", "b", None]),
         (pa.timestamp("us", "UTC"), ["2026-01-02T03:04:05Z", None, "2026-01-02 03:04Z"]),
+        (pa.time64("us"), ["03:04:05.000006", None, "03:04"]),
+        (pa.time32("s"), ["03:04:05", None, "03"]),
         (pa.int64(), [1.0, None, 2.0]),
         (pa.list_(pa.string()), [["a"], None, []]),
         (pa.bool_(), [True, None, False]),
@@ -215,3 +218,24 @@ def test_values_of_the_wire_become_those_of_a_column(wanted, values):
     column = typed(values, wanted)
     assert column.type == wanted
     assert column.is_null().to_pylist() == [value is None for value in values]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Kolkata"])
+def test_times_without_a_zone_are_utc_whatever_the_zone_of_the_column(zone):
+    wanted = pa.timestamp("ms", zone)
+    texts = ["2026-01-02T03:04:05.678", "2026-01-02 03:04:05.678Z", "2026-01-02T05:04:05.678+02:00"]
+    assert typed(texts, wanted).cast(pa.int64()).to_pylist() == [1767323045678] * 3
+    assert typed(["2026-01-02T03:04:05.6789", 1767323045678], wanted).null_count == 2
+
+
+def test_the_times_that_an_answer_shows_can_be_given_to_an_item():
+    times = pa.table(
+        {
+            "moment": pa.array([10**18 + 1, None], pa.timestamp("ns", "Asia/Kolkata")),
+            "clock": pa.array([3_600_000_001, None], pa.time64("us")),
+            "day": pa.array([20_000, None], pa.date32()),
+        }
+    )
+    shown = plain_rows(times)
+    for name in times.column_names:
+        assert typed([row[name] for row in shown], times[name].type).equals(times[name].combine_chunks())

@@ -103,6 +103,22 @@ def test_a_query_that_says_nothing_known_gets_the_most_popular_items(retriever, 
     assert 0 < answer.scores[0] < 1
 
 
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        (Query(entity_id=7), "entity_id"),
+        (Query(entity_id=np.int64(7)), "entity_id"),
+        (Query(item_ids=["i7", 7]), "item_ids"),
+        (Query(item_ids="i7"), "item_ids"),
+        (Query(history=[7.0]), "history"),
+        (Query(entity_id="u7", excluded_ids=[b"i7"]), "excluded_ids"),
+    ],
+)
+def test_an_id_that_is_not_text_is_refused_rather_than_unknown(retriever, query, field):
+    with pytest.raises(RequestError, match=r"queries\[0\]\." + field + ": got .*, expected "):
+        retriever.nearest([query], 3)
+
+
 def test_items_find_their_neighbours_and_not_themselves(retriever):
     named = ["item-ü2", "item-ü4", "never met"]
     (answer,) = retriever.nearest([Query(item_ids=named)], 10)
