@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SILENT_S = 2.0
 """How long it waits without a word."""
 FEATURE = re.compile(r'("(?:[^"\\]|\\.)*"|[^"=][^=]*)=(.*)', re.DOTALL)
-CONDITION = re.compile(r"\s*(.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*", re.DOTALL)
+CONDITION = re.compile(r'\s*("(?:[^"\\]|\\.)*"|.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*', re.DOTALL)
 
 
 def command(
@@ -35,14 +35,15 @@ def command(
     wait_s: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
     entity: Annotated[str | None, typer.Option(help="Id of a user, or of an item in an item-to-item release.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; several values as a JSON list.")] = None,
-    history: Annotated[str, typer.Option(help="Item ids met before, oldest first, with commas.")] = "",
-    items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas.")] = "",
+    history: Annotated[str, typer.Option(help="Item ids met before, oldest first; see --items.")] = "",
+    items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas, or a JSON list.")] = "",
     vector: Annotated[str, typer.Option(help="Numbers with commas.")] = "",
-    exclude: Annotated[str, typer.Option(help="Item ids to leave out, with commas.")] = "",
+    exclude: Annotated[str, typer.Option(help="Item ids to leave out; see --items.")] = "",
     where: Annotated[
         list[str] | None,
         typer.Option(
-            help="COLUMN=VALUE, also with != >= > <= <, on the items; several values with commas, or as a JSON list."
+            help="COLUMN=VALUE, also with != >= > <= <, on the items; several values with commas, or as a JSON list. "
+            'A name that holds a sign or spaces: "COLUMN"=VALUE.'
         ),
     ] = None,
     exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave out what the entity has met.")] = False,
@@ -50,7 +51,7 @@ def command(
     mmr: Annotated[float, typer.Option(help="0 ranks by score alone, 1 by distance to the items above.")] = 0.0,
     k: Annotated[int, typer.Option("-k", help="Places.")] = 10,
     release: Annotated[str, typer.Option(help="Only this release will do: name or fingerprint.")] = "",
-    like: Annotated[str, typer.Option(help="Feedback: item ids that somebody said yes to, with commas.")] = "",
+    like: Annotated[str, typer.Option(help="Feedback: item ids that somebody said yes to; see --items.")] = "",
     dislike: Annotated[str, typer.Option(help="Feedback: item ids that somebody said no to.")] = "",
     click: Annotated[str, typer.Option(help="Feedback: item ids that were shown and chosen.")] = "",
     skip: Annotated[str, typer.Option(help="Feedback: item ids that were shown and passed over.")] = "",
@@ -80,19 +81,19 @@ def command(
     query = Query(
         entity_id=entity,
         features=dict(_feature(each) for each in feature) if feature else None,
-        history=_listed(history),
-        item_ids=_listed(items),
+        history=_ids(history, "--history"),
+        item_ids=_ids(items, "--items"),
         vector=numbers,
-        excluded_ids=_listed(exclude),
+        excluded_ids=_ids(exclude, "--exclude"),
         exclude_seen=exclude_seen,
     )
     said = {
-        FeedbackKind.LIKED: like,
-        FeedbackKind.DISLIKED: dislike,
-        FeedbackKind.CLICKED: click,
-        FeedbackKind.SKIPPED: skip,
+        FeedbackKind.LIKED: _ids(like, "--like"),
+        FeedbackKind.DISLIKED: _ids(dislike, "--dislike"),
+        FeedbackKind.CLICKED: _ids(click, "--click"),
+        FeedbackKind.SKIPPED: _ids(skip, "--skip"),
     }
-    mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in _listed(ids)]
+    mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in ids]
     moves = bool(mentions or pseudo or reformulator or explain)
     for option, given in (("--depth", depth is not None), ("--guard" if guard else "--no-guard", guard is not None)):
         if given and not moves:
@@ -208,15 +209,33 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _ids(text: str, option: str) -> tuple[str, ...]:
+    """Return ids as they are in a JSON list of strings, or those between commas.
+
+    Raises:
+        SettingError: a JSON list of something else.
+    """
+    from recsys.errors import SettingError, describe
+
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return _listed(text)
+    if not isinstance(listed, list):
+        return _listed(text)
+    if not all(isinstance(each, str) for each in listed):
+        raise SettingError(describe(option, text, 'a JSON list of strings, such as ["7", "a, b"]'))
+    return tuple(listed)
+
+
 def _feature(text: str) -> tuple[str, Any]:
     from recsys.errors import SettingError, describe
+    from recsys.retrieval.where import plain_name
 
     matched = FEATURE.fullmatch(text)
     if matched is None:
         raise SettingError(describe("--feature", text, 'NAME=VALUE, or "NAME"=VALUE for a name with = or quotes'))
-    name, value = matched.groups()
-    if name[0] == '"':
-        name = json.loads(name)
+    name, value = plain_name(matched[1]), matched[2]
     try:
         parsed = json.loads(value)
     except ValueError:
@@ -228,18 +247,20 @@ def _feature(text: str) -> tuple[str, Any]:
 def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filter:
     """Return what `--where` says, its values as the served columns hold them."""
     from recsys.errors import RequestError, SettingError, describe, unknown
-    from recsys.retrieval import where
+    from recsys.retrieval.where import plain_name, where
 
     pairs = []
     for text in conditions:
         matched = CONDITION.fullmatch(text)
         if matched is None:
-            raise SettingError(describe("--where", text, "COLUMN=VALUE, or != >= > <= < in place of ="))
-        name, sign, value = matched.groups()
+            raise SettingError(describe("--where", text, "COLUMN=VALUE, or != >= > <= < instead of ="))
+        given, sign, value = matched.groups()
+        name = plain_name(given)
         if name not in fields:
             raise SettingError(f"--where: {unknown('column to filter by', name, fields)}")
         values = [_value(each, fields[name], text) for each in _parts(value)]
-        pairs.append((f"{name} {sign}", values if sign in ("=", "!=") else values[0] if len(values) == 1 else values))
+        several = sign in ("=", "!=") or len(values) > 1
+        pairs.append((f"{given} {sign}", values if several else values[0]))
     try:
         return where(pairs)
     except RequestError as error:
@@ -270,7 +291,7 @@ def _value(value: Any, kind: FilterType, text: str) -> Any:
             number = read(value)
         except (ValueError, InvalidOperation):
             continue
-        return float(number) if number in (Decimal("inf"), Decimal("-inf")) else number
+        return float(number) if isinstance(number, Decimal) and number.is_infinite() else number
     raise SettingError(describe("--where", text, "a number"))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
+import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +17,9 @@ from recsys.errors import RequestError
 from recsys.spelling import shortest
 from recsys.types import Condition, Filter, FilterValue
 
-KEY = re.compile(r"\s*(.*?)\s*(!=|>=|<=|=|>|<)?\s*", re.DOTALL)
+NAME = r'"(?:[^"\\]|\\.)*"'
+"""A column's name as a JSON string, for names that begin or end with a sign or a space."""
+KEY = re.compile(rf"\s*({NAME}|.*?)\s*(!=|>=|<=|=|>|<)?\s*", re.DOTALL)
 BOUNDS = {">=": "minimum", ">": "exclusive_minimum", "<=": "maximum", "<": "exclusive_maximum"}
 
 
@@ -26,10 +31,10 @@ def where(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
     ```
 
     Args:
-        conditions: by column, with `!=` (none of), `>=`, `>`, `<=` or `<` after its name, otherwise one of. Values are
-            texts, numbers (`int`, `float`, `Decimal`, of NumPy), truth values, dates or times (of `datetime`, pandas or
-            NumPy, or ISO 8601 text; without a zone: UTC); one of and none of also take several, as a list, tuple, set
-            or array.
+        conditions: by column, with `!=` (none of), `>=`, `>`, `<=` or `<` after its name, otherwise one of; the name
+            may be a JSON string (`'"price >" >='`). Values are texts, UUIDs, numbers (`int`, `float`, `Decimal`, of
+            NumPy), truth values, dates or times (of `datetime`, pandas or NumPy, or ISO 8601 text; without a zone:
+            UTC); one of and none of also take several, as a list, tuple, set or array.
 
     Raises:
         RequestError: no column, or a value of another type.
@@ -42,12 +47,22 @@ def _condition(key: str, value: Any) -> Condition:
     matched = KEY.fullmatch(key) if isinstance(key, str) else None
     if matched is None or not matched[1]:
         raise RequestError("where", f"got {key!r}, expected the name of a column, and after it one of != >= > <= <")
-    field, sign = matched[1], matched[2] or "="
+    field, sign = plain_name(matched[1]), matched[2] or "="
     if sign in BOUNDS:
         return Condition(field, **{BOUNDS[sign]: _plain(value, key)})
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     several = list(value) if isinstance(value, (list, tuple, set, frozenset, np.ndarray)) else [value]
     values = tuple(_plain(each, key) for each in several)
     return Condition(field, none_of=values) if sign == "!=" else Condition(field, any_of=values)
+
+
+def plain_name(text: str) -> str:
+    """Return the name of a column that may be given as a JSON string."""
+    if text.startswith('"'):
+        with suppress(ValueError):
+            return str(json.loads(text))
+    return text
 
 
 def _plain(value: Any, key: str) -> FilterValue:
@@ -61,6 +76,8 @@ def _plain(value: Any, key: str) -> FilterValue:
         value = value.item()
     if isinstance(value, datetime.date):
         return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
     if not isinstance(value, (str, bool, int, float, Decimal)):
         raise RequestError(f"where[{key!r}]", f"got {value!r}, expected text, a number, a truth value, or a time")
     return value

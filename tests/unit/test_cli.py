@@ -13,6 +13,7 @@ import pytest
 
 from recsys import commands, config, registry
 from recsys.cli import one_message
+from recsys.errors import SettingError
 from recsys.export.release import derive, open_release
 from recsys.files import write_atomically
 from tests.worlds import copy_of
@@ -205,6 +206,40 @@ def test_a_feature_of_any_name_can_be_asked_for_on_the_command_line():
     assert _feature('"a=b"=3') == ("a=b", "3")
     assert _feature('"quo\\"te"=x') == ('quo"te', "x")
     assert _feature('""=x') == ("", "x")
+
+
+def test_a_filter_column_of_any_name_can_be_named_on_the_command_line():
+    from recsys.commands.query import _filter
+    from recsys.types import Condition, Filter, FilterType
+
+    fields = {"a=b": FilterType.STRING, " year >": FilterType.NUMBER, '"': FilterType.STRING}
+    assert _filter(['"a=b" != x', '" year >">3', '"\\""=y'], fields) == Filter(
+        (
+            Condition("a=b", none_of=("x",)),
+            Condition(" year >", exclusive_minimum=3),
+            Condition('"', any_of=("y",)),
+        )
+    )
+
+
+@pytest.mark.parametrize("value", ["sNaN", "NaN", "-inf", "1e999999"])
+def test_every_spelling_of_a_number_reaches_the_filter_or_is_refused(value):
+    from recsys.commands.query import _filter
+    from recsys.types import FilterType
+
+    (condition,) = _filter([f"year={value}"], {"year": FilterType.NUMBER}).all_of
+    assert str(condition.any_of[0]).casefold().startswith(value[:2].casefold())
+
+
+def test_ids_with_commas_and_spaces_can_be_given_as_a_json_list():
+    from recsys.commands.query import _ids
+
+    assert _ids('["a, b", "c "]', "--items") == ("a, b", "c ")
+    assert _ids("a, b,7", "--items") == ("a", "b", "7")
+    assert _ids("7", "--items") == ("7",)
+    assert _ids("", "--items") == ()
+    with pytest.raises(SettingError, match=r"--items: got '\[7\]', expected a JSON list of strings"):
+        _ids("[7]", "--items")
 
 
 def test_a_promotion_that_names_several_releases_lists_them_and_one_that_names_none_says_so(block_release, tmp_path):

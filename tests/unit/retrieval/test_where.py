@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from decimal import Decimal
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_signs_after_a_columns_name_say_what_must_hold():
     )
 
 
+def test_a_column_of_any_name_can_be_named():
+    asked = where({'"price >"': 1, '" a " >=': 2, '"\\"" !=': "x", '"open': 3})
+    assert [condition.field for condition in asked.all_of] == ["price >", " a ", '"', '"open']
+    assert asked.all_of[1] == Condition(" a ", minimum=2)
+
+
 HOUR = datetime.timezone(datetime.timedelta(hours=1))
 
 
@@ -59,6 +66,8 @@ HOUR = datetime.timezone(datetime.timedelta(hours=1))
         (np.float32(123456789), 123456792.0),
         (Decimal("0.10"), Decimal("0.10")),
         (np.bool_(True), True),
+        (np.array(3), 3),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (np.str_("a"), "a"),
     ],
 )
