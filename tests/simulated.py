@@ -21,6 +21,7 @@ revenue = {{ event = "purchase", count = "value", role = "guardrail", margin_rat
 layer = "release"
 start = 2020-01-01T00:00:00Z  # passed over by a simulation
 end = 2020-01-08T00:00:00Z
+min_units = 50  # of 200 users in two arms
 arms.control = {{ share = 0.5 }}
 arms.trained = {{ share = 0.5, release = "{trained}" }}
 
