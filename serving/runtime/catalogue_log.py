@@ -218,6 +218,9 @@ class CatalogueLog:
             for newer in (log for log in logs if _generation(log) > _generation(path)):
                 if any(record.sequence > last for record in _parsed(newer.read_bytes()[len(MAGIC) :])[0]):
                     raise _miscounted(self._folder / POSITION_FILE, f"one that names {path.name}", logs)
+            if last < self._shared[LAST]:
+                got = f"one that counts {self._shared[LAST]} changes where {path.name} has {last}"
+                raise _miscounted(self._folder / POSITION_FILE, got, logs)
             file.truncate(whole)
             os.fsync(file.fileno())
         for other in (*logs, *self._folder.glob(".catalogue*")):

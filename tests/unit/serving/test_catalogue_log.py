@@ -200,6 +200,24 @@ def test_damage_before_whole_records_is_refused_where_the_counter_is_older_than_
     assert path.read_bytes() == damaged
 
 
+def test_a_counter_that_is_damaged_itself_still_shows_that_the_last_change_is_missing(tmp_path):
+    # given: the last of two records is not whole, and the counter names an earlier byte, but still counts two changes
+    log = CatalogueLog(tmp_path)
+    log.append(b"a")
+    counter, path = tmp_path / "catalogue.position", file_of(tmp_path)
+    size = path.stat().st_size
+    log.append(b"b")
+    path.write_bytes(path.read_bytes()[:-1])
+    words = bytearray(counter.read_bytes())
+    words[:8] = size.to_bytes(8, "little")
+    counter.write_bytes(words)
+    before = path.read_bytes()
+    # then
+    with pytest.raises(DataError, match=r"counts 2 changes where .* has 1"):
+        CatalogueLog(tmp_path)
+    assert path.read_bytes() == before
+
+
 def test_the_files_of_the_log_are_not_readable_by_other_users(tmp_path):
     log = CatalogueLog(tmp_path)
     log.append(b"a")
