@@ -209,8 +209,9 @@ class ServerSettings:
             mapped and the threads below. More than there are cores bring nothing.
         port_is_shared: set for such a process by the one that started it.
         worker_threads: calls that work at the same time beside the short ones, which are answered together: batches,
-            queries with filters, diversity, excluded or more than 100 items, requests above 8 KiB, changes of the
-            catalogue. At most one a core, and at least two; long calls pause for others every few milliseconds.
+            queries with filters, diversity, excluded or more than 100 items, with more than 64 KiB of metadata or 1,000
+            seen items, requests above 8 KiB, changes of the catalogue. At most one a core, and at least two; long calls
+            pause for others every few milliseconds. One more than 48 long calls at a time is RESOURCE_EXHAUSTED.
         drain_s: seconds that running calls get to end after SIGTERM or SIGINT.
         max_k: most items for each query.
         max_batch: most queries in one BatchNearestItems, or vectors in one SearchVectors.

@@ -23,8 +23,8 @@ from serving.runtime.admission import RETRY_AFTER_S, Admission
 from serving.runtime.deadlines import Deadlines
 from serving.runtime.turns import Turns
 
-MOST_BEGUN = 64
-"""Calls that may have begun, of which most pause."""
+MOST_BEGUN, MAX_LONG = 64, 48
+"""Calls that may have begun, and those of them that may be long, which pause: the others have threads to begin on."""
 MAX_EXPECTED = 10_000
 """Calls whose requests are waited for. One more ends the oldest: an ordinary request follows its headers at once."""
 SWEEP_S = 0.25

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from serving.runtime.admission import Admission
-from serving.runtime.call_threads import Arrivals, CallThreads, StreamThreads, TurnThreads
+from serving.runtime.call_threads import MAX_LONG, Arrivals, CallThreads, StreamThreads, TurnThreads
 from serving.runtime.deadlines import Deadlines
 from serving.runtime.lane import Lane
 from serving.runtime.streams import Places, Streams
@@ -46,7 +46,7 @@ class Executors:
         self, settings: ServerSettings, arrivals: Arrivals, deadlines: Deadlines, told: Callable[[int], None]
     ) -> None:
         self.admission = Admission(settings.queue.max_waiting)
-        self.turns = Turns(min(settings.worker_threads, max(len(os.sched_getaffinity(0)), MIN_TURNS)))
+        self.turns = Turns(min(settings.worker_threads, max(len(os.sched_getaffinity(0)), MIN_TURNS)), MAX_LONG)
         self.threads = TurnThreads(
             self.turns, settings.worker_threads, arrivals, self.admission, thread_name_prefix="call"
         )

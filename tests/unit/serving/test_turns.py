@@ -9,6 +9,7 @@ from concurrent import futures
 
 import pytest
 
+from serving.errors import OverloadedError
 from serving.runtime.turns import TURN_S, Turns
 
 
@@ -29,13 +30,25 @@ class Long:
         with self._turns.turn():
             while not self.stopping.is_set():
                 self.steps += 1
-                time.sleep(TURN_S / 5)
+                self.work()
                 self._turns.give_way()
+
+    def work(self) -> None:
+        time.sleep(TURN_S / 5)
+
+
+class Busy(Long):
+    """One that takes processor time."""
+
+    def work(self) -> None:
+        until_s = time.thread_time() + TURN_S / 5
+        while time.thread_time() < until_s:
+            pass
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_short_call_gets_its_turn_while_long_ones_go_on(count):
-    turns = Turns(count)
+    turns = Turns(count, 10)
     longs = [Long(turns) for _ in range(count + 2)]
     with futures.ThreadPoolExecutor(len(longs) + 1) as pool:
         running = [pool.submit(long.run) for long in longs]
@@ -52,7 +65,7 @@ def test_a_short_call_gets_its_turn_while_long_ones_go_on(count):
 
 
 def test_no_more_calls_work_at_a_time_than_there_are_turns():
-    turns, lock, working, most = Turns(2), threading.Lock(), 0, 0
+    turns, lock, working, most = Turns(2, 10), threading.Lock(), 0, 0
 
     def step(change: int) -> None:
         nonlocal working, most
@@ -77,7 +90,7 @@ def test_no_more_calls_work_at_a_time_than_there_are_turns():
 
 
 def test_long_calls_share_the_turns_and_go_on_beside_a_stream_of_new_calls():
-    turns = Turns(1)
+    turns = Turns(1, 10)
     longs, over = [Long(turns), Long(turns)], threading.Event()
 
     def news() -> None:
@@ -95,7 +108,7 @@ def test_long_calls_share_the_turns_and_go_on_beside_a_stream_of_new_calls():
 
 
 def test_a_call_that_fails_leaves_its_turn_to_others():
-    turns = Turns(1)
+    turns = Turns(1, 10)
     with pytest.raises(ValueError, match="wrong"), turns.turn():
         raise ValueError("wrong")
     with turns.turn():
@@ -103,10 +116,35 @@ def test_a_call_that_fails_leaves_its_turn_to_others():
 
 
 def test_whoever_has_no_turn_has_none_to_give():
-    turns = Turns(1)
+    turns = Turns(1, 10)
     with futures.ThreadPoolExecutor(1) as pool, turns.turn():
         waiting = pool.submit(lambda: turns.turn().__enter__())
         wait_until(lambda: turns.waiting() == 1)
         threading.Thread(target=turns.give_way).start()
         time.sleep(2 * TURN_S)
         assert not waiting.done()
+
+
+def test_one_more_long_call_than_may_have_begun_is_refused_and_the_next_one_finds_room():
+    turns = Turns(1, 2)
+    longs = [Busy(turns) for _ in range(2)]
+    with futures.ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(long.run) for long in longs]
+        wait_until(lambda: all(long.steps > 20 for long in longs))
+        # and a call that only waits for the machine is no long one
+        patient = Long(turns)
+        waiting = pool.submit(patient.run)
+        wait_until(lambda: patient.steps > 20)
+        patient.stopping.set()
+        waiting.result(20)
+        with pytest.raises(OverloadedError) as caught:
+            Busy(turns).run()
+        assert caught.value.retry_after_s > 0
+        longs[0].stopping.set()
+        running[0].result(20)
+        third = Busy(turns)
+        last = pool.submit(third.run)
+        wait_until(lambda: third.steps > 20)
+        for long in (longs[1], third):
+            long.stopping.set()
+        last.result(20)
