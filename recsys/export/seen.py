@@ -33,6 +33,10 @@ class SeenItems:
         """Return the rows of the items that one entity has met, `[items]`, int32, ascending, distinct."""
         return self._sets[query_row].astype(np.int32)
 
+    def count(self, query_row: int) -> int:
+        """Return how many items one entity has met."""
+        return int(self._sets.offsets[query_row + 1]) - int(self._sets.offsets[query_row])
+
     def save(self, folder: Path) -> None:
         """Write the part into a release folder."""
         folder.mkdir()

@@ -294,6 +294,11 @@ class ChangedRetriever(Retriever):
         if self._entity == "item":
             self._row_of_query = Overlaid(base._row_of_query, asked)
 
+    @property
+    def metadata_bytes(self) -> float:
+        """The mean size of the display columns of an item of the release, in bytes."""
+        return self._base.metadata_bytes
+
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the display columns of items; an empty dictionary for an unknown id."""
         first = len(self._hidden)

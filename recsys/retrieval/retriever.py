@@ -657,6 +657,11 @@ class Retriever:
         return [found.get(item_id, {}) for item_id in item_ids]
 
     @cached_property
+    def metadata_bytes(self) -> float:
+        """The mean size of the display columns of an item of the release, in bytes."""
+        return self._shown.nbytes / max(1, self._shown.num_rows)
+
+    @cached_property
     def _shown(self) -> pa.Table:
         return self._items.select(list(self._shown_names))
 
@@ -864,6 +869,19 @@ class Retriever:
             excluded_ids=self._rows(query.excluded_ids),
             is_reported=query.exclude_seen or len(query.excluded_ids) > 0,
         )
+
+    def seen_count(self, query: Query) -> int:
+        """Return the largest number of items that `exclude_seen` leaves out of an answer, without those in the request.
+
+        0 where the query does not ask for it.
+        """
+        if not query.exclude_seen:
+            return 0
+        entities = [*query.item_ids] if self._entity == "item" else []
+        if query.entity_id is not None:
+            entities.append(query.entity_id)
+        known = (self._seen_row[entity_id] for entity_id in entities if entity_id in self._seen_row)
+        return len(query.reported_ids) + sum(self._seen.count(row) for row in known)
 
     def _seen_by(self, entities: Sequence[str]) -> Int32 | None:
         """Return the rows of what known entities have met, ascending; None where the release knows none of them."""

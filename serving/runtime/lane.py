@@ -27,6 +27,9 @@ SLOW_S, REST_TIMES = 0.05, 20.0
 """Processor time that the work on a group may take. Where it takes longer, as the search of every item of a large
 catalogue does, calls go to other threads, one by one, for so many times as long: the network must not wait. Nor do
 further calls begin in a group whose first ones took that long to begin, as requests of ten thousand ids do."""
+ENDS_S = 0.005
+"""Processor time that the calls of a group may take to end, one after another: some 0.1 ms each. The others of the
+group end on other threads, as calls with large metadata do, whose answers take milliseconds to encode."""
 SHORT_BYTES = 8192
 """Size of a request up to which a call begins on the thread of the lane: larger ones take milliseconds to read."""
 LONG_AGO_S = 0.0
@@ -92,7 +95,18 @@ class Lane(CallThreads):
                 answers = together([waits.work for waits in group])
                 if (took_s := time.thread_time() - started_s) > SLOW_S:
                     self._slow_until_s = time.monotonic() + REST_TIMES * took_s
-                taken += [_surely(_gone_on, waits, answer) for waits, answer in zip(group, answers, strict=True)]
+                taken += self._gone_on(group, answers)
+
+    def _gone_on(self, group: Sequence[_Waiting], answers: Sequence[Any]) -> list[Taken]:
+        """Take the next step of each call of a group; where the first ones take long, the others use other threads."""
+        taken: list[Taken] = []
+        started_s = time.thread_time()
+        for waits, answer in zip(group, answers, strict=True):
+            if time.thread_time() - started_s < ENDS_S:
+                taken.append(_surely(_gone_on, waits, answer))
+            else:
+                _surely(self._others.begin, _surely, _gone_on_to_the_end, waits, answer)
+        return taken
 
     def _begun(self, call: _Call) -> Taken:
         """Take the first step of a call; a call with a large request takes all of them on another thread."""
@@ -218,6 +232,11 @@ def _alone(waits: _Waiting) -> None:
         return waits.steps
 
     _to_the_end(_step(waits.call, check, lambda steps: waits.work))
+
+
+def _gone_on_to_the_end(waits: _Waiting, answer: Any) -> None:
+    """Take the steps that are left of a call whose work has an answer or an error."""
+    _to_the_end(_gone_on(waits, answer))
 
 
 def _to_the_end(taken: Taken) -> None:

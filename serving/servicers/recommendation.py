@@ -38,6 +38,10 @@ Asked = (
 """Requests that say which release is to answer."""
 FEW = 100
 """Places, ids or items of feedback of a search that others may wait for."""
+FEW_SEEN = 1000
+"""Items that the entity of such a search has met: so many cost less than a tenth of a search."""
+FEW_METADATA_BYTES = 65_536
+"""Size of the metadata of such a search's answer."""
 PART_IDS = 4096
 """Item ids of a flat list that are encoded between two checkpoints."""
 Record = Callable[[Exposure, str], str]
@@ -83,7 +87,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             diversity, effort = _diversity(request), self._effort(context)
 
             def find(way: Way, k: int) -> Steps[Answer]:
-                return (yield _nearest(way.retriever, query, k, diversity, effort))
+                return (yield _nearest(way.retriever, query, k, diversity, effort, request.include_metadata))
 
             made = yield from lists.shown(treatment, request.k, diversity, find)
         answer, retriever = made.answer, treatment.retriever
@@ -300,6 +304,7 @@ class Conversation:
                 ),
                 k,
                 diversity,
+                with_metadata=asked.include_metadata,
                 reformulator=way.reformulator or asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
@@ -323,42 +328,54 @@ class Conversation:
         return response
 
 
-def _nearest(retriever: Retriever, query: Query, k: int, diversity: Diversity, effort: float) -> Work:
+def _nearest(
+    retriever: Retriever, query: Query, k: int, diversity: Diversity, effort: float, with_metadata: bool
+) -> Work:
     """Return the search for the nearest items of a query, whose answer is an `Answer`."""
     return Work(
         lambda queries: retriever.nearest(queries, k, diversity, effort=effort),
         query,
         ("nearest", retriever, k, effort, len(query.item_ids), query.exclude_seen)
-        if _is_short(query, k, diversity)
+        if _is_short(retriever, query, k, diversity, k if with_metadata else 0)
         else None,
     )
 
 
-def _moved(retriever: Retriever, revision: Revision, k: int, diversity: Diversity, **how: Hashable) -> Work:
+def _moved(
+    retriever: Retriever, revision: Revision, k: int, diversity: Diversity, *, with_metadata: bool, **how: Hashable
+) -> Work:
     """Return the search for the nearest items of a query with feedback, whose answer is a `ReformulatedAnswer`."""
     query, heard = revision.query, len(revision.mentions) + revision.pseudo_k
     settings = (k, *how.values(), len(query.item_ids), revision.pseudo_k, query.exclude_seen)
     return Work(
         lambda revisions: retriever.reformulate_all(revisions, k, diversity=diversity, **how),
         revision,
-        ("moved", retriever, *settings) if _is_short(query, max(k, heard), diversity) else None,
+        ("moved", retriever, *settings)
+        if _is_short(retriever, query, max(k, heard), diversity, k if with_metadata else 0)
+        else None,
     )
 
 
-def _is_short(query: Query, most: int, diversity: Diversity) -> bool:
+def _is_short(retriever: Retriever, query: Query, most: int, diversity: Diversity, shown: int) -> bool:
     """Return whether a search may be made together with others, which wait for it.
 
-    Not one for many items or by many, and none with a filter, excluded ids or diversity. What somebody watches is made
-    alone, too.
+    Not one for many items or by many, for much metadata, or for an entity that has met many items that are left out,
+    and none with a filter, excluded ids or diversity. What somebody watches is made alone, too.
 
     Args:
+        retriever: that searches.
         query: that is searched with.
         most: places of the answer, or items of feedback.
         diversity: as asked for.
+        shown: items whose metadata the answer has.
     """
     narrowed = query.filter.all_of or query.excluded_ids or not diversity.changes_nothing
     by = max(len(query.item_ids), len(query.history))
-    return not narrowed and max(most, by) <= FEW and not stages.is_watched()
+    if narrowed or max(most, by) > FEW or stages.is_watched():
+        return False
+    if shown and shown * retriever.metadata_bytes > FEW_METADATA_BYTES:
+        return False
+    return not query.exclude_seen or retriever.seen_count(query) <= FEW_SEEN
 
 
 def _user_id(query: Query, retriever: Retriever, unit: Unit = NOBODY) -> str:

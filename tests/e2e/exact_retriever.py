@@ -57,6 +57,7 @@ class ExactRetriever:
 
     reformulators = ("average", "identity")
     default_reformulator = "average"
+    metadata_bytes = 30.0
     filter_fields: ClassVar[dict[str, FilterType]] = {}
 
     def warm(self) -> None:
@@ -99,6 +100,9 @@ class ExactRetriever:
             np.concatenate([answer.scores for answer in answers]),
             effort < 1,
         )
+
+    def seen_count(self, query: Query) -> int:
+        return len(query.reported_ids)
 
     def metadata(self, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         return [{"title": f"Thing {item_id}", "tags": ["x", "y"], "price": float("nan")} for item_id in item_ids]

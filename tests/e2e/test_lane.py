@@ -25,9 +25,9 @@ from serving.interceptors.behaviour import on_threads
 from serving.runtime.admission import Admission
 from serving.runtime.call_threads import Arrivals, CallThreads
 from serving.runtime.deadlines import Deadlines
-from serving.runtime.lane import MOST_TOGETHER, SLOW_S, Lane
+from serving.runtime.lane import ENDS_S, MOST_TOGETHER, SLOW_S, Lane
 from serving.runtime.steps import Steps, Work
-from serving.servicers.recommendation import FEW
+from serving.servicers.recommendation import FEW, FEW_METADATA_BYTES, FEW_SEEN
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import EAST, running
 
@@ -249,6 +249,31 @@ def test_calls_that_take_long_to_begin_do_not_begin_one_after_another():
     assert told == [1] * 5
 
 
+def test_calls_that_take_long_to_end_do_not_end_one_after_another():
+    gate, ended_by = Gate(), []
+
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Steps[bytes]:
+        answer = yield Work(gate.do, request, "alike")
+        until_s = time.thread_time() + (2 * ENDS_S if request == b"long" else 0)
+        while time.thread_time() < until_s:
+            pass
+        ended_by.append(threading.get_ident())
+        return answer
+
+    with lane_of(behaviour) as (ask, told):
+        first = ask(b"first")
+        assert gate.entered.wait(10)
+        others = [ask(b"long") for _ in range(4)]
+        time.sleep(0.5)  # they are on their way
+        gate.open.set()
+        assert [call.result(20) for call in (first, *others)] == [b"FIRST"] + [b"LONG"] * 4
+        assert told == [1, 4]
+        # the first of them where all were searched for, the others on the two other threads
+        assert ended_by.count(gate.done_by[0]) == 2
+        assert ask(b"last").result(20) == b"LAST"
+        assert ended_by[-1] == gate.done_by[0]
+
+
 def test_what_is_done_alone_holds_up_nobody():
     gate, quick = Gate(), Gate()
     quick.open.set()
@@ -348,6 +373,10 @@ def test_what_is_for_many_items_or_by_many_is_searched_on_another_thread_than_wh
         def __init__(self) -> None:
             super().__init__()
             self.threads: list[int] = []
+            self.seen = 0
+
+        def seen_count(self, query: Query) -> int:
+            return self.seen
 
         def nearest(self, queries: Sequence[Query], *asked: Any, **how: Any) -> list[Answer]:
             self.threads.append(threading.get_ident())
@@ -360,9 +389,13 @@ def test_what_is_for_many_items_or_by_many_is_searched_on_another_thread_than_wh
         client.nearest_items(Query(vector=EAST), k=FEW + 1)
         client.nearest_items(Query(item_ids=many), k=1)
         client.nearest_items(Query(entity_id="Zoë", history=many), k=1)
+        for retriever.seen in (FEW_SEEN, FEW_SEEN + 1):
+            client.nearest_items(Query(entity_id="Zoë", exclude_seen=True), k=1)
+        for retriever.metadata_bytes in (FEW_METADATA_BYTES / 4, FEW_METADATA_BYTES / 4 + 1):
+            client.nearest_items(Query(vector=EAST), k=4, include_metadata=True)
     polling, worker = retriever.threads[0], retriever.threads[2]
     assert polling != worker
-    assert retriever.threads == [polling] * 2 + [worker] * 3
+    assert retriever.threads == [polling] * 2 + [worker] * 3 + [polling, worker] * 2
 
 
 def test_a_flood_of_other_calls_does_not_stop_the_lane():
