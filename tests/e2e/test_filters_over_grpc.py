@@ -246,7 +246,7 @@ def test_the_command_line_reads_values_as_the_columns_hold_them(server):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--where", "taste"], "--where: got 'taste', expected COLUMN=VALUE, or != >= > <= < in place of ="),
+        (["--where", "taste"], "--where: got 'taste', expected COLUMN=VALUE, or != >= > <= < instead of ="),
         (["--where", "tsate=salt"], "--where: no column to filter by named 'tsate'. Did you mean 'taste'?"),
         (["--where", "price=cheap"], "--where: got 'price=cheap', expected a number"),
         (["--where", "price>=1,2"], "--where: where['price >=']: got [1, 2], expected text, a number"),
