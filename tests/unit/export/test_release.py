@@ -139,10 +139,11 @@ def put(table: object, path: tuple[object, ...], value: object, *, remove: bool)
     inner = table
     for key in path[:-1]:
         inner = inner[key]
+    key = str(path[-1]) if isinstance(inner, dict) else path[-1]  # JSON has no other keys
     if remove:
-        del inner[path[-1]]
+        del inner[key]
     else:
-        inner[path[-1]] = value
+        inner[key] = value
     return table
 
 
