@@ -421,6 +421,8 @@ class Retriever:
         if exact:
             return self._exactly.nearest(queries, k, diversity)
         encoding = self.encode(queries)
+        if len(queries) == 1:
+            return self._nearest(queries, encoding, k, diversity, effort, 0)
         step = PART_QUERIES
         if any(query.filter.all_of for query in queries):
             step = max(1, min(step, PART_FILTER_BYTES // (ITEM_BYTES * len(self._item_ids))))

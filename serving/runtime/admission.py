@@ -39,7 +39,8 @@ class CallCheck:
     """
 
     def __init__(self, context: grpc.ServicerContext, give_way: Callable[[], None]) -> None:
-        self._context, self._give_way, self._next_s = context, give_way, 0.0
+        self._context, self._give_way = context, give_way
+        self._next_s = time.monotonic() + CHECK_EVERY_S
 
     def __call__(self) -> None:
         """Give way to other calls, and raise as `check_wanted` does."""
