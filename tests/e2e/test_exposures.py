@@ -22,7 +22,7 @@ from recsys.retrieval import Retriever
 from recsys.types import FeedbackKind, Mention, Query, Unit
 from serving.answers import Event
 from serving.client import Client
-from serving.errors import EventsNotKeptError, UnavailableError
+from serving.errors import AnswerTooLargeError, EventsNotKeptError, UnavailableError
 from serving.exposures.tokens import Tokens, key_in
 from serving.logs import make_logger
 from serving.server import Server
@@ -214,3 +214,13 @@ def test_calls_go_on_while_the_disk_is_full_and_the_log_goes_on_afterwards(tmp_p
     assert log.torn_segments == 0
     # every list that got no token is told of
     assert log.dropped_exposures == answers.count("")
+
+
+def test_a_list_that_is_too_large_to_be_sent_does_not_count_as_shown(block_release, tmp_path):
+    asked, liked = Query(entity_id="user 1"), [Mention("item-ü3", FeedbackKind.LIKED)]
+    with running(tmp_path, Retriever(block_release), max_answer_bytes=1024) as (client, _):
+        for ask in (client.nearest_items, lambda *how, **more: client.reformulate(*how, liked, **more)):
+            with pytest.raises(AnswerTooLargeError):
+                ask(asked, 40, include_metadata=True)
+        sent = client.nearest_items(asked, 2)
+    assert open_log(tmp_path).exposures.collect()["token"].to_list() == [sent.attribution_token]
