@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from reprlib import repr as shortened
@@ -85,6 +85,8 @@ SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
 MAX_UNIT_LETTERS = 256
 """Of the id of a user or session who asks: it is hashed and logged with every list."""
+METADATA_PART_BYTES = 2**18
+"""Display columns that become messages at once, in bytes: some milliseconds of work."""
 LITTLE_ENDIAN = np.dtype("<f4")
 INT64 = range(-(2**63), 2**63)
 DECIMAL = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS}}}(\.[0-9]{{1,{MAX_DIGITS}}})?")
@@ -365,17 +367,17 @@ def feedback_message(said: Sequence[Mention], pseudo: bool, where: str = "feedba
 
 
 def reformulated(
-    answer: ReformulatedAnswer, retriever: Retriever, shown: Sequence[Mapping[str, Any]] = ()
+    answer: ReformulatedAnswer, retriever: Retriever, metadata: Sequence[pb.Columns] = ()
 ) -> pb.ReformulateResponse:
     """Return a reformulated answer as a message.
 
     Args:
         answer: the neighbours and how they came about.
         retriever: that answered.
-        shown: display columns of each item, or nothing.
+        metadata: display columns of each item, or nothing; see `metadata_of`.
     """
     message = pb.ReformulateResponse(
-        result=ranked_items(answer.answer, shown),
+        result=ranked_items(answer.answer, metadata),
         drift=answer.drift,
         confidence=answer.confidence,
         fell_back=answer.fell_back,
@@ -390,12 +392,40 @@ def reformulated(
     return message
 
 
-def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def metadata_of(
+    find: Callable[[Sequence[str]], Sequence[Mapping[str, Any]]],
+    item_ids: Sequence[str],
+    item_bytes: float,
+    max_bytes: int,
+) -> list[pb.Columns]:
+    """Return the display columns of items, made in parts so that no step takes long and a large answer ends soon.
+
+    Args:
+        find: returns the display columns of some items.
+        item_ids: of the answer.
+        item_bytes: about how many bytes the columns of one item take.
+        max_bytes: most bytes of the whole answer.
+
+    Raises:
+        AnswerTooLargeError: the columns alone are more.
+    """
+    rows = max(1, int(METADATA_PART_BYTES / max(item_bytes, 1.0)))
+    found, size = [], 0
+    for first in range(0, len(item_ids), rows):
+        for columns in checked(find(item_ids[first : first + rows])):
+            found.append(_columns_message(columns))
+            size += found[-1].ByteSize()
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+    return found
+
+
+def ranked_items(answer: Answer, metadata: Sequence[pb.Columns] = ()) -> dict[str, Any]:
     """Return an answer as the fields of a `RankedItems` message: a response makes it of them in place, without a copy.
 
     Args:
         answer: the neighbours.
-        shown: display columns of each item, or nothing.
+        metadata: display columns of each item, or nothing; see `metadata_of`.
     """
     fields = {
         "item_ids": answer.item_ids,
@@ -405,8 +435,8 @@ def ranked_items(answer: Answer, shown: Sequence[Mapping[str, Any]] = ()) -> dic
         "candidate_count": answer.candidate_count,
     }
     # What most answers leave at its default takes half of the time if it is set.
-    if shown:
-        fields["metadata"] = [_columns_message(columns) for columns in checked(shown)]
+    if metadata:
+        fields["metadata"] = metadata
     if answer.missing_ids:
         fields["missing_ids"] = answer.missing_ids
     if answer.exhausted:
@@ -436,9 +466,13 @@ def encoded(parts: Iterable[Message], max_bytes: int) -> bytes:
         pieces.append(part.SerializeToString())
         size += len(pieces[-1])
         if size > max_bytes:
-            advice = "Ask for fewer items or queries at once, or without metadata."
-            raise AnswerTooLargeError(f"got more than max_answer_bytes = {max_bytes} bytes. {advice}")
+            raise _too_large(max_bytes)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(max_bytes: int) -> AnswerTooLargeError:
+    advice = "Ask for fewer items or queries at once, or without metadata."
+    return AnswerTooLargeError(f"got more than max_answer_bytes = {max_bytes} bytes. {advice}")
 
 
 def release_id(release: Release) -> pb.ReleaseId:

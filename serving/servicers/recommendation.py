@@ -92,9 +92,9 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
             made = yield from lists.shown(treatment, request.k, diversity, find)
         answer, retriever = made.answer, treatment.retriever
         _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=made.is_as_found)
-        shown = treatment.metadata(answer.item_ids) if request.include_metadata else ()
+        metadata = _metadata(treatment, retriever, answer, self._settings) if request.include_metadata else ()
         response = pb.NearestItemsResponse(
-            result=convert.ranked_items(answer, shown),
+            result=convert.ranked_items(answer, metadata),
             release=convert.release_id(retriever.release),
             assignments=convert.assignments(treatment.assignments),
         )
@@ -123,8 +123,8 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         def parts() -> Iterator[pb.BatchNearestItemsResponse]:
             yield pb.BatchNearestItemsResponse(release=convert.release_id(retriever.release))
             for answer in answers:
-                shown = retriever.metadata(answer.item_ids) if request.include_metadata else ()
-                yield pb.BatchNearestItemsResponse(results=[convert.ranked_items(answer, shown)])
+                metadata = _metadata(retriever, retriever, answer, self._settings) if request.include_metadata else ()
+                yield pb.BatchNearestItemsResponse(results=[convert.ranked_items(answer, metadata)])
 
         return convert.encoded(parts(), self._settings.max_answer_bytes)
 
@@ -318,8 +318,9 @@ class Conversation:
         call = calls.current()
         call.plan = _plan(answer.answer)
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
-        shown = treatment.metadata(answer.answer.item_ids) if asked.include_metadata else ()
-        response = convert.reformulated(answer, treatment.retriever, shown)
+        retriever = treatment.retriever
+        metadata = _metadata(treatment, retriever, answer.answer, self._settings) if asked.include_metadata else ()
+        response = convert.reformulated(answer, retriever, metadata)
         response.assignments.extend(convert.assignments(treatment.assignments))
         if self._record is not None:
             # As for NearestItems, what is too large to be sent does not count as shown.
@@ -442,6 +443,13 @@ def _searched(retriever: Retriever, vectors: Float32, k: int, matches: Matches) 
 
     queries = Lazy(len(vectors), lambda place: Query(vector=vectors[place].copy()))
     return Searched(retriever, queries, k, Lazy(len(vectors), answer))
+
+
+def _metadata(
+    source: Treatment | Retriever, retriever: Retriever, answer: Answer, settings: ServerSettings
+) -> list[pb.Columns]:
+    """Return the display columns of an answer's items."""
+    return convert.metadata_of(source.metadata, answer.item_ids, retriever.metadata_bytes, settings.max_answer_bytes)
 
 
 def _plan(answer: Answer) -> str:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import RequestError
-from recsys.retrieval import Answer
-from recsys.types import FeedbackKind, Mention, Origin, Query
+from recsys.types import FeedbackKind, Mention, Query
 from serving import convert
 from serving.answers import Event
+from serving.errors import AnswerTooLargeError
 from serving.runtime.releases import matches
 from serving.settings import ServerSettings
 from serving.v1 import recommendation_service_pb2 as pb
@@ -137,11 +137,24 @@ def test_vectors_in_another_byte_order_or_layout_are_sent_right():
     ids=repr,
 )
 def test_display_columns_keep_their_kind_and_every_digit(value, kind, back):
-    answer = Answer(("a",), np.ones(1, np.float32), Origin.VECTOR, ())
-    (message,) = convert.ranked_items(answer, [{"column": value}])["metadata"]
+    (message,) = convert.metadata_of(lambda item_ids: [{"column": value}], ["a"], 8.0, 1000)
     assert message.values["column"].WhichOneof("kind") == kind
     found = convert.columns(message, "metadata")["column"]
     assert (found, type(found)) == (back, type(back))
+
+
+def test_display_columns_that_are_too_large_are_given_up_before_all_of_them_are_read():
+    read: list[str] = []
+
+    def find(item_ids):
+        read.extend(item_ids)
+        return [{"text": "x" * 100_000} for _ in item_ids]
+
+    item_ids = [f"i{row}" for row in range(1000)]
+    with pytest.raises(AnswerTooLargeError, match="max_answer_bytes = 1000000"):
+        convert.metadata_of(find, item_ids, 100_000.0, 1_000_000)
+    # ten texts of 100,000 letters, each with its name, are more than 1,000,000 bytes
+    assert 10 <= len(read) <= 12
 
 
 def test_metadata_of_a_catalog_log_from_before_is_read_as_it_was():
