@@ -24,6 +24,8 @@ def command(
     """Read, train, evaluate against baselines, build and certify the index, publish a release. Resumes by itself."""
     from recsys import config
     from recsys.commands.release import show_release
+    from recsys.evaluation import report
+    from recsys.evaluation.verdict import verdict
 
     run = config.load(run_file, overrides)
     from recsys import pipeline  # brings TensorFlow: a mistake in the run file is told without waiting for it
@@ -33,6 +35,8 @@ def command(
     console = Console()
     release = pipeline.train(run, work, releases)
     show_release(release, console)
+    for sentence in verdict(report.load(release.folder)):
+        console.print(sentence, soft_wrap=True)
     console.print(f"release: {release.folder}", soft_wrap=True)
     console.print(
         f"watch the losses: tensorboard --logdir {work / run.name / 'training' / 'tensorboard'}", soft_wrap=True

@@ -1,0 +1,72 @@
+"""A report in sentences: ahead of which baselines, behind which, and whether the difference is significant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.evaluation.comparison import compare, holm
+from recsys.evaluation.report import OURS, EvaluationReport
+from recsys.evaluation.slices import ALL
+
+SLICES = (ALL, "tail", "cold")
+LEVEL = 0.05
+"""Corrected p-value below which a difference is called significant."""
+SIMPLEST = "popularity"
+
+
+def verdict(report: EvaluationReport) -> tuple[str, ...]:
+    """Return one sentence for each slice that has cases, and a warning where a baseline is ahead.
+
+    Each sentence compares the model with every baseline by the first metric, on the same cases, with Holm's correction
+    for the number of baselines.
+
+    Args:
+        report: with the case values of the model and of the baselines.
+    """
+    baselines = [name for name in report.recommenders if name != OURS]
+    metric = report.metrics[0]
+    if not baselines:
+        return ("Compared with nothing: evaluation.baselines is empty.",)
+    sentences, ahead_of_us = [], []
+    for slice in SLICES:
+        entry = report.find(OURS, metric, slice)
+        if entry.value is None:
+            continue
+        signs = _signs(report, baselines, metric, slice)
+        parts = [
+            f"{words} {_listed([f'{name} ({difference:+.4f})' for name, difference in found])}"
+            for words, sign in (("ahead of", 1), ("behind", -1), ("not significantly different from", 0))
+            if (found := [(name, difference) for name, (of, difference) in signs.items() if of == sign])
+        ]
+        sentences.append(f"{slice}, {entry.cases:,} cases: {metric} {entry.value:.4f}, {'; '.join(parts)}.")
+        if slice == ALL:
+            ahead_of_us = [name for name, (sign, _) in signs.items() if sign < 0]
+    if ahead_of_us:
+        names = _listed(ahead_of_us)
+        advice = (
+            "A list of the most popular items serves better: look at the data and the learning rate."
+            if SIMPLEST in ahead_of_us
+            else "Try the objectives 'dlae' and 'all_items' on whole histories, more dimensions or more epochs."
+        )
+        sentences.append(f"Warning: the model is behind {names}. {advice}")
+    return tuple(sentences)
+
+
+def _signs(report: EvaluationReport, baselines: Sequence[str], metric: str, slice: str) -> dict[str, tuple[int, float]]:
+    """Return for each baseline whether the model is significantly ahead (1) or behind (-1), and the difference."""
+    ours = report.case_values_of(OURS)
+    found = [
+        compare(report.case_values_of(name), ours, (name, OURS), slice=slice, metrics=[metric]).differences[0]
+        for name in baselines
+    ]
+    corrected = holm(np.array([each.p_value for each in found]))
+    return {
+        name: (int(np.sign(each.difference)) if p_value < LEVEL else 0, each.difference)
+        for name, each, p_value in zip(baselines, found, corrected, strict=True)
+    }
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
