@@ -122,12 +122,15 @@ def promote(
     max_drop: Annotated[float, typer.Option(min=0, max=1, help="Largest accepted relative fall, 0..1.")] = 0.02,
     force: Annotated[bool, typer.Option("--force", help="Promote in spite of the gate; recorded.")] = False,
 ) -> None:
-    """Give a label to a release, unless quality or index recall falls below the one that has it now."""
+    """Give a label to a release, unless it is worse than the one that has it now, or than popularity."""
+    from recsys.evaluation import report
+    from recsys.evaluation.verdict import objections
     from recsys.export.release import open_release
     from recsys.export.release import promote as give_label
 
-    folder = _only_release(release)
-    said = give_label(open_release(folder), label, metric=metric, max_drop_rate=max_drop, force=force)
+    candidate = open_release(_only_release(release))
+    against = objections(report.load(candidate.folder))
+    said = give_label(candidate, label, metric=metric, max_drop_rate=max_drop, force=force, objections=against)
     Console().print(said, markup=False, soft_wrap=True)
 
 

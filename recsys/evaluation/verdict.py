@@ -54,6 +54,15 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def objections(report: EvaluationReport) -> tuple[str, ...]:
+    """Return what speaks against serving the model at all: that popularity is significantly ahead of it."""
+    if SIMPLEST not in report.recommenders or OURS not in report.recommenders:
+        return ()
+    metric = report.metrics[0]
+    sign, difference = _signs(report, [SIMPLEST], metric, ALL)[SIMPLEST]
+    return (f"its {metric} is behind {SIMPLEST} ({difference:+.4f})",) if sign < 0 else ()
+
+
 def _signs(report: EvaluationReport, baselines: Sequence[str], metric: str, slice: str) -> dict[str, tuple[int, float]]:
     """Return for each baseline whether the model is significantly ahead (1) or behind (-1), and the difference."""
     ours = report.case_values_of(OURS)

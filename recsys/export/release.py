@@ -340,8 +340,16 @@ def read_labels(root: Path) -> dict[str, str]:
     return read_json(path, dict[str, ReleaseName], "Remove it and promote again; promotions.jsonl has the labels.")
 
 
-def promote(release: Release, label: str, *, metric: str = "", max_drop_rate: float, force: bool) -> str:
-    """Give a label to a release unless it is worse than the one that has it now.
+def promote(
+    release: Release,
+    label: str,
+    *,
+    metric: str = "",
+    max_drop_rate: float,
+    force: bool,
+    objections: Sequence[str] = (),
+) -> str:
+    """Give a label to a release unless it is worse than the one that has it now, or something else speaks against it.
 
     Every promotion is written to `promotions.jsonl` beside the releases, forced ones with what they overrode.
 
@@ -352,12 +360,14 @@ def promote(release: Release, label: str, *, metric: str = "", max_drop_rate: fl
             have.
         max_drop_rate: the largest accepted relative fall (0..1) of the metric and of the index's recall bound.
         force: promote in spite of the gate.
+        objections: what else speaks against the release, such as a baseline that is ahead of it.
 
     Returns:
         A sentence that says whether the label moved and what was compared.
 
     Raises:
-        RefusedError: the metric or the recall bound falls by more than the margin, or cannot be compared.
+        RefusedError: the metric or the recall bound falls by more than the margin, or cannot be compared, or there are
+            objections.
         SettingError: the release has no such metric, or the label is empty.
     """
     root, metrics = release.folder.parent, release.facts.metrics
@@ -371,17 +381,18 @@ def promote(release: Release, label: str, *, metric: str = "", max_drop_rate: fl
         return f"not promoted: {release.name} has the label {label!r} already"
     compared_by = metric or next(iter(metrics), "")
     compared = f"it is the first release with the label {label!r}"
-    objections = [f"its {compared_by} is not a number"] if not math.isfinite(metrics.get(compared_by, 0.0)) else []
+    found = [f"its {compared_by} is not a number"] if not math.isfinite(metrics.get(compared_by, 0.0)) else []
     if before:
         try:
             current = open_release(root / before, verify=False)
         except (MissingError, ReleaseError) as error:
-            objections = [f"{before}, which has the label, cannot be read: {error}"]
+            found = [f"{before}, which has the label, cannot be read: {error}"]
             compared = f"{before} cannot be compared with"
         else:
             compared_by = metric or next((name for name in metrics if name in current.facts.metrics), "")
-            objections, found = _objections(release.facts, current.facts, compared_by, max_drop_rate)
-            compared = f"against {before}: {found}"
+            found, sentence = _objections(release.facts, current.facts, compared_by, max_drop_rate)
+            compared = f"against {before}: {sentence}"
+    objections = [*objections, *found]
     if objections and not force:
         raise RefusedError(
             f"not promoted: {release.name} does not get the label {label!r}: {'; '.join(objections)}. "

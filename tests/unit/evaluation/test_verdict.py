@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.evaluation.report import evaluate
-from recsys.evaluation.verdict import verdict
+from recsys.evaluation.verdict import objections, verdict
 from tests.unit.evaluation.test_report import Fixed, cases
 
 WANTED = [[row % 3] for row in range(40)]
@@ -55,3 +55,13 @@ def test_tail_and_cold_items_have_sentences_of_their_own():
 
 def test_without_baselines_it_says_so():
     assert judged(two_tower=RIGHT) == ("Compared with nothing: evaluation.baselines is empty.",)
+
+
+def test_only_popularity_ahead_speaks_against_serving_a_model():
+    def found(**lists):
+        return objections(evaluate({name: Fixed(*shown) for name, shown in lists.items()}, cases(WANTED), ["R@2"]))
+
+    assert found(two_tower=WRONG, popularity=RIGHT) == ("its R@2 is behind popularity (-1.0000)",)
+    assert found(two_tower=WRONG, item_knn=RIGHT) == ()
+    assert found(two_tower=RIGHT, popularity=WRONG) == ()
+    assert found(two_tower=RIGHT) == ()
