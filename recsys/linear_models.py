@@ -41,7 +41,7 @@ class RegularizedInverse:
     def __init__(self, met: csr_matrix, penalty: Array) -> None:
         if min(met.shape) > MAX_INVERTED:
             got = verbatim(f"{met.shape[0]:,} query entities and {met.shape[1]:,} items")
-            advice = "Take the objective 'all_items', which trains on catalogs of any size."
+            advice = "Take the objective 'all_items', which inverts nothing."
             raise SettingError(describe("closed form", got, f"at most {MAX_INVERTED:,} of either", advice))
         self._met, self._penalty = met.astype(np.float64).tocsr(), penalty
         self._is_dual = met.shape[0] < met.shape[1]

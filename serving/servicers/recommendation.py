@@ -18,6 +18,7 @@ from serving.arms import lists
 from serving.arms.experiments import Experiments
 from serving.arms.lists import Shown
 from serving.arms.treatment import Treatment, Way
+from serving.errors import AnswerTooLargeError
 from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
 from serving.runtime.steps import Steps, Work, alone
@@ -475,6 +476,8 @@ def _within(part: str) -> Iterator[None]:
     """Name the field of a mistake by its path from outside of a part of the request."""
     try:
         yield
+    except AnswerTooLargeError:
+        raise  # about the answer, not about a field
     except RequestError as error:
         raise RequestError(f"{part}.{error.field}", error.reason) from None
 

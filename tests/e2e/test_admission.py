@@ -216,9 +216,11 @@ def test_beside_a_flood_every_call_of_another_caller_is_answered_and_the_log_sta
         assert asked
         if name != "checks":  # those that are answered are logged as every call
             seconds = time.monotonic() - started
-            counts = Counter(line["code"] for line in lines(log, method=method) if line.get("caller") != "other")
+            refused = (line for line in lines(log, method=method) if line.get("caller") != "other")
+            # what ended well, as a session that its caller closes, is logged as every call
+            counts = Counter(line["code"] for line in refused if line["code"] != "OK")
             # ten of each kind in each second that has begun, and one that counts the others
-            assert all(count <= 11 * (seconds + 2) for count in counts.values())
+            assert all(count <= 11 * (seconds + 2) for count in counts.values()), (counts, seconds)
 
 
 def test_refusals_that_are_not_logged_are_counted_in_the_log_and_in_the_metrics(auth):

@@ -87,7 +87,8 @@ def test_sigterm_lets_running_calls_end_and_the_process_ends_well(block_release,
     # with their display columns
     (tmp_path / "port").write_text("1")
     queries = [Query(entity_id=f"user {place % 60}") for place in range(1024)]
-    with serving(block_release, tmp_path) as (process, client), futures.ThreadPoolExecutor(4) as pool:
+    patient = ("--set", "drain_s=100")
+    with serving(block_release, tmp_path, *patient) as (process, client), futures.ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(client.batch_nearest_items, queries, 40, include_metadata=True) for _ in range(4)]
         time.sleep(0.5)
         # when

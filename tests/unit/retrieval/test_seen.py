@@ -44,11 +44,16 @@ def world(retriever: Retriever, owners: list[int], rows: list[int], changes: lis
 
 ids = st.lists(st.sampled_from([*IDS, "new", "unknown"]), max_size=ITEMS)
 rows = st.integers(0, ITEMS - 1)
+# Each changed item gets a vector of its own: scores that tie could stand in either order.
+NEW_VECTORS = dict(zip([*IDS, "new"], RANDOM.normal(size=(ITEMS + 1, 8)).astype(np.float32), strict=True))
 changes = st.lists(
-    st.builds(lambda item, kept: Change(item, VECTORS[3] if kept else None, {}), st.sampled_from([*IDS, "new"]),
-              st.booleans()),
+    st.builds(
+        lambda item, kept: Change(item, NEW_VECTORS[item] if kept else None, {}),
+        st.sampled_from([*IDS, "new"]),
+        st.booleans(),
+    ),
     max_size=6,
-)  # fmt: skip
+)
 forms = st.one_of(
     st.integers(0, USERS + 3).map(lambda user: {"entity_id": f"user {user}"}),
     st.just({"features": {"town": "north"}}),
