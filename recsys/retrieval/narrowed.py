@@ -188,6 +188,7 @@ class NarrowedSearch:
             narrow: what the answer may hold.
             diversity: as checked.
         """
+        checkpoint()
         kept = narrow.passes(rows)
         rows, shares = rows[kept], shares[kept]
         if diversity.changes_nothing:

@@ -22,6 +22,10 @@ def deadline(give_way: Callable[[], None]) -> Callable[[str, grpc.ServicerContex
     def around(method: str, context: grpc.ServicerContext) -> Iterator[None]:
         check_wanted(context)
         cancel_by(CallCheck(context, give_way))
-        yield
+        try:
+            yield
+        finally:
+            # The call holds this Python context: without this, call and check hold each other until a collection.
+            cancel_by(None)
 
     return around

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -30,7 +31,8 @@ from recsys.retrieval.where import where
 from recsys.types import ALIKE, Diversity, FeedbackKind, Mention, Query
 from serving import convert
 from serving.client import Client
-from serving.errors import AnswerTooLargeError
+from serving.errors import AnswerTooLargeError, DeadlineError, ServerError
+from serving.runtime.admission import CallCheck
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import ExactRetriever
@@ -140,6 +142,44 @@ def test_a_server_stops_within_its_drain_time_whatever_it_works_on():
         server.stop()
         assert {call.code() for call in calls} <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         until(lambda: not server.observation.running)
+
+
+def test_a_call_that_has_ended_leaves_nothing_that_waits_for_garbage_collection():
+    """What a call holds, such as a request of megabytes, must go when the call ends, however it ends."""
+    retriever = EndlessRetriever()
+
+    def held() -> int:
+        return sum(isinstance(each, CallCheck) for each in gc.get_objects())
+
+    def late(client: Client) -> None:
+        with pytest.raises(DeadlineError):
+            client.nearest_items(ENDLESS, 1)
+
+    def wrong(client: Client) -> None:
+        with pytest.raises(RequestError):
+            client.nearest_items(Query(vector=[1.0, 2.0, 3.0]), 1)
+
+    def converse(client: Client) -> None:
+        with client.session(Query(vector=EAST), 1) as session, pytest.raises(ServerError):
+            session.ask()
+
+    with running(retriever) as server, Client(server.address, timeout_s=0.5) as client:
+        for ask in (
+            lambda client: client.nearest_items(Query(vector=EAST), 1),
+            lambda client: client.nearest_items(ALONE, 1),
+            lambda client: client.batch_nearest_items([ALONE] * 3, 1),
+            late,
+            wrong,
+            converse,
+        ):
+            gc.collect()
+            gc.disable()
+            try:
+                ask(client)
+                until(lambda: not server.observation.running)
+                until(lambda: held() == 0)
+            finally:
+                gc.enable()
 
 
 @pytest.mark.parametrize("method", ["BatchNearestItems", "SearchVectors"])
