@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import load
+from benchmarks.abuse import SERVICE, abuse, largest
 from recsys.cancellation import checkpoint
 from recsys.errors import RequestError
 from recsys.retrieval import Answer, Matches, Retriever
@@ -43,9 +44,8 @@ ENDLESS = Query(vector=EAST, excluded_ids=["endless"])
 PATIENCE_S = 30.0
 """What any wait of these tests may take before it counts as never."""
 ABUSE_S, SLOWEST_S = 4.0, 10.0
-BATCH = 20_000
+BATCH, LONGEST = 4000, 97
 GROWTH_BYTES = 200 * 2**20
-OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 
 
 class EndlessRetriever(ExactRetriever):
@@ -239,59 +239,6 @@ def test_parts_that_are_encoded_one_after_the_other_are_the_whole_message(lists)
         convert.encoded(parts, size - 1)
 
 
-def largest_requests() -> dict[str, tuple[str, bytes]]:
-    """Return large legal requests of each kind over the block world: full method names and messages, serialized.
-
-    Batches are `BATCH` queries: over 40 items that is as much work as 1,024 are over a catalog of ordinary size.
-    """
-    ids = [f"item-ü{row % 40}" for row in range(10_000)]
-    users = [Query(entity_id=f"user {row % 60}") for row in range(BATCH)]
-
-    def batch(queries: Sequence[Query], k: int = 97, **more: Any) -> pb.BatchNearestItemsRequest:
-        return pb.BatchNearestItemsRequest(queries=[convert.query_message(query) for query in queries], k=k, **more)
-
-    wide = where([("tags !=", [f"tag {row}" for row in range(1000)])] * 16)
-    asked = convert.query_message(users[0])
-    feedback = [Mention(item_id, FeedbackKind.LIKED) for item_id in ids]
-    messages: dict[str, tuple[str, Message]] = {
-        "metadata": ("BatchNearestItems", batch(users, include_metadata=True)),
-        "diversity": ("BatchNearestItems", batch(users, diversity=pb.Diversity(mmr_weight=0.3))),
-        "crowding": (
-            "BatchNearestItems",
-            batch(users, diversity=pb.Diversity(crowding_field="tags", max_per_value=2, mmr_weight=0.3)),
-        ),
-        "filters": (
-            "BatchNearestItems",
-            batch([Query(entity_id="user 1", filter=where({"price >": row / 500})) for row in range(BATCH)]),
-        ),
-        "popularity": ("BatchNearestItems", batch([Query(entity_id="nobody")] * BATCH, include_metadata=True)),
-        "exclusions": ("BatchNearestItems", batch([Query(entity_id="user 1", excluded_ids=ids)] * 24)),
-        "wide filter": (
-            "NearestItems",
-            pb.NearestItemsRequest(query=convert.query_message(Query(entity_id="user 1", filter=wide)), k=1000),
-        ),
-        "items": ("NearestItems", pb.NearestItemsRequest(query=convert.query_message(Query(item_ids=ids)), k=1000)),
-        "vectors": (
-            "SearchVectors",
-            pb.SearchVectorsRequest(vectors=[row.tobytes() for row in np.ones((BATCH, 8), np.float32)], k=97),
-        ),
-        "history": (
-            "EncodeQuery",
-            pb.EncodeQueryRequest(query=convert.query_message(Query(history=ids))),
-        ),
-        "feedback": (
-            "Reformulate",
-            pb.ReformulateRequest(
-                query=asked, k=1000, feedback=convert.feedback_message(feedback, False), include_explanation=True
-            ),
-        ),
-    }
-    return {
-        name: (f"/serving.v1.RecommendationService/{rpc}", message.SerializeToString())
-        for name, (rpc, message) in messages.items()
-    }
-
-
 def busy_s(pid: int) -> float:
     """Seconds of processor time that a process has taken so far."""
     after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -305,23 +252,19 @@ def test_abusive_callers_with_short_deadlines_harm_nobody_and_leave_nothing_behi
     `GROWTH_BYTES`, after the last abusive call the server comes to rest, and under such work it stops within its drain
     time and `SLOWEST_S`.
     """
-    messages, over = largest_requests(), threading.Event()
-    limits = {"max_batch": BATCH, "max_answer_items": 100 * BATCH, "max_answer_bytes": 2**30, "drain_s": 1}
+    # Over 40 items such batches are as much work as 1,024 queries are over a catalog of ordinary size.
+    most = LONGEST * BATCH
+    limits = {"max_batch": BATCH, "max_answer_items": most, "max_answer_bytes": 2**30, "drain_s": 1}
     settings = [word for name, value in limits.items() for word in ("--set", f"{name}={value}")]
-    codes: Counter[str] = Counter()
-
-    def abuse(channel: grpc.Channel, method: str, request: bytes, deadline_s: float) -> None:
-        call = channel.unary_unary(method)
-        while not over.is_set():
-            try:
-                call(request, timeout=deadline_s)
-                codes["OK"] += 1
-            except grpc.RpcError as error:
-                codes[error.code().name] += 1
-
+    ids, vectors = [f"item-ü{row}" for row in range(40)], np.load(block_release.folder / "golden" / "vectors.npy")
+    messages = largest(
+        ids, vectors, text_field="taste", number_field="price", batch=BATCH, answer_items=most, max_k=LONGEST
+    )
+    requests = [(rpc, message.SerializeToString()) for rpc, message in messages.values()]
+    over, codes = threading.Event(), Counter[str]()
     with (
         serving(block_release, tmp_path, *settings) as (process, client),
-        futures.ThreadPoolExecutor(len(messages)) as pool,
+        futures.ThreadPoolExecutor(len(requests)) as pool,
     ):
         address = f"127.0.0.1:{(tmp_path / 'port').read_text().strip()}"
         with grpc.insecure_channel(address) as channel:
@@ -332,9 +275,8 @@ def test_abusive_callers_with_short_deadlines_harm_nobody_and_leave_nothing_behi
             before, _ = load.memory_of(process.pid)
             with ExitStack() as stack:
                 stack.callback(over.set)
-                for place, (method, request) in enumerate(messages.values()):
-                    abuser = stack.enter_context(grpc.insecure_channel(address, OWN_CONNECTION))
-                    pool.submit(abuse, abuser, method, request, 0.05 if place % 2 else 0.3)
+                for place, (rpc, request) in enumerate(requests):
+                    pool.submit(abuse, address, rpc, request, 0.05 if place % 2 else 0.3, over, codes)
                 took_s, ends = [], time.monotonic() + ABUSE_S
                 while time.monotonic() < ends:
                     for query in ordinary:
@@ -357,9 +299,9 @@ def test_abusive_callers_with_short_deadlines_harm_nobody_and_leave_nothing_behi
         until(rests)
         # and under such work it stops in time
         with grpc.insecure_channel(address) as channel:
-            method, request = messages["diversity"]
-            call = channel.unary_unary(method)
-            calls = [call.future(request, timeout=10 * PATIENCE_S) for _ in range(16)]
+            rpc, message = messages["MMR"]
+            call = channel.unary_unary(f"{SERVICE}{rpc}")
+            calls = [call.future(message.SerializeToString(), timeout=10 * PATIENCE_S) for _ in range(16)]
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             assert process.wait(1 + SLOWEST_S) == 0
