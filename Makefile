@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-admission bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-exposures bench-serving soak fuzz clean
+.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-admission bench-work bench-memory bench-ssl bench-recommenders bench-reformulation bench-experiment bench-exposures bench-serving soak fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,9 @@ bench-catalogue: $(VENV)/.bench ## What changes to the items of a running server
 
 bench-admission: $(VENV)/.bench ## A caller beside attackers that send nothing, and thousands of calls at once
 	$(BIN)/python -m benchmarks.admission $(ARGS)
+
+bench-work: $(VENV)/.bench ## An ordinary caller beside callers that send the largest requests and soon wait no more
+	$(BIN)/python -m benchmarks.work $(ARGS)
 
 fuzz: $(VENV)/.dev ## Nonsense to every RPC and in data files for MINUTES (5); ARGS="--seed N" repeats a round
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5) $(ARGS)
