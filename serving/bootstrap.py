@@ -8,6 +8,8 @@ import time
 from io import FileIO
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from recsys.files import write_atomically
 from serving.endings import Parent, check_port_file, stop_on_signals
 from serving.logs import BackgroundFile, make_logger
@@ -50,6 +52,8 @@ def serve(
         ReleaseError: the release is damaged, mixed, or does not answer its golden queries.
     """
     sys.setswitchinterval(SWITCH_S)
+    # Calls are many: threads of one product of matrices would wait for each other on cores that others need.
+    threadpool_limits(1, "blas")
     stopping = stop_on_signals()
     # Its own descriptor, without the buffer that everything else in the process shares and could block on.
     log = BackgroundFile(FileIO(sys.stderr.fileno(), "w", closefd=False), settings.telemetry.max_log_lines)

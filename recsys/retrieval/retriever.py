@@ -58,11 +58,11 @@ from recsys.types import (
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
-PART_QUERIES = 64
+PART_QUERIES = 16
 PART_FILTER_BYTES = 2**25
 """Queries of a batch that are answered together, and what their filters may take: both bound the memory of a batch."""
 TOWER_ROWS = 256
-METADATA_ROWS = 1024
+METADATA_ROWS = 256
 """Rows that go through the query tower, or become display columns, between two checkpoints."""
 
 

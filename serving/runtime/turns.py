@@ -1,108 +1,122 @@
-"""Turns: only so many calls work at the same time, and one that takes long pauses for those that came after it."""
+"""Turns: only so many calls work at the same time, and those that have used least go first."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from serving.errors import OverloadedError
 
-TURN_S = 0.005
-"""How long a call works before it pauses for others."""
-NEW_IN_A_ROW = 3
-"""Calls that begin one after another before one that pauses goes on."""
+TURN_S = 0.002
+"""Processor time by which a call must be ahead of one that waits to pause for it."""
+OLDEST_EVERY = 4
+"""One in so many turns goes to the call that has waited longest: long calls get on beside any number of new ones."""
 RETRY_AFTER_S = 1.0
+
+
+class _Waiting(NamedTuple):
+    """A call that waits for its turn; compared in this order.
+
+    Attributes:
+        used_s: processor time that it has used.
+        place: grows from one that waits to the next.
+        called: held until its turn has come.
+    """
+
+    used_s: float
+    place: int
+    called: threading.Lock
 
 
 class Turns:
     """Gives out turns to work. Safe for calls from several threads.
 
-    A call has a turn while its thread is within `turn`. At its checkpoints it calls `give_way`. A call that has worked
-    for `TURN_S` while others wait is long: it pauses and goes on after them, and from then on pauses as soon as a new
-    call waits. So a short call waits a few milliseconds, however much the long ones have to do.
+    A call has a turn while its thread is within `turn`. At its checkpoints it calls `give_way`: it pauses when it has
+    used more than another that waits, by `TURN_S`. So a short call waits a few milliseconds, however much the long ones
+    have to do. What counts is a thread's own processor time: on a busy machine a short call seems long by the clock.
 
-    A paused call keeps its thread and its memory. At most `max_long` calls that have used `TURN_S` of processor time
-    may be in progress; one more is refused, so that long calls never take all threads. Time that the machine gave to
-    other processes does not count.
+    A paused call keeps its thread and its memory. At most `max_long` calls that have paused may be in progress; one
+    more is refused, so that long calls never take all threads.
 
     Args:
         count: calls that work at the same time.
-        max_long: long calls that may have begun.
+        max_long: calls that have paused and may be in progress.
     """
 
     def __init__(self, count: int, max_long: int) -> None:
-        self._free, self._in_a_row, self._long, self._max_long = count, 0, 0, max_long
+        self._free, self._new, self._long, self._max_long = count, 0, 0, max_long
         self._lock = threading.Lock()
-        self._new: deque[threading.Lock] = deque()
-        self._paused: deque[threading.Lock] = deque()
+        self._waiting: list[_Waiting] = []
+        self._places, self._passed_on = itertools.count(), itertools.count(1)
         self._of_thread = threading.local()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Work while the block runs; wait for a turn first."""
-        self._of_thread.is_long = self._of_thread.is_counted = False
-        self._of_thread.cpu_s = time.thread_time()
-        self._take(self._new)
+        of_thread = self._of_thread
+        of_thread.is_long, of_thread.began_s = False, None
+        self._take(0.0)
+        of_thread.began_s = time.thread_time()
         try:
             yield
         finally:
-            self._pass_on()
-            if self._of_thread.is_counted:
-                with self._lock:
-                    self._long -= 1
+            of_thread.began_s = None
+            with self._lock:
+                self._long -= of_thread.is_long
+                self._pass_on()
 
     def give_way(self) -> None:
         """Pause this thread's call if others are to work; without a turn nothing happens.
 
         Raises:
-            OverloadedError: the call turns out to be long, and as many long calls as may have begun.
+            OverloadedError: the call is to pause, and as many calls have paused as may.
         """
-        began_s = getattr(self._of_thread, "began_s", None)
-        if began_s is None or not (self._new or self._paused):
-            return
-        if (self._new and self._of_thread.is_long) or time.monotonic() - began_s > TURN_S:
-            self._count_as_long()
-            self._pass_on()
-            self._take(self._paused)
-
-    def _count_as_long(self) -> None:
         of_thread = self._of_thread
-        of_thread.is_long = True
-        if of_thread.is_counted or time.thread_time() - of_thread.cpu_s < TURN_S:
+        began_s = getattr(of_thread, "began_s", None)
+        if began_s is None or not self._waiting:
             return
+        used_s = time.thread_time() - began_s
         with self._lock:
-            if self._long >= self._max_long:
-                message = f"{self._max_long} long calls are worked on already, as many as may. Ask for less, or later."
-                raise OverloadedError(message, RETRY_AFTER_S)
-            self._long += 1
-        of_thread.is_counted = True
+            if not self._waiting or used_s < self._waiting[0].used_s + TURN_S:
+                return
+            if not of_thread.is_long:
+                if self._long >= self._max_long:
+                    message = f"{self._max_long} long calls are worked on, as many as may. Ask for less, or later."
+                    raise OverloadedError(message, RETRY_AFTER_S)
+                self._long, of_thread.is_long = self._long + 1, True
+            self._pass_on()
+        self._take(used_s)
 
     def waiting(self) -> int:
         """Return how many calls wait for their first turn."""
-        return len(self._new)
+        return self._new
 
-    def _take(self, line: deque[threading.Lock]) -> None:
+    def _take(self, used_s: float) -> None:
         with self._lock:
             if self._free:
-                self._free, called = self._free - 1, None
-            else:
-                called = threading.Lock()
-                called.acquire()
-                line.append(called)
-        if called is not None:
-            called.acquire()  # released by the thread that passes its turn on
-        self._of_thread.began_s = time.monotonic()
+                self._free -= 1
+                return
+            called = threading.Lock()
+            called.acquire()
+            heapq.heappush(self._waiting, _Waiting(used_s, next(self._places), called))
+            self._new += not used_s
+        called.acquire()  # released by the thread that passes its turn on
 
     def _pass_on(self) -> None:
-        self._of_thread.began_s = None
-        with self._lock:
-            is_next_new = bool(self._new) and (not self._paused or self._in_a_row < NEW_IN_A_ROW)
-            self._in_a_row = self._in_a_row + 1 if is_next_new else 0
-            line = self._new if is_next_new else self._paused
-            if line:
-                line.popleft().release()
-            else:
-                self._free += 1
+        """Let the next call work; `_lock` is held."""
+        if not self._waiting:
+            self._free += 1
+            return
+        if next(self._passed_on) % OLDEST_EVERY:
+            following = heapq.heappop(self._waiting)
+        else:
+            following = min(self._waiting, key=lambda waiting: waiting.place)
+            self._waiting.remove(following)
+            heapq.heapify(self._waiting)
+        self._new -= not following.used_s
+        following.called.release()

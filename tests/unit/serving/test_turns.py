@@ -20,8 +20,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-class Long:
-    """A call that goes on until it is stopped, with checkpoints."""
+class Patient:
+    """A call with checkpoints that goes on until it is stopped, and waits most of the time."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns, self.steps, self.stopping = turns, 0, threading.Event()
@@ -37,13 +37,22 @@ class Long:
         time.sleep(TURN_S / 5)
 
 
-class Busy(Long):
-    """One that takes processor time."""
+class Long(Patient):
+    """One that takes processor time, and so is long after some steps."""
 
     def work(self) -> None:
-        until_s = time.thread_time() + TURN_S / 5
-        while time.thread_time() < until_s:
-            pass
+        take(TURN_S / 2)
+
+    @property
+    def is_long(self) -> bool:
+        return self.steps > 10
+
+
+def take(seconds: float) -> None:
+    """Use processor time."""
+    until_s = time.thread_time() + seconds
+    while time.thread_time() < until_s:
+        pass
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -52,7 +61,7 @@ def test_a_short_call_gets_its_turn_while_long_ones_go_on(count):
     longs = [Long(turns) for _ in range(count + 2)]
     with futures.ThreadPoolExecutor(len(longs) + 1) as pool:
         running = [pool.submit(long.run) for long in longs]
-        wait_until(lambda: all(long.steps for long in longs))
+        wait_until(lambda: all(long.is_long for long in longs))
 
         def short() -> str:
             with turns.turn():
@@ -75,9 +84,9 @@ def test_no_more_calls_work_at_a_time_than_there_are_turns():
 
     def call() -> None:
         with turns.turn():
-            for _ in range(5):
+            for _ in range(10):
                 step(1)
-                time.sleep(TURN_S / 2)
+                take(TURN_S / 2)
                 step(-1)
                 turns.give_way()
 
@@ -101,10 +110,26 @@ def test_long_calls_share_the_turns_and_go_on_beside_a_stream_of_new_calls():
     with futures.ThreadPoolExecutor(8) as pool:
         for work in (*(long.run for long in longs), *[news] * 6):
             pool.submit(work)
-        wait_until(lambda: all(long.steps > 5 for long in longs))
+        wait_until(lambda: all(long.steps > 50 for long in longs))
         over.set()
         for long in longs:
             long.stopping.set()
+
+
+def test_a_call_is_short_by_its_processor_time_and_not_by_the_clock():
+    turns = Turns(1, 10)
+    long, patient = Long(turns), Patient(turns)
+    with futures.ThreadPoolExecutor(2) as pool:
+        pool.submit(long.run)
+        wait_until(lambda: long.is_long)
+        pool.submit(patient.run)
+        wait_until(lambda: patient.steps > 0)
+        # it has its turn to the end, while a call that counts by the clock would have to share it
+        before = long.steps
+        wait_until(lambda: patient.steps > 20)
+        assert long.steps == before
+        for each in (long, patient):
+            each.stopping.set()
 
 
 def test_a_call_that_fails_leaves_its_turn_to_others():
@@ -127,24 +152,24 @@ def test_whoever_has_no_turn_has_none_to_give():
 
 def test_one_more_long_call_than_may_have_begun_is_refused_and_the_next_one_finds_room():
     turns = Turns(1, 2)
-    longs = [Busy(turns) for _ in range(2)]
+    longs = [Long(turns) for _ in range(2)]
     with futures.ThreadPoolExecutor(3) as pool:
         running = [pool.submit(long.run) for long in longs]
-        wait_until(lambda: all(long.steps > 20 for long in longs))
+        wait_until(lambda: all(long.is_long for long in longs))
         # and a call that only waits for the machine is no long one
-        patient = Long(turns)
+        patient = Patient(turns)
         waiting = pool.submit(patient.run)
         wait_until(lambda: patient.steps > 20)
         patient.stopping.set()
         waiting.result(20)
         with pytest.raises(OverloadedError) as caught:
-            Busy(turns).run()
+            Long(turns).run()
         assert caught.value.retry_after_s > 0
         longs[0].stopping.set()
         running[0].result(20)
-        third = Busy(turns)
+        third = Long(turns)
         last = pool.submit(third.run)
-        wait_until(lambda: third.steps > 20)
+        wait_until(lambda: third.is_long)
         for long in (longs[1], third):
             long.stopping.set()
         last.result(20)
