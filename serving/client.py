@@ -11,10 +11,10 @@ import numbers
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import grpc
 import numpy as np
@@ -57,6 +57,7 @@ from serving.v1 import operator_service_pb2_grpc as operator_pb_grpc
 from serving.v1 import recommendation_service_pb2 as pb
 from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 
+T = TypeVar("T")
 CATALOGUE = catalogue_pb.DESCRIPTOR.services_by_name["CatalogueService"].full_name
 EVENTS = event_pb.DESCRIPTOR.services_by_name["EventService"].full_name
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
@@ -646,7 +647,9 @@ class AsyncSession:
     ) -> None:
         self._begin: pb.ReformulateRequest | None = begin
         self._timeout_s = timeout_s
+        self._ended: grpc.RpcError | None = None
         self._call = service.Session(timeout=session_s, metadata=metadata)
+        self._call.add_done_callback(self._keep_status)
 
     async def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
         """Return the answer after one more round of feedback, as `Session.ask`."""
@@ -662,7 +665,7 @@ class AsyncSession:
             self._call.cancel()
             raise _late(self._timeout_s) from None
         except grpc.RpcError as error:
-            raise error_of(error) from None
+            raise error_of(self._ended or error) from None
 
     async def close(self) -> None:
         """End the session."""
@@ -672,6 +675,15 @@ class AsyncSession:
                 await self._call.code()
         except TimeoutError:
             self._call.cancel()
+
+    def _keep_status(self, call: grpc.aio.Call) -> None:
+        """Keep the status the server ended the call with: a write that fails after it puts INTERNAL in its place."""
+        self._ended = grpc.aio.AioRpcError(
+            _at_once(call.code()),
+            _at_once(call.initial_metadata()),
+            _at_once(call.trailing_metadata()),
+            _at_once(call.details()),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -1044,3 +1056,13 @@ def _why(answer: health_pb2.HealthCheckResponse) -> str:
 def _not_ready(timeout_s: float, why: str) -> UnavailableError:
     advice = "See whether it runs and what its log says."
     return UnavailableError(f"no server was ready within {timeout_s:g} s ({why}). {advice}")
+
+
+def _at_once(known: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        known.send(None)
+    except StopIteration as end:
+        return end.value
+    known.close()
+    raise RuntimeError("the coroutine waits for something.")

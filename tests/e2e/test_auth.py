@@ -150,6 +150,23 @@ def test_the_asyncio_client_and_its_sessions_bring_the_token_too_and_may_fetch_i
     assert asyncio.run(ask()) == ("a",)
 
 
+def test_a_session_that_is_refused_says_so_also_where_its_first_round_meets_the_refusal(server):
+    async def ask(client: AsyncClient) -> None:
+        async with client.session(EAST, 1) as session:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            time.sleep(0.002)  # the loop is busy while the refusal comes in
+            with pytest.raises(UnauthenticatedError):
+                await session.ask()
+
+    async def ask_at_once() -> None:
+        async with AsyncClient(server.address, timeout_s=10.0, token="wrong") as client:
+            for _ in range(10):
+                await asyncio.gather(*(ask(client) for _ in range(20)))
+
+    asyncio.run(ask_at_once())
+
+
 @pytest.mark.parametrize("token", ["two\nlines", "ü"])
 def test_a_token_that_is_none_is_not_sent_and_not_shown(token):
     with Client("127.0.0.1:1", token=token) as client, pytest.raises(SettingError) as caught:
