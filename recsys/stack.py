@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import logging
 import os
 import platform
 import sys
@@ -21,6 +22,9 @@ from typing import Any
 from recsys.errors import InstallationError
 
 KERAS_FLAG = "TF_USE_LEGACY_KERAS"
+LOG_LEVEL_FLAG = "TF_CPP_MIN_LOG_LEVEL"
+LOG_LEVELS = ("INFO", "WARNING", "ERROR", "FATAL")
+"""The lowest level of log lines that the libraries write, by the number that `LOG_LEVEL_FLAG` gives."""
 # Measured on CPython 3.11: ScaNN 1.4.2 links against TensorFlow 2.20; with 2.21 `import scann` ends in an
 # undefined symbol, and TensorFlow Recommenders imports ScaNN.
 EXPECTED = {
@@ -31,6 +35,8 @@ EXPECTED = {
 }
 _importing = threading.RLock()
 AVX2_SWITCH = "_ZN14research_scann14flags_internal15should_use_avx2E"
+SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
+"""Of ScaNN's own copy of Abseil, whose levels are those of `LOG_LEVEL_FLAG`."""
 REPAIR = "python -m pip install 'tensorflow==2.20.*' 'tf-keras==2.20.*' 'scann==1.4.2'"
 
 
@@ -123,12 +129,19 @@ def scann_kernels() -> str:
 
 def avx2_switch() -> ctypes.c_bool | None:
     """Return the variable of ScaNN's imported library that says whether it may use AVX2; None where there is none."""
-    library = sys.modules.get("scann_pybind")
-    if library is None:
-        return None
+    library = _scann_library()
     try:
-        return ctypes.c_bool.in_dll(ctypes.CDLL(library.__file__), AVX2_SWITCH)
-    except (OSError, ValueError):
+        return None if library is None else ctypes.c_bool.in_dll(library, AVX2_SWITCH)
+    except ValueError:
+        return None
+
+
+def _scann_library() -> ctypes.CDLL | None:
+    """Return ScaNN's imported library; None where there is none."""
+    library = sys.modules.get("scann_pybind")
+    try:
+        return None if library is None else ctypes.CDLL(library.__file__)
+    except OSError:
         return None
 
 
@@ -144,6 +157,20 @@ def _let_scann_use_avx2() -> None:
     switch = avx2_switch()
     if switch is not None and {"avx2", "fma"} <= cpu_flags():
         switch.value = True
+
+
+def _quiet_libraries() -> None:
+    """Hold the imported libraries to the level of log lines that `LOG_LEVEL_FLAG` gives.
+
+    The variable itself counts for TensorFlow's C++ code only. ScaNN and the Python code of TensorFlow and Abseil write
+    such lines as well, and they would stand between the lines of the commands.
+    """
+    level = os.environ[LOG_LEVEL_FLAG]
+    lowest = int(level) if level in ("0", "1", "2", "3") else 0
+    if (library := _scann_library()) is not None and hasattr(library, SET_MIN_LOG_LEVEL):
+        library[SET_MIN_LOG_LEVEL](lowest)
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(LOG_LEVELS[lowest])
 
 
 class _LazyModule(ModuleType):
@@ -172,7 +199,7 @@ def _import_checked(name: str, *, training: bool) -> ModuleType:
             f"Run: export {KERAS_FLAG}=1 (or import recsys.stack before tensorflow)."
         )
     os.environ.setdefault(KERAS_FLAG, "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault(LOG_LEVEL_FLAG, "3")
     with _importing:
         collecting = gc.isenabled()
         gc.disable()  # a million objects are made that stay: looking for garbage among them takes a tenth of the time
@@ -193,6 +220,7 @@ def _import_checked(name: str, *, training: bool) -> ModuleType:
                 gc.enable()
     if name == "scann":
         _let_scann_use_avx2()
+    _quiet_libraries()
     return module
 
 

@@ -215,7 +215,6 @@ def _seconds(folder: Path) -> float | None:
 
 def _start_worker(threads: int, parent: int) -> None:
     progress.hide()
-    tf.get_logger().setLevel("ERROR")  # each cell is another model; TensorFlow takes them for one that changes shape
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
