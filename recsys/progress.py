@@ -5,15 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 LINE_EVERY_S = 10.0
 _hidden = False
+_shared: Progress | None = None
+"""The bar of `one_line`, while its block runs."""
+_is_one_line = False
 
 
 def hide() -> None:
@@ -60,14 +71,23 @@ class Task:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._id, advance=count, rate=f"{self._rate(now):,.4g} {self._unit}/s", note=self._note)
-        elif not _hidden and now - self._printed >= LINE_EVERY_S:
+        elif self._prints and now - self._printed >= LINE_EVERY_S:
             self._printed = now
             self._line(now)
 
     def finish(self) -> None:
         """Print the closing line of a log."""
-        if self._bar is None and not _hidden:
+        if self._prints:
             self._line(time.monotonic(), closing=True)
+
+    def remove(self) -> None:
+        """Take the bar away, so that its line is free for the next piece of work."""
+        if self._bar is not None:
+            self._bar.remove_task(self._id)
+
+    @property
+    def _prints(self) -> bool:
+        return self._bar is None and not _hidden and not _is_one_line
 
     @property
     def rate(self) -> float:
@@ -93,6 +113,30 @@ class Task:
 
 
 @contextmanager
+def one_line(description: str) -> Iterator[None]:
+    """Show all work of the block in a single line: the bar of what is running, and at the end the time of all.
+
+    Args:
+        description: what the block does, a few words.
+    """
+    global _shared, _is_one_line
+    console, started = Console(stderr=True), time.monotonic()
+    bar = None
+    if console.is_terminal and not _hidden:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn())
+        note = TextColumn("{task.fields[note]}")
+        bar = Progress(*columns, TimeRemainingColumn(), note, console=console, transient=True)
+    with bar or nullcontext():
+        _shared, _is_one_line = bar, True
+        try:
+            yield
+        finally:
+            _shared, _is_one_line = None, False
+    if not _hidden:
+        print(f"{description}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextmanager
 def task(description: str, total: int | None = None, unit: str = "steps") -> Iterator[Task]:
     """Show one piece of work while the block runs.
 
@@ -102,6 +146,11 @@ def task(description: str, total: int | None = None, unit: str = "steps") -> Ite
         unit: what is counted, plural.
     """
     console = Console(stderr=True)
+    if _shared is not None:
+        running = Task(description, total, unit, _shared)
+        yield running
+        running.remove()
+        return
     if _hidden or not console.is_terminal:
         running = Task(description, total, unit, None)
         yield running

@@ -1,98 +1,269 @@
-"""`recsys demo`: the whole path on real data, from purchases to answers over gRPC."""
+"""`recsys demo`: the whole path on real data, from purchases to answers over gRPC, as a story of ten short chapters."""
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from recsys.commands import Overrides, Releases, Work, program
 
 if TYPE_CHECKING:
+    from recsys.data.prepare import Prepared
     from recsys.export.release import Release
+    from serving.answers import Ranking
     from serving.client import Client
 
 RUN = "complete_journey"
-K = 8
+K = 5
 SERVER_START_S = 120.0
+TIMED_CALLS = 200
+DAMAGED_PART = "item_embeddings.npy"
 
 
 def command(
     work: Work = Path("work"),
     releases: Releases = Path("releases"),
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier demo left and train anew.")] = (
+        False
+    ),
 ) -> None:
-    """Train on grocery purchases, publish, serve, and ask for a household, a product, a basket and a vector."""
-    from recsys import config, pipeline
-    from recsys.commands.release import show_release
+    """Train on grocery purchases, judge, serve, recommend, take feedback, filter, refuse damage: three minutes."""
+    from recsys import config, pipeline, progress
+    from recsys.data.prepare import prepare
+    from recsys.evaluation import report
+    from recsys.evaluation.verdict import verdict
     from serving.process import served
 
     started = time.monotonic()
     console = Console()
     run = config.load(RUN, overrides)
-    console.rule("1. train, evaluate, index, publish")
-    release = pipeline.train(run, work, releases)
-    show_release(release, console)
-    console.rule("2. serve, and ask over gRPC as an application would")
-    with served(release.folder, work / run.name, start_s=SERVER_START_S) as client:
-        _ask(client, release, console)
-    console.rule("done")
-    console.print(f"{time.monotonic() - started:.0f} s in all. {release.facts.notice}", soft_wrap=True)
-    for said in (
-        f"release:     {release.folder}",
-        f"checkpoints: {work / run.name} (tensorboard --logdir {work / run.name / 'training' / 'tensorboard'})",
-        f"server log:  {work / run.name / 'server.log'}",
-        f"next:        {program()} serve {release.folder}",
-        f"             {program()} query --entity 900 -k 10           (in another terminal)",
-        f"             {program()} data describe complete_journey",
-        "your own:    README.md, 'Your own data'",
+    home = work / run.name
+    if restart:
+        shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True, exist_ok=True)
+
+    console.rule("1. The data")
+    with progress.one_line("read"):
+        prepared = prepare(run, home / "prepared")
+    story = Story(console, Shop.of(prepared))
+    story.data(prepared)
+    console.rule("2. Training")
+    with progress.one_line("train, evaluate, index"):
+        release = pipeline.train(run, work, releases)
+    console.rule("3. The verdict")
+    for sentence in verdict(report.load(release.folder)):
+        console.print(sentence, highlight=False)
+    with served(release.folder, home, start_s=SERVER_START_S) as client:
+        story.household(client)
+        story.neighbors(client)
+        story.feedback(client)
+        story.filtered(client)
+        story.speed(client, release)
+    story.damage(release, home)
+    console.rule("10. Look around")
+    for line in (
+        f"release      {release.folder}",
+        f"server log   {home / 'server.log'}",
+        f"all figures  {program()} release show {release.folder}",
+        f"serve it     {program()} serve {release.folder}",
+        f"ask it       {program()} query --entity {story.shop.household} -k 10",
+        "your data    README.md, 'Your own data'",
     ):
-        console.print(said, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"{time.monotonic() - started:.0f} s in all.")
 
 
-def _ask(client: Client, release: Release, console: Console) -> None:
-    from recsys.commands.query import print_ranking
-    from recsys.types import Query
+@dataclass(frozen=True)
+class Shop:
+    """What the story knows of its customer and products.
 
-    facts = client.release()
-    console.print(f"{facts.name} answers: {facts.item_count:,} items, {facts.dim} dimensions, index {facts.index}")
-    household, bought = _household(release)
-    console.print(f"household {household['query_id']} ({_demographics(household)}) last bought: {_names(bought)}")
-    basket = sorted(bought, key=lambda item: -item["training_count"])[:3]
-    ids = [item["item_id"] for item in basket]
-    asked = {
-        "for this household": Query(entity_id=household["query_id"]),
-        f"like one product: {basket[0]['name']}": Query(item_ids=ids[:1]),
-        f"like a basket: {_names(basket)}": Query(item_ids=ids),
-        "for an unknown household that has just bought the same basket": Query(entity_id="never seen", history=ids),
-    }
-    for title, query in asked.items():
-        print_ranking(client.nearest_items(query, K, include_metadata=True), console, title)
-    vector = client.encode_query(Query(entity_id=household["query_id"])).vector
-    by_vector = client.nearest_items(Query(vector=vector), K, include_metadata=True)
-    print_ranking(by_vector, console, f"for a raw vector of {len(vector)} numbers, here that of the household")
+    Attributes:
+        household: the id of the first household whose demographics are known and which the test part asks about.
+        demographics: what is known of it, in words.
+        bought: how often it bought each product before the test part, most often first.
+        bought_later: the products that it bought in the test part.
+        products: display columns of each product by id, and how often it was bought in training.
+    """
+
+    household: str
+    demographics: str
+    bought: Mapping[str, int]
+    bought_later: frozenset[str]
+    products: Mapping[str, Mapping[str, Any]]
+
+    @staticmethod
+    def of(prepared: Prepared) -> Shop:
+        """Choose the household, and look its purchases up."""
+        from recsys.types import ITEM_ID, QUERY_ID
+
+        columns = [ITEM_ID, "name", "department", "product_category"]
+        rows = prepared.items.select(columns).to_pylist()
+        for row, count in zip(rows, prepared.item_counts.tolist(), strict=True):
+            row["count"] = count
+        households = prepared.queries.to_pylist()
+        asked = set(prepared.parts["test"].query_row.tolist())
+        place = next(place for place, each in enumerate(households) if each["income"] is not None and place in asked)
+        met, later = prepared.until("train", "validation"), prepared.parts["test"]
+        bought = Counter(rows[row][ITEM_ID] for row in met.item_row[met.query_row == place].tolist())
+        return Shop(
+            household=households[place][QUERY_ID],
+            demographics=", ".join(
+                f"{name.replace('_', ' ')} {value}"
+                for name, value in households[place].items()
+                if name != QUERY_ID and value is not None
+            ),
+            bought=dict(bought.most_common()),
+            bought_later=frozenset(rows[row][ITEM_ID] for row in later.item_row[later.query_row == place].tolist()),
+            products={row[ITEM_ID]: row for row in rows},
+        )
+
+    def name(self, item_id: str) -> str:
+        """Return what a person calls a product."""
+        return str(self.products[item_id]["name"])
+
+    def category(self, item_id: str) -> str:
+        """Return the category of a product."""
+        return str(self.products[item_id]["product_category"] or "").capitalize()
+
+    def never_bought_category(self) -> str:
+        """Return the best-selling product among the categories that the household never bought from."""
+        known = {self.category(item_id) for item_id in (*self.bought, *self.bought_later)}
+        others = [item_id for item_id in self.products if self.category(item_id) not in known]
+        return max(others or self.products, key=lambda item_id: self.products[item_id]["count"])
 
 
-def _household(release: Release) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a household whose demographics are known, with the products it bought last, newest first."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
+class Story:
+    """The chapters after training, each a sentence and five rows.
 
-    households = pq.read_table(release.folder / "queries.parquet")
-    known = households.filter(pc.is_valid(households["income"])).slice(0, 1).to_pylist()[0]
-    items = pq.read_table(release.folder / "items.parquet")
-    rows = {item["item_id"]: item for item in items.select(["item_id", "name", "training_count"]).to_pylist()}
-    return known, [rows[item_id] for item_id in known["history"]]
+    Args:
+        console: where they are printed.
+        shop: the household and the products that they are about.
+    """
 
+    def __init__(self, console: Console, shop: Shop) -> None:
+        self._console, self.shop = console, shop
 
-def _demographics(household: dict[str, Any]) -> str:
-    said = (
-        f"{name.replace('_', ' ')} {value}" for name, value in household.items() if name not in ("query_id", "history")
-    )
-    return ", ".join(said)
+    def data(self, prepared: Prepared) -> None:
+        """Say what there is to learn from."""
+        parts = {name: len(prepared.parts[name]) for name in ("train", "validation", "test")}
+        self._say(
+            f"{prepared.query_count:,} households bought {prepared.item_count:,} products {sum(parts.values()):,} "
+            f"times. The last {parts['test']:,} purchases are the test, the {parts['validation']:,} before them choose "
+            f"settings. {prepared.notice}"
+        )
 
+    def household(self, client: Client) -> None:
+        """Show what a household bought beside what it is recommended."""
+        from recsys.types import Query
 
-def _names(items: list[dict[str, Any]], count: int = 6) -> str:
-    return "; ".join(str(item["name"]) for item in items[:count])
+        shop = self.shop
+        self._console.rule("4. A household")
+        answer = client.nearest_items(Query(entity_id=shop.household), K)
+        self._say(f"Household {shop.household}: {shop.demographics}.")
+        bought = [f"{count} x {shop.name(item_id)}" for item_id, count in list(shop.bought.items())[:K]]
+        later = ["yes" if item_id in shop.bought_later else "no" for item_id in answer.item_ids]
+        self._table({"bought most often": bought, "recommended": self._names(answer), "later": later})
+        self._say("Later: also bought in the weeks of the test, which the model has not seen.")
+
+    def neighbors(self, client: Client) -> None:
+        """Show a product and what is similar to it."""
+        from recsys.types import Query
+
+        product = next(iter(self.shop.bought))
+        self._console.rule("5. A product and its neighbors")
+        answer = client.nearest_items(Query(item_ids=[product]), K)
+        self._say(f"Similar to {self.shop.name(product)} ({self.shop.category(product)}):")
+        self._table({"product": self._names(answer), "category": self._categories(answer)})
+
+    def feedback(self, client: Client) -> None:
+        """Show a list before and after a like and a dislike."""
+        from recsys.types import FeedbackKind, Mention, Query
+
+        self._console.rule("6. Like and dislike")
+        query = Query(entity_id=self.shop.household)
+        before = client.nearest_items(query, K)
+        liked, disliked = self.shop.never_bought_category(), before.item_ids[0]
+        feedback = [Mention(liked, FeedbackKind.LIKED), Mention(disliked, FeedbackKind.DISLIKED)]
+        after = client.reformulate(query, K, feedback).ranking
+        self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
+        self._table({"before": self._names(before), "after": self._names(after)})
+
+    def filtered(self, client: Client) -> None:
+        """Show a list that a condition narrows."""
+        from recsys.types import Query
+
+        self._console.rule("7. A filter")
+        condition = {"department": "PRODUCE", "brand": "Private"}
+        answer = client.nearest_items(Query(entity_id=self.shop.household), K, where=condition)
+        self._say("For the same household, only produce of the store's own brand:")
+        self._table({"product": self._names(answer), "category": self._categories(answer)})
+
+    def speed(self, client: Client, release: Release) -> None:
+        """Say how long a search takes, beside exact search and as a caller sees it."""
+        from recsys.evaluation.index_quality import Certificate
+        from recsys.pipeline import CERTIFICATE
+        from recsys.types import Query
+
+        self._console.rule("8. Speed")
+        found = Certificate.read(release.folder / CERTIFICATE)
+        took = []
+        for _ in range(TIMED_CALLS):
+            start = time.perf_counter()
+            client.nearest_items(Query(entity_id=self.shop.household), K)
+            took.append(time.perf_counter() - start)
+        self._say(
+            f"The index ({found.kind}) answers in {found.query_us:.0f} us where exact search takes "
+            f"{found.exact_query_us:.0f} us, and finds {found.recall:.1%} of the true top {found.k} (at least "
+            f"{found.recall_low:.1%} with {found.confidence:.0%} confidence). A call over gRPC, from request to "
+            f"answer: {1000 * sorted(took)[TIMED_CALLS // 2]:.1f} ms."
+        )
+
+    def damage(self, release: Release, scratch: Path) -> None:
+        """Show that a copy of the release with one wrong byte is refused."""
+        from recsys.errors import ReleaseError
+        from recsys.export.release import open_release
+
+        self._console.rule("9. A damaged copy")
+        copy = scratch / f"{release.name}-damaged"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(release.folder, copy)
+        with open(copy / DAMAGED_PART, "r+b") as file:
+            file.seek(-1, 2)
+            last = file.read(1)
+            file.seek(-1, 2)
+            file.write(bytes([last[0] ^ 1]))
+        self._say(f"One bit of {DAMAGED_PART} in a copy of the release is wrong. Opening it:")
+        try:
+            open_release(copy)
+        except ReleaseError as error:
+            self._console.print(f"refused: {error}", style="red", markup=False, highlight=False)
+        finally:
+            shutil.rmtree(copy)
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(sentence, markup=False, highlight=False)
+
+    def _names(self, answer: Ranking) -> list[str]:
+        return [self.shop.name(item_id) for item_id in answer.item_ids]
+
+    def _categories(self, answer: Ranking) -> list[str]:
+        return [self.shop.category(item_id) for item_id in answer.item_ids]
+
+    def _table(self, columns: Mapping[str, Sequence[str]]) -> None:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for title in columns:
+            table.add_column(title, no_wrap=True, overflow="ellipsis")
+        for row in zip(*columns.values(), strict=False):
+            table.add_row(*row)
+        self._console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,37 +23,86 @@ SMALLER = (
 )
 
 
+COMMON_LINES = re.compile(r"(read|train, evaluate, index): \d+\.\d s")
+
+
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("demo")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo is run."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The demo, run as a user does who has set no variable for the sake of quiet."""
     overrides = [word for setting in SMALLER for word in ("--set", setting)]
-    done = subprocess.run(
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    finished = subprocess.run(
         [sys.executable, "-m", "recsys.cli", "demo", *overrides],
-        cwd=folder, env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        cwd=folder, env={**environment, "COLUMNS": "80", "NO_COLOR": "1"},
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
 
 
-def test_it_asks_every_form_of_query_and_prints_products_by_name(printed):
-    for origin in ("known_entity", "items", "features", "vector"):
-        assert f"from {origin}" in printed
-    rows = re.findall(r"^│ \d+ │ \d+ +│ +-?\d\.\d{4} │ (.+?) +│", printed, re.MULTILINE)
-    # five questions, eight places each
-    assert len(rows) == 40
-    assert all(re.search("[A-Z][a-z]+", name) for name in rows)
+@pytest.fixture(scope="module")
+def chapters(done) -> dict[str, str]:
+    """What was printed, by the title of its chapter."""
+    parts = re.split(r"^─+ \d+\. (.+?) ─+$", done.stdout, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_it_says_that_the_data_is_simulated_and_where_everything_lies(printed):
-    assert "simulated from real shopping patterns" in printed
-    (release,) = re.findall(r"^release: +(\S+)$", printed, re.MULTILINE)
-    assert release.startswith(str(Path("/")))
+def rows(chapter: str) -> list[str]:
+    """Return the rows of a chapter's table."""
+    return chapter.partition(" ───")[2].partition("\n")[2].partition("\n     ")[0].strip("\n").splitlines()
+
+
+def test_it_tells_ten_chapters_in_lines_of_eighty_columns(done, chapters):
+    titles = ["The data", "Training", "The verdict", "A household", "A product and its neighbors", "Like and dislike"]
+    assert list(chapters) == [*titles, "A filter", "Speed", "A damaged copy", "Look around"]
+    told = done.stdout.partition("10. Look around")[0]
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_nothing_but_two_lines_of_progress_is_written_to_standard_error(done):
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not COMMON_LINES.fullmatch(line)] == []
+    assert len(lines) == 2
+
+
+def test_it_says_how_much_data_there_is_and_that_it_is_simulated(chapters):
+    said = " ".join(chapters["The data"].split())
+    assert re.match(r"[\d,]+ households bought [\d,]+ products [\d,]+ times", said)
+    assert "simulated from real shopping patterns" in said
+
+
+def test_the_verdict_names_the_baselines(chapters):
+    assert "popularity" in chapters["The verdict"]
+
+
+@pytest.mark.parametrize("title", ["A household", "A product and its neighbors", "Like and dislike", "A filter"])
+def test_a_question_is_answered_by_five_rows_of_products_by_name(title, chapters):
+    found = rows(chapters[title])
+    assert len(found) == 5
+    assert all(re.search("[A-Z][a-z]+", row) for row in found)
+
+
+def test_feedback_changes_the_list(chapters):
+    columns = [re.split(r" {2,}", row.strip()) for row in rows(chapters["Like and dislike"])]
+    assert [row[0] for row in columns] != [row[-1] for row in columns]
+
+
+def test_a_copy_with_one_wrong_bit_is_refused_and_removed(chapters, folder):
+    said = " ".join(chapters["A damaged copy"].split())
+    assert "refused" in said
+    assert "its checksum differs" in said
+    assert not list(folder.rglob("*-damaged"))
+
+
+def test_it_ends_with_where_everything_lies_and_its_server_is_gone(chapters, folder):
+    (release,) = re.findall(r"^release +(\S+)$", chapters["Look around"], re.MULTILINE)
     assert (Path(release) / "manifest.json").is_file()
-
-
-def test_its_server_is_gone_when_it_ends(printed):
-    (log,) = re.findall(r"^server log: +(\S+)$", printed, re.MULTILINE)
-    (release,) = re.findall(r"^release: +(\S+)$", printed, re.MULTILINE)
-    lines = (Path(release).parents[1] / log).read_text()
-    assert '"event": "stopped"' in lines
+    (log,) = re.findall(r"^server log +(\S+)$", chapters["Look around"], re.MULTILINE)
+    events = [json.loads(line)["event"] for line in (folder / log).read_text().splitlines()]
+    assert events[-1] == "stopped"
