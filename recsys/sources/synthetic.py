@@ -34,6 +34,7 @@ class World:
         popularity: `[items]`, float64, what an item's logit gains for all groups alike, nats.
         log_probabilities: `[groups, items]`, float64, nats; each row's exponentials add up to 1.
         user_probabilities: `[users]`, float64, how active each user is; they add up to 1.
+        followers: `[items, followers]`, int64, the items that may follow each item, random permutations.
     """
 
     group_of_user: Int64
@@ -42,14 +43,21 @@ class World:
     popularity: NDArray[np.float64]
     log_probabilities: NDArray[np.float64]
     user_probabilities: NDArray[np.float64]
+    followers: Int64
 
 
 @settings()
 class Synthetic:
-    """Interactions drawn independently: first a user by activity, then an item by the softmax of the user's group.
+    """First a user is drawn by activity, then an item by the softmax of the user's group, or one that follows the last.
 
     `p(item | user) = softmax( sharpness * <group vector, item vector> + popularity )`,
     `popularity = -popularity_exponent * log(rank)`
+
+    By default the interactions are independent: their order says nothing. With `order_rate` a user's items form a
+    Markov chain of order one: with that probability an item is one of the `followers` of the user's item before, each
+    equally likely, otherwise it is drawn as above. Followers are drawn at random once, whatever the item's taste, so
+    that only the last item says which they are. People are not like that: the chain shows whether a model reads order
+    at all, not what order is worth on real data.
 
     Items have `category` (nearest of 12 anchors on the latent sphere), `tags` (the three nearest of 40), `price` (grows
     with the first latent coordinate) and `title` (words of the category and the tags); users have `segment` (their
@@ -67,6 +75,8 @@ class Synthetic:
         popularity_exponent: of the power law of popularity; 0 means that taste alone decides.
         activity_exponent: of the power law of the users' activity; 0 means that all are equally active.
         feature_noise: share (0..1) of feature values that are random.
+        order_rate: share (0..1) of the items that follow the user's item before; 0 means that order says nothing.
+        followers: how many items may follow each item.
         days: length of the period, in days.
         seed: everything follows from it.
     """
@@ -80,6 +90,8 @@ class Synthetic:
     popularity_exponent: float = Field(default=0.8, ge=0)
     activity_exponent: float = Field(default=0.5, ge=0)
     feature_noise: float = Field(default=0.1, ge=0, le=1)
+    order_rate: float = Field(default=0.0, ge=0, le=1)
+    followers: int = Field(default=5, ge=1)
     days: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
@@ -107,19 +119,33 @@ class Synthetic:
             popularity=popularity,
             log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
             user_probabilities=activity / activity.sum(),
+            followers=self._followers(),
         )
 
-    def true_scores(self, query_rows: ArrayLike) -> Float32:
+    def true_scores(self, query_rows: ArrayLike, last_items: ArrayLike | None = None) -> Float32:
         """Return the log-probability that a user's next item is each item; no ranking can beat their order.
 
         Args:
             query_rows: `[queries]`, integers in 0..users-1: rows of the query table.
+            last_items: `[queries]`, integers in 0..items-1: the last item of each query; None for users without one.
 
         Returns:
             `[queries, items]`, float32, nats.
         """
         world = self.world()
-        return world.log_probabilities[world.group_of_user[np.asarray(query_rows)]].astype(np.float32)
+        scores = world.log_probabilities[world.group_of_user[np.asarray(query_rows)]]
+        if last_items is not None and self.order_rate > 0:
+            chances = (1 - self.order_rate) * np.exp(scores)
+            following = world.followers[np.asarray(last_items)]
+            np.add.at(chances, (np.arange(len(chances))[:, None], following), self.order_rate / following.shape[1])
+            with np.errstate(divide="ignore"):
+                scores = np.log(chances)
+        return scores.astype(np.float32)
+
+    def _followers(self) -> Int64:
+        """Return the items that may follow each item; each one follows as many as the others."""
+        random = np.random.default_rng([self.seed, 4])
+        return np.stack([random.permutation(self.items) for _ in range(self.followers)], axis=1)
 
     def _items(self, world: World) -> pa.Table:
         random = np.random.default_rng([self.seed, 1])
@@ -159,6 +185,7 @@ class Synthetic:
         steps = (shares / shares[:, -1:] + np.arange(self.groups)[:, None]).ravel()
         activity = np.cumsum(world.user_probabilities)
         user_ids, item_ids = _names("u", np.arange(self.users)), _names("i", np.arange(self.items))
+        last_items = np.full(self.users, -1)
         for start in range(0, self.interactions, BATCH_ROWS):
             rows = np.arange(start, min(start + BATCH_ROWS, self.interactions))
             random = np.random.default_rng([self.seed, 3, start])
@@ -166,11 +193,30 @@ class Synthetic:
             group = world.group_of_user[user]
             place = np.searchsorted(steps, group + random.random(len(rows)), side="right")
             item = np.minimum(place - group * self.items, self.items - 1)
+            if self.order_rate > 0:
+                self._follow(world, np.random.default_rng([self.seed, 5, start]), user, item, last_items)
             times = FIRST_TIME_US + (rows / self.interactions * self.days * DAY_US).astype(np.int64)
             yield pa.RecordBatch.from_arrays(
                 [user_ids.take(pa.array(user)), item_ids.take(pa.array(item)), pa.array(times).cast(_TIME)],
                 names=[QUERY_ID, ITEM_ID, TIMESTAMP],
             )
+
+    def _follow(self, world: World, random: np.random.Generator, user: Int64, item: Int64, last_items: Int64) -> None:
+        """Replace a share of the items of a batch by ones that follow the user's item before, in place.
+
+        Args:
+            world: gives the followers.
+            random: draws.
+            user: `[rows]`, in the order of time.
+            item: `[rows]`, drawn independently.
+            last_items: `[users]`, the last item of each user, -1 without one; brought up to date.
+        """
+        follows = random.random(len(user)) < self.order_rate
+        chosen = random.integers(world.followers.shape[1], size=len(user))
+        for row, each in enumerate(user.tolist()):
+            if follows[row] and last_items[each] >= 0:
+                item[row] = world.followers[last_items[each], chosen[row]]
+            last_items[each] = item[row]
 
     def _blurred(self, random: np.random.Generator, values: Int64, count: int) -> Int64:
         replaced = random.random(values.shape) < self.feature_noise

@@ -114,3 +114,44 @@ def test_batches_stay_small_however_many_interactions_are_drawn():
     first = next(raw.interactions())
 
     assert first.num_rows < 100_000
+
+
+ORDERED = Synthetic(users=40, items=30, interactions=60_000, groups=4, order_rate=0.7, followers=3)
+
+
+def test_without_an_order_rate_the_world_is_the_one_without_order():
+    plain, ordered = rows(SMALL.read()), rows(Synthetic(**{**vars_of(SMALL), "followers": 9}).read())
+    for one, other in zip(plain, ordered, strict=True):
+        assert list(one) == list(other)
+
+
+def vars_of(world):
+    return {"users": world.users, "items": world.items, "interactions": world.interactions, "groups": world.groups}
+
+
+def test_the_next_item_is_drawn_with_exactly_the_true_probabilities_given_the_last():
+    users, items, _ = rows(ORDERED.read())
+    order = np.argsort(users, kind="stable")
+    users, items = users[order], items[order]
+    is_next = users[1:] == users[:-1]
+    last, following, owners = items[:-1][is_next], items[1:][is_next], users[1:][is_next]
+    # Mean over all steps of the probability that the formula gives to each item: what the counts must be.
+    expected = np.exp(ORDERED.true_scores(owners, last).astype(np.float64)).mean(axis=0)
+    shares = np.bincount(following, minlength=ORDERED.items) / len(following)
+    assert (np.abs(shares - expected) < 6 * np.sqrt(expected / len(following)) + 1e-6).all()
+
+
+def test_followers_stand_among_the_next_items_as_often_as_the_rate_says():
+    users, items, _ = rows(ORDERED.read())
+    world = ORDERED.world()
+    followed = total = expected = 0
+    for user in range(ORDERED.users):
+        mine = items[users == user]
+        of_last = world.followers[mine[:-1]]
+        chances = np.exp(world.log_probabilities[world.group_of_user[user]])
+        own = np.zeros((len(of_last), ORDERED.items), bool)
+        np.put_along_axis(own, of_last, True, axis=1)
+        followed += own[np.arange(len(own)), mine[1:]].sum()
+        expected += (0.7 + 0.3 * (own * chances).sum(axis=1)).sum()
+        total += len(own)
+    assert abs(followed - expected) < 6 * total**0.5
