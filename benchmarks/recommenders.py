@@ -16,7 +16,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from scipy.sparse import csr_matrix
 
 from benchmarks.peers import ranking
 from benchmarks.report import RESULTS, Report
@@ -25,13 +24,17 @@ from recsys import config, registry
 from recsys.ablation.ablate import ablate
 from recsys.ablation.cells import asked
 from recsys.ablation.tables import Ablation
+from recsys.baselines import Baseline, Histories
+from recsys.baselines.ease import Ease
+from recsys.baselines.ials import Ials
+from recsys.baselines.item_knn import ItemKnn
+from recsys.baselines.popularity import Popularity
 from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
 from recsys.errors import SettingError
-from recsys.evaluation.baselines import Als, Baseline, Ease, ItemKnn, Popularity
 from recsys.evaluation.held_out import HeldOut, held_out
-from recsys.evaluation.recommenders import Recommender, VectorRecommender
+from recsys.evaluation.recommenders import Recommender, ScoreRecommender, VectorRecommender
 from recsys.features import Encoder
 from recsys.metrics.ranking import measure, parse
 from recsys.types import Int32
@@ -44,12 +47,9 @@ PREFIX = "two_tower_"
 Peer = Baseline | ranking.RankingSettings
 CLASSIC: dict[str, tuple[Peer, ...]] = {
     "popularity": (Popularity(),),
-    "item_knn": tuple(ItemKnn(neighbours=count) for count in (20, 50, 100)),
-    "als": tuple(
-        Als(dim=dim, confidence_weight=confidence, regularization_weight=regularization)
-        for dim, confidence, regularization in ((64, 1, 1), (64, 10, 100), (128, 10, 100), (128, 30, 100))
-    ),
-    "ease": tuple(Ease(regularization_weight=weight) for weight in (60, 250, 750)),
+    "item_knn": ItemKnn().candidates(),
+    "ials": Ials().candidates(),
+    "ease": Ease().candidates(),
 }
 
 
@@ -195,9 +195,11 @@ def _fit(peer: Peer, run: Run, prepared: Prepared, folder: Path) -> Callable[[He
             query_count=prepared.query_count,
         )
         return lambda part: VectorRecommender(query_vectors[part.query_rows], item_vectors, part.cases.excluded)
-    pairs = (np.ones(len(train), np.float32), (train.query_row, train.item_row))
-    met = csr_matrix(pairs, (prepared.query_count, prepared.item_count))
-    return lambda part: peer.fit(met, met[part.query_rows], part.cases.excluded)
+    met = Histories(train, prepared.query_count, prepared.item_count)
+    scorer = peer.fit(met)
+    return lambda part: ScoreRecommender(
+        lambda rows: scorer(met.take(part.query_rows[rows])), prepared.item_count, part.cases.excluded
+    )
 
 
 def _integer_codes(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray]) -> dict[str, Int32]:

@@ -29,6 +29,7 @@ PLACES = {
     "self_supervision.objective": "objectives",
     "reformulation.reformulator": "reformulators",
     "reformulation.objective": "objectives",
+    "evaluation.baselines": "baselines",
 }
 """The sections of a run file that hold a choice from a family, and the family."""
 CHOICES = tuple(place for place in PLACES if "." not in place)
@@ -43,6 +44,8 @@ DEFAULT_KINDS = {
     "reformulation.objective": "comparative",
 }
 """The kind of a choice that a run file may leave out, by section."""
+DEFAULT_BASELINES = ("popularity", "item_knn", "ease", "ials")
+"""The kinds of `evaluation.baselines` that a run file may leave out."""
 READS = {
     "objective": ("pairs", "sets", "matrix"),
     "self_supervision.objective": ("views",),
@@ -302,7 +305,10 @@ class Evaluation:
         metrics: names in ir-measures spelling.
         exclude_seen: take items that the query entity met before the cut out of every ranking.
         max_cases: test cases, drawn with the run's seed when there are more; 0 means all.
-        baselines: recommenders that are measured in the same table.
+        baselines: choices from `recsys.baselines` that are measured in the same table, each kind once; the kind alone
+            stands for its default settings. Those that the data are too large for are left out, and the report says so.
+        baseline_search_s: seconds that the choice of one baseline's settings on validation cases may take; what is
+            left of the settings to try then is left out.
         confidence: level of the bootstrap intervals, 0..1.
         resamples: bootstrap resamples.
     """
@@ -310,7 +316,8 @@ class Evaluation:
     metrics: tuple[str, ...] = ("nDCG@10", "AP@10", "R@10", "R@50", "RR@10", "Success@10")
     exclude_seen: bool = False
     max_cases: int = Field(default=0, ge=0)
-    baselines: tuple[Literal["popularity", "item_knn", "als", "ease"], ...] = ("popularity", "item_knn")
+    baselines: tuple[Any, ...] = Field(default_factory=lambda: _baselines(DEFAULT_BASELINES))
+    baseline_search_s: float = Field(default=60.0, ge=0)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=100)
 
@@ -490,6 +497,8 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
         values["self_supervision"] = _self_supervision(values["self_supervision"])
     if "reformulation" in values:
         values["reformulation"] = _reformulation(values["reformulation"])
+    if isinstance(values.get("evaluation"), Mapping) and "baselines" in values["evaluation"]:
+        values["evaluation"] = {**values["evaluation"], "baselines": _baselines(values["evaluation"]["baselines"])}
     for section, cls in STAGES.items():
         if isinstance(values.get(section), Mapping):
             values[section] = registry.parse(cls, values[section], section)
@@ -540,6 +549,7 @@ def plain_tables(run: Run) -> dict[str, Any]:
     if (second := run.self_supervision) is not None:
         tables["self_supervision"]["objective"] = registry.table_of(second.objective)
         tables["self_supervision"]["augmentations"] = [registry.table_of(stage) for stage in second.augmentations]
+    tables["evaluation"]["baselines"] = [registry.table_of(each) for each in run.evaluation.baselines]
     for name in ("reformulator", "objective"):
         tables["reformulation"][name] = registry.table_of(getattr(run.reformulation, name))
     return tables
@@ -626,6 +636,18 @@ def _augmentations(tables: Any, where: str) -> tuple[Any, ...]:
     if len(masking) > 1:
         raise SettingError(describe(where, masking, "at most one that masks features", "Two could hide everything."))
     return stages
+
+
+def _baselines(tables: Any) -> tuple[Any, ...]:
+    where = "evaluation.baselines"
+    if not isinstance(tables, Sequence) or isinstance(tables, str):
+        raise SettingError(describe(where, tables, "a list of kinds, or of tables with a 'kind'"))
+    spelled = [{"kind": table} if isinstance(table, str) else table for table in tables]
+    baselines = tuple(chosen(where, table, f"{where}.{place}") for place, table in enumerate(spelled))
+    kinds = [registry.kind_of(baseline) for baseline in baselines]
+    if len(set(kinds)) < len(kinds):
+        raise SettingError(describe(where, kinds, "each kind once", "A setting takes a list of values to try."))
+    return baselines
 
 
 def _check_main_objective(run: Run) -> None:

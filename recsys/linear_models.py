@@ -1,10 +1,13 @@
-"""Linear recommenders in closed form, and their best low-rank parts, which are the tables of a two-tower model."""
+"""Linear recommenders: closed forms with their best low-rank parts, and alternating least squares."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.sparse import csr_matrix, diags_array
@@ -20,8 +23,18 @@ BLOCK = 1024
 OVERSAMPLING = 32
 """Further directions that the randomized range finder follows."""
 POWER_ITERATIONS = 4
+GATHERED = 2**22
+"""Numbers that the vectors of the items of several histories take at once: 16 MB in float32."""
 
 Array = NDArray[np.float64]
+
+
+def obstacle(queries: int, items: int) -> str:
+    """Return why a closed form cannot be solved for so many query entities and items; empty where it can."""
+    if min(queries, items) <= MAX_INVERTED:
+        return ""
+    got = verbatim(f"{queries:,} query entities and {items:,} items")
+    return describe("closed form", got, f"at most {MAX_INVERTED:,} of either")
 
 
 class RegularizedInverse:
@@ -39,10 +52,8 @@ class RegularizedInverse:
     """
 
     def __init__(self, met: csr_matrix, penalty: Array) -> None:
-        if min(met.shape) > MAX_INVERTED:
-            got = verbatim(f"{met.shape[0]:,} query entities and {met.shape[1]:,} items")
-            advice = "Take the objective 'all_items', which inverts nothing."
-            raise SettingError(describe("closed form", got, f"at most {MAX_INVERTED:,} of either", advice))
+        if beyond := obstacle(*met.shape):
+            raise SettingError(f"{beyond} Take the objective 'all_items', which inverts nothing.")
         self._met, self._penalty = met.astype(np.float64).tocsr(), penalty
         self._is_dual = met.shape[0] < met.shape[1]
         if self._is_dual:
@@ -97,6 +108,27 @@ def ease(met: csr_matrix, regularization_weight: float) -> LinearOperator:
     )
 
 
+def history_map(met: csr_matrix, queries: Float32, dropout_rate: float, regularization_weight: float) -> Float32:
+    """Return the vectors of items whose sum over random parts of a history best predicts the query's vector.
+
+    `E = (X^T X + L)^-1 X^T U`, with L as in `dlae`.
+
+    Args:
+        met: X, `[queries, items]`, float, >= 0.
+        queries: U, `[queries, dim]`, float32.
+        dropout_rate: share (0..1) of the history that is hidden.
+        regularization_weight: weight of the squared length of E.
+
+    Returns:
+        `[items, dim]`, float32.
+
+    Raises:
+        SettingError: see `RegularizedInverse`.
+    """
+    penalty = _dropout_penalty(met, dropout_rate, regularization_weight)
+    return RegularizedInverse(met, penalty).apply(met.T @ queries.astype(np.float64)).astype(np.float32)
+
+
 def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> LinearOperator:
     """Return the item-to-item weights of a linear autoencoder trained with dropout, with a diagonal of zeros.
 
@@ -116,8 +148,7 @@ def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> 
     Raises:
         SettingError: see `RegularizedInverse`.
     """
-    energy = np.asarray(met.multiply(met).sum(axis=0), np.float64).ravel()
-    penalty = energy * dropout_rate / (1 - dropout_rate) + regularization_weight
+    penalty = _dropout_penalty(met, dropout_rate, regularization_weight)
     inverse, weight = RegularizedInverse(met, penalty), penalty[:, None]
     off_diagonal = inverse.diagonal()[:, None] * weight  # W = 1 - P L, so that 1 - W(j, j) = P(j, j) L(j)
     return _operator(
@@ -155,6 +186,122 @@ def low_rank(met: csr_matrix, weights: LinearOperator, dim: int, seed: int) -> t
     _, _, rotation = np.linalg.svd(met @ history, full_matrices=False)
     turned = rotation[:dim].T
     return (history @ turned).astype(np.float32), (found @ turned).astype(np.float32)
+
+
+def ials(
+    met: csr_matrix,
+    dim: int,
+    unobserved_weight: float,
+    regularization_weight: float,
+    epochs: int = 16,
+    seed: int = 0,
+) -> Float32:
+    """Return the item vectors of matrix factorization by alternating least squares over all pairs.
+
+    The vectors u of query entities and v of items minimize
+
+    `sum_{(q, i) in X}( x_qi (u_q v_i - 1)^2 ) + alpha0 sum_{all q, i}( (u_q v_i)^2 )
+    + lambda ( sum_q n_q |u_q|^2 + sum_i n_i |v_i|^2 )`, `n_q = sum_i x_qi + alpha0 items`, `n_i` in the same way
+
+    Reference:
+        Rendle, Krichene, Zhang and Koren 2022, Revisiting the Performance of iALS on Item Recommendation Benchmarks,
+        arXiv:2110.14037, Eq. 1 to 5 with nu = 1.
+
+    Args:
+        met: X, `[queries, items]`, float, >= 0: the weight of each pair that was met.
+        dim: length of the vectors.
+        unobserved_weight: alpha0, the weight of every pair, > 0.
+        regularization_weight: lambda, > 0.
+        epochs: sweeps over query entities and items.
+        seed: of the first item vectors, which are normal with standard deviation `.1 / sqrt(dim)`.
+
+    Returns:
+        `[items, dim]`, float32; `regressed` gives the vectors of query entities.
+    """
+    of_items = met.T.tocsr()
+    random = np.random.default_rng([seed, 18])
+    items = random.normal(scale=0.1 / np.sqrt(dim), size=(met.shape[1], dim)).astype(np.float32)
+    for _ in range(epochs):
+        queries = regressed(met, items, unobserved_weight, regularization_weight)
+        items = regressed(of_items, queries, unobserved_weight, regularization_weight)
+    return items
+
+
+def regressed(met: csr_matrix, others: Float32, unobserved_weight: float, regularization_weight: float) -> Float32:
+    """Return for each row of X the vector that best scores its own columns 1 and all columns 0; see `ials`.
+
+    `u_q = (alpha0 V^T V + sum_i x_qi v_i v_i^T + lambda n_q identity)^-1 sum_i x_qi v_i`. In the eigenbasis of `V^T V`
+    all but the middle term is diagonal, so that a row with fewer columns than dimensions takes, by Woodbury's identity,
+    a system of its columns.
+
+    Args:
+        met: X, `[rows, columns]`, float, >= 0.
+        others: V, the vectors of the columns, `[columns, dim]`, float32.
+        unobserved_weight: alpha0, > 0.
+        regularization_weight: lambda, > 0.
+
+    Returns:
+        `[rows, dim]`, float32; zeros for a row without columns.
+    """
+    met = met.tocsr()
+    wide = others.astype(np.float64)
+    energies, basis = np.linalg.eigh(wide.T @ wide)
+    vectors = np.vstack([wide @ basis, np.zeros(len(basis))]).astype(np.float32)  # the last row fills short histories
+    row_weights = np.asarray(met.sum(axis=1), np.float64).ravel()
+    penalty = regularization_weight * (row_weights + unobserved_weight * met.shape[1])
+    diagonal = (unobserved_weight * np.maximum(energies, 0) + penalty[:, None]).astype(np.float32)
+    found = np.zeros((met.shape[0], len(basis)), np.float32)
+    sizes = np.diff(met.indptr)
+    order = np.argsort(-sizes, kind="stable")
+    pieces, start, end = [], 0, int((sizes > 0).sum())
+    while start < end:
+        at_once = max(1, GATHERED // (max(int(sizes[order[start]]), len(basis)) * len(basis)))
+        pieces.append(order[start : min(end, start + at_once)])
+        start += at_once
+
+    def solve(rows: NDArray[np.integer]) -> None:
+        found[rows] = _ridge(*_gathered(met, rows, int(sizes[rows[0]]), vectors), diagonal[rows])
+
+    # Threads over the pieces: within systems this small, they take longer to meet than to work.
+    cores = len(os.sched_getaffinity(0))
+    with threadpoolctl.threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as threads:
+        for _ in threads.map(solve, pieces):
+            pass
+    return (found @ basis.T).astype(np.float32)
+
+
+def _gathered(met: csr_matrix, rows: NDArray[np.integer], width: int, vectors: Float32) -> tuple[Float32, Float32]:
+    """Return the roots of the weights of some rows, `[rows, width]`, and their columns' vectors times these."""
+    places = met.indptr[rows][:, None] + np.arange(width)
+    is_inside = places < met.indptr[rows + 1][:, None]
+    places = np.minimum(places, len(met.indices) - 1)
+    roots = np.where(is_inside, np.sqrt(met.data[places]), 0).astype(np.float32)
+    return roots, vectors[np.where(is_inside, met.indices[places], -1)] * roots[..., None]
+
+
+def _ridge(roots: Float32, inputs: Float32, diagonal: Float32) -> Float32:
+    """Return `(A^T A + D)^-1 A^T roots` of each row, `[rows, dim]`, through the smaller system.
+
+    Args:
+        roots: `[rows, width]`.
+        inputs: A, `[rows, width, dim]`.
+        diagonal: of D, `[rows, dim]`, > 0.
+    """
+    transposed = inputs.swapaxes(1, 2)
+    if inputs.shape[1] < inputs.shape[2]:
+        scaled = transposed / diagonal[..., None]
+        system = inputs @ scaled
+        system[:, *np.diag_indices(inputs.shape[1])] += 1
+        return (scaled @ np.linalg.solve(system, roots[..., None]))[..., 0]
+    system = transposed @ inputs
+    system[:, *np.diag_indices(inputs.shape[2])] += diagonal
+    return np.linalg.solve(system, transposed @ roots[..., None])[..., 0]
+
+
+def _dropout_penalty(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> Array:
+    """Return the diagonal of what dropout and the regularization add to `X^T X`, `[items]`; see `dlae`."""
+    energy = np.asarray(met.multiply(met).sum(axis=0), np.float64).ravel()
+    return energy * dropout_rate / (1 - dropout_rate) + regularization_weight
 
 
 def _operator(items: int, apply: Callable[[Array], Array], transposed: Callable[[Array], Array]) -> LinearOperator:

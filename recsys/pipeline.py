@@ -14,11 +14,11 @@ from recsys.config import Run
 from recsys.data.prepare import Prepared, check_cases, prepare, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
-from recsys.evaluation.baselines import baseline
+from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.index_quality import Certificate, tune
 from recsys.evaluation.recommenders import VectorRecommender
-from recsys.evaluation.report import OURS, Accuracy, EvaluationReport
+from recsys.evaluation.report import OURS, Accuracy, EvaluationReport, Fit
 from recsys.export import assemble
 from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
@@ -74,7 +74,7 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
         fitted = fit(run, prepared, home / "training", _validator(run, validation))
     model = fitted.model
     item_vectors = model.encode_items()
-    report = judge(run, model, item_vectors, test)
+    report = judge(run, model, item_vectors, validation, test)
     asking = validation if len(validation.cases) else test
     query_vectors = model.encode_queries(asking.codes)
 
@@ -90,26 +90,37 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
     return release
 
 
-def judge(run: Run, model: TwoTowerModel, item_vectors: Float32, test: HeldOut) -> EvaluationReport:
+def judge(
+    run: Run, model: TwoTowerModel, item_vectors: Float32, validation: HeldOut, test: HeldOut
+) -> EvaluationReport:
     """Return the measurements of the model and of the run's baselines on the same cases.
 
     Args:
         run: gives metrics, baselines and intervals.
         model: the trained model.
-        item_vectors: `[items, dim]`, float32, the catalogue through the item tower.
+        item_vectors: `[items, dim]`, float32, the catalog through the item tower.
+        validation: the cases that choose the baselines' settings.
         test: the cases.
     """
-    settings, excluded = run.evaluation, test.cases.excluded
-    recommenders = {OURS: VectorRecommender(model.encode_queries(test.codes), item_vectors, excluded)}
-    for name in settings.baselines:
-        recommenders[name] = baseline(name).fit(test.interactions, test.histories, excluded)
+    settings = run.evaluation
+    recommenders = {OURS: VectorRecommender(model.encode_queries(test.codes), item_vectors, test.cases.excluded)}
+    baselines, left_out = fit_baselines(
+        settings.baselines,
+        validation,
+        test,
+        metric=run.training.validation_metric,
+        search_s=settings.baseline_search_s,
+    )
+    fits = {OURS: Fit(test.earlier if run.objective.reads == "matrix" else ("train",))}
     return evaluation.evaluate(
-        recommenders,
+        recommenders | {name: each.recommender for name, each in baselines.items()},
         test.cases,
         settings.metrics,
         confidence=settings.confidence,
         resamples=settings.resamples,
         seed=run.seed,
+        fits=fits | {name: each.fit for name, each in baselines.items()},
+        left_out=left_out,
     )
 
 

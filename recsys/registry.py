@@ -20,7 +20,17 @@ from pydantic import ConfigDict
 
 from recsys.errors import SettingError, describe, unknown, verbatim
 
-FAMILIES = ("sources", "splits", "features", "towers", "augmentations", "objectives", "indexes", "reformulators")
+FAMILIES = (
+    "sources",
+    "splits",
+    "features",
+    "towers",
+    "augmentations",
+    "objectives",
+    "indexes",
+    "reformulators",
+    "baselines",
+)
 
 TOML_WORDS = {
     "dataclass_type": "a table",

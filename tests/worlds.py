@@ -10,10 +10,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.baselines import Histories
 from recsys.export.release import Release
+from recsys.types import Interactions
 
 USERS, ITEMS, PER_USER = 60, 40, 12
 DAY_US = 86_400_000_000
+TOY_MET = np.array(
+    [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 0, 0, 1, 0]],
+)
+"""How often each of five query entities met each of five items."""
+
+
+def histories_of(counts: Any) -> Histories:
+    """Return the histories with the given counts, `[owners, items]`."""
+    counts = np.asarray(counts)
+    owner, item = np.nonzero(counts)
+    often = counts[owner, item]
+    met = Interactions(np.repeat(owner, often).astype(np.int32), np.repeat(item, often).astype(np.int32))
+    return Histories(met, *counts.shape)
+
+
+def block_histories(
+    blocks: int = 4, queries: int = 30, items: int = 12, met: int = 5, seed: int = 0
+) -> tuple[Histories, np.ndarray]:
+    """Return histories of items of the query entity's block alone, and one further item of the block for each."""
+    random = np.random.default_rng(seed)
+    counts, missing = np.zeros((blocks * queries, blocks * items), int), np.empty(blocks * queries, int)
+    for query in range(len(counts)):
+        chosen = random.choice(items, met + 1, replace=False) + query // queries * items
+        counts[query, chosen[:met]] = 1
+        missing[query] = chosen[met]
+    return histories_of(counts), missing
 
 
 def write_block_world(folder: Path, users: int = USERS) -> None:

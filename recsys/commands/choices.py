@@ -14,8 +14,10 @@ from rich.table import Table
 
 from recsys.errors import SettingError, unknown
 
-LISTS = ("metrics", "baselines")
+LISTS = ("metrics",)
 """What a run file names in lists rather than in sections of its own."""
+TABLE_LISTS = ("augmentations", "baselines")
+"""The last keys of sections that are lists of tables."""
 
 
 def command(
@@ -23,7 +25,7 @@ def command(
         str, typer.Argument(metavar="NAME", help="Only this family, section or list: features, split, metrics ….")
     ] = "",
 ) -> None:
-    """List what a run file may contain: kinds and sections with their settings and defaults, metrics, baselines."""
+    """List what a run file may contain: kinds and sections with their settings and defaults, and metrics."""
     from recsys import config, registry
 
     stages = stages_of(config.Run)
@@ -50,11 +52,6 @@ def command(
 
         meanings = {f"{measure}@k": formula.__doc__ for measure, formula in FORMULAS.items()}
         _list(console, "evaluation.metrics, training.validation_metric and others", "metric", meanings)
-    if name in ("", "baselines"):
-        from recsys.evaluation.baselines import BASELINES
-
-        meanings = {baseline: inspect.getdoc(cls) for baseline, cls in BASELINES.items()}
-        _list(console, "evaluation.baselines", "baseline", meanings)
 
 
 def stages_of(run: type) -> dict[str, type]:
@@ -69,7 +66,7 @@ def stages_of(run: type) -> dict[str, type]:
 
 
 def _header(section: str) -> str:
-    return f"[[{section}]]" if section.endswith("augmentations") else f"[{section}]"
+    return f"[[{section}]]" if section.endswith(TABLE_LISTS) else f"[{section}]"
 
 
 def _list(console: Console, title: str, column: str, meanings: dict[str, str | None]) -> None:
@@ -110,6 +107,10 @@ def default_of(field: dataclasses.Field[Any], section: str) -> str:
 
         place = field.name if section == "run" else f"{section}.{field.name}"
         return f'kind = "{registry.kind_of(default)}", see [{place}]' if place in config.PLACES else f"see [{place}]"
+    if isinstance(default, tuple) and default and all(map(dataclasses.is_dataclass, default)):
+        from recsys import registry
+
+        return repr([registry.kind_of(each) for each in default])
     return repr(default).lower() if isinstance(default, bool) else repr(default)
 
 

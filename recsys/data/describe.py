@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys import registry
+from recsys.baselines import obstacle
 from recsys.config import Run
 from recsys.data.encoders import raw_column
 from recsys.data.hard_negatives import HardNegatives
@@ -158,6 +159,7 @@ class Report:
         rejected: broken rows by reason, most frequent first; those with unknown ids stand in `unknown_ids`.
         problems: what stops training, as the errors with which `recsys train` would end.
         warnings: sentences on what looks wrong, though it can be trained on.
+        baselines: the run's baselines: for each kind why it will be left out of the evaluation, or nothing.
     """
 
     run: str
@@ -179,6 +181,7 @@ class Report:
     rejected: tuple[Rejected, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    baselines: dict[str, str]
 
 
 def describe_data(run: Run) -> Report:
@@ -229,6 +232,10 @@ def describe_data(run: Run) -> Report:
             *_order_warnings(parts),
             *_leak_warnings(run, raw, met, interactions, counts),
         ),
+        baselines={
+            registry.kind_of(each): obstacle(each, not free, len(met.query_codes.ids), raw.items.num_rows)
+            for each in run.evaluation.baselines
+        },
     )
 
 
@@ -262,6 +269,11 @@ def render(report: Report, console: Console) -> None:
     console.print(overview)
     if report.history:
         console.print(f"History of a query at evaluation: {report.history}.")
+    will_run = [kind for kind, reason in report.baselines.items() if not reason]
+    console.print(f"Baselines of the evaluation: {', '.join(will_run) or 'none'}.")
+    for kind, reason in report.baselines.items():
+        if reason:
+            console.print(f"The baseline {kind} will be left out: {reason}", markup=False, highlight=False)
     _render_columns(report, console)
     if report.unknown_ids:
         table = Table("side", "ids", "interactions", "share", "examples", title="Unknown ids")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_matrix
 
+from recsys.baselines import Histories
 from recsys.config import Run
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
@@ -44,16 +44,20 @@ class HeldOut:
         cases: the questions.
         query_rows: `[cases]`, int32, who asks.
         codes: the query side's codes, `[cases, *shape]` each; their histories are those that `histories` counts.
-        interactions: how often every query entity met each item in the earlier parts, `[queries, items]`, float32.
-        histories: how often each case's entity met each item in its history, `[cases, items]`, float32: all of the
-            earlier parts, or where the split cuts in time, what came before its first held-out interaction.
+        interactions: what every query entity met in the earlier parts.
+        histories: what each case's entity met before it asks: all of the earlier parts, or where the split cuts in
+            time, what came before its first held-out interaction.
+        earlier: the parts of the split that precede this one.
+        has_histories: whether queries have a history; those of free features have none.
     """
 
     cases: EvaluationCases
     query_rows: Int32
     codes: Codes
-    interactions: csr_matrix
-    histories: csr_matrix
+    interactions: Histories
+    histories: Histories
+    earlier: tuple[str, ...]
+    has_histories: bool
 
 
 def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> HeldOut:
@@ -81,7 +85,16 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         history="" if run.query.entity == "features" else history_at_evaluation(run.split),
     )
     codes = QueryCodes(prepared, Past(past, prepared.query_count)).now(rows)
-    return HeldOut(cases, rows, codes, _counted(earlier, prepared), _counted(past, prepared)[rows])
+    queries, items = prepared.query_count, prepared.item_count
+    return HeldOut(
+        cases,
+        rows,
+        codes,
+        Histories(earlier, queries, items),
+        Histories(past, queries, items).take(rows),
+        EARLIER[part],
+        run.query.entity != "features",
+    )
 
 
 def questions(run: Run, prepared: Prepared, part: str) -> Questions:
@@ -104,12 +117,6 @@ def questions(run: Run, prepared: Prepared, part: str) -> Questions:
     relevant = positives.take(rows)
     codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(rows)
     return Questions(_ids(run, prepared, rows), codes, relevant, _excluded(run, relevant, rows, seen=True))
-
-
-def _counted(interactions: Interactions, prepared: Prepared) -> csr_matrix:
-    """Return how often each query entity met each item, `[queries, items]`, float32."""
-    counts = (np.ones(len(interactions), np.float32), (interactions.query_row, interactions.item_row))
-    return csr_matrix(counts, (prepared.query_count, prepared.item_count))
 
 
 def _until_asked(before: Interactions, asked: Interactions, queries: int) -> Interactions:

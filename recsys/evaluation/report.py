@@ -60,6 +60,25 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What a recommender was fitted on, and how its settings were chosen.
+
+    Attributes:
+        parts: of the split, whose rows it was fitted on.
+        settings: by name.
+        tried: combinations of settings that were tried on validation cases; 0 where nothing was to be chosen.
+        candidates: combinations that there were to try.
+        seconds: of choosing and fitting.
+    """
+
+    parts: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tried: int = 0
+    candidates: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """What an evaluation found.
 
@@ -75,6 +94,8 @@ class EvaluationReport:
         exposure: by recommender: what its rankings show, one entry for each cutoff of the metrics.
         case_values: one row for each recommender, slice and case: `recommender`, `slice`, `case_id` (strings),
             `relevant_count` (int64, in the slice) and one float64 column a metric.
+        fits: by recommender, as far as it is known: what it was fitted on.
+        left_out: by baseline of the run that the data do not fit: the reason, a sentence.
     """
 
     cases: int
@@ -87,6 +108,8 @@ class EvaluationReport:
     accuracy: tuple[Accuracy, ...]
     exposure: Mapping[str, tuple[Exposure, ...]]
     case_values: pa.Table = field(repr=False, compare=False)
+    fits: Mapping[str, Fit] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recommenders(self) -> list[str]:
@@ -127,7 +150,13 @@ class EvaluationReport:
             name: getattr(self, name)
             for name in ("cases", "items", "with_exclusions", "history", "cases_digest", "confidence", "resamples")
         }
-        return {**plain, "accuracy": [asdict(entry) for entry in self.accuracy], "exposure": shown}
+        return {
+            **plain,
+            "accuracy": [asdict(entry) for entry in self.accuracy],
+            "exposure": shown,
+            "fits": {name: asdict(fit) for name, fit in self.fits.items()},
+            "left_out": dict(self.left_out),
+        }
 
     def save(self, folder: Path) -> None:
         """Write the report as JSON and the case values as Parquet into an existing folder."""
@@ -153,6 +182,9 @@ def load(folder: Path) -> EvaluationReport:
         plain["exposure"] = {
             name: tuple(Exposure(**entry) for entry in entries) for name, entries in plain["exposure"].items()
         }
+        plain["fits"] = {
+            name: Fit(**{**entry, "parts": tuple(entry["parts"])}) for name, entry in plain.get("fits", {}).items()
+        }
         return EvaluationReport(**plain, case_values=pq.read_table(folder / CASE_VALUES_FILE))
 
 
@@ -164,6 +196,8 @@ def evaluate(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    fits: Mapping[str, Fit] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> EvaluationReport:
     """Measure every recommender on every case, over all items and slice by slice.
 
@@ -177,6 +211,8 @@ def evaluate(
         confidence: level of the bootstrap intervals, 0..1.
         resamples: bootstrap resamples, >= 1.
         seed: of the bootstrap.
+        fits: what recommenders were fitted on, by name, for the report.
+        left_out: baselines that are not measured, and why, for the report.
 
     Raises:
         SettingError: no metric, or one that `recsys.metrics.parse` refuses.
@@ -212,6 +248,8 @@ def evaluate(
             for name, rankings in ranked.items()
         },
         case_values=pa.concat_tables(tables).replace_schema_metadata({DIGEST_KEY: cases.digest}),
+        fits=fits or {},
+        left_out=left_out or {},
     )
 
 
@@ -253,9 +291,26 @@ def render(report: EvaluationReport, console: Console) -> None:
 
     if report.history:
         console.print(f"History of a query: {report.history}.")
-    for table in (overall, parts, shown):
+    tables = [overall, parts, shown, *([_fits(report)] if report.fits else [])]
+    for table in tables:
         table.title_justify = table.caption_justify = "left"
         console.print(table)
+    for name, reason in report.left_out.items():
+        console.print(f"{name} was left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _fits(report: EvaluationReport) -> Table:
+    table = Table("recommender", "rows", "settings", "tried", "seconds", title="What was fitted on which rows")
+    table.caption = (
+        "tried: combinations of settings, on validation cases; fewer than there are where evaluation.baseline_search_s "
+        "was over"
+    )
+    for name, fit in report.fits.items():
+        settings = ", ".join(f"{setting} {value}" for setting, value in fit.settings.items())
+        tried = f"{fit.tried} of {fit.candidates}" if fit.tried else ""
+        seconds = "" if fit.seconds is None else f"{fit.seconds:.1f}"
+        table.add_row(name, " + ".join(fit.parts), settings, tried, seconds)
+    return table
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
     """
     baselines = [name for name in report.recommenders if name != OURS]
     metric = report.metrics[0]
+    left_out = [f"Not compared with {name}: {reason}" for name, reason in report.left_out.items()]
     if not baselines:
-        return ("Compared with nothing: evaluation.baselines is empty.",)
+        return ("Compared with nothing: evaluation.baselines is empty.", *left_out)
     sentences, ahead_of_us = [], []
     for slice in SLICES:
         entry = report.find(OURS, metric, slice)
@@ -51,7 +52,7 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
             else "Try the objectives 'dlae' and 'all_items' on whole histories, more dimensions or more epochs."
         )
         sentences.append(f"Warning: the model is behind {names}. {advice}")
-    return tuple(sentences)
+    return (*sentences, *left_out)
 
 
 def objections(report: EvaluationReport) -> tuple[str, ...]:

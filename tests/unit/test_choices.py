@@ -84,12 +84,34 @@ def test_every_family_has_a_section_and_every_section_a_family():
     assert set(config.PLACES.values()) == set(registry.FAMILIES)
 
 
-def test_the_lists_name_what_the_parser_takes():
-    from recsys.evaluation.baselines import BASELINES
+def test_the_list_of_metrics_names_what_the_parser_takes():
     from recsys.metrics.ranking import FORMULAS, parse
 
     assert all(parse(f"{measure}@5").measure_name == measure for measure in FORMULAS)
-    names = list(BASELINES)
-    assert registry.parse(config.Evaluation, {"baselines": names}, "evaluation").baselines == tuple(names)
-    with pytest.raises(SettingError):
-        registry.parse(config.Evaluation, {"baselines": ["other"]}, "evaluation")
+
+
+def test_baselines_are_tables_or_kinds_alone_and_the_default_is_shown_as_kinds():
+    spelled = config._baselines([{"kind": "ease", "regularization_weight": [3.0]}, "popularity"])
+    assert [registry.table_of(each)["kind"] for each in spelled] == ["ease", "popularity"]
+    assert spelled[0].regularization_weight == (3.0,)
+    field = next(each for each in dataclasses.fields(config.Evaluation) if each.name == "baselines")
+    assert default_of(field, "evaluation") == repr(list(config.DEFAULT_BASELINES))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ("ease", r"evaluation\.baselines: got 'ease', expected a list"),
+        (["item_kn"], r"evaluation\.baselines\.0\.kind: .*Did you mean 'item_knn'"),
+        (["ease", {"kind": "ease"}], r"evaluation\.baselines: got \['ease', 'ease'\], expected each kind once"),
+        (
+            [{"kind": "ease", "regularization_weight": [0]}],
+            r"evaluation\.baselines\.0\.regularization_weight\.0: got 0",
+        ),
+        ([{"kind": "ease", "weights": [1]}], r"evaluation\.baselines\.0: no setting named 'weights'"),
+    ],
+)
+def test_baselines_that_break_a_rule_are_refused_by_their_path(tables, message, full):
+    evaluation = {**full["evaluation"], "baselines": tables}
+    with pytest.raises(SettingError, match=message):
+        config.from_tables({**full, "evaluation": evaluation})

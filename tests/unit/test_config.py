@@ -253,7 +253,7 @@ def test_dropout_needs_no_second_feature(block_world):
 @pytest.mark.parametrize("kind", ["contrastive", "spread_out"])
 def test_an_objective_over_views_cannot_be_the_main_task(kind, block_world):
     told = broken(block_world, objective={"kind": kind})
-    assert told == f"objective.kind: got '{kind}', expected one of all_items, dlae, ease, sampled_softmax."
+    assert told == f"objective.kind: got '{kind}', expected one of all_items, dlae, ease, ials, sampled_softmax."
 
 
 def test_an_objective_over_pairs_cannot_be_the_second_task(block_world):
@@ -370,6 +370,6 @@ def test_a_mistake_in_the_reformulation_section_is_told_by_its_place(section, to
 
 def test_an_objective_of_revisions_is_no_main_task_and_no_second_one(block_world):
     told = broken(block_world, objective={"kind": "comparative"})
-    assert told == "objective.kind: got 'comparative', expected one of all_items, dlae, ease, sampled_softmax."
+    assert told == "objective.kind: got 'comparative', expected one of all_items, dlae, ease, ials, sampled_softmax."
     told = broken(block_world, self_supervision={"objective": {"kind": "comparative"}})
     assert told.startswith("self_supervision.objective.kind: got 'comparative', expected one of contrastive")

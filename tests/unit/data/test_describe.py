@@ -72,6 +72,20 @@ def test_counts_are_counted(report_on):
     assert sum(report.part_counts.values()) == 4
 
 
+def test_the_baselines_that_will_run_are_named_and_the_others_with_the_reason(report_on):
+    baselines = {"baselines": ["popularity", "ease"]}
+    pairs = met([("u", "a"), ("u", "b"), ("v", "a")], daypart=["day", "night", "day"])
+    assert report_on(pairs, evaluation=baselines).baselines == {"popularity": "", "ease": ""}
+    features = {"daypart": {"kind": "categorical"}}
+    report = report_on(pairs, entity="features", query=features, evaluation=baselines)
+    assert report.baselines == {"popularity": "", "ease": "Queries of free features have no history."}
+    console = Console(record=True, width=200)
+    render(report, console)
+    printed = console.export_text()
+    assert "Baselines of the evaluation: popularity." in printed
+    assert "The baseline ease will be left out: Queries of free features have no history." in printed
+
+
 def test_query_entities_of_both_the_table_and_the_interactions_count(report_on):
     users = pa.table({"user_id": ["u", "silent"], "town": ["Ulm", "Ulm"]})
 

@@ -60,7 +60,7 @@ def test_the_histories_of_the_model_and_of_the_baselines_are_those_that_the_spli
             met = prepared.positives(*earlier)[int(query_row)]
             if run.split.cuts_in_time:
                 met = [day for day in met if day < min(asked.cases.relevant[place])]
-            assert sorted(asked.histories[[place]].indices) == sorted(met)
+            assert sorted(asked.histories.counts[[place]].indices) == sorted(met)
             # newest first, without the items that no training interaction gave a place in the vocabulary
             expected = sorted(trained & {int(day) for day in met}, reverse=True)
             assert days_of_codes(prepared, asked.codes["recent"][place]) == expected
@@ -71,7 +71,7 @@ def test_a_split_by_chance_asks_with_all_that_trains_also_what_came_later(tmp_pa
     prepared = prepare(run, tmp_path / "prepared")
     test = held_out(run, prepared, "test")
     # of 20 days, those that are not asked for
-    assert (test.histories.getnnz(axis=1) == DAYS - test.cases.relevant.sizes).all()
+    assert (test.histories.counts.getnnz(axis=1) == DAYS - test.cases.relevant.sizes).all()
     assert "also those after" in test.cases.history
 
 
@@ -84,7 +84,7 @@ def test_what_is_met_at_the_instant_of_a_held_out_interaction_is_in_no_history(t
     pq.write_table(met, tmp_path / "interactions.parquet")
     prepared = prepare(run, tmp_path / "prepared")
     test = held_out(run, prepared, "test")
-    assert (test.histories.getnnz(axis=1) == DAYS - 3).all()
+    assert (test.histories.counts.getnnz(axis=1) == DAYS - 3).all()
     assert all(max(days_of_codes(prepared, codes)) < DAYS - 3 for codes in test.codes["recent"])
 
 

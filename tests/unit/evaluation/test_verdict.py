@@ -57,6 +57,12 @@ def test_without_baselines_it_says_so():
     assert judged(two_tower=RIGHT) == ("Compared with nothing: evaluation.baselines is empty.",)
 
 
+def test_a_baseline_that_was_left_out_is_named_with_the_reason():
+    lists = {"two_tower": Fixed(*RIGHT), "popularity": Fixed(*WRONG)}
+    report = evaluate(lists, cases(WANTED), ["R@2"], left_out={"ease": "Too many items."})
+    assert verdict(report)[-1] == "Not compared with ease: Too many items."
+
+
 def test_only_popularity_ahead_speaks_against_serving_a_model():
     def found(**lists):
         return objections(evaluate({name: Fixed(*shown) for name, shown in lists.items()}, cases(WANTED), ["R@2"]))
