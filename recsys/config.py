@@ -653,6 +653,9 @@ def _baselines(tables: Any) -> tuple[Any, ...]:
 def _check_main_objective(run: Run) -> None:
     """Refuse a main objective that the features, the tower or the query side do not fit."""
     reads, kind = run.objective.reads, registry.kind_of(run.objective)
+    if reads != "matrix" and run.tower.dim == "auto":
+        advice = "Only objectives in closed form choose it."
+        raise SettingError(describe("tower.dim", "auto", "an integer >= 2", advice))
     if reads == "pairs":
         return
     if run.query.entity == "features":
@@ -669,23 +672,25 @@ def _check_main_objective(run: Run) -> None:
 
 
 def _check_solvable(run: Run, kind: str) -> None:
-    """Refuse whatever an objective without training steps cannot give a value: all but a history and the item id."""
-    histories = [name for name, each in run.query_features.items() if registry.kind_of(each) == "history"]
-    advice = f"The objective {kind!r} is solved for a history and the item id alone; 'all_items' takes any feature."
-    if len(run.query_features) != 1 or not histories:
-        raise SettingError(describe("query.features", sorted(run.query_features), "one feature, a history", advice))
-    (history,) = run.query_features.values()
+    """Refuse whatever an objective without training steps cannot give a value."""
+    advice = f"The objective {kind!r} is solved for sums of features; 'all_items' trains any towers."
+    queries = {name: registry.kind_of(each) for name, each in run.query_features.items()}
+    histories = [name for name, feature in queries.items() if feature == "history"]
+    if len(histories) != 1:
+        rule = "one history, and any features but ids beside it"
+        raise SettingError(describe("query.features", sorted(queries), rule, advice))
+    for name in (name for name, feature in queries.items() if feature == "id"):
+        rule = "another kind: a query entity is what it has met"
+        raise SettingError(describe(f"query.features.{name}.kind", "id", rule, advice))
     for setting, rule in (("shared", False), ("pooling", "sum"), ("length", 0)):
-        if (value := getattr(history, setting)) != rule:
+        if (value := getattr(run.query_features[histories[0]], setting)) != rule:
             raise SettingError(describe(f"query.features.{histories[0]}.{setting}", value, repr(rule), advice))
-    if [registry.kind_of(each) for each in run.item.features.values()] != ["id"]:
-        raise SettingError(describe("item.features", sorted(run.item.features), "one feature, an id", advice))
+    items = [registry.kind_of(each) for each in run.item.features.values()]
+    if items.count("id") != 1:
+        rule = "one id, and any features beside it"
+        raise SettingError(describe("item.features", sorted(run.item.features), rule, advice))
     if registry.kind_of(run.tower) != "sum":
         raise SettingError(describe("tower.kind", registry.kind_of(run.tower), "'sum'", advice))
-    (item_id,) = run.item.features.values()
-    for where, width in ((f"query.features.{histories[0]}.width", history.width), ("item.features", item_id.width)):
-        if width != run.tower.dim:
-            raise SettingError(describe(f"{where} (width)", width, f"{run.tower.dim}, as tower.dim", advice))
     if run.self_supervision is not None:
         raise SettingError(describe("self_supervision", verbatim("a second task"), "none", advice))
 

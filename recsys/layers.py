@@ -378,7 +378,7 @@ class Perceptron(TowerLayer):
 
 
 class FeatureSum(TowerLayer):
-    """The sum of all features' vectors, those of another width than the sum's through a matrix.
+    """The sum of all features' vectors; ready-made numbers, which have no table, through a matrix.
 
     Args:
         features: one layer for each feature, by name.
@@ -401,9 +401,26 @@ class FeatureSum(TowerLayer):
         super().__init__(features, width, length=length, augmented=augmented, name=name)
         self._dropout_rate = dropout_rate
         self._projections = [
-            None if layer.width == width else tf.keras.layers.Dense(width, use_bias=False, name=f"projection_{place}")
+            tf.keras.layers.Dense(width, use_bias=False, name=f"projection_{place}")
+            if layer.width != width or isinstance(layer, Dense)
+            else None
             for place, layer in enumerate(features.values())
         ]
+        for layer, projection in zip(features.values(), self._projections, strict=True):
+            if projection is not None:
+                projection.build([None, layer.width])
+
+    def matrix(self, name: str) -> tf.Variable:
+        """Return what a feature adds for each of its codes, or for each number where it has no table, `[rows, width]`.
+
+        Args:
+            name: of a feature whose table is as wide as the sum, or of ready-made numbers.
+        """
+        projection = self._projections[list(self.features).index(name)]
+        if projection is not None:
+            return projection.kernel
+        (table,) = (each for each in self.features[name].submodules if isinstance(each, EmbeddingTable))
+        return table.vectors
 
     def plain(self) -> PlainTower:
         """Return the trained tower without TensorFlow."""

@@ -84,8 +84,8 @@ class RegularizedInverse:
         return (1 - explained / self._penalty) / self._penalty
 
 
-def ease(met: csr_matrix, regularization_weight: float) -> LinearOperator:
-    """Return the item-to-item weights of EASE, `[items, items]`, with a diagonal of zeros.
+def ease(met: csr_matrix, regularization_weight: float, items: int | None = None) -> LinearOperator:
+    """Return the weights of EASE from each column to each item, `[columns, items]`, with a diagonal of zeros.
 
     `B(i, j) = -P(i, j) / P(j, j)`, `P = (X^T X + regularization_weight * identity)^-1`
 
@@ -93,8 +93,9 @@ def ease(met: csr_matrix, regularization_weight: float) -> LinearOperator:
         Steck 2019, Embarrassingly Shallow Autoencoders for Sparse Data, arXiv:1905.03375, Eq. 8.
 
     Args:
-        met: X, `[queries, items]`, float, >= 0.
+        met: X, `[queries, columns]`, float: the items, >= 0, then any features of the query entities.
         regularization_weight: weight of the squared length of B, > 0.
+        items: how many of the columns are items; None means all. Further columns predict, and are not predicted.
 
     Raises:
         SettingError: see `RegularizedInverse`.
@@ -102,7 +103,7 @@ def ease(met: csr_matrix, regularization_weight: float) -> LinearOperator:
     inverse = RegularizedInverse(met, np.full(met.shape[1], float(regularization_weight)))
     scale = 1 / inverse.diagonal()[:, None]
     return _operator(
-        met.shape[1],
+        (met.shape[1], met.shape[1] if items is None else items),
         lambda columns: columns - inverse.apply(columns * scale),
         lambda columns: columns - inverse.apply(columns) * scale,
     )
@@ -129,8 +130,10 @@ def history_map(met: csr_matrix, queries: Float32, dropout_rate: float, regulari
     return RegularizedInverse(met, penalty).apply(met.T @ queries.astype(np.float64)).astype(np.float32)
 
 
-def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> LinearOperator:
-    """Return the item-to-item weights of a linear autoencoder trained with dropout, with a diagonal of zeros.
+def dlae(
+    met: csr_matrix, dropout_rate: float, regularization_weight: float, items: int | None = None
+) -> LinearOperator:
+    """Return the weights of a linear autoencoder trained with dropout, `[columns, items]`, with a diagonal of zeros.
 
     `W = (X^T X + L)^-1 X^T X`, `L = dropout_rate / (1 - dropout_rate) * diag(X^T X) + regularization_weight * identity`
 
@@ -141,9 +144,10 @@ def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> 
         first directions of a low rank.
 
     Args:
-        met: X, `[queries, items]`, float, >= 0.
+        met: X, `[queries, columns]`, float; see `ease`.
         dropout_rate: share (0..1) of the history that is hidden.
         regularization_weight: weight of the squared length of W, > 0.
+        items: see `ease`.
 
     Raises:
         SettingError: see `RegularizedInverse`.
@@ -152,7 +156,7 @@ def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float) -> 
     inverse, weight = RegularizedInverse(met, penalty), penalty[:, None]
     off_diagonal = inverse.diagonal()[:, None] * weight  # W = 1 - P L, so that 1 - W(j, j) = P(j, j) L(j)
     return _operator(
-        met.shape[1],
+        (met.shape[1], met.shape[1] if items is None else items),
         lambda columns: off_diagonal * columns - inverse.apply(weight * columns),
         lambda columns: off_diagonal * columns - weight * inverse.apply(columns),
     )
@@ -168,18 +172,18 @@ def low_rank(met: csr_matrix, weights: LinearOperator, dim: int, seed: int) -> t
         Halko, Martinsson and Tropp 2011, arXiv:0909.4061, Alg. 4.4 and 5.1.
 
     Args:
-        met: X, `[queries, items]`, float, >= 0.
-        weights: W, `[items, items]`.
+        met: X, `[queries, columns]`, float; see `ease`.
+        weights: W, `[columns, items]`.
         dim: rank, at most the number of query entities and of items.
         seed: of the first directions.
 
     Returns:
-        What having met an item adds to a query's vector, E, and the vector that an item is found by, V; each
-        `[items, dim]`, float32.
+        What each column of X adds to a query's vector, E, `[columns, dim]`, and the vector that an item is found by, V,
+        `[items, dim]`; float32. The directions that explain most come first: the first d columns are those of rank d.
     """
     met = met.astype(np.float64)
     random = np.random.default_rng([seed, 17])
-    found = random.normal(size=(met.shape[1], min(dim + OVERSAMPLING, *met.shape)))
+    found = random.normal(size=(weights.shape[1], min(dim + OVERSAMPLING, met.shape[0], weights.shape[1])))
     for _ in range(POWER_ITERATIONS):
         found, _ = np.linalg.qr(weights.rmatmat(met.T @ (met @ weights.matmat(found))))
     history = weights.matmat(found)
@@ -304,17 +308,31 @@ def _dropout_penalty(met: csr_matrix, dropout_rate: float, regularization_weight
     return energy * dropout_rate / (1 - dropout_rate) + regularization_weight
 
 
-def _operator(items: int, apply: Callable[[Array], Array], transposed: Callable[[Array], Array]) -> LinearOperator:
+def _operator(
+    shape: tuple[int, int], apply: Callable[[Array], Array], transposed: Callable[[Array], Array]
+) -> LinearOperator:
+    """Return the first columns of a square matrix, given as the functions that multiply with it and its transpose."""
+    size, columns = shape
+
+    def padded(values: Array) -> Array:
+        return np.pad(values, ((0, size - columns), (0, 0))) if columns < size else values
+
     def vector(of_columns: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return lambda values: of_columns(values.reshape(-1, 1)).ravel()
 
+    def multiplied(values: Array) -> Array:
+        return apply(padded(values))
+
+    def transposed_multiplied(values: Array) -> Array:
+        return transposed(values)[:columns]
+
     return LinearOperator(
-        (items, items),
+        shape,
         dtype=np.float64,
-        matvec=vector(apply),
-        rmatvec=vector(transposed),
-        matmat=apply,
-        rmatmat=transposed,
+        matvec=vector(multiplied),
+        rmatvec=vector(transposed_multiplied),
+        matmat=multiplied,
+        rmatmat=transposed_multiplied,
     )
 
 

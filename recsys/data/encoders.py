@@ -136,7 +136,7 @@ def table_key(run: Run, side: str, name: str) -> str:
     """Return the name of a feature's embedding table; equal names mean a shared table.
 
     A history reads the item ids' table where it says so. In an item-to-item run with `training.share_tables`, a feature
-    that stands on both sides with equal settings has one table.
+    that stands on both sides with equal settings has one table, unless the objective is solved for each side.
     """
     if side == "query":
         feature = run.query_features[name]
@@ -144,7 +144,7 @@ def table_key(run: Run, side: str, name: str) -> str:
             id_feature = _item_id_feature(run) if feature.shared else None
             return f"query/{name}" if id_feature is None else f"item/{id_feature}"
         shared = run.query.entity == "item" and run.training.share_tables
-        if shared and run.item.features.get(name) == feature:
+        if shared and run.objective.reads != "matrix" and run.item.features.get(name) == feature:
             return f"item/{name}"
     return f"{side}/{name}"
 

@@ -29,7 +29,8 @@ class History:
             one vector. Without, the history has a table of its own.
         dropout_rate: share (0..1) of a history's items that training hides.
         width: length of the vector; where `shared`, that of the item side's `id` feature.
-        min_count: training interactions that an item needs to get a vector of its own; from there as well.
+        min_count: training interactions that an item needs to get a vector of its own; with 0 all of the catalog have
+            one; from there as well.
         oov_buckets: vectors that the other items share by hash; from there as well.
     """
 
@@ -38,7 +39,7 @@ class History:
     shared: bool = True
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
     width: int = Field(default=32, ge=1)
-    min_count: int = Field(default=1, ge=1)
+    min_count: int = Field(default=1, ge=0)
     oov_buckets: int = Field(default=1, ge=1)
 
     @property

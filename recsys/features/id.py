@@ -27,7 +27,7 @@ class Id:
 
     column: str = ""
     width: int = Field(default=32, ge=1)
-    min_count: int = Field(default=1, ge=1)
+    min_count: int = Field(default=1, ge=0)
     oov_buckets: int = Field(default=1, ge=1)
     unknown_rate: float = Field(default=0.05, ge=0, lt=1)
 

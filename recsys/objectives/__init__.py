@@ -18,6 +18,7 @@ from typing import Protocol
 
 from scipy.sparse import csr_matrix
 
+from recsys.objectives._solved import ColdStart
 from recsys.types import Float32
 
 MASKED = -1e9
@@ -25,21 +26,31 @@ MASKED = -1e9
 
 
 class Solvable(Protocol):
-    """The contract of an objective that reads `matrix`."""
+    """The contract of an objective that reads `matrix`; `recsys.objectives._solved.Solved` has the common settings.
 
-    def candidates(self) -> Sequence[Solvable]:
-        """Return one objective for each combination of settings to try."""
+    Attributes:
+        query_feature_weight: factors of the query features as inputs beside the history, to try.
+        cold_start: how the item features take part.
+    """
 
-    def solve(self, met: csr_matrix, dim: int, seed: int) -> tuple[Float32, Float32]:
-        """Return the vector of each item in a history and the one that it is found by.
+    query_feature_weight: tuple[float, ...]
+    cold_start: ColdStart
+
+    def candidates(self, *names: str) -> Sequence[Solvable]:
+        """Return one objective for each combination of some settings to try; without names, those of the model."""
+
+    def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return what each column adds to a query's vector, and the vector that each item is found by.
 
         Args:
-            met: `[queries, items]`, float32, 1 where a query entity met an item.
+            met: `[queries, columns]`, float32: how much each query entity met each item, then its features as numbers.
+            items: how many of the columns are items. The others predict, and are not predicted.
             dim: length of the vectors, at most.
             seed: of every draw.
 
         Returns:
-            Two arrays `[items, up to dim]`, float32; a query's vector is the sum of its history's.
+            `[columns, up to dim]` and `[items, up to dim]`, float32, the directions that explain most first; a query's
+            vector is the sum over its columns.
 
         Raises:
             SettingError: the data are too large for a closed form, or the settings have no solution.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveFloat
 from scipy.sparse import csr_matrix
 
 from recsys import linear_models
+from recsys.objectives._solved import Solved
 from recsys.registry import settings
 from recsys.types import Float32
 
 
 @settings()
-class Dlae:
+class Dlae(Solved):
     """DLAE: each history is rebuilt from a random part of itself. Solved at once, without training steps.
 
     Reference:
@@ -29,23 +27,12 @@ class Dlae:
         regularization_weight: weights of the squared length of the item-to-item weights, to try.
     """
 
-    reads: ClassVar[str] = "matrix"
+    own: ClassVar[tuple[str, ...]] = ("dropout_rate", "regularization_weight")
 
     dropout_rate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.5,), min_length=1)
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(10.0, 50.0, 200.0), min_length=1)
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
-        return ()
-
-    def candidates(self) -> tuple[Dlae, ...]:
-        """Return one choice for each combination of settings to try."""
-        combinations = itertools.product(self.dropout_rate, self.regularization_weight)
-        return tuple(
-            replace(self, dropout_rate=(rate,), regularization_weight=(weight,)) for rate, weight in combinations
-        )
-
-    def solve(self, met: csr_matrix, dim: int, seed: int) -> tuple[Float32, Float32]:
-        """Return the tables of the history and of the items, of the first settings; see `linear_models.low_rank`."""
-        weights = linear_models.dlae(met, self.dropout_rate[0], self.regularization_weight[0])
+    def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return the vectors of all columns and those that items are found by, of the first settings to try."""
+        weights = linear_models.dlae(met, self.dropout_rate[0], self.regularization_weight[0], items)
         return linear_models.low_rank(met, weights, dim, seed)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, PositiveFloat
 from scipy.sparse import csr_matrix
 
 from recsys import linear_models
+from recsys.objectives._solved import Solved
 from recsys.registry import settings
 from recsys.types import Float32
 
 
 @settings()
-class Ease:
+class Ease(Solved):
     """EASE: each history is rebuilt from its other items. Solved at once, without training steps.
 
     Reference:
@@ -27,18 +26,11 @@ class Ease:
             wants more of it.
     """
 
-    reads: ClassVar[str] = "matrix"
+    own: ClassVar[tuple[str, ...]] = ("regularization_weight",)
 
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(20.0, 100.0, 500.0, 1000.0), min_length=1)
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
-        return ()
-
-    def candidates(self) -> tuple[Ease, ...]:
-        """Return one choice for each combination of settings to try."""
-        return tuple(replace(self, regularization_weight=(weight,)) for weight in self.regularization_weight)
-
-    def solve(self, met: csr_matrix, dim: int, seed: int) -> tuple[Float32, Float32]:
-        """Return the tables of the history and of the items, of the first settings; see `linear_models.low_rank`."""
-        return linear_models.low_rank(met, linear_models.ease(met, self.regularization_weight[0]), dim, seed)
+    def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return the vectors of all columns and those that items are found by, of the first settings to try."""
+        weights = linear_models.ease(met, self.regularization_weight[0], items)
+        return linear_models.low_rank(met, weights, dim, seed)

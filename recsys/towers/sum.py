@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from recsys.layers import FeatureLayer
     from recsys.stack import tf
 
+AUTO = "auto"
+
 
 @settings()
 class Sum:
-    """`sum_f P_f x_f`: the vectors of all features added, those of another width than `dim` through a matrix P.
+    """`sum_f x_f`: the vectors of all features added; ready-made numbers, which have no table, go through a matrix.
+
+    All tables are as wide as the sum: a feature's own `width` is not read.
 
     Over a history alone it is the bag of what the entity has met: the form of a query in EASE, DLAE and SLIM.
 
@@ -26,11 +30,12 @@ class Sum:
         Factorization Machines, Eq. 1, for the sum of features.
 
     Attributes:
-        dim: length of the sum.
+        dim: length of the sum; `auto`, for objectives in closed form, takes the one of 64, 128, 256, 512 and 1024 that
+            is best on the validation cases, or a shorter one that is as good up to half a percent.
         dropout_rate: share (0..1) of the sum's numbers that is dropped in training.
     """
 
-    dim: int = Field(default=256, ge=2)
+    dim: Annotated[int, Field(ge=2)] | Literal["auto"] = 256
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
 
     def build(

@@ -21,7 +21,9 @@ from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
 from recsys.progress import task
 from recsys.stack import tf
+from recsys.training.choosing import choose
 from recsys.training.model import TwoTowerModel, scheduled
+from recsys.training.solutions import SolvedTables
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50
@@ -135,22 +137,20 @@ def train_steps(
 def _solved(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Fitted:
     """Return the model of an objective that needs no training steps.
 
-    Its settings are chosen on the validation cases, with a solution of the training part; the model then is the
-    solution of both parts.
+    Its settings are chosen on the validation cases, with solutions of the training part; the model then is the solution
+    of both parts.
     """
-    model = TwoTowerModel(prepared, run, steps=1)
+    chosen = choose(run, prepared, validate)
+    model = TwoTowerModel(prepared, chosen.run, steps=1)
     model.encode_items()  # makes every variable
-    candidates, looks = run.objective.candidates(), []
-    with task("solve", len(candidates) + 1, "solutions") as running:
-        if validate is not None and len(candidates) > 1:
-            for candidate in candidates:
-                model.main_task.solve(model, prepared, candidate, "train")
-                looks.append(Validation(0, validate(model), float("nan")))
-                running.advance(1, f"{run.training.validation_metric} {looks[-1].metric:.4f}")
-        best = int(np.argmax([look.metric for look in looks])) if looks else 0
-        model.main_task.solve(model, prepared, candidates[best], "train", "validation")
+    objective = chosen.run.objective
+    with task("solve", 1, "solutions") as running:
+        dim = chosen.run.tower.dim
+        solution = model.main_task.solution(prepared, objective, dim, "train", "validation")
+        SolvedTables(model, prepared).assign(solution, objective.cold_start)
         running.advance(1)
-    return Fitted(model, tuple(looks), steps=1, stopped_early=False)
+    looks = tuple(Validation(0, metric, float("nan")) for metric in chosen.metrics)
+    return Fitted(model, looks, steps=1, stopped_early=False)
 
 
 def large_inputs(prepared: Prepared) -> list[str]:

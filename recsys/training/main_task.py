@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sparse
 
 from recsys.config import Run
-from recsys.data import encoders
 from recsys.data.batches import Batch, SetBatch, met_in
 from recsys.data.frequency import CountedFrequency, StreamingFrequency
 from recsys.data.prepare import Prepared
 from recsys.layers import EmbeddingTable
 from recsys.objectives import Solvable
 from recsys.stack import tf
-from recsys.types import ITEM_ID, Float32, Int32
+from recsys.training.solutions import Solution, design_of, item_tables
+from recsys.types import Float32
 
 if TYPE_CHECKING:
     from recsys.training.model import TwoTowerModel
@@ -148,7 +148,7 @@ class SetTask(tf.keras.layers.Layer):
 
 
 class SolvedTask(tf.keras.layers.Layer):
-    """The tables of a history and of item ids, solved at once; arguments as for `PairTask`."""
+    """The tables of both towers, solved at once; arguments as for `PairTask`."""
 
     def __init__(self, run: Run, prepared: Prepared, expected_hard: None) -> None:
         super().__init__(name="main_task")
@@ -156,54 +156,19 @@ class SolvedTask(tf.keras.layers.Layer):
         self._seed = run.seed
         self.frequency = CountedFrequency(prepared.item_counts)
 
-    def solve(self, model: TwoTowerModel, prepared: Prepared, objective: Solvable, *parts: str) -> None:
-        """Set the tables to the solution of an objective on the interactions of some parts."""
-        met = met_in(prepared.until(*parts), prepared.query_count, prepared.item_count)
-        history, found = objective.solve(met, model.query_tower.width, self._seed)
-        for of_items, vectors in zip(item_tables(model, prepared), (history, found), strict=True):
-            of_items.assign(vectors)
-
-
-@dataclass(frozen=True)
-class ItemTable:
-    """A table with a vector of its own for the items that were met often enough.
-
-    Attributes:
-        table: the trained vectors.
-        codes: `[items]`, int32, the row of each item.
-        reserved: the first rows, which stand for no particular item.
-    """
-
-    table: EmbeddingTable
-    codes: Int32
-    reserved: int
-
-    def assign(self, vectors: Float32) -> None:
-        """Set the vectors of the items, `[items, up to width]`; all else becomes zeros."""
-        values, own = np.zeros(self.table.vectors.shape, np.float32), self.codes >= self.reserved
-        values[self.codes[own], : vectors.shape[1]] = vectors[own]
-        self.table.vectors.assign(values)
-
-    def read(self) -> Float32:
-        """Return the vectors of the items, `[items, width]`."""
-        return self.table.vectors.numpy()[self.codes]
-
-
-def item_tables(model: TwoTowerModel, prepared: Prepared) -> tuple[ItemTable, ...]:
-    """Return the tables of the query tower's first history and of the item tower's id, as far as there are any."""
-    item_ids = prepared.items[ITEM_ID]
-    found = []
-    for tower, fitted, wanted in (
-        (model.query_tower, prepared.query_encoders, encoders.is_history),
-        (model.item_tower, prepared.item_encoders, encoders.is_id),
-    ):
-        name = next((name for name, encoder in fitted.items() if wanted(encoder)), None)
-        if name is not None:
-            (table,) = (each for each in tower.features[name].submodules if isinstance(each, EmbeddingTable))
-            encoder = fitted[name]
-            codes = encoder.vocabulary.codes(encoder.spelling.spell_column(item_ids))
-            found.append(ItemTable(table, codes, encoder.vocabulary.reserved))
-    return tuple(found)
+    def solution(self, prepared: Prepared, objective: Solvable, dim: int, *parts: str) -> Solution:
+        """Return the solution of an objective on the interactions of some parts; the first of each setting's values."""
+        items = prepared.item_count
+        met = met_in(prepared.until(*parts), prepared.query_count, items)
+        weight = np.float32(objective.query_feature_weight[0])
+        designs = design_of(prepared.query_encoders, prepared.query_codes) if weight > 0 else {}
+        columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")
+        used = np.flatnonzero((np.diff(columns.tocsc().indptr) > 0) | (np.arange(columns.shape[1]) < items))
+        of_used, found = objective.solve(columns[:, used], items, dim, self._seed)
+        rows = np.zeros((columns.shape[1], of_used.shape[1]), np.float32)
+        rows[used] = of_used
+        history, *others = np.split(rows, np.cumsum([items, *(each.shape[1] for each in designs.values())])[:-1])
+        return Solution(history, found, {name: weight * of for name, of in zip(designs, others, strict=True)})
 
 
 def tables_of(model: TwoTowerModel) -> list[EmbeddingTable]:

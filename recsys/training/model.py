@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from recsys import registry
 from recsys.config import Run, Schedule
 from recsys.data import encoders
 from recsys.data.prepare import Prepared
@@ -182,9 +184,18 @@ def _fields(prepared: Prepared) -> dict[str, Fields]:
     }
 
 
+def _as_wide_as(tower: Any, encoder: Encoder) -> Encoder:
+    """Return the encoder of a feature whose table, where it has one, is as wide as a tower of kind `sum`."""
+    if registry.kind_of(tower) != "sum" or not hasattr(encoder.settings, "width"):
+        return encoder
+    return replace(encoder, settings=replace(encoder.settings, width=tower.dim))
+
+
 def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -> tf.keras.layers.Layer:
     layers: dict[str, FeatureLayer] = {
-        name: encoder.build(f"{side}_feature_{place}", encoders.table_key(run, side, name), tables)
+        name: _as_wide_as(run.tower, encoder).build(
+            f"{side}_feature_{place}", encoders.table_key(run, side, name), tables
+        )
         for place, (name, encoder) in enumerate(fitted.items())
     }
     second = run.self_supervision

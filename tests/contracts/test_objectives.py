@@ -145,12 +145,13 @@ def test_a_weight_of_zero_is_refused_where_nothing_would_be_left(objective):
 
 
 @pytest.mark.parametrize("kind", SOLVED)
-def test_a_solution_has_a_vector_of_the_asked_length_for_each_item_in_both_roles(kind):
+def test_a_solution_has_a_vector_for_each_column_and_one_for_each_item_to_be_found(kind):
     met = sparse.random_array((30, 12), density=0.3, rng=np.random.default_rng(0), dtype=np.float32).tocsr()
     met.data[:] = 1
-    history, found = registry.build("objectives", {"kind": kind}, "objective").solve(met, 5, seed=1)
-    again, _ = registry.build("objectives", {"kind": kind}, "objective").solve(met, 5, seed=1)
-    assert history.shape == found.shape == (12, 5)
+    history, found = registry.build("objectives", {"kind": kind}, "objective").solve(met, 10, 5, seed=1)
+    again, _ = registry.build("objectives", {"kind": kind}, "objective").solve(met, 10, 5, seed=1)
+    assert history.shape == (12, 5)
+    assert found.shape == (10, 5)
     assert history.dtype == found.dtype == np.float32
     np.testing.assert_array_equal(history, again)
 

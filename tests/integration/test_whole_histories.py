@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from recsys import config, pipeline
+from recsys.data.batches import QueryCodes
+from recsys.data.history import Past
 from recsys.data.prepare import prepare
 from recsys.errors import SettingError
+from recsys.evaluation import report
+from recsys.evaluation.report import OURS
 from recsys.forward import PlainTower
 from recsys.retrieval import Retriever
+from recsys.retrieval.item_encoder import ItemEncoder
+from recsys.training.loop import fit
 from recsys.types import Origin, Query
 from tests.worlds import ITEMS, block_run
 
@@ -94,15 +100,18 @@ def test_the_served_lists_are_ranked_by_the_inner_products_of_the_tables(trained
     [
         ("query", {"features": {"met": HISTORY | {"shared": True}}}, "query.features.met.shared"),
         ("query", {"features": {"met": HISTORY | {"pooling": "mean"}}}, "query.features.met.pooling"),
-        ("query", {"features": {"met": HISTORY | {"width": 4}}}, "query.features.met.width"),
-        ("query", {"features": {"met": HISTORY, "town": {"kind": "categorical"}}}, "query.features"),
+        ("query", {"features": {"met": HISTORY | {"length": 5}}}, "query.features.met.length"),
+        ("query", {"features": {"town": {"kind": "categorical"}}}, "query.features"),
+        ("query", {"features": {"met": HISTORY, "again": HISTORY}}, "query.features"),
+        ("query", {"features": {"met": HISTORY, "who": {"kind": "id"}}}, "query.features.who.kind"),
         ("item", {"features": {"taste": {"kind": "categorical"}}}, "item.features"),
+        ("item", {"features": {"id": ITEM_ID, "twin": ITEM_ID}}, "item.features"),
         ("tower", {"kind": "mlp"}, "tower.kind"),
     ],
 )
 def test_what_a_closed_form_cannot_solve_is_refused_with_the_way_out(section, table, path, block_world):
     tables = linear_run(block_world, {"kind": "dlae"}) | {section: table}
-    with pytest.raises(SettingError, match=rf"^{path}.*: got .*'all_items' takes any feature"):
+    with pytest.raises(SettingError, match=rf"^{path}.*: got .*'all_items' trains any towers"):
         config.from_tables(tables)
 
 
@@ -118,3 +127,70 @@ def test_the_loss_over_the_catalog_trains_towers_of_any_features(block_world, tm
         for item_id in answer.item_ids
     ]
     assert np.mean(own) > 0.9
+
+
+FEATURES = {
+    "taste": {"kind": "categorical", "width": 4},
+    "tags": {"kind": "multi_categorical", "max_values": 3},
+    "price": {"kind": "numeric"},
+    "price_range": {"kind": "numeric", "column": "price", "transform": "quantile"},
+    "title": {"kind": "text", "buckets": 50, "max_terms": 4},
+    "vector": {"kind": "embedding"},
+}
+
+
+@pytest.fixture(scope="module", params=["ease", "dlae"])
+def with_features(request, block_world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(f"{request.param}_with_features")
+    changes = {
+        "query": {"features": {"met": HISTORY | {"min_count": 0}, "town": {"kind": "categorical"}}},
+        "item": {"features": {"id": ITEM_ID} | FEATURES},
+        "split": {"kind": "cold_items", "test_rate": 0.2, "validation_rate": 0.1},
+        "evaluation": {"metrics": ["R@20"], "resamples": 100},
+        "tower": {"kind": "sum", "dim": "auto"},
+    }
+    run = config.from_tables(linear_run(block_world, {"kind": request.param}) | changes)
+    release = pipeline.train(run, folder / "work", folder / "releases")
+    return release, prepare(run, folder / "work" / run.name / "prepared")
+
+
+def test_items_without_interactions_are_found_by_their_features(with_features):
+    release, _ = with_features
+    measured = report.load(release.folder)
+    assert measured.find(OURS, "R@20").value > 0.9
+    assert measured.find("popularity", "R@20").value < 0.5
+
+
+def test_a_new_item_has_a_place_among_those_of_its_kind_at_once(with_features):
+    release, _ = with_features
+    encoder = ItemEncoder(release)
+    sweet, salt = ({"taste": taste, "tags": ["all"], "title": "Thing"} for taste in ("sweet", "salt"))
+    vectors = encoder.encode(["new 1", "new 2"], [sweet, salt])
+    queries = [Query(entity_id=f"user {user}") for user in range(20)]
+    scores = Retriever.load(release.folder).encode(queries).vectors @ vectors.T
+    prefers_sweet = scores[:, 0] > scores[:, 1]
+    assert prefers_sweet.tolist() == [user % 2 == 1 for user in range(20)]
+
+
+def test_an_item_without_interactions_means_something_in_a_history(with_features):
+    release, prepared = with_features
+    cold = np.flatnonzero(prepared.item_counts == 0)
+    item_ids = prepared.items["item_id"].to_pylist()
+    retriever = Retriever.load(release.folder)
+    for row in cold:
+        (answer,) = retriever.nearest([Query(entity_id="?", history=(item_ids[row],))], 10)
+        assert answer.origin is Origin.FEATURES
+        assert np.mean([int(each.removeprefix("item-ü")) % 2 == row % 2 for each in answer.item_ids]) > 0.8
+
+
+def test_features_leave_the_vectors_of_met_items_as_they_were_solved(block_world, tmp_path):
+    scores = {}
+    for name, features in (("plain", {}), ("featured", FEATURES)):
+        objective = {"kind": "ease", "regularization_weight": [20.0], "cold_start": {"residual_shrinkage": [0.0]}}
+        tables = linear_run(block_world, objective) | {"name": name, "item": {"features": {"id": ITEM_ID} | features}}
+        run = config.from_tables(tables)
+        prepared = prepare(run, tmp_path / name)
+        model = fit(run, prepared, tmp_path / "training", None).model
+        codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(np.arange(20))
+        scores[name] = model.query_tower.raw(codes).numpy() @ model.item_tower.raw(prepared.item_codes).numpy().T
+    np.testing.assert_allclose(scores["featured"], scores["plain"], rtol=0, atol=1e-5)

@@ -84,3 +84,22 @@ def test_items_that_were_always_met_together_want_a_larger_weight():
     met = sparse.csr_array(np.ones((9, 4)))
     with pytest.raises(SettingError, match="larger"):
         ease(met, 1e-300)
+
+
+@both_shapes
+@pytest.mark.parametrize("model", [lambda *a: ease(a[0], 2.0, *a[1:]), lambda *a: dlae(a[0], 0.4, 1.5, *a[1:])])
+def test_columns_that_are_no_items_predict_and_are_not_predicted(shape, model):
+    met, items = met_at_random(shape), shape[1] - 4
+    whole, cut = dense(model(met)), model(met, items)
+    assert cut.shape == (shape[1], items)
+    np.testing.assert_allclose(cut.matmat(np.eye(items)), whole[:, :items], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(cut.rmatmat(np.eye(shape[1])), whole[:, :items].T, rtol=0, atol=1e-12)
+    columns, found = low_rank(met, cut, min(shape[0], items), seed=0)
+    np.testing.assert_allclose(met @ columns @ found.T, met @ whole[:, :items], rtol=0, atol=1e-5)
+
+
+def test_the_first_columns_of_a_solution_are_that_of_a_lower_rank():
+    met = met_at_random((200, 60))
+    weights = ease(met, 5.0)
+    (history, found), (fewer, fewer_found) = (low_rank(met, weights, dim, seed=0) for dim in (20, 5))
+    np.testing.assert_allclose(met @ history[:, :5] @ found[:, :5].T, met @ fewer @ fewer_found.T, rtol=0, atol=1e-4)

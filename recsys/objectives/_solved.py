@@ -1,0 +1,69 @@
+"""Settings that all objectives in closed form share: how features take part."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from recsys.registry import settings
+
+T = TypeVar("T")
+
+
+@settings()
+class ColdStart:
+    """How items without interactions, or with few, get vectors from their features; see `training.solutions`.
+
+    Every combination of the first two settings is tried while a fifth of the trained items stands for cold ones, then
+    the third one is chosen. The best on the validation cases is taken.
+
+    Attributes:
+        regularization_weight: weights of the squared length of the features' tables, to try.
+        length_correction: exponents (0..1) to try of the factor by which a regression's vectors are too short. 0 keeps
+            them short, so that items without interactions rank where their expected popularity puts them; 1 makes them
+            as long as those of other items.
+        residual_shrinkage: k, to try: an item with n interactions keeps n / (n + k) of what the features do not
+            explain; 0 keeps all.
+    """
+
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(1.0, 5.0, 25.0), min_length=1)
+    length_correction: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.5, 1.0), min_length=1)
+    residual_shrinkage: tuple[NonNegativeFloat, ...] = Field(default=(0.0, 1.0, 5.0), min_length=1)
+
+    def candidates(self, *names: str) -> tuple[ColdStart, ...]:
+        """Return one choice for each combination of some settings to try."""
+        return _combinations(self, names)
+
+
+@settings()
+class Solved:
+    """An objective that is solved at once, without training steps.
+
+    Attributes:
+        query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
+        cold_start: how the item features take part.
+    """
+
+    reads: ClassVar[str] = "matrix"
+    own: ClassVar[tuple[str, ...]]
+    """The settings of the linear model itself."""
+
+    query_feature_weight: tuple[NonNegativeFloat, ...] = Field(default=(1.0, 0.3, 0.0), min_length=1)
+    cold_start: ColdStart = Field(default_factory=ColdStart)
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files that training reads besides the source: none."""
+        return ()
+
+    def candidates(self, *names: str) -> tuple[Solved, ...]:
+        """Return one choice for each combination of some settings to try; without names, those of the model itself."""
+        return _combinations(self, names or self.own)
+
+
+def _combinations(given: T, names: tuple[str, ...]) -> tuple[T, ...]:
+    tried = itertools.product(*(((value,) for value in getattr(given, name)) for name in names))
+    return tuple(replace(given, **dict(zip(names, values, strict=True))) for values in tried)

@@ -1,0 +1,103 @@
+"""Choose the settings of an objective without training steps on the validation cases, one group after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from recsys.config import Run
+from recsys.data.prepare import Prepared
+from recsys.objectives import Solvable
+from recsys.progress import task
+from recsys.towers.sum import AUTO
+from recsys.training.model import TwoTowerModel
+from recsys.training.solutions import Solution, SolvedTables
+
+T = TypeVar("T")
+
+DIMS = (64, 128, 256, 512, 1024)
+"""Lengths of vectors that `tower.dim = "auto"` tries."""
+DEFAULT_DIM = 256
+"""Length of vectors where nothing can be tried."""
+ENOUGH = 0.995
+"""Share of the best metric from which on shorter vectors are preferred: they are cheaper to store and to search."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What validation chose.
+
+    Attributes:
+        run: the run with one value for each setting that has several to try, and the tower's dim.
+        metrics: of all looks at the validation cases, in order.
+    """
+
+    run: Run
+    metrics: tuple[float, ...]
+
+
+def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Chosen:
+    """Return the run with the settings that are best on the validation cases.
+
+    The settings of the linear model are chosen first, then the query features' weight, the length of the vectors, and
+    how item features take part; each on top of what was chosen before.
+
+    Args:
+        run: its objective is solved without training steps.
+        prepared: the data; only its training part is solved for.
+        validate: returns the validation metric of the model, larger is better; None takes the first of all values.
+    """
+    dims = _dims(run, prepared)
+    if validate is None:
+        return Chosen(_with(run, run.objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ())
+    model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
+    model.encode_items()  # makes every variable
+    tables, metrics = SolvedTables(model, prepared), []
+
+    with task("choose settings", unit="looks") as running:
+
+        def best(candidates: Sequence[T], assign: Callable[[T], None], enough: float = 1.0) -> T:
+            if len(candidates) == 1:
+                return candidates[0]
+            found = []
+            for candidate in candidates:
+                assign(candidate)
+                found.append(validate(model))
+                running.advance(1, f"{run.training.validation_metric} {found[-1]:.4f}")
+            metrics.extend(found)
+            return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
+
+        def solved(objective: Solvable) -> Solution:
+            return model.main_task.solution(prepared, objective, dims[-1], "train")
+
+        def assign_solved(objective: Solvable) -> None:
+            tables.assign(solved(objective), objective.cold_start)
+
+        objective = best(run.objective.candidates(), assign_solved)
+        if len(prepared.query_encoders) > 1:
+            objective = best(objective.candidates("query_feature_weight"), assign_solved)
+        dim, cold_start = dims[-1], objective.cold_start
+        if len(dims) > 1 or tables.has_item_features:
+            solution = solved(objective)
+            dim = best(dims, lambda dim: tables.assign(solution.cut(dim), cold_start), ENOUGH)
+            if tables.has_item_features:
+                cut = solution.cut(dim)
+                tried = cold_start.candidates("regularization_weight", "length_correction")
+                cold_start = best(tried, lambda cold: tables.assign(cut, cold, simulate_cold=True))
+                cold_start = best(cold_start.candidates("residual_shrinkage"), lambda cold: tables.assign(cut, cold))
+    return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
+
+
+def _dims(run: Run, prepared: Prepared) -> Sequence[int]:
+    """Return the lengths of vectors to try, ascending."""
+    if run.tower.dim != AUTO:
+        return (run.tower.dim,)
+    largest = min(prepared.query_count, prepared.item_count)
+    return [dim for dim in DIMS if dim < largest] or DIMS[:1]
+
+
+def _with(run: Run, objective: Solvable, dim: int) -> Run:
+    return replace(run, objective=objective, tower=replace(run.tower, dim=dim))

@@ -1,0 +1,214 @@
+"""From the solution of a linear model to the tables of two towers of kind `sum`, those of their features included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sparse
+
+from recsys.data import encoders
+from recsys.data.prepare import Codes, Prepared
+from recsys.features import Encoder
+from recsys.layers import EmbeddingTable, FeatureSum
+from recsys.linear_models import Array, RegularizedInverse
+from recsys.objectives._solved import ColdStart
+from recsys.types import ITEM_ID, Float32, Int32
+
+if TYPE_CHECKING:
+    from recsys.training.model import TwoTowerModel
+
+FOLD_RATE = 0.2
+"""Share of the trained items whose vectors are predicted by a regression that has not seen them."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The vectors of a linear model.
+
+    Attributes:
+        history: what having met an item adds to a query's vector, `[items, dim]`, float32.
+        found: the vector that an item is found by, `[items, dim]`, float32.
+        query_features: what a query feature adds to a query's vector: a row for each number of its codes, or for each
+            code, `[width, dim]`, float32, by name.
+    """
+
+    history: Float32
+    found: Float32
+    query_features: Mapping[str, Float32]
+
+    def cut(self, dim: int) -> Solution:
+        """Return the solution of a lower rank."""
+        features = {name: rows[:, :dim] for name, rows in self.query_features.items()}
+        return Solution(self.history[:, :dim], self.found[:, :dim], features)
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """A table with a vector of its own for the items that were met often enough.
+
+    Attributes:
+        table: the trained vectors.
+        codes: `[items]`, int32, the row of each item.
+        reserved: the first rows, which stand for no particular item.
+    """
+
+    table: EmbeddingTable
+    codes: Int32
+    reserved: int
+
+    def assign(self, vectors: Float32) -> None:
+        """Set the vectors of the items, `[items, up to width]`; all else becomes zeros."""
+        values, own = np.zeros(self.table.vectors.shape, np.float32), self.codes >= self.reserved
+        values[self.codes[own], : vectors.shape[1]] = vectors[own]
+        self.table.vectors.assign(values)
+
+    def read(self) -> Float32:
+        """Return the vectors of the items, `[items, width]`."""
+        return self.table.vectors.numpy()[self.codes]
+
+
+def item_tables(model: TwoTowerModel, prepared: Prepared) -> tuple[ItemTable, ...]:
+    """Return the tables of the query tower's first history and of the item tower's id, as far as there are any."""
+    item_ids = prepared.items[ITEM_ID]
+    found = []
+    for tower, fitted, wanted in (
+        (model.query_tower, prepared.query_encoders, encoders.is_history),
+        (model.item_tower, prepared.item_encoders, encoders.is_id),
+    ):
+        name = next((name for name, encoder in fitted.items() if wanted(encoder)), None)
+        if name is not None:
+            (table,) = (each for each in tower.features[name].submodules if isinstance(each, EmbeddingTable))
+            encoder = fitted[name]
+            codes = encoder.vocabulary.codes(encoder.spelling.spell_column(item_ids))
+            found.append(ItemTable(table, codes, encoder.vocabulary.reserved))
+    return tuple(found)
+
+
+class SolvedTables:
+    """The tables of two towers of kind `sum`, to be set to solutions of linear models.
+
+    An item is the sum of what its features say and a residual of its own. What the features say is a ridge regression
+    of the solved vectors, in which an item counts as often as it was met:
+
+    `R = (Z^T N Z + regularization_weight * identity)^-1 Z^T N V`, N: interactions of each item over their mean
+
+    So an item without interactions gets a vector that lies in the same space as those of all others. In a history, an
+    item without interactions counts as what the same regression says, where the history's vocabulary has the item
+    (`min_count = 0`). A regression's vectors are shorter than those of items that are liked as much. R is therefore
+    stretched by `s^length_correction`, where s is the ratio of the lengths of some items to those predicted by a
+    regression that has not seen them.
+
+    Args:
+        model: its towers are of kind `sum`; the query tower has a history, the item tower an id.
+        prepared: what it trains on.
+    """
+
+    def __init__(self, model: TwoTowerModel, prepared: Prepared) -> None:
+        self._model, self._counts = model, prepared.item_counts
+        self._history, self._found = item_tables(model, prepared)
+        self._designs = design_of(prepared.item_encoders, prepared.item_codes)
+        self._is_trained = self._counts > 0
+        drawn = np.random.default_rng(prepared.item_count).random(prepared.item_count) < FOLD_RATE
+        self._fold = drawn & self._is_trained
+        self._weight = self._counts / max(float(self._counts[self._is_trained].mean()), 1.0)
+        self._solution: Solution | None = None
+        self._regressions: dict[tuple[float, bool], Array] = {}
+
+    @property
+    def has_item_features(self) -> bool:
+        """Whether items have more than their id."""
+        return bool(self._designs)
+
+    def assign(self, solution: Solution, cold_start: ColdStart, simulate_cold: bool = False) -> None:
+        """Set all tables of both towers.
+
+        Args:
+            solution: with vectors up to the towers' dim.
+            cold_start: how the regression is regularized; the first value of each setting counts.
+            simulate_cold: find a fifth of the trained items by their features alone, as if they had no interactions.
+        """
+        _assign_rows(self._model.query_tower, solution.query_features)
+        if not self._designs:
+            self._history.assign(solution.history)
+            self._found.assign(solution.found)
+            return
+        design = sparse.hstack(list(self._designs.values()), format="csr")
+        rows = self._regressed(solution, cold_start, simulate_cold).astype(np.float32)
+        of_history, of_found = np.hsplit(rows, 2)
+        ends = np.cumsum([each.shape[1] for each in self._designs.values()])
+        _assign_rows(self._model.item_tower, dict(zip(self._designs, np.split(of_found, ends[:-1]), strict=True)))
+        own = self._counts / np.maximum(self._counts + cold_start.residual_shrinkage[0], 1)
+        own = own[:, None].astype(np.float32)
+        said = design @ of_history
+        self._history.assign(said + own * (solution.history - said))
+        if simulate_cold:
+            own = own * ~self._fold[:, None]
+        self._found.assign(own * (solution.found - design @ of_found))
+
+    def _regressed(self, solution: Solution, cold_start: ColdStart, simulate_cold: bool) -> Array:
+        """Return R for both vectors of an item side by side, `[width, 2 * dim]`."""
+        if solution is not self._solution:
+            self._solution, self._regressions = solution, {}
+        weight, exponent = cold_start.regularization_weight[0], cold_start.length_correction[0]
+        rows = self._ridge(solution, weight, without_fold=simulate_cold)
+        if exponent == 0:
+            return rows
+        design = sparse.hstack(list(self._designs.values()), format="csr")
+        predicted = design @ self._ridge(solution, weight, without_fold=True)
+        of_fold = self._weight * self._fold
+        factors = []
+        for given, found in zip((solution.history, solution.found), np.hsplit(predicted, 2), strict=True):
+            energy, shrunk = (of_fold @ np.square(values).sum(axis=1) for values in (given, found))
+            factor = max(energy / shrunk, 1.0) if shrunk > 0 else 1.0
+            factors.append(np.full(found.shape[1], factor ** (exponent / 2)))
+        return rows * np.concatenate(factors)
+
+    def _ridge(self, solution: Solution, regularization_weight: float, without_fold: bool) -> Array:
+        key = (regularization_weight, without_fold)
+        if key not in self._regressions:
+            design = sparse.hstack(list(self._designs.values()), format="csr")
+            used = np.flatnonzero(np.diff(design.tocsc().indptr))
+            weight = self._weight * ~self._fold if without_fold else self._weight
+            scaled = (sparse.diags_array(np.sqrt(weight)) @ design[:, used]).tocsr()
+            inverse = RegularizedInverse(scaled, np.full(len(used), float(regularization_weight)))
+            targets = weight[:, None] * np.hstack([solution.history, solution.found])
+            rows = np.zeros((design.shape[1], targets.shape[1]))
+            rows[used] = inverse.apply(design[:, used].T @ targets)
+            self._regressions[key] = rows
+        return self._regressions[key]
+
+
+def design_of(fitted: Mapping[str, Encoder], codes: Codes) -> dict[str, sparse.csr_array]:
+    """Return the features of all rows of a side as matrices, `[rows, width]`, float32, by name; ids and histories not.
+
+    The vector that a tower of kind `sum` adds for a feature is its matrix times the feature's table.
+    """
+    return {
+        name: _design(encoder, np.asarray(codes[name]))
+        for name, encoder in fitted.items()
+        if not encoders.is_history(encoder) and not encoders.is_id(encoder)
+    }
+
+
+def _design(encoder: Encoder, codes: np.ndarray) -> sparse.csr_array:
+    if codes.dtype == np.float32:
+        return sparse.csr_array(codes)
+    bags = codes.reshape(len(codes), -1)
+    row, column = np.nonzero(bags >= 0)
+    counts = np.maximum((bags >= 0).sum(axis=1), 1)
+    pooling = getattr(encoder.settings, "pooling", "sum")
+    share = {"sum": np.ones(len(bags)), "mean": 1 / counts, "sqrt": counts**-0.5}[pooling]
+    entries = (share[row].astype(np.float32), (row, bags[row, column]))
+    return sparse.coo_array(entries, shape=(len(bags), int(bags.max(initial=0)) + 1)).tocsr()
+
+
+def _assign_rows(tower: FeatureSum, rows: Mapping[str, Float32]) -> None:
+    """Set what the features of a tower add for each number of their codes, `[width, up to dim]`; zeros beyond."""
+    for name, values in rows.items():
+        matrix = tower.matrix(name)
+        padded = np.zeros(matrix.shape, np.float32)
+        padded[: len(values), : values.shape[1]] = values
+        matrix.assign(padded)
