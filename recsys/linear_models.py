@@ -354,5 +354,10 @@ def _inverted(matrix: Array) -> Array:
         got = verbatim("a value for which the matrix has no inverse")
         raise SettingError(describe("regularization_weight", got, "a larger one", advice))
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    inverse = inverse.T
-    return np.triu(inverse) + np.triu(inverse, 1).T
+    upper = inverse.T
+    for start in range(0, len(upper), BLOCK):
+        rows = slice(start, start + BLOCK)
+        on_diagonal = np.triu(upper[rows, rows])
+        upper[rows, rows] = on_diagonal + np.triu(on_diagonal, 1).T
+        upper[start + BLOCK :, rows] = upper[rows, start + BLOCK :].T
+    return upper
