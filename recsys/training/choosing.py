@@ -56,6 +56,7 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
     model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
     model.encode_items()  # makes every variable
     tables, metrics = SolvedTables(model, prepared), []
+    asks_for_trained_items = prepared.item_counts[prepared.parts["validation"].item_row].any()
 
     with task("choose settings", unit="looks") as running:
 
@@ -87,7 +88,9 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
                 cut = solution.cut(dim)
                 tried = cold_start.candidates("regularization_weight", "length_correction")
                 cold_start = best(tried, lambda cold: tables.assign(cut, cold, simulate_cold=True))
-                cold_start = best(cold_start.candidates("residual_shrinkage"), lambda cold: tables.assign(cut, cold))
+                if asks_for_trained_items:
+                    tried = cold_start.candidates("residual_shrinkage")
+                    cold_start = best(tried, lambda cold: tables.assign(cut, cold))
     return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
 
 

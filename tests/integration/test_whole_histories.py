@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys import config, pipeline
@@ -17,7 +19,7 @@ from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
 from recsys.training.loop import fit
 from recsys.types import Origin, Query
-from tests.worlds import ITEMS, block_run
+from tests.worlds import ITEMS, block_run, write_block_world
 
 DIM = 8
 HISTORY = {"kind": "history", "shared": False, "pooling": "sum", "width": DIM}
@@ -194,3 +196,20 @@ def test_features_leave_the_vectors_of_met_items_as_they_were_solved(block_world
         codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(np.arange(20))
         scores[name] = model.query_tower.raw(codes).numpy() @ model.item_tower.raw(prepared.item_codes).numpy().T
     np.testing.assert_allclose(scores["featured"], scores["plain"], rtol=0, atol=1e-5)
+
+
+def test_a_query_with_features_and_no_history_is_answered_by_them(tmp_path):
+    write_block_world(tmp_path)
+    towns = {
+        "user_id": [f"user {row}" for row in range(60)],
+        "town": [("north", "south")[row % 2] for row in range(60)],
+    }
+    pq.write_table(pa.table(towns), tmp_path / "users.parquet")
+    query = {"features": {"met": HISTORY, "town": {"kind": "categorical"}}}
+    objective = {"kind": "ease", "query_feature_weight": [1.0]}
+    run = config.from_tables(linear_run(tmp_path, objective, name="towns") | {"query": query})
+    retriever = Retriever.load(pipeline.train(run, tmp_path / "work", tmp_path / "releases").folder)
+    for parity, town in enumerate(("north", "south")):
+        (answer,) = retriever.nearest([Query(features={"town": town})], 10)
+        assert answer.origin is Origin.FEATURES
+        assert {int(item_id.removeprefix("item-ü")) % 2 for item_id in answer.item_ids} == {parity}
