@@ -14,7 +14,7 @@ from recsys.objectives import Solvable
 from recsys.progress import task
 from recsys.towers.sum import AUTO
 from recsys.training.model import TwoTowerModel
-from recsys.training.solutions import Solution, SolvedTables
+from recsys.training.solutions import Solution, SolvedTables, solve
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
 
         def solved(objective: Solvable) -> Solution:
-            return model.main_task.solution(prepared, objective, dims[-1], "train")
+            return solve(objective, prepared, dims[-1], run.seed, "train")
 
         def assign_solved(objective: Solvable) -> None:
             tables.assign(solved(objective), objective.cold_start)

@@ -23,7 +23,7 @@ from recsys.progress import task
 from recsys.stack import tf
 from recsys.training.choosing import choose
 from recsys.training.model import TwoTowerModel, scheduled
-from recsys.training.solutions import SolvedTables
+from recsys.training.solutions import SolvedTables, solve
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50
@@ -145,8 +145,7 @@ def _solved(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], fl
     model.encode_items()  # makes every variable
     objective = chosen.run.objective
     with task("solve", 1, "solutions") as running:
-        dim = chosen.run.tower.dim
-        solution = model.main_task.solution(prepared, objective, dim, "train", "validation")
+        solution = solve(objective, prepared, chosen.run.tower.dim, run.seed, "train", "validation")
         SolvedTables(model, prepared).assign(solution, objective.cold_start)
         running.advance(1)
     looks = tuple(Validation(0, metric, float("nan")) for metric in chosen.metrics)

@@ -6,17 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-import scipy.sparse as sparse
-
 from recsys.config import Run
-from recsys.data.batches import Batch, SetBatch, met_in
+from recsys.data.batches import Batch, SetBatch
 from recsys.data.frequency import CountedFrequency, StreamingFrequency
 from recsys.data.prepare import Prepared
 from recsys.layers import EmbeddingTable
-from recsys.objectives import Solvable
 from recsys.stack import tf
-from recsys.training.solutions import Solution, design_of, item_tables
+from recsys.training.solutions import item_tables
 from recsys.types import Float32
 
 if TYPE_CHECKING:
@@ -148,27 +144,12 @@ class SetTask(tf.keras.layers.Layer):
 
 
 class SolvedTask(tf.keras.layers.Layer):
-    """The tables of both towers, solved at once; arguments as for `PairTask`."""
+    """Nothing to train: `training.solutions` sets the tables; arguments as for `PairTask`."""
 
     def __init__(self, run: Run, prepared: Prepared, expected_hard: None) -> None:
         super().__init__(name="main_task")
-        del expected_hard
-        self._seed = run.seed
+        del run, expected_hard
         self.frequency = CountedFrequency(prepared.item_counts)
-
-    def solution(self, prepared: Prepared, objective: Solvable, dim: int, *parts: str) -> Solution:
-        """Return the solution of an objective on the interactions of some parts; the first of each setting's values."""
-        items = prepared.item_count
-        met = met_in(prepared.until(*parts), prepared.query_count, items)
-        weight = np.float32(objective.query_feature_weight[0])
-        designs = design_of(prepared.query_encoders, prepared.query_codes) if weight > 0 else {}
-        columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")
-        used = np.flatnonzero((np.diff(columns.tocsc().indptr) > 0) | (np.arange(columns.shape[1]) < items))
-        of_used, found = objective.solve(columns[:, used], items, dim, self._seed)
-        rows = np.zeros((columns.shape[1], of_used.shape[1]), np.float32)
-        rows[used] = of_used
-        history, *others = np.split(rows, np.cumsum([items, *(each.shape[1] for each in designs.values())])[:-1])
-        return Solution(history, found, {name: weight * of for name, of in zip(designs, others, strict=True)})
 
 
 def tables_of(model: TwoTowerModel) -> list[EmbeddingTable]:

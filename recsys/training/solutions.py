@@ -10,10 +10,12 @@ import numpy as np
 import scipy.sparse as sparse
 
 from recsys.data import encoders
+from recsys.data.batches import met_in
 from recsys.data.prepare import Codes, Prepared
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
 from recsys.linear_models import Array, RegularizedInverse
+from recsys.objectives import Solvable
 from recsys.objectives._solved import ColdStart
 from recsys.types import ITEM_ID, Float32, Int32
 
@@ -43,6 +45,32 @@ class Solution:
         """Return the solution of a lower rank."""
         features = {name: rows[:, :dim] for name, rows in self.query_features.items()}
         return Solution(self.history[:, :dim], self.found[:, :dim], features)
+
+
+def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: str) -> Solution:
+    """Return the solution of an objective on the interactions of some parts.
+
+    Args:
+        objective: the first value of each setting counts.
+        prepared: the data.
+        dim: length of the vectors, at most.
+        seed: of every draw.
+        parts: of the split.
+
+    Raises:
+        SettingError: the data are too large for a closed form, or the settings have no solution.
+    """
+    items = prepared.item_count
+    met = met_in(prepared.until(*parts), prepared.query_count, items)
+    weight = np.float32(objective.query_feature_weight[0])
+    designs = design_of(prepared.query_encoders, prepared.query_codes) if weight > 0 else {}
+    columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")
+    used = np.flatnonzero((np.diff(columns.tocsc().indptr) > 0) | (np.arange(columns.shape[1]) < items))
+    of_used, found = objective.solve(columns[:, used], items, dim, seed)
+    rows = np.zeros((columns.shape[1], of_used.shape[1]), np.float32)
+    rows[used] = of_used
+    history, *others = np.split(rows, np.cumsum([items, *(each.shape[1] for each in designs.values())])[:-1])
+    return Solution(history, found, {name: weight * of for name, of in zip(designs, others, strict=True)})
 
 
 @dataclass(frozen=True)
