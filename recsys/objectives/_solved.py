@@ -18,20 +18,20 @@ T = TypeVar("T")
 class ColdStart:
     """How items without interactions, or with few, get vectors from their features; see `training.solutions`.
 
-    Every combination of the first two settings is tried while a fifth of the trained items stands for cold ones, then
-    the third one is chosen. The best on the validation cases is taken.
-
     Attributes:
-        regularization_weight: weights of the squared length of the features' tables, to try.
-        length_correction: exponents (0..1) to try of the factor by which a regression's vectors are too short. 0 keeps
-            them short, so that items without interactions rank where their expected popularity puts them; 1 makes them
-            as long as those of other items.
+        regularization_weight: weights of the squared length of the features' tables, to try; the one that best predicts
+            the vectors of a fifth of the items from the others is taken.
+        length: lengths of predicted vectors to try, as shares (0..1) of the length of items that are liked as much. The
+            longer, the more items without interactions are shown, instead of others. The first one that costs no more
+            than half a percent of the best metric on the validation cases is taken.
         residual_shrinkage: k, to try: an item with n interactions keeps n / (n + k) of what the features do not
-            explain; 0 keeps all.
+            explain; 0 keeps all. Chosen in the same way.
     """
 
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(1.0, 5.0, 25.0), min_length=1)
-    length_correction: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(0.0, 0.5, 1.0), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.3, 1.0, 3.0, 10.0, 30.0), min_length=1)
+    length: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        default=(1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1), min_length=1
+    )
     residual_shrinkage: tuple[NonNegativeFloat, ...] = Field(default=(0.0, 1.0, 5.0), min_length=1)
 
     def candidates(self, *names: str) -> tuple[ColdStart, ...]:

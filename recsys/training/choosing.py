@@ -23,7 +23,7 @@ DIMS = (64, 128, 256, 512, 1024)
 DEFAULT_DIM = 256
 """Length of vectors where nothing can be tried."""
 ENOUGH = 0.995
-"""Share of the best metric from which on shorter vectors are preferred: they are cheaper to store and to search."""
+"""Share of the best metric that is enough for the first of several values, which has other merits."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
     model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
     model.encode_items()  # makes every variable
     tables, metrics = SolvedTables(model, prepared), []
-    asks_for_trained_items = prepared.item_counts[prepared.parts["validation"].item_row].any()
 
     with task("choose settings", unit="looks") as running:
 
@@ -75,7 +74,7 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             return solve(objective, prepared, dims[-1], run.seed, "train")
 
         def assign_solved(objective: Solvable) -> None:
-            tables.assign(solved(objective), objective.cold_start)
+            tables.assign(solved(objective), objective.cold_start, dims[-1])
 
         objective = best(run.objective.candidates(), assign_solved)
         if len(prepared.query_encoders) > 1:
@@ -83,14 +82,13 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
         dim, cold_start = dims[-1], objective.cold_start
         if len(dims) > 1 or tables.has_item_features:
             solution = solved(objective)
-            dim = best(dims, lambda dim: tables.assign(solution.cut(dim), cold_start), ENOUGH)
-            if tables.has_item_features:
-                cut = solution.cut(dim)
-                tried = cold_start.candidates("regularization_weight", "length_correction")
-                cold_start = best(tried, lambda cold: tables.assign(cut, cold, simulate_cold=True))
-                if asks_for_trained_items:
-                    tried = cold_start.candidates("residual_shrinkage")
-                    cold_start = best(tried, lambda cold: tables.assign(cut, cold))
+            dim = best(dims, lambda dim: tables.assign(solution, cold_start, dim), ENOUGH)
+        if tables.has_item_features:
+            weights = cold_start.candidates("regularization_weight")
+            cold_start = max(weights, key=lambda cold_start: tables.predictability(solution, cold_start))
+            for name in ("length", "residual_shrinkage"):
+                tried = cold_start.candidates(name)
+                cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH)
     return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
 
 

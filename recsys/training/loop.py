@@ -145,8 +145,9 @@ def _solved(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], fl
     model.encode_items()  # makes every variable
     objective = chosen.run.objective
     with task("solve", 1, "solutions") as running:
-        solution = solve(objective, prepared, chosen.run.tower.dim, run.seed, "train", "validation")
-        SolvedTables(model, prepared).assign(solution, objective.cold_start)
+        dim = chosen.run.tower.dim
+        solution = solve(objective, prepared, dim, run.seed, "train", "validation")
+        SolvedTables(model, prepared).assign(solution, objective.cold_start, dim)
         running.advance(1)
     looks = tuple(Validation(0, metric, float("nan")) for metric in chosen.metrics)
     return Fitted(model, looks, steps=1, stopped_early=False)

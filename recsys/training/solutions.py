@@ -41,11 +41,6 @@ class Solution:
     found: Float32
     query_features: Mapping[str, Float32]
 
-    def cut(self, dim: int) -> Solution:
-        """Return the solution of a lower rank."""
-        features = {name: rows[:, :dim] for name, rows in self.query_features.items()}
-        return Solution(self.history[:, :dim], self.found[:, :dim], features)
-
 
 def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: str) -> Solution:
     """Return the solution of an objective on the interactions of some parts.
@@ -125,9 +120,8 @@ class SolvedTables:
 
     So an item without interactions gets a vector that lies in the same space as those of all others. In a history, an
     item without interactions counts as what the same regression says, where the history's vocabulary has the item
-    (`min_count = 0`). A regression's vectors are shorter than those of items that are liked as much. R is therefore
-    stretched by `s^length_correction`, where s is the ratio of the lengths of some items to those predicted by a
-    regression that has not seen them.
+    (`min_count = 0`). A regression's vectors are shorter than those of items that are liked as much: R is stretched by
+    the ratio of the lengths of a fifth of the items to those predicted from the others, times `length`.
 
     Args:
         model: its towers are of kind `sum`; the query tower has a history, the item tower an id.
@@ -137,74 +131,77 @@ class SolvedTables:
     def __init__(self, model: TwoTowerModel, prepared: Prepared) -> None:
         self._model, self._counts = model, prepared.item_counts
         self._history, self._found = item_tables(model, prepared)
-        self._designs = design_of(prepared.item_encoders, prepared.item_codes)
-        self._is_trained = self._counts > 0
+        designs = design_of(prepared.item_encoders, prepared.item_codes)
+        self._ends = dict(zip(designs, np.cumsum([each.shape[1] for each in designs.values()]), strict=True))
+        self._design = sparse.hstack(list(designs.values()), format="csr") if designs else None
+        is_trained = self._counts > 0
+        self._weight = self._counts / max(float(self._counts[is_trained].mean()), 1.0)
         drawn = np.random.default_rng(prepared.item_count).random(prepared.item_count) < FOLD_RATE
-        self._fold = drawn & self._is_trained
-        self._weight = self._counts / max(float(self._counts[self._is_trained].mean()), 1.0)
+        self._fold = self._weight * drawn
         self._solution: Solution | None = None
         self._regressions: dict[tuple[float, bool], Array] = {}
 
     @property
     def has_item_features(self) -> bool:
         """Whether items have more than their id."""
-        return bool(self._designs)
+        return self._design is not None
 
-    def assign(self, solution: Solution, cold_start: ColdStart, simulate_cold: bool = False) -> None:
+    def predictability(self, solution: Solution, cold_start: ColdStart) -> float:
+        """Return the cosine between the vectors of a fifth of the items and those predicted from the others, -1..1."""
+        predicted = self._design @ self._ridge(solution, cold_start, with_fold=False)
+        given = np.hstack([solution.history, solution.found])
+        together, energy, of_predicted = (
+            self._fold @ (one * other).sum(axis=1)
+            for one, other in ((given, predicted), (given, given), (predicted, predicted))
+        )
+        return float(together / max(np.sqrt(energy * of_predicted), 1e-30))
+
+    def assign(self, solution: Solution, cold_start: ColdStart, dim: int) -> None:
         """Set all tables of both towers.
 
         Args:
-            solution: with vectors up to the towers' dim.
+            solution: with vectors of any length.
             cold_start: how the regression is regularized; the first value of each setting counts.
-            simulate_cold: find a fifth of the trained items by their features alone, as if they had no interactions.
+            dim: how many of the solution's directions to take.
         """
-        _assign_rows(self._model.query_tower, solution.query_features)
-        if not self._designs:
-            self._history.assign(solution.history)
-            self._found.assign(solution.found)
+        _assign_rows(self._model.query_tower, {name: rows[:, :dim] for name, rows in solution.query_features.items()})
+        history, found = solution.history[:, :dim], solution.found[:, :dim]
+        if self._design is None:
+            self._history.assign(history)
+            self._found.assign(found)
             return
-        design = sparse.hstack(list(self._designs.values()), format="csr")
-        rows = self._regressed(solution, cold_start, simulate_cold).astype(np.float32)
-        of_history, of_found = np.hsplit(rows, 2)
-        ends = np.cumsum([each.shape[1] for each in self._designs.values()])
-        _assign_rows(self._model.item_tower, dict(zip(self._designs, np.split(of_found, ends[:-1]), strict=True)))
-        own = self._counts / np.maximum(self._counts + cold_start.residual_shrinkage[0], 1)
-        own = own[:, None].astype(np.float32)
-        said = design @ of_history
-        self._history.assign(said + own * (solution.history - said))
-        if simulate_cold:
-            own = own * ~self._fold[:, None]
-        self._found.assign(own * (solution.found - design @ of_found))
+        of_history, of_found = (rows[:, :dim] for rows in np.hsplit(self._ridge(solution, cold_start, True), 2))
+        said_of_history, said_of_found = self._design @ of_history, self._design @ of_found
+        stretch = cold_start.length[0] * self._shortness(solution, cold_start, dim)
+        own = (self._counts / np.maximum(self._counts + cold_start.residual_shrinkage[0], 1))[:, None]
+        is_trained = self._counts[:, None] > 0
+        history = said_of_history + own * (history - said_of_history)
+        found = said_of_found + own * (found - said_of_found)
+        tables = np.split(stretch * of_found, list(self._ends.values())[:-1])
+        _assign_rows(self._model.item_tower, dict(zip(self._ends, tables, strict=True)))
+        self._history.assign(np.where(is_trained, history, stretch * said_of_history))
+        self._found.assign(np.where(is_trained, found - stretch * said_of_found, 0))
 
-    def _regressed(self, solution: Solution, cold_start: ColdStart, simulate_cold: bool) -> Array:
-        """Return R for both vectors of an item side by side, `[width, 2 * dim]`."""
+    def _shortness(self, solution: Solution, cold_start: ColdStart, dim: int) -> float:
+        """Return the ratio of the lengths of a fifth of the items to those predicted from the others, >= 1."""
+        predicted = self._design @ np.hsplit(self._ridge(solution, cold_start, False), 2)[1][:, :dim]
+        given = solution.found[:, :dim]
+        energy, of_predicted = (self._fold @ np.square(each).sum(axis=1) for each in (given, predicted))
+        return float(np.sqrt(energy / of_predicted)) if energy > of_predicted > 0 else 1.0
+
+    def _ridge(self, solution: Solution, cold_start: ColdStart, with_fold: bool) -> Array:
+        """Return R for both vectors of an item side by side, `[width, 2 * solution's dim]`."""
         if solution is not self._solution:
             self._solution, self._regressions = solution, {}
-        weight, exponent = cold_start.regularization_weight[0], cold_start.length_correction[0]
-        rows = self._ridge(solution, weight, without_fold=simulate_cold)
-        if exponent == 0:
-            return rows
-        design = sparse.hstack(list(self._designs.values()), format="csr")
-        predicted = design @ self._ridge(solution, weight, without_fold=True)
-        of_fold = self._weight * self._fold
-        factors = []
-        for given, found in zip((solution.history, solution.found), np.hsplit(predicted, 2), strict=True):
-            energy, shrunk = (of_fold @ np.square(values).sum(axis=1) for values in (given, found))
-            factor = max(energy / shrunk, 1.0) if shrunk > 0 else 1.0
-            factors.append(np.full(found.shape[1], factor ** (exponent / 2)))
-        return rows * np.concatenate(factors)
-
-    def _ridge(self, solution: Solution, regularization_weight: float, without_fold: bool) -> Array:
-        key = (regularization_weight, without_fold)
+        key = (cold_start.regularization_weight[0], with_fold)
         if key not in self._regressions:
-            design = sparse.hstack(list(self._designs.values()), format="csr")
-            used = np.flatnonzero(np.diff(design.tocsc().indptr))
-            weight = self._weight * ~self._fold if without_fold else self._weight
-            scaled = (sparse.diags_array(np.sqrt(weight)) @ design[:, used]).tocsr()
-            inverse = RegularizedInverse(scaled, np.full(len(used), float(regularization_weight)))
+            used = np.flatnonzero(np.diff(self._design.tocsc().indptr))
+            design, weight = self._design[:, used], self._weight if with_fold else self._weight - self._fold
+            scaled = (sparse.diags_array(np.sqrt(weight)) @ design).tocsr()
+            inverse = RegularizedInverse(scaled, np.full(len(used), float(key[0])))
             targets = weight[:, None] * np.hstack([solution.history, solution.found])
-            rows = np.zeros((design.shape[1], targets.shape[1]))
-            rows[used] = inverse.apply(design[:, used].T @ targets)
+            rows = np.zeros((self._design.shape[1], targets.shape[1]))
+            rows[used] = inverse.apply(design.T @ targets)
             self._regressions[key] = rows
         return self._regressions[key]
 
