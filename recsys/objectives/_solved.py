@@ -52,7 +52,7 @@ class Solved:
     own: ClassVar[tuple[str, ...]]
     """The settings of the linear model itself."""
 
-    query_feature_weight: tuple[NonNegativeFloat, ...] = Field(default=(1.0, 0.3, 0.0), min_length=1)
+    query_feature_weight: tuple[NonNegativeFloat, ...] = Field(default=(1.0, 3.0, 0.3, 0.0), min_length=1)
     cold_start: ColdStart = Field(default_factory=ColdStart)
 
     def paths(self) -> tuple[Path, ...]:

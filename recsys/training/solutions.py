@@ -60,10 +60,12 @@ def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: 
     weight = np.float32(objective.query_feature_weight[0])
     designs = design_of(prepared.query_encoders, prepared.query_codes) if weight > 0 else {}
     columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")
-    used = np.flatnonzero((np.diff(columns.tocsc().indptr) > 0) | (np.arange(columns.shape[1]) < items))
-    of_used, found = objective.solve(columns[:, used], items, dim, seed)
+    scales, energies = np.ones(columns.shape[1], np.float32), _energies(columns)
+    scales[items:] = _scales(energies[items:])
+    used = np.flatnonzero((energies > 0) | (np.arange(len(energies)) < items))
+    of_used, found = objective.solve(columns[:, used] @ sparse.diags_array(scales[used]), items, dim, seed)
     rows = np.zeros((columns.shape[1], of_used.shape[1]), np.float32)
-    rows[used] = of_used
+    rows[used] = scales[used, None] * of_used
     history, *others = np.split(rows, np.cumsum([items, *(each.shape[1] for each in designs.values())])[:-1])
     return Solution(history, found, {name: weight * of for name, of in zip(designs, others, strict=True)})
 
@@ -195,13 +197,14 @@ class SolvedTables:
             self._solution, self._regressions = solution, {}
         key = (cold_start.regularization_weight[0], with_fold)
         if key not in self._regressions:
-            used = np.flatnonzero(np.diff(self._design.tocsc().indptr))
-            design, weight = self._design[:, used], self._weight if with_fold else self._weight - self._fold
+            energies = _energies(self._design)
+            used, scales = np.flatnonzero(energies > 0), sparse.diags_array(_scales(energies[energies > 0]))
+            design, weight = self._design[:, used] @ scales, self._weight if with_fold else self._weight - self._fold
             scaled = (sparse.diags_array(np.sqrt(weight)) @ design).tocsr()
             inverse = RegularizedInverse(scaled, np.full(len(used), float(key[0])))
             targets = weight[:, None] * np.hstack([solution.history, solution.found])
             rows = np.zeros((self._design.shape[1], targets.shape[1]))
-            rows[used] = inverse.apply(design.T @ targets)
+            rows[used] = scales @ inverse.apply(design.T @ targets)
             self._regressions[key] = rows
         return self._regressions[key]
 
@@ -228,6 +231,16 @@ def _design(encoder: Encoder, codes: np.ndarray) -> sparse.csr_array:
     share = {"sum": np.ones(len(bags)), "mean": 1 / counts, "sqrt": counts**-0.5}[pooling]
     entries = (share[row].astype(np.float32), (row, bags[row, column]))
     return sparse.coo_array(entries, shape=(len(bags), int(bags.max(initial=0)) + 1)).tocsr()
+
+
+def _energies(design: sparse.csr_array) -> Float32:
+    """Return the mean square of each column, `[columns]`."""
+    return np.asarray(design.multiply(design).mean(axis=0)).ravel()
+
+
+def _scales(energies: Float32) -> Float32:
+    """Return factors that keep columns of large numbers from drowning all others: their root mean square becomes 1."""
+    return 1 / np.sqrt(np.maximum(energies, 1))
 
 
 def _assign_rows(tower: FeatureSum, rows: Mapping[str, Float32]) -> None:

@@ -149,7 +149,7 @@ def with_features(request, block_world, tmp_path_factory):
         "item": {"features": {"id": ITEM_ID} | FEATURES},
         "split": {"kind": "cold_items", "test_rate": 0.2, "validation_rate": 0.1},
         "evaluation": {"metrics": ["R@20"], "resamples": 100},
-        "tower": {"kind": "sum", "dim": "auto"},
+        "tower": {"kind": "sum", "dim": 4},
     }
     run = config.from_tables(linear_run(block_world, {"kind": request.param}) | changes)
     release = pipeline.train(run, folder / "work", folder / "releases")
@@ -196,6 +196,19 @@ def test_features_leave_the_vectors_of_met_items_as_they_were_solved(block_world
         codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(np.arange(20))
         scores[name] = model.query_tower.raw(codes).numpy() @ model.item_tower.raw(prepared.item_codes).numpy().T
     np.testing.assert_allclose(scores["featured"], scores["plain"], rtol=0, atol=1e-5)
+
+
+def test_the_length_of_vectors_is_the_shortest_that_is_nearly_the_best_on_validation_cases(tmp_path):
+    source = {"kind": "synthetic", "users": 300, "items": 200, "interactions": 6000}
+    objective = {"kind": "dlae", "regularization_weight": [10.0]}
+    tables = linear_run(tmp_path, objective) | {"source": source, "tower": {"kind": "sum", "dim": "auto"}}
+    run = config.from_tables(tables | {"split": {"kind": "random"}})
+    prepared = prepare(run, tmp_path / "prepared")
+    for metrics, expected in (((0.5, 0.502), 64), ((0.5, 0.51), 128)):
+        given = iter(metrics)
+        assert fit(
+            run, prepared, tmp_path / "training", lambda _, given=given: next(given)
+        ).model.query_tower.width == (expected)
 
 
 def test_a_query_with_features_and_no_history_is_answered_by_them(tmp_path):
