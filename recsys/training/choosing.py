@@ -48,14 +48,19 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
     Args:
         run: its objective is solved without training steps.
         prepared: the data; only its training part is solved for.
-        validate: returns the validation metric of the model, larger is better; None takes the first of all values.
+        validate: returns the validation metric of the model, larger is better; None takes the first of all values, and
+            the shortest vectors of items without interactions, which displace others least.
     """
-    dims = _dims(run, prepared)
+    dims, cold_start = _dims(run, prepared), run.objective.cold_start
     if validate is None:
-        return Chosen(_with(run, run.objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ())
+        objective = replace(run.objective, cold_start=replace(cold_start, length=cold_start.length[-1:]))
+        return Chosen(_with(run, objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ())
     model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
     model.encode_items()  # makes every variable
     tables, metrics = SolvedTables(model, prepared), []
+    asks_for_trained_items = prepared.item_counts[prepared.parts["validation"].item_row].any()
+    # While the linear model is chosen, items without interactions stay away unless the cases ask for nothing else.
+    provisional = None if asks_for_trained_items else cold_start
 
     with task("choose settings", unit="looks") as running:
 
@@ -74,15 +79,15 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             return solve(objective, prepared, dims[-1], run.seed, "train")
 
         def assign_solved(objective: Solvable) -> None:
-            tables.assign(solved(objective), objective.cold_start, dims[-1])
+            tables.assign(solved(objective), provisional, dims[-1])
 
         objective = best(run.objective.candidates(), assign_solved)
         if len(prepared.query_encoders) > 1:
             objective = best(objective.candidates("query_feature_weight"), assign_solved)
-        dim, cold_start = dims[-1], objective.cold_start
+        dim = dims[-1]
         if len(dims) > 1 or tables.has_item_features:
             solution = solved(objective)
-            dim = best(dims, lambda dim: tables.assign(solution, cold_start, dim), ENOUGH)
+            dim = best(dims, lambda dim: tables.assign(solution, provisional, dim), ENOUGH)
         if tables.has_item_features:
             weights = cold_start.candidates("regularization_weight")
             cold_start = max(weights, key=lambda cold_start: tables.predictability(solution, cold_start))

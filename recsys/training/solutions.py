@@ -58,7 +58,7 @@ def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: 
     items = prepared.item_count
     met = met_in(prepared.until(*parts), prepared.query_count, items)
     weight = np.float32(objective.query_feature_weight[0])
-    designs = design_of(prepared.query_encoders, prepared.query_codes) if weight > 0 else {}
+    designs = design_of(prepared.query_encoders, prepared.query_codes)
     columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")
     scales, energies = np.ones(columns.shape[1], np.float32), _energies(columns)
     scales[items:] = _scales(energies[items:])
@@ -158,19 +158,20 @@ class SolvedTables:
         )
         return float(together / max(np.sqrt(energy * of_predicted), 1e-30))
 
-    def assign(self, solution: Solution, cold_start: ColdStart, dim: int) -> None:
+    def assign(self, solution: Solution, cold_start: ColdStart | None, dim: int) -> None:
         """Set all tables of both towers.
 
         Args:
             solution: with vectors of any length.
-            cold_start: how the regression is regularized; the first value of each setting counts.
+            cold_start: how items get vectors from their features, by the first value of each setting; None: not at all.
             dim: how many of the solution's directions to take.
         """
         _assign_rows(self._model.query_tower, {name: rows[:, :dim] for name, rows in solution.query_features.items()})
         history, found = solution.history[:, :dim], solution.found[:, :dim]
-        if self._design is None:
+        if cold_start is None or self._design is None:
             self._history.assign(history)
             self._found.assign(found)
+            _assign_rows(self._model.item_tower, dict.fromkeys(self._ends, np.zeros((0, dim), np.float32)))
             return
         of_history, of_found = (rows[:, :dim] for rows in np.hsplit(self._ridge(solution, cold_start, True), 2))
         said_of_history, said_of_found = self._design @ of_history, self._design @ of_found
