@@ -110,18 +110,18 @@ def ease(met: csr_matrix, regularization_weight: float, items: int | None = None
 
 
 def history_map(met: csr_matrix, queries: Float32, dropout_rate: float, regularization_weight: float) -> Float32:
-    """Return the vectors of items whose sum over random parts of a history best predicts the query's vector.
+    """Return the vectors of columns whose sum over random parts of a history best predicts the query's vector.
 
     `E = (X^T X + L)^-1 X^T U`, with L as in `dlae`.
 
     Args:
-        met: X, `[queries, items]`, float, >= 0.
+        met: X, `[queries, columns]`, float; see `ease`.
         queries: U, `[queries, dim]`, float32.
         dropout_rate: share (0..1) of the history that is hidden.
         regularization_weight: weight of the squared length of E.
 
     Returns:
-        `[items, dim]`, float32.
+        `[columns, dim]`, float32.
 
     Raises:
         SettingError: see `RegularizedInverse`.

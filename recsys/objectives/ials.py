@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from pydantic import Field, PositiveFloat
 from scipy.sparse import csr_matrix
 
 from recsys import linear_models
+from recsys.objectives._solved import Solved
 from recsys.registry import settings
 from recsys.types import Float32
 
 
 @settings()
-class Ials:
+class Ials(Solved):
     """iALS: a quadratic loss over all pairs with frequency-scaled regularization. Solved without training steps.
 
     Its item vectors are what items are found by. A query's vector is a sum over its history, by the linear map that
@@ -33,9 +32,11 @@ class Ials:
         epochs: sweeps over query entities and items.
         dropout_rate: share (0..1) of the history that is hidden when the map is fitted.
         history_regularization_weight: weight of the map's squared length.
+        query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
+        cold_start: how items without interactions, or with few, get vectors from their features.
     """
 
-    reads: ClassVar[str] = "matrix"
+    own: ClassVar[tuple[str, ...]] = ("unobserved_weight", "regularization_weight")
 
     unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.003, 0.01), min_length=1)
@@ -43,22 +44,11 @@ class Ials:
     dropout_rate: float = Field(default=0.5, gt=0, lt=1)
     history_regularization_weight: float = Field(default=50.0, gt=0)
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
-        return ()
-
-    def candidates(self) -> tuple[Ials, ...]:
-        """Return one choice for each combination of settings to try."""
-        combinations = itertools.product(self.unobserved_weight, self.regularization_weight)
-        return tuple(
-            replace(self, unobserved_weight=(unobserved,), regularization_weight=(weight,))
-            for unobserved, weight in combinations
-        )
-
-    def solve(self, met: csr_matrix, dim: int, seed: int) -> tuple[Float32, Float32]:
-        """Return the tables of the history and of the items, of the first settings; see `linear_models.history_map`."""
-        weights = self.unobserved_weight[0], self.regularization_weight[0]
-        items = linear_models.ials(met, dim, *weights, self.epochs, seed)
-        queries = linear_models.regressed(met, items, *weights)
-        history = linear_models.history_map(met, queries, self.dropout_rate, self.history_regularization_weight)
-        return history, items
+    def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return the vectors of all columns and those that items are found by, of the first settings to try."""
+        weights, of_items = (self.unobserved_weight[0], self.regularization_weight[0]), met[:, :items]
+        found = linear_models.ials(of_items, dim, *weights, self.epochs, seed)
+        _, _, rotation = np.linalg.svd(found, full_matrices=False)  # the directions that explain most first
+        found = found @ rotation.T
+        queries = linear_models.regressed(of_items, found, *weights)
+        return linear_models.history_map(met, queries, self.dropout_rate, self.history_regularization_weight), found
