@@ -30,7 +30,7 @@ class Dlae:
     reads_history: ClassVar[bool] = True
 
     dropout_rate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.5,), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(50.0, 10.0, 200.0), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(50.0, 200.0, 10.0, 800.0), min_length=1)
 
     def candidates(self) -> tuple[Dlae, ...]:
         """Return one choice for each combination of settings to try."""

@@ -37,7 +37,7 @@ class Ials:
 
     dim: tuple[PositiveInt, ...] = Field(default=(128,), min_length=1)
     unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.003, 0.01), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.003), min_length=1)
     epochs: int = Field(default=16, ge=1)
     seed: int = Field(default=0, ge=0)
 

@@ -38,7 +38,7 @@ class ItemKnn:
 
     reads_history: ClassVar[bool] = True
 
-    neighbors: tuple[PositiveInt, ...] = Field(default=(50, 20, 200), min_length=1)
+    neighbors: tuple[PositiveInt, ...] = Field(default=(20, 50, 200), min_length=1)
     shrinkage: tuple[NonNegativeFloat, ...] = Field(default=(5.0, 50.0), min_length=1)
 
     def candidates(self) -> tuple[ItemKnn, ...]:

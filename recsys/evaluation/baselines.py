@@ -124,15 +124,13 @@ def fit_baselines(
         if reason := obstacle(baseline, test.has_histories, data.owners, data.items):
             left_out[kind] = reason
             continue
-        started = time.monotonic()
         try:
             choice = choose(baseline, validation, metric, search_s)
             ready = recommender(choice.baseline, test)
         except SettingError as error:
             left_out[kind] = str(error)
             continue
-        seconds = time.monotonic() - started
-        fit = Fit(test.earlier, _settings(choice.baseline), choice.tried, choice.candidates, seconds)
+        fit = Fit(test.earlier, _settings(choice.baseline), choice.tried, choice.candidates)
         fitted[kind] = FittedBaseline(ready, fit)
     return fitted, left_out
 

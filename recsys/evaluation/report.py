@@ -68,14 +68,12 @@ class Fit:
         settings: by name.
         tried: combinations of settings that were tried on validation cases; 0 where nothing was to be chosen.
         candidates: combinations that there were to try.
-        seconds: of choosing and fitting.
     """
 
     parts: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     tried: int = 0
     candidates: int = 0
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -300,7 +298,7 @@ def render(report: EvaluationReport, console: Console) -> None:
 
 
 def _fits(report: EvaluationReport) -> Table:
-    table = Table("recommender", "rows", "settings", "tried", "seconds", title="What was fitted on which rows")
+    table = Table("recommender", "rows", "settings", "tried", title="What was fitted on which rows")
     table.caption = (
         "tried: combinations of settings, on validation cases; fewer than there are where evaluation.baseline_search_s "
         "was over"
@@ -308,8 +306,7 @@ def _fits(report: EvaluationReport) -> Table:
     for name, fit in report.fits.items():
         settings = ", ".join(f"{setting} {value}" for setting, value in fit.settings.items())
         tried = f"{fit.tried} of {fit.candidates}" if fit.tried else ""
-        seconds = "" if fit.seconds is None else f"{fit.seconds:.1f}"
-        table.add_row(name, " + ".join(fit.parts), settings, tried, seconds)
+        table.add_row(name, " + ".join(fit.parts), settings, tried)
     return table
 
 

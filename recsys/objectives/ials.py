@@ -39,7 +39,7 @@ class Ials(Solved):
     own: ClassVar[tuple[str, ...]] = ("unobserved_weight", "regularization_weight")
 
     unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.003, 0.01), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.003), min_length=1)
     epochs: int = Field(default=16, ge=1)
     dropout_rate: float = Field(default=0.5, gt=0, lt=1)
     history_regularization_weight: float = Field(default=50.0, gt=0)

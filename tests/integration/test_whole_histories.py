@@ -38,7 +38,7 @@ def linear_run(folder, objective, **changes):
     )
 
 
-@pytest.fixture(scope="module", params=["ease", "dlae", "all_items"])
+@pytest.fixture(scope="module", params=["ease", "dlae", "ials", "all_items"])
 def trained(request, block_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     run = config.from_tables(linear_run(block_world, {"kind": request.param}))

@@ -12,7 +12,7 @@ from rich.console import Console
 from recsys.errors import MissingError, SettingError, ShapeError
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.comparison import compare
-from recsys.evaluation.report import evaluate, load, render
+from recsys.evaluation.report import Fit, evaluate, load, render
 from recsys.types import Neighbours, RowSets
 
 # Ten items: head is item 0; trained 0..4, so of 1..4 the tail is 3 and 4; torso 1 and 2; 5..9 are cold.
@@ -132,7 +132,10 @@ def test_the_same_questions_over_another_order_of_the_catalogue_have_the_same_di
 
 
 def test_a_saved_report_is_read_back_whole_and_can_be_compared(tmp_path):
-    report = evaluate({"a": Fixed([0, 1], [4, 0]), "b": Fixed([1, 2], [4, 0])}, cases([[0, 3], [4]]), ["R@2", "AP@2"])
+    lists = {"a": Fixed([0, 1], [4, 0]), "b": Fixed([1, 2], [4, 0])}
+    fits = {"a": Fit(("train",)), "b": Fit(("train", "validation"), {"weight": 2.5}, tried=2, candidates=3)}
+    left_out = {"c": "Too many items."}
+    report = evaluate(lists, cases([[0, 3], [4]]), ["R@2", "AP@2"], fits=fits, left_out=left_out)
     report.save(tmp_path)
     again = load(tmp_path)
     assert again == report
@@ -140,6 +143,16 @@ def test_a_saved_report_is_read_back_whole_and_can_be_compared(tmp_path):
     outcome = compare(report.case_values_of("a"), again.case_values_of("b"), ("a", "b"))
     # R@2: a finds 1/2 and 1, b finds 0 and 1.
     assert outcome.differences[0].difference == pytest.approx(-0.25)
+
+
+def test_the_tables_say_which_rows_and_settings_each_recommender_was_fitted_with_and_which_were_left_out():
+    fits = {"a": Fit(("train", "validation"), {"weight": 2.5}, tried=2, candidates=3)}
+    report = evaluate({"a": Fixed([0, 1])}, cases([[0]]), ["R@2"], fits=fits, left_out={"c": "Too many items."})
+    console = Console(record=True, width=200, file=io.StringIO())
+    render(report, console)
+    printed = " ".join(console.export_text().replace("│", " ").split())
+    assert "a train + validation weight 2.5 2 of 3" in printed
+    assert "c was left out: Too many items." in printed
 
 
 def test_the_json_of_a_report_holds_no_number_that_json_does_not_know(tmp_path):
