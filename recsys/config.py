@@ -44,7 +44,7 @@ DEFAULT_KINDS = {
     "reformulation.objective": "comparative",
 }
 """The kind of a choice that a run file may leave out, by section."""
-DEFAULT_BASELINES = ("popularity", "item_knn", "dlae", "ials")
+DEFAULT_BASELINES = ("popularity", "repeat", "item_knn", "dlae", "ials")
 """The kinds of `evaluation.baselines` that a run file may leave out."""
 READS = {
     "objective": ("pairs", "sets", "matrix"),

@@ -21,10 +21,32 @@ from pydantic import ConfigDict
 from recsys.documents import read_json
 from recsys.errors import ReleaseError, describe, verbatim
 from recsys.files import save_array, write_atomically
-from recsys.types import Float32
+from recsys.types import Float32, Int32
 
 Length = Literal["none", "query", "item"]
 """Whether the lengths of a tower's raw vectors count, and if so, of which side the tower is."""
+
+SMALLEST_WEIGHT = 1e-12
+"""What the weights of a bag are divided by at least, so that an empty bag stays zeros."""
+
+
+def packed(codes: Int32, weights: Float32, age_days: Float32) -> Int32:
+    """Return the codes of a history's entries with their weights and ages in one array, `[*shape, 3]`, int32.
+
+    Both are kept bit by bit, so that histories travel as other codes do, through batches, signatures and releases.
+
+    Args:
+        codes: `[*shape]`, int32.
+        weights: `[*shape]`, float32, unitless, > 0: how much each entry counts.
+        age_days: `[*shape]`, float32: days since the entry was met last, >= 0, or `UNKNOWN_AGE`.
+    """
+    return np.stack([codes, weights.astype(np.float32).view(np.int32), age_days.astype(np.float32).view(np.int32)], -1)
+
+
+def unpacked(codes: Int32) -> tuple[Int32, Float32, Float32]:
+    """Return what `packed` put together; weights and ages of padding, whose code is negative, have no meaning."""
+    return codes[..., 0], codes[..., 1].view(np.float32), codes[..., 2].view(np.float32)
+
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -56,31 +78,38 @@ class Field:
     Attributes:
         table: the name of its embedding table; empty where the codes are the vector.
         pooling: `mean`, `sum` or `sqrt` of a bag's vectors; empty for one code.
+        is_history: whether the values of the bag have weights; see `packed`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     table: str = ""
     pooling: Literal["", "mean", "sum", "sqrt"] = ""
+    is_history: bool = False
 
     def vectors(self, codes: np.ndarray, tables: Mapping[str, Float32]) -> Float32:
         """Return `[batch, width]`, float32.
 
         Args:
-            codes: `[batch]` or `[batch, places]`, int32, or `[batch, width]`, float32.
+            codes: `[batch]`, `[batch, values]`, `[batch, entries, 3]` (a history), int32, or `[batch, width]`, float32.
             tables: `[rows, width]`, float32, by name.
         """
         if not self.table:
             return codes
         if not self.pooling:
             return tables[self.table].take(codes, axis=0)
-        present = codes >= 0
+        if self.is_history:
+            codes, weights, _ = unpacked(codes)
+            weights = np.where(codes >= 0, weights, np.float32(0))
+        else:
+            weights = (codes >= 0).astype(np.float32)
         found = tables[self.table].take(codes, axis=0, mode="clip")
-        found *= present[:, :, None]
+        found *= weights[:, :, None]
         total = found.sum(axis=1)
         if self.pooling == "sum":
             return total
-        count = np.maximum(present.sum(axis=1, keepdims=True, dtype=np.float32), 1)
-        return total / (count if self.pooling == "mean" else np.sqrt(count))
+        if self.pooling == "mean":
+            return total / np.maximum(weights.sum(axis=1, keepdims=True), SMALLEST_WEIGHT)
+        return total / np.sqrt(np.maximum(np.square(weights).sum(axis=1, keepdims=True), SMALLEST_WEIGHT))
 
 
 @dataclass(frozen=True)

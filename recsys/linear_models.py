@@ -77,10 +77,11 @@ class RegularizedInverse:
         if not self._is_dual:
             return self._inverse.diagonal()
         by_item = self._met.tocsc()
-        explained = np.empty(len(self._penalty))
-        for start in range(0, len(explained), BLOCK):
-            block = by_item[:, start : start + BLOCK].toarray()
-            explained[start : start + BLOCK] = np.einsum("qi,qi->i", block, self._inverse @ block)
+        bounds = list(zip(by_item.indptr[:-1], by_item.indptr[1:], strict=True))
+        explained = np.zeros(len(bounds))
+        for item, (start, end) in enumerate(bounds):
+            queries, weights = by_item.indices[start:end], by_item.data[start:end]
+            explained[item] = weights @ self._inverse[queries[:, None], queries] @ weights
         return (1 - explained / self._penalty) / self._penalty
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,13 @@ from recsys.data.prepare import Prepared, check_cases, prepare, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.fusion import choose_fusion, own_scores
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.index_quality import Certificate, tune
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.evaluation.report import OURS, Accuracy, EvaluationReport, Fit
 from recsys.export import assemble
+from recsys.export.own_items import Fusion
 from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
 from recsys.metrics.ranking import measure, parse
@@ -71,16 +72,18 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     test = held_out(run, prepared, "test", run.evaluation.max_cases)
     with storage(home):
-        fitted = fit(run, prepared, home / "training", _validator(run, validation))
+        validator = Validator(run, validation) if validation.cases.reachable.rows.size else None
+        fitted = fit(run, prepared, home / "training", validator)
     model = fitted.model
     item_vectors = model.encode_items()
-    report = judge(run, model, item_vectors, validation, test)
+    fusion = _fusion(run, model, validator, validation)
+    report = judge(run, model, item_vectors, validation, test, fusion)
     asking = validation if len(validation.cases) else test
     query_vectors = model.encode_queries(asking.codes)
 
     def fill(folder: Path) -> Facts:
         certificate = _index(run, item_vectors, query_vectors, folder)
-        assemble.fill(folder, run, prepared, model, item_vectors)
+        assemble.fill(folder, run, prepared, model, item_vectors, fusion)
         assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
         return _facts(run, prepared, report, certificate, item_vectors)
@@ -91,7 +94,12 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
 
 
 def judge(
-    run: Run, model: TwoTowerModel, item_vectors: Float32, validation: HeldOut, test: HeldOut
+    run: Run,
+    model: TwoTowerModel,
+    item_vectors: Float32,
+    validation: HeldOut,
+    test: HeldOut,
+    fusion: Fusion | None = None,
 ) -> EvaluationReport:
     """Return the measurements of the model and of the run's baselines on the same cases.
 
@@ -101,9 +109,11 @@ def judge(
         item_vectors: `[items, dim]`, float32, the catalog through the item tower.
         validation: the cases that choose the baselines' settings.
         test: the cases.
+        fusion: how own items are added to the dense list, as the release serves them; None where they are not.
     """
     settings = run.evaluation
-    recommenders = {OURS: VectorRecommender(model.encode_queries(test.codes), item_vectors, test.cases.excluded)}
+    own = None if fusion is None else own_scores(fusion, test.met, len(item_vectors))
+    recommenders = {OURS: VectorRecommender(model.encode_queries(test.codes), item_vectors, test.cases.excluded, own)}
     baselines, left_out = fit_baselines(
         settings.baselines,
         validation,
@@ -175,23 +185,49 @@ def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path
     return tuning.certificate
 
 
-def _validator(run: Run, validation: HeldOut) -> Callable[[TwoTowerModel], float] | None:
-    if not validation.cases.reachable.rows.size:
+class Validator:
+    """Measures a model on the validation cases, and keeps what the best one finds.
+
+    Args:
+        run: gives the metric.
+        validation: with at least one case that can be answered.
+
+    Attributes:
+        best: the recommender of the model with the largest metric so far; None before the first.
+    """
+
+    def __init__(self, run: Run, validation: HeldOut) -> None:
+        self._metric = run.training.validation_metric
+        self._validation = validation
+        self._rows = np.flatnonzero(validation.cases.reachable.sizes > 0)
+        self._relevant = validation.cases.reachable.take(self._rows)
+        self._highest = -np.inf
+        self.best: VectorRecommender | None = None
+
+    def __call__(self, model: TwoTowerModel) -> float:
+        """Return the validation metric of a model, larger is better."""
+        recommender = self.recommender(model)
+        ranked = recommender.recommend(self._rows, parse(self._metric).cutoff).item_rows
+        value = float(np.mean(measure([self._metric], ranked, self._relevant)[self._metric]))
+        if value > self._highest:
+            self._highest, self.best = value, recommender
+        return value
+
+    def recommender(self, model: TwoTowerModel) -> VectorRecommender:
+        """Return the recommender of a model for the validation cases."""
+        codes, excluded = self._validation.codes, self._validation.cases.excluded
+        return VectorRecommender(model.encode_queries(codes), model.encode_items(), excluded)
+
+
+def _fusion(run: Run, model: TwoTowerModel, validator: Validator | None, validation: HeldOut) -> Fusion | None:
+    """Return how own items are added to the dense list; None where they may not be shown or do not help.
+
+    A closed form is solved anew on validation rows once its settings are chosen, so that its choice is judged instead.
+    """
+    if validator is None or validation.cases.known is None:
         return None
-    name = run.training.validation_metric
-    rows = np.flatnonzero(validation.cases.reachable.sizes > 0)
-
-    reachable = validation.cases.reachable.take(rows)
-    depth = parse(name).cutoff
-
-    def validate(model: TwoTowerModel) -> float:
-        recommender = VectorRecommender(
-            model.encode_queries(validation.codes), model.encode_items(), validation.cases.excluded
-        )
-        ranked = recommender.recommend(rows, depth).item_rows
-        return float(np.mean(measure([name], ranked, reachable)[name]))
-
-    return validate
+    dense = validator.best if run.objective.reads == "matrix" else validator.recommender(model)
+    return choose_fusion(dense, validation.cases, validation.met, run.evaluation.metrics, run.seed)
 
 
 def _facts(

@@ -37,8 +37,12 @@ WEIGHT = "weight"
 """Columns that every source gives under the same names."""
 
 HISTORY = "history"
+AGE_DAYS = "age_days"
 TRAINING_COUNT = "training_count"
 """Columns that a release adds to its query entities and items."""
+
+UNKNOWN_AGE = -1.0
+"""The age in days of a meeting of which no time is known; it counts as one of now."""
 
 NO_ROW = -1
 """The row that stands for 'no item here': padding of short histories and of short result lists."""
@@ -136,6 +140,11 @@ class RowSets:
         stride = int(max(self.rows.max(initial=NO_ROW), rows.max(initial=NO_ROW))) + 1
         keys = np.asarray(owners, np.int64) * stride + rows
         return np.isin(keys, self.owners * stride + self.rows) & (rows != NO_ROW)
+
+    def union(self, others: RowSets) -> RowSets:
+        """Return each owner's rows with those that it has in `others`, distinct and ascending."""
+        owners = np.concatenate([self.owners, others.owners])
+        return RowSets.from_pairs(owners, np.concatenate([self.rows, others.rows]), len(self))
 
     def without(self, others: RowSets) -> RowSets:
         """Return each owner's set without the rows that it has in `others`, distinct and ascending."""
@@ -290,6 +299,17 @@ class Plan(enum.StrEnum):
     """The index found too few that may be shown, and every item that may was searched."""
 
 
+class Repeats(enum.StrEnum):
+    """Whether an answer holds items that the query entity has met before."""
+
+    ALLOW = "allow"
+    """They stand beside the others; where the release adds an entity's own items to the dense list, by that score."""
+    ONLY = "only"
+    """Nothing else."""
+    EXCLUDE = "exclude"
+    """None of them: the same as `Query.exclude_seen`."""
+
+
 @dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call is one
 class Query:
     """What a caller wants neighbours of: exactly one of the four forms. Not to be changed.
@@ -297,13 +317,16 @@ class Query:
     Attributes:
         entity_id: a query entity (user, or item in an item-to-item release) that the release knows by name.
         features: raw values by feature name; missing ones count as unknown. Used where `entity_id` is unknown, too.
-        history: item ids the entity met, oldest first; goes with `features`.
+        history: item ids the entity met, oldest first, an item as often as it was met; goes with `features`.
+        history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
+            which counts as now.
         item_ids: items to find neighbours of; several are averaged.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
         filter: which items the answer may hold besides.
         exclude_seen: also leave out what the entity is known to have met: all that the release stores for it, `history`
             and `reported_ids`.
+        repeats: whether the answer holds items that the entity has met; `EXCLUDE` sets `exclude_seen`.
         reported_ids: items that the entity has met since the release was written, as events report. A server fills
             them in; they do not travel over the wire.
     """
@@ -311,12 +334,18 @@ class Query:
     entity_id: str | None = None
     features: Mapping[str, Any] | None = None
     history: Sequence[str] = ()
+    history_age_days: Sequence[float] = ()
     item_ids: Sequence[str] = ()
     vector: Float32 | None = None
     excluded_ids: Sequence[str] = ()
     filter: Filter = EVERY_ITEM
     exclude_seen: bool = False
+    repeats: Repeats = Repeats.ALLOW
     reported_ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.repeats == Repeats.EXCLUDE:
+            self.exclude_seen = True
 
 
 @dataclass(slots=True)  # not frozen, as `Answer`

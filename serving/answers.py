@@ -47,6 +47,8 @@ class Ranking:
         arms: the arm that answered, by experiment that the request was in; `interleaved` where it was both.
         exclusions: how many items were left out and where they are known from; None where the query has neither
             `exclude_seen` nor `excluded_ids`.
+        own_scores: `[len(item_ids)]`, float32, >= 0: the part of each score that comes from the entity having met the
+            item itself; None where the release adds nothing for own items, or the entity has none.
     """
 
     item_ids: tuple[str, ...]
@@ -62,6 +64,7 @@ class Ranking:
     attribution_token: str = ""
     arms: Mapping[str, str] = field(default_factory=dict)
     exclusions: Exclusions | None = None
+    own_scores: Float32 | None = None
 
 
 @dataclass(frozen=True)

@@ -890,6 +890,7 @@ def _ranked(
         attribution_token=attribution_token,
         arms=arms or {},
         exclusions=_exclusions(message.exclusions) if message.HasField("exclusions") else None,
+        own_scores=np.fromiter(message.own_scores, np.float32) if message.own_scores else None,
     )
 
 

@@ -37,6 +37,7 @@ from recsys.types import (
     Origin,
     Plan,
     Query,
+    Repeats,
     Unit,
 )
 from serving.answers import Event, Upsert
@@ -70,6 +71,11 @@ PLANS = {
     Plan.EXACT_SUBSET: pb.SEARCH_PLAN_EXACT_SUBSET,
     Plan.OVER_FETCH: pb.SEARCH_PLAN_OVER_FETCH,
     Plan.ESCALATED: pb.SEARCH_PLAN_ESCALATED,
+}
+REPEATS = {
+    pb.REPEATS_ALLOW: Repeats.ALLOW,
+    pb.REPEATS_ONLY: Repeats.ONLY,
+    pb.REPEATS_EXCLUDE: Repeats.EXCLUDE,
 }
 FILTER_TYPES = {
     FilterType.STRING: pb.FILTER_TYPE_STRING,
@@ -116,6 +122,7 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
             entity_id=entity.entity_id or None,
             features=_features(entity, f"{where}.entity.features", settings),
             history=_ids(entity.history, where, "entity.history", settings),
+            history_age_days=list(entity.history_age_days),
         )
     elif form == "items":
         asked = Query(item_ids=_ids(message.items.item_ids, where, "items.item_ids", settings))
@@ -124,7 +131,8 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
     else:
         raise RequestError(where, "got no form, expected one of: entity, items, vector")
     asked.excluded_ids = _ids(message.excluded_ids, where, "excluded_ids", settings)
-    asked.exclude_seen = message.exclude_seen
+    asked.repeats = REPEATS.get(message.repeats, Repeats.ALLOW)
+    asked.exclude_seen = message.exclude_seen or asked.repeats is Repeats.EXCLUDE
     if message.HasField("filter"):
         asked.filter = _filter(message.filter, f"{where}.filter", settings)
     return asked
@@ -147,7 +155,9 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
         got = f"got {len(asked.reported_ids)} ids, expected none: the server has them from its events"
         raise RequestError(f"{where}.reported_ids", f"{got}. Name items in excluded_ids")
     message = pb.Query(
-        excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"), exclude_seen=bool(asked.exclude_seen)
+        excluded_ids=_id_texts(asked.excluded_ids, f"{where}.excluded_ids"),
+        exclude_seen=bool(asked.exclude_seen),
+        repeats=_repeats(asked.repeats, f"{where}.repeats"),
     )
     for place, condition in enumerate(asked.filter.all_of):
         message.filter.all_of.append(_condition_message(condition, f"{where}.filter.all_of[{place}]"))
@@ -160,9 +170,17 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
         if asked.entity_id is not None:
             message.entity.entity_id = _id_text(asked.entity_id, f"{where}.entity.entity_id")
         message.entity.history.extend(_id_texts(asked.history, f"{where}.entity.history"))
+        message.entity.history_age_days.extend(_numbers(asked.history_age_days, f"{where}.entity.history_age_days"))
         for name, value in (asked.features or {}).items():
             message.entity.features[name].CopyFrom(_feature_message(value, f"{where}.entity.features.{name}"))
     return message
+
+
+def _repeats(value: str, where: str) -> int:
+    numbers = {kind: number for number, kind in REPEATS.items()}
+    if value not in numbers:
+        raise RequestError(where, f"got {value!r}, expected one of: {', '.join(numbers)}")
+    return 0 if value == Repeats.ALLOW else numbers[Repeats(value)]
 
 
 def vector(message: pb.Vector, owner: str) -> Float32:
@@ -445,6 +463,8 @@ def ranked_items(answer: Answer, metadata: Sequence[pb.Columns] = ()) -> dict[st
         fields["degraded"] = True
     if answer.exclusions is not None:
         fields["exclusions"] = {name: getattr(answer.exclusions, name) for name in EXCLUSIONS}
+    if answer.own_scores is not None:
+        fields["own_scores"] = answer.own_scores.tolist()
     return fields
 
 

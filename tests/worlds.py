@@ -130,3 +130,42 @@ def copy_of(release: Release, root: Path) -> Release:
     folder = root / release.name
     shutil.copytree(release.folder, folder)
     return Release(folder, release.manifest)
+
+
+def write_repeat_world(folder: Path) -> None:
+    """Write `interactions` and `items` of users who buy four staples every week, and something else once a week.
+
+    The staples of a user are 4 of the 40 items, drawn at random; twelve weeks.
+    """
+    random = np.random.default_rng(2)
+    rows = []
+    for user in range(USERS):
+        staples = random.choice(ITEMS, 4, replace=False)
+        for week in range(12):
+            bought = sorted({*staples.tolist(), int(random.integers(ITEMS))})
+            rows += [(f"user {user}", f"item {item}", (7 * week + user % 3) * DAY_US) for item in bought]
+    users, items, times = (list(column) for column in zip(*rows, strict=True))
+    interactions = {"user_id": users, "item_id": items, "time": pa.array(times, pa.timestamp("us", "UTC"))}
+    pq.write_table(pa.table(interactions), folder / "interactions.parquet")
+    catalog = {"item_id": [f"item {row}" for row in range(ITEMS)], "taste": [str(row % 2) for row in range(ITEMS)]}
+    pq.write_table(pa.table(catalog), folder / "items.parquet")
+
+
+def repeat_run(folder: Path) -> dict[str, Any]:
+    """Return the tables of a run file over the repeat world: a closed form over whole histories."""
+    source = {name: str(folder / f"{name}.parquet") for name in ("interactions", "items")}
+    return {
+        "name": "repeats",
+        "source": {"kind": "parquet", **source, "timestamp_column": "time"},
+        "query": {
+            "features": {
+                "met": {"kind": "history", "shared": False, "pooling": "sum", "width": 8, "half_life_days": 14.0}
+            }
+        },
+        "item": {"features": {"id": {"kind": "id", "width": 8}}, "filters": ["taste"]},
+        "split": {"kind": "by_time", "test_rate": 0.1, "validation_rate": 0.1},
+        "tower": {"kind": "sum", "dim": 8},
+        "objective": {"kind": "dlae"},
+        "evaluation": {"metrics": ["nDCG@5", "R@5"], "resamples": 100, "baselines": ["popularity"]},
+        "index": {"kind": "brute_force"},
+    }

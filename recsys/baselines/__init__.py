@@ -71,6 +71,8 @@ class Baseline(Protocol):
     Attributes:
         reads_history: whether its scores depend on the history of a query; such a baseline has no use for queries of
             free features, which have none.
+        needs_repeats: whether it ranks what an entity has met, so that it has no use where that may not be shown; a
+            baseline without this attribute does not.
     """
 
     reads_history: ClassVar[bool]

@@ -36,6 +36,7 @@ def command(
     entity: Annotated[str | None, typer.Option(help="Id of a user, or of an item in an item-to-item release.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; several values as a JSON list.")] = None,
     history: Annotated[str, typer.Option(help="Item ids met before, oldest first; see --items.")] = "",
+    history_age_days: Annotated[str, typer.Option(help="Days since each item of --history was met, with commas.")] = "",
     items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas, or a JSON list.")] = "",
     vector: Annotated[str, typer.Option(help="Numbers with commas.")] = "",
     exclude: Annotated[str, typer.Option(help="Item ids to leave out; see --items.")] = "",
@@ -47,6 +48,9 @@ def command(
         ),
     ] = None,
     exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave out what the entity has met.")] = False,
+    repeats: Annotated[
+        str, typer.Option(help="Items that the entity has met: allow, only (nothing else) or exclude.")
+    ] = "allow",
     crowding: Annotated[str, typer.Option(help="COLUMN:N, at most N items of one value of that column.")] = "",
     mmr: Annotated[float, typer.Option(help="0 ranks by score alone, 1 by distance to the items above.")] = 0.0,
     k: Annotated[int, typer.Option("-k", help="Places.")] = 10,
@@ -74,19 +78,19 @@ def command(
     from recsys.errors import SettingError, describe, verbatim
     from recsys.types import Diversity, FeedbackKind, Mention, Query
 
-    try:
-        numbers = np.array([float(each) for each in _listed(vector)], np.float32) if vector else None
-    except ValueError:
-        raise SettingError(describe("--vector", vector, "numbers with commas between them")) from None
+    numbers = np.array(_numbers(vector, "--vector"), np.float32) if vector else None
     query = Query(
         entity_id=entity,
         features=dict(_feature(each) for each in feature) if feature else None,
         history=_ids(history, "--history"),
+        history_age_days=_numbers(history_age_days, "--history-age-days"),
         item_ids=_ids(items, "--items"),
         vector=numbers,
         excluded_ids=_ids(exclude, "--exclude"),
         exclude_seen=exclude_seen,
+        repeats=repeats,
     )
+    exclude_seen = query.exclude_seen
     said = {
         FeedbackKind.LIKED: _ids(like, "--like"),
         FeedbackKind.DISLIKED: _ids(dislike, "--dislike"),
@@ -146,12 +150,15 @@ def print_ranking(ranking: Ranking, console: Console, title: str = "", columns: 
     caption = f"from {origin}{plan}{missing}{ended}; {ranking.release.name}"
     table = Table(title=title, title_justify="left", caption=caption)
     names = display.ordered(ranking.metadata[0] if ranking.metadata else ())[:columns]
-    for name in ("", "item", "score", *names):
-        table.add_column(name, justify="right" if name in ("", "score") else "left", overflow="fold")
+    numbers = ["", "score"] if ranking.own_scores is None else ["", "score", "own"]
+    for name in ("", "item", *numbers[1:], *names):
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for place, (item_id, score, shown) in enumerate(
         zip(ranking.item_ids, ranking.scores, ranking.metadata, strict=True), 1
     ):
-        cells = (display.text(shown.get(name)) for name in names)
+        cells = [display.text(shown.get(name)) for name in names]
+        if ranking.own_scores is not None:
+            cells.insert(0, f"{ranking.own_scores[place - 1]:.4f}" if ranking.own_scores[place - 1] else "")
         table.add_row(str(place), item_id, f"{score:.4f}", *cells)
     console.print(table)
 
@@ -207,6 +214,15 @@ def _print_explanation(explanation: Explanation, console: Console) -> None:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    from recsys.errors import SettingError, describe
+
+    try:
+        return [float(each) for each in _listed(text)]
+    except ValueError:
+        raise SettingError(describe(option, text, "numbers with commas between them")) from None
 
 
 def _ids(text: str, option: str) -> tuple[str, ...]:

@@ -11,12 +11,12 @@ import scipy.sparse as sparse
 from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.hard_negatives import HardNegatives
-from recsys.data.history import Past
+from recsys.data.history import Met, Past
 from recsys.data.prepare import Codes, Prepared
 from recsys.errors import DataError, describe, verbatim
-from recsys.features._vocabulary import MISSING, PADDING
+from recsys.features._history_encoder import HistoryEncoder
 from recsys.stack import tf
-from recsys.types import ITEM_ID, NO_ROW, Bool, Float32, Int32, Interactions, RowSets
+from recsys.types import ITEM_ID, Bool, Float32, Int32, Interactions, RowSets
 
 
 class Batch(TypedDict):
@@ -267,11 +267,11 @@ class QueryCodes:
         self._codes: Codes = prepared.query_codes
         self._past = past
         self._histories = {
-            name: (encoder.places, encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID])))
+            name: (encoder, encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID])))
             for name, encoder in prepared.query_encoders.items()
             if encoders.is_history(encoder)
         }
-        self.ragged = frozenset(name for name, (length, _) in self._histories.items() if not length)
+        self.ragged = frozenset(name for name, (encoder, _) in self._histories.items() if not encoder.places)
 
     def training(self, query_row: Int32, places: Int32, random: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the codes of training examples; their histories end before each of them.
@@ -282,22 +282,18 @@ class QueryCodes:
             random: draws histories where the source has no times.
         """
         histories = {
-            name: _history_codes(self._past.before(places, length, random), of_row)
-            for name, (length, of_row) in self._histories.items()
+            name: _codes(encoder, self._past.before(places, encoder.places, random), of_row)
+            for name, (encoder, of_row) in self._histories.items()
         }
         return self._columns(query_row) | histories
 
     def now(self, query_row: Int32) -> dict[str, np.ndarray]:
         """Return the codes of query entities, `[batch]`, as they stand after all of the past."""
         histories = {
-            name: _history_codes(self.items_now(query_row, length), of_row)
-            for name, (length, of_row) in self._histories.items()
+            name: _codes(encoder, self._past.until_end(query_row, encoder.places), of_row)
+            for name, (encoder, of_row) in self._histories.items()
         }
         return self._columns(query_row) | histories
-
-    def items_now(self, query_row: Int32, length: int) -> Int32:
-        """Return the last items of query entities, newest first, `[batch, length]`, padded with -1."""
-        return self._past.until_end(query_row, length)
 
     def _columns(self, query_row: Int32) -> dict[str, np.ndarray]:
         return {name: codes[query_row] for name, codes in self._codes.items()}
@@ -340,7 +336,6 @@ def membership(sets: RowSets, items: int) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(sets.rows), bool), sets.rows, sets.offsets), shape=(len(sets), items))
 
 
-def _history_codes(rows: Int32, code_of_row: Int32) -> Int32:
-    codes = np.where(rows == NO_ROW, PADDING, code_of_row[np.maximum(rows, 0)]).astype(np.int32)
-    codes[rows[:, 0] == NO_ROW, 0] = MISSING
-    return codes
+def _codes(encoder: HistoryEncoder, met: Met, code_of_row: Int32) -> Int32:
+    """Return the codes of histories, `[batch, entries, 3]`, int32."""
+    return encoder.padded(met.lengths, code_of_row[met.item_row], met.age_days)

@@ -33,6 +33,7 @@ from recsys.data.prepare import (
     read_interactions,
     split,
 )
+from recsys.data.repeats import is_repeat_consumption, repeat_rate
 from recsys.errors import RecsysError
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type, value_kind
@@ -149,6 +150,8 @@ class Report:
         interaction_count: usable rows, those with unknown ids among them.
         distinct_pair_count: different pairs of query entity and item; None for free features.
         duplicate_count: interactions beyond the first of each pair; None for free features.
+        repeat_rate: share (0..1) of the interactions whose entity has met the item earlier; None for free features.
+        repeats: in words, whether entities come back to items, and what follows; empty for free features.
         first_time: earliest time, ISO 8601 in UTC; None without times.
         last_time: latest time.
         concentration: how unevenly items are met.
@@ -171,6 +174,8 @@ class Report:
     interaction_count: int
     distinct_pair_count: int | None
     duplicate_count: int | None
+    repeat_rate: float | None
+    repeats: str
     first_time: str | None
     last_time: str | None
     concentration: Concentration
@@ -212,6 +217,8 @@ def describe_data(run: Run) -> Report:
         interaction_count=len(interactions),
         distinct_pair_count=pairs,
         duplicate_count=None if free else len(interactions) - pairs,
+        repeat_rate=None if free else repeat_rate(interactions),
+        repeats="" if free else _repeats(interactions),
         first_time=None if times is None else iso(times.min()),
         last_time=None if times is None else iso(times.max()),
         concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
@@ -267,6 +274,8 @@ def render(report: Report, console: Console) -> None:
         overview.add_row("first time", report.first_time)
         overview.add_row("last time", report.last_time)
     console.print(overview)
+    if report.repeats:
+        console.print(report.repeats)
     if report.history:
         console.print(f"History of a query at evaluation: {report.history}.")
     will_run = [kind for kind, reason in report.baselines.items() if not reason]
@@ -492,6 +501,13 @@ def _distinct_pairs(interactions: Interactions) -> int:
     keys = interactions.query_row.astype(np.int64) << 32 | interactions.item_row
     keys.sort()
     return 1 + int((keys[1:] != keys[:-1]).sum())
+
+
+def _repeats(interactions: Interactions) -> str:
+    share = f"{repeat_rate(interactions):.1%} of the interactions come back to an item that the entity has met earlier"
+    if is_repeat_consumption(interactions):
+        return f"Repeat consumption: {share}. Answers hold such items, and their scores count how often and how lately."
+    return f"No repeat consumption: {share}. Set evaluation.exclude_seen, and exclude_seen in requests."
 
 
 def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:

@@ -77,13 +77,15 @@ def encode_rows(encoder: Encoder, values: pa.Array) -> np.ndarray | Ragged:
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the codes of several batches as one, `[rows, *shape]`, bags padded to the widest."""
-    width = max(part.shape[1] for part in parts) if parts[0].ndim == 2 else 0
-    return np.concatenate([widened(part, width) if width > part.shape[-1] else part for part in parts])
+    if parts[0].ndim > 1:
+        width = max(part.shape[1] for part in parts)
+        parts = [widened(part, width) for part in parts]
+    return np.concatenate(parts)
 
 
 def replaced(codes: np.ndarray, rows: Int64, others: np.ndarray) -> np.ndarray:
     """Return codes, `[batch, *shape]`, with those of some rows replaced, bags padded to the wider of the two."""
-    if codes.ndim == 2:
+    if codes.ndim > 1:
         width = max(codes.shape[1], others.shape[1])
         codes, others = widened(codes, width), widened(others, width)
     codes[rows] = others

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from recsys.types import NO_ROW, Int32, Int64, Interactions
+from recsys.features._history_encoder import entries_of
+from recsys.types import UNKNOWN_AGE, Float32, Int32, Int64, Interactions
+
+DAY_US = 86_400_000_000
+"""Microseconds of a day."""
+
+
+class Met(NamedTuple):
+    """The items that several owners met, newest first, those of the first owner, then those of the second, and so on.
+
+    Attributes:
+        lengths: `[owners]`, int64, interactions of each.
+        item_row: `[sum(lengths)]`, int32; an item stands as often as it was met.
+        age_days: `[sum(lengths)]`, float32, >= 0; `UNKNOWN_AGE` where the source has no times.
+    """
+
+    lengths: Int64
+    item_row: Int32
+    age_days: Float32
+
+    @property
+    def owners(self) -> Int64:
+        """The owner of each interaction, `[sum(lengths)]`, int64, ascending."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
 
 class Past:
@@ -14,61 +40,86 @@ class Past:
     Args:
         interactions: sorted by query row, then time.
         queries: rows of the query side.
+        now: the instant, in microseconds since 1970 UTC, that ages at the end are counted to; None means the last
+            interaction's.
     """
 
-    def __init__(self, interactions: Interactions, queries: int) -> None:
+    def __init__(self, interactions: Interactions, queries: int, now: int | None = None) -> None:
         self._rows = np.asarray(interactions.item_row)
-        self._timed = interactions.timestamp is not None
+        self._times = None if interactions.timestamp is None else np.asarray(interactions.timestamp)
         self._starts = np.searchsorted(interactions.query_row, np.arange(queries + 1)).astype(np.int64)
         self._query_row = np.asarray(interactions.query_row)
-        if self._timed:
-            self._instant_starts = _instant_starts(self._query_row, np.asarray(interactions.timestamp))
+        if self._times is not None:
+            self._instant_starts = _instant_starts(self._query_row, self._times)
+            self._now = int(self._times.max(initial=0)) if now is None else now
         else:
             order = np.lexsort((np.random.default_rng(0).random(len(interactions)), self._query_row))
             self._shuffled = self._rows[order]
 
-    def before(self, places: Int64, length: int, random: np.random.Generator) -> Int32:
-        """Return the items met strictly before each interaction, newest first, `[batch, length]`, padded with -1.
+    def before(self, places: Int64, length: int, random: np.random.Generator) -> Met:
+        """Return the items met strictly before each interaction; ages are counted to that interaction.
 
         Interactions of the same instant (one basket) do not count. Without times, a random draw of the entity's other
         interactions, never of the example's own item.
 
         Args:
             places: `[batch]`, places of the examples among the interactions.
-            length: items that count; 0 means all, as many as the longest history of the batch has.
+            length: interactions that count; 0 means all.
             random: draws, where the source has no times.
         """
         starts = self._starts[self._query_row[places]]
-        if self._timed:
-            return self._last(starts, self._instant_starts[places], length)
+        if self._times is not None:
+            return self._last(starts, self._instant_starts[places], length, self._times[places])
         ends = self._starts[self._query_row[places] + 1]
         offset = random.integers(0, np.maximum(ends - starts, 1))
         drawn = self._window(starts, ends, length, offset)
-        drawn[drawn == self._rows[places][:, None]] = NO_ROW
-        return _packed(drawn)
+        others = drawn.item_row != self._rows[places][drawn.owners]
+        lengths = np.bincount(drawn.owners[others], minlength=len(places))
+        return Met(lengths, drawn.item_row[others], drawn.age_days[others])
 
-    def until_end(self, query_rows: NDArray[np.integer], length: int) -> Int32:
-        """Return the last items of each query entity, newest first, `[batch, length]`, padded with -1.
+    def until_end(self, query_rows: NDArray[np.integer], length: int) -> Met:
+        """Return the last items of each query entity; `length` as for `before`.
 
         Without times, always the same ones of an entity's items, whoever else is asked for.
         """
         starts, ends = self._starts[query_rows], self._starts[np.asarray(query_rows) + 1]
-        if self._timed:
-            return self._last(starts, ends, length)
+        if self._times is not None:
+            return self._last(starts, ends, length, np.full(len(starts), self._now))
         return self._window(starts, ends, length, np.zeros(len(starts), np.int64))
 
-    def _last(self, starts: Int64, ends: Int64, length: int) -> Int32:
-        length = length or max(1, int((ends - starts).max(initial=0)))
-        places = ends[:, None] - 1 - np.arange(length)
-        return np.where(places >= starts[:, None], self._rows[np.maximum(places, 0)], NO_ROW).astype(np.int32)
+    def _last(self, starts: Int64, ends: Int64, length: int, now: Int64) -> Met:
+        lengths, owners, steps = _steps(ends - starts, length)
+        places = ends[owners] - 1 - steps
+        ages = (now[owners] - self._times[places]) / DAY_US
+        return Met(lengths, self._rows[places], np.maximum(ages, 0).astype(np.float32))
 
-    def _window(self, starts: Int64, ends: Int64, length: int, offset: Int64) -> Int32:
+    def _window(self, starts: Int64, ends: Int64, length: int, offset: Int64) -> Met:
         """Return up to `length` of each entity's shuffled interactions, from its offset on and around."""
-        sizes = (ends - starts)[:, None]
-        steps = np.arange(length or max(1, int(sizes.max(initial=0))))
-        places = starts[:, None] + (offset[:, None] + steps) % np.maximum(sizes, 1)
-        inside = steps < sizes
-        return np.where(inside, self._shuffled[np.minimum(places, len(self._shuffled) - 1)], NO_ROW).astype(np.int32)
+        sizes = ends - starts
+        lengths, owners, steps = _steps(sizes, length)
+        places = starts[owners] + (offset[owners] + steps) % sizes[owners]
+        return Met(lengths, self._shuffled[places], np.full(len(places), UNKNOWN_AGE, np.float32))
+
+
+def weighted(interactions: Interactions, queries: int, items: int, feature: Any) -> csr_array:
+    """Return how much each query entity met each item, as a history feature weighs it, `[queries, items]`, float32.
+
+    Args:
+        interactions: sorted by query row, then time.
+        queries: rows of the query side.
+        items: rows of the catalog.
+        feature: gives `weights` and `half_life_days`; see `entries_of`.
+    """
+    met = Past(interactions, queries).until_end(np.arange(queries), 0)
+    found = entries_of(feature, met.owners, met.item_row, met.age_days)
+    return csr_array((found.weight, (found.owner, found.value)), (queries, items))
+
+
+def _steps(sizes: Int64, length: int) -> tuple[Int64, Int64, Int64]:
+    """Return how many of some things each owner has, at most `length`, and owner and number (from 0) of each one."""
+    lengths = np.minimum(sizes, length) if length else sizes
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    return lengths, owners, np.arange(len(owners)) - (np.cumsum(lengths) - lengths)[owners]
 
 
 def _instant_starts(query_row: Int32, timestamp: Int64) -> Int64:
@@ -77,8 +128,3 @@ def _instant_starts(query_row: Int32, timestamp: Int64) -> Int64:
     fresh = np.ones(len(query_row), bool)
     fresh[1:] = (query_row[1:] != query_row[:-1]) | (timestamp[1:] != timestamp[:-1])
     return np.maximum.accumulate(np.where(fresh, places, 0)).astype(np.int64)
-
-
-def _packed(rows: Int32) -> Int32:
-    """Move the padding of each row to its end, keeping the order of the rest."""
-    return np.take_along_axis(rows, np.argsort(rows == NO_ROW, axis=1, kind="stable"), axis=1)

@@ -124,6 +124,9 @@ def fit_baselines(
         if reason := obstacle(baseline, test.has_histories, data.owners, data.items):
             left_out[kind] = reason
             continue
+        if getattr(baseline, "needs_repeats", False) and test.cases.known is None:
+            left_out[kind] = "What the entities have met may not be shown."
+            continue
         try:
             choice = choose(baseline, validation, metric, search_s)
             ready = recommender(choice.baseline, test)

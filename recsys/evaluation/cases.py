@@ -26,6 +26,8 @@ class EvaluationCases:
         activity: `[cases]`, int64, training interactions of each case's query entity.
         excluded: items that no recommender may show, one set a case (seen ones, the query item itself); None where
             every item may be shown.
+        known: items that each case's query entity met before, one set a case, where they may be shown: repeats and new
+            items are then judged apart; None where repeats do not count.
         history: in words, what the history of a query holds; empty where queries have none.
 
     Raises:
@@ -38,11 +40,12 @@ class EvaluationCases:
     item_counts: Int64
     activity: Int64
     excluded: RowSets | None = None
+    known: RowSets | None = None
     history: str = ""
 
     def __post_init__(self) -> None:
         cases = len(self.case_ids)
-        for name in ("relevant", "activity", "excluded"):
+        for name in ("relevant", "activity", "excluded", "known"):
             value = getattr(self, name)
             if value is not None and len(value) != cases:
                 raise ShapeError(describe(name, len(value), f"{cases} cases, as many as case_ids"))

@@ -10,7 +10,7 @@ import pyarrow as pa
 from recsys.baselines import Histories
 from recsys.config import Run
 from recsys.data.batches import QueryCodes
-from recsys.data.history import Past
+from recsys.data.history import Met, Past
 from recsys.data.prepare import Codes, Prepared
 from recsys.evaluation.cases import EvaluationCases
 from recsys.splits import history_at_evaluation
@@ -47,6 +47,7 @@ class HeldOut:
         interactions: what every query entity met in the earlier parts.
         histories: what each case's entity met before it asks: all of the earlier parts, or where the split cuts in
             time, what came before its first held-out interaction.
+        met: the interactions of `histories`, newest first, with their ages at the cut.
         earlier: the parts of the split that precede this one.
         has_histories: whether queries have a history; those of free features have none.
     """
@@ -56,6 +57,7 @@ class HeldOut:
     codes: Codes
     interactions: Histories
     histories: Histories
+    met: Met
     earlier: tuple[str, ...]
     has_histories: bool
 
@@ -82,16 +84,19 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         item_counts=prepared.item_counts,
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
         excluded=_excluded(run, known.take(rows), rows, seen=run.evaluation.exclude_seen),
+        known=known.take(rows) if run.query.entity == "user" and not run.evaluation.exclude_seen else None,
         history="" if run.query.entity == "features" else history_at_evaluation(run.split),
     )
-    codes = QueryCodes(prepared, Past(past, prepared.query_count)).now(rows)
+    now = None if earlier.timestamp is None else int(earlier.timestamp.max(initial=0))
+    known_past = Past(past, prepared.query_count, now)
     queries, items = prepared.query_count, prepared.item_count
     return HeldOut(
         cases,
         rows,
-        codes,
+        QueryCodes(prepared, known_past).now(rows),
         Histories(earlier, queries, items),
         Histories(past, queries, items).take(rows),
+        known_past.until_end(rows, 0),
         EARLIER[part],
         run.query.entity != "features",
     )

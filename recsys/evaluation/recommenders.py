@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from recsys.errors import ShapeError, describe, verbatim
 from recsys.types import NO_ROW, Float32, Int64, Neighbours, RowSets
@@ -25,6 +26,9 @@ class Recommender(Protocol):
             case_rows: `[batch]`, int64, places on the cases axis.
             k: places, >= 1.
         """
+
+    def without(self, excluded: RowSets) -> Recommender:
+        """Return the same recommender with other items, one set a case, that may not be shown."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class ScoreRecommender:
             np.concatenate([block.item_rows for block in blocks]), np.concatenate([block.scores for block in blocks])
         )
 
+    def without(self, excluded: RowSets) -> ScoreRecommender:
+        """Return the same with other excluded items."""
+        return replace(self, excluded=excluded)
+
     def _best(self, case_rows: Int64, k: int) -> Neighbours:
         scores = self.score(case_rows)
         if self.excluded is not None:
@@ -64,6 +72,7 @@ class VectorRecommender:
         query_vectors: `[cases, dim]`, float32, finite.
         item_vectors: `[items, dim]`, float32, finite.
         excluded: items that may not be shown, one set a case; None where every item may.
+        own_scores: `[cases, items]`, float32, >= 0, what is added to inner products; None adds nothing.
 
     Raises:
         ShapeError: the vectors differ in dim, hold NaN or infinity, or `excluded` is of another number of cases.
@@ -72,6 +81,7 @@ class VectorRecommender:
     query_vectors: Float32
     item_vectors: Float32
     excluded: RowSets | None = None
+    own_scores: csr_matrix | None = None
 
     def __post_init__(self) -> None:
         for name in ("query_vectors", "item_vectors"):
@@ -86,8 +96,16 @@ class VectorRecommender:
         """Return the k items with the largest inner products; `NO_ROW` where fewer may be shown."""
         return ScoreRecommender(self._score, len(self.item_vectors), self.excluded).recommend(case_rows, k)
 
+    def without(self, excluded: RowSets) -> VectorRecommender:
+        """Return the same with other excluded items."""
+        return replace(self, excluded=excluded)
+
     def _score(self, case_rows: Int64) -> Float32:
-        return self.query_vectors[case_rows] @ self.item_vectors.T
+        scores = self.query_vectors[case_rows] @ self.item_vectors.T
+        if self.own_scores is not None:
+            own = self.own_scores[case_rows].tocoo()
+            scores[own.row, own.col] += own.data
+        return scores
 
 
 def blocks_of(case_rows: Int64, size: int) -> Iterator[Int64]:

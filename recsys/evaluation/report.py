@@ -20,12 +20,12 @@ from recsys.errors import MissingError, SettingError, ShapeError, describe, unkn
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, blocks_of
-from recsys.evaluation.slices import ALL, DEFINITIONS, activity_slices, item_slices
+from recsys.evaluation.slices import ALL, DEFINITIONS, NEW_ITEMS, REPEATS, activity_slices, item_slices
 from recsys.export.release import parts_of
 from recsys.metrics.exposure import Exposure, measure_exposure
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.progress import track
-from recsys.types import NO_ROW, Bool, Int32, Int64
+from recsys.types import NO_ROW, Int32, Int64, RowSets
 
 REPORT_FILE = "evaluation.json"
 CASE_VALUES_FILE = "evaluation_cases.parquet"
@@ -200,7 +200,8 @@ def evaluate(
     """Measure every recommender on every case, over all items and slice by slice.
 
     A slice of items counts only relevant items of the slice as right and leaves out the cases that have none; the
-    rankings stay as they are. Cases without a reachable item are left out of everything.
+    rankings stay as they are, but for `new_items`, whose rankings leave out what the case's entity met. Cases without a
+    reachable item are left out of everything.
 
     Args:
         recommenders: by the name that the tables show.
@@ -223,10 +224,18 @@ def evaluate(
     if not len(slices[0].case_rows):
         raise ShapeError(describe("cases", verbatim("no case with a reachable item"), "at least one"))
     ranked = {name: _rank(name, recommender, cases, parsed) for name, recommender in recommenders.items()}
-    hits = {name: find_hits(rankings, cases.reachable) for name, rankings in ranked.items()}
+    ranked_new = {}
+    if cases.known is not None:
+        # What is new to an entity has a list of its own: repeats would take the first places of every list.
+        barred = cases.known if cases.excluded is None else cases.known.union(cases.excluded)
+        ranked_new = {
+            name: _rank(f"{name}, new items", each.without(barred), cases, parsed)
+            for name, each in recommenders.items()
+        }
     accuracy, tables = [], []
     for part in slices:
-        values = {name: part.measure(parsed, ranked[name], hits[name]) for name in recommenders}
+        rankings = ranked_new if part.name == NEW_ITEMS and ranked_new else ranked
+        values = {name: part.measure(parsed, rankings[name]) for name in recommenders}
         accuracy += _accuracy(part, values, parsed, confidence, resamples, seed)
         tables += [_case_values(name, part, columns, parsed, cases) for name, columns in values.items()]
     order = {name: place for place, name in enumerate(recommenders)}
@@ -312,31 +321,34 @@ def _fits(report: EvaluationReport) -> Table:
 
 @dataclass(frozen=True)
 class _Slice:
-    """The cases and the items of one slice; `case_rows` have at least one relevant item in it."""
+    """The relevant items of one slice, one set a case; `case_rows` are the cases that have at least one."""
 
     name: str
-    items: Bool
+    relevant: RowSets
     case_rows: Int64
-    relevant_counts: Int64
 
-    def measure(self, metrics: Sequence[Metric], ranked: Int32, hits: Bool) -> np.ndarray:
+    @property
+    def relevant_counts(self) -> Int64:
+        """How many relevant items each case of the slice has."""
+        return self.relevant.sizes[self.case_rows]
+
+    def measure(self, metrics: Sequence[Metric], ranked: Int32) -> np.ndarray:
         """Return `[cases of the slice, metrics]`, float64."""
-        hits = hits[self.case_rows] & self.items[ranked[self.case_rows]]
+        hits = find_hits(ranked[self.case_rows], self.relevant.take(self.case_rows))
         return np.column_stack(list(measure_hits(metrics, hits, self.relevant_counts).values()))
 
 
 def _slices(cases: EvaluationCases) -> list[_Slice]:
     relevant = cases.reachable
-    every_item, every_case = np.ones(len(cases.item_ids), bool), np.ones(len(cases), bool)
-    members = {ALL: (every_item, every_case)}
-    members |= {name: (items, every_case) for name, items in item_slices(cases.item_counts).items()}
-    members |= {name: (every_item, rows) for name, rows in activity_slices(cases.activity).items()}
+    every_pair = np.ones(len(relevant.rows), bool)
+    is_known = ~every_pair if cases.known is None else cases.known.contains(relevant.owners, relevant.rows)
+    pairs = {ALL: every_pair, REPEATS: is_known, NEW_ITEMS: ~is_known & (cases.known is not None)}
+    pairs |= {name: items[relevant.rows] for name, items in item_slices(cases.item_counts).items()}
+    pairs |= {name: in_slice[relevant.owners] for name, in_slice in activity_slices(cases.activity).items()}
     slices = []
     for name in DEFINITIONS:
-        items, in_slice = members[name]
-        counts = np.bincount(relevant.owners[items[relevant.rows]], minlength=len(cases))
-        case_rows = np.flatnonzero(in_slice & (counts > 0))
-        slices.append(_Slice(name, items, case_rows, counts[case_rows]))
+        of_slice = RowSets.from_pairs(relevant.owners[pairs[name]], relevant.rows[pairs[name]], len(cases))
+        slices.append(_Slice(name, of_slice, np.flatnonzero(of_slice.sizes > 0)))
     return slices
 
 

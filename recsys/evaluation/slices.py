@@ -9,12 +9,17 @@ from recsys.types import Bool, Int64
 ALL = "all"
 """The slice of every item and every case."""
 
+REPEATS, NEW_ITEMS = "repeats", "new_items"
+"""Slices of cases whose query entities come back to items, which are judged apart."""
+
 DEFINITIONS = {
     ALL: "every case",
     "head": "relevant items among the top 10 % of the catalogue by training count",
     "torso": "relevant items that were trained on and are neither head nor tail",
     "tail": "relevant items in the lower half, by training count, of those trained on and not head",
     "cold": "relevant items without a training interaction",
+    REPEATS: "relevant items that the query entity met before; only where they may be shown",
+    NEW_ITEMS: "relevant items that it did not meet before, in rankings without those that it met",
     "new": "query entity without a training interaction",
     "light": "lowest third of the other query entities by training interactions",
     "medium": "middle third",

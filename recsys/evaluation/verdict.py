@@ -8,9 +8,9 @@ import numpy as np
 
 from recsys.evaluation.comparison import compare, holm
 from recsys.evaluation.report import OURS, EvaluationReport
-from recsys.evaluation.slices import ALL
+from recsys.evaluation.slices import ALL, NEW_ITEMS, REPEATS
 
-SLICES = (ALL, "tail", "cold")
+SLICES = (ALL, REPEATS, NEW_ITEMS, "tail", "cold")
 LEVEL = 0.05
 """Corrected p-value below which a difference is called significant."""
 SIMPLEST = "popularity"

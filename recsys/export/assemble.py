@@ -14,17 +14,16 @@ from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.batches import QueryCodes
 from recsys.data.dependence import measure_dependence
-from recsys.data.history import Past
+from recsys.data.history import Past, weighted
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
+from recsys.export.own_items import OWN, Fusion, OwnWeights
 from recsys.export.saved_model import ITEM_TOWER, PLAIN, QUERY_TOWER, save_tower
 from recsys.export.seen import SeenItems
 from recsys.files import save_array
 from recsys.training.model import TwoTowerModel
-from recsys.types import HISTORY, ITEM_ID, NO_ROW, QUERY_ID, TRAINING_COUNT, Float32
+from recsys.types import AGE_DAYS, HISTORY, ITEM_ID, QUERY_ID, TRAINING_COUNT, Float32
 
 GOLDEN_K = 10
-HISTORY_BLOCK = 1024
-"""Query entities whose histories are padded to one width at once."""
 
 
 def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
@@ -37,10 +36,17 @@ def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
         return prepared.queries, encoders.encode(prepared.query_encoders, prepared.queries, "query")
     count = min(EXAMPLES, prepared.query_count)
     rows = np.unique(np.linspace(0, prepared.query_count - 1, count).astype(np.int32))
-    return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), _codes_now(prepared).now(rows)
+    return prepared.queries.select([QUERY_ID]).take(pa.array(rows)), QueryCodes(prepared, _past(prepared)).now(rows)
 
 
-def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_vectors: Float32) -> None:
+def fill(
+    folder: Path,
+    run: Run,
+    prepared: Prepared,
+    model: TwoTowerModel,
+    item_vectors: Float32,
+    fusion: Fusion | None = None,
+) -> None:
     """Write every part of a release that training gives; index, evaluation and golden answers are the caller's.
 
     Args:
@@ -49,6 +55,7 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
         prepared: its data.
         model: the trained model.
         item_vectors: `[items, dim]`, float32, the catalogue through the item tower.
+        fusion: how an entity's own items are added to the dense list; None where they are not.
     """
     (folder / "run.toml").write_text(config.dumps(run), encoding="utf-8")
     for name, tower, fitted in (
@@ -68,6 +75,11 @@ def fill(folder: Path, run: Run, prepared: Prepared, model: TwoTowerModel, item_
     if run.query.entity != "features":
         pq.write_table(_queries(run, prepared), folder / "queries.parquet", compression="zstd")
         SeenItems(prepared.positives(*prepared.parts)).save(folder / "seen")
+    if fusion is not None:
+        # Every pair that was seen, in the order of `SeenItems`.
+        own = weighted(prepared.until(*prepared.parts), prepared.query_count, prepared.item_count, fusion)
+        own.sort_indices()
+        OwnWeights(fusion, own.data).save(folder / OWN)
     queries, codes = golden_queries(run, prepared)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")
@@ -93,9 +105,9 @@ def query_columns(run: Run) -> tuple[tuple[str, ...], bool]:
     return columns, any(encoders.is_history_feature(feature) for feature in features.values())
 
 
-def _codes_now(prepared: Prepared) -> QueryCodes:
-    everything = prepared.until("train", "validation", "test")
-    return QueryCodes(prepared, Past(everything, prepared.query_count))
+def _past(prepared: Prepared) -> Past:
+    """Return everything that the query entities have met."""
+    return Past(prepared.until("train", "validation", "test"), prepared.query_count)
 
 
 def _items(run: Run, prepared: Prepared) -> pa.Table:
@@ -107,17 +119,13 @@ def _items(run: Run, prepared: Prepared) -> pa.Table:
 
 
 def _queries(run: Run, prepared: Prepared) -> pa.Table:
-    """Return the query entities with their raw feature columns and their latest items, newest first."""
+    """Return the query entities with their raw feature columns and what they met, newest first, with its age."""
     columns, _ = query_columns(run)
     table = prepared.queries.select([QUERY_ID, *columns])
     if prepared.history_length is None:
         return table
-    codes, item_ids = _codes_now(prepared), prepared.items[ITEM_ID].combine_chunks()
-    histories = []
-    for start in range(0, prepared.query_count, HISTORY_BLOCK):
-        rows = np.arange(start, min(start + HISTORY_BLOCK, prepared.query_count), dtype=np.int32)
-        past = codes.items_now(rows, prepared.history_length)
-        kept = past != NO_ROW
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
-        histories.append(pa.ListArray.from_arrays(pa.array(offsets), item_ids.take(pa.array(past[kept]))))
-    return table.append_column(HISTORY, pa.chunked_array(histories, pa.list_(item_ids.type)))
+    item_ids = prepared.items[ITEM_ID].combine_chunks()
+    met = _past(prepared).until_end(np.arange(prepared.query_count), prepared.history_length)
+    meetings = pa.StructArray.from_arrays([item_ids.take(pa.array(met.item_row)), met.age_days], [ITEM_ID, AGE_DAYS])
+    offsets = np.concatenate([[0], np.cumsum(met.lengths)]).astype(np.int32)
+    return table.append_column(HISTORY, pa.ListArray.from_arrays(pa.array(offsets), meetings))

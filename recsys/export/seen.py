@@ -37,6 +37,15 @@ class SeenItems:
         """Return how many items one entity has met."""
         return int(self._sets.offsets[query_row + 1]) - int(self._sets.offsets[query_row])
 
+    def pairs(self, query_row: int) -> slice:
+        """Return where the items of one entity stand among the pairs of all."""
+        return slice(int(self._sets.offsets[query_row]), int(self._sets.offsets[query_row + 1]))
+
+    @property
+    def pair_count(self) -> int:
+        """How many items all entities have met together."""
+        return len(self._sets.rows)
+
     def save(self, folder: Path) -> None:
         """Write the part into a release folder."""
         folder.mkdir()

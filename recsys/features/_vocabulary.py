@@ -92,7 +92,7 @@ class Ragged:
 
     Args:
         lengths: `[rows]`, int64, values of each row.
-        codes: `[sum(lengths)]`, int32.
+        codes: `[sum(lengths), *shape of one]`, int32.
     """
 
     def __init__(self, lengths: Int64, codes: Int32) -> None:
@@ -100,7 +100,7 @@ class Ragged:
         self._lengths = lengths
 
     def __getitem__(self, rows: NDArray[np.integer]) -> Int32:
-        """Return `[batch, values]`, int32, as wide as the longest of these rows; see `pad`."""
+        """Return `[batch, values, *shape of one]`, int32, as wide as the longest of these rows; see `pad`."""
         lengths = self._lengths[rows]
         starts = np.repeat(self._ends[rows] - lengths, lengths)
         steps = np.arange(len(starts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -108,17 +108,18 @@ class Ragged:
 
 
 def widened(codes: Int32, width: int) -> Int32:
-    """Return codes `[batch, values]` with further padding, `[batch, width]`."""
+    """Return codes `[batch, values, *shape of one]` with further padding, `[batch, width, *shape of one]`."""
     missing = width - codes.shape[1]
-    return codes if missing <= 0 else np.pad(codes, ((0, 0), (0, missing)), constant_values=PADDING)
+    axes = ((0, 0), (0, missing), *((0, 0) for _ in codes.shape[2:]))
+    return codes if missing <= 0 else np.pad(codes, axes, constant_values=PADDING)
 
 
 def pad(lengths: Int64, codes: Int32, width: int) -> Int32:
-    """Return ragged codes as `[rows, width]`, int32: the first `width` of each row, then `PADDING`.
+    """Return ragged codes as `[rows, width, *shape of one]`, int32: the first `width` of each row, then `PADDING`.
 
     A row without any code becomes one `MISSING`, so that an empty bag has a vector of its own.
     """
-    padded = np.full((len(lengths), width), PADDING, np.int32)
+    padded = np.full((len(lengths), width, *codes.shape[1:]), PADDING, np.int32)
     offsets = np.cumsum(lengths) - lengths
     place = np.arange(len(codes)) - np.repeat(offsets, lengths)
     kept = place < width

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
-from recsys.features._lookup import BagEncoder
+from recsys.features._history_encoder import HistoryEncoder
 from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
 from recsys.spelling import Spelling
@@ -16,15 +16,20 @@ from recsys.types import HISTORY, Int64
 
 @settings()
 class History:
-    """The items met before, newest first: all of them, or the last `length`.
+    """The items met before, newest first: all of them, or those of the last `length` interactions.
+
+    An item that was met several times is one entry, whose weight says how often and how long ago.
 
     In training on single interactions, only those strictly earlier than the example's own count, so that a basket never
     sees itself; where the source has no times, history is a random draw of the entity's other training items. Training
     on whole histories takes all training items of an entity.
 
     Attributes:
-        length: items that count; 0 means all.
-        pooling: how their vectors become one.
+        length: interactions that count; 0 means all.
+        pooling: how the items' vectors become one, each times its weight.
+        weights: `log_count`: log2(1 + count), 1 for an item that was met once; `count`; `none`: 1 for each item.
+        half_life_days: days after which a meeting counts half; 0 means that its age does not matter. An age is counted
+            to the example's own time, and for known entities to the last interaction of the data.
         shared: read the item side's `id` table, so that what an item means in a history and what it is found by are
             one vector. Without, the history has a table of its own.
         dropout_rate: share (0..1) of a history's items that training hides.
@@ -36,6 +41,8 @@ class History:
 
     length: int = Field(default=0, ge=0)
     pooling: Literal["mean", "sum", "sqrt"] = "mean"
+    weights: Literal["none", "count", "log_count"] = "log_count"
+    half_life_days: NonNegativeFloat = 0.0
     shared: bool = True
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
     width: int = Field(default=32, ge=1)
@@ -43,11 +50,16 @@ class History:
     oov_buckets: int = Field(default=1, ge=1)
 
     @property
+    def merges_repeats(self) -> bool:
+        """Whether several meetings with an item are one entry."""
+        return True
+
+    @property
     def column(self) -> str:
         """The name under which requests and releases carry it."""
         return HISTORY
 
-    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> BagEncoder:
+    def fit(self, values: pa.ChunkedArray, frequency: Int64) -> HistoryEncoder:
         """Learn which items occur in at least `min_count` training interactions.
 
         Args:
@@ -56,9 +68,11 @@ class History:
         """
         spelling = Spelling(self.column)
         vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
-        return BagEncoder(self, spelling, vocabulary, self.length, self.dropout_rate)
+        return HistoryEncoder(self, spelling, vocabulary, self.length, self.dropout_rate)
 
-    def restore(self, state: pa.Table) -> BagEncoder:
+    def restore(self, state: pa.Table) -> HistoryEncoder:
         """Return the encoder that `fit` made."""
         spelling = Spelling.restore(self.column, state)
-        return BagEncoder(self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length, self.dropout_rate)
+        return HistoryEncoder(
+            self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length, self.dropout_rate
+        )

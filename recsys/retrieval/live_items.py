@@ -19,6 +19,7 @@ from recsys import registry
 from recsys.data.filterable import filter_type
 from recsys.data.ordered_values import is_number
 from recsys.errors import DataError, RequestError, unknown
+from recsys.export.own_items import OwnItems
 from recsys.export.run_file import read_served
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
@@ -320,6 +321,13 @@ class ChangedRetriever(Retriever):
             return rows
         # Rows of the side segment come after all rows of the release.
         return np.concatenate([rows[~is_changed], np.sort(self._rows(self._item_ids[rows[is_changed]].tolist()))])
+
+    def _current_own(self, own: OwnItems) -> OwnItems:
+        if not self._hidden[own.rows].any():
+            return own
+        rows = np.array([self._row_of_item.get(item_id, NO_ROW) for item_id in self._item_ids[own.rows]], np.int32)
+        order = np.argsort(rows)
+        return OwnItems(rows[order], own.scores[order]).where(rows[order] != NO_ROW)
 
     @cached_property
     def _all_hidden(self) -> Bool:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from recsys.cancellation import checkpoint
 from recsys.errors import RequestError
+from recsys.export.own_items import OwnItems
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.registry import settings
 from recsys.retrieval.diversity import choose
@@ -56,10 +57,12 @@ class Narrow:
     Attributes:
         allowed: items that may be shown.
         banned: item rows that may not, although they are allowed, ascending and distinct.
+        own: the query entity's own items, whose scores are added; see `fused`.
     """
 
     allowed: Allowed
     banned: Int32
+    own: OwnItems | None = None
 
     @property
     def shown(self) -> int:
@@ -72,9 +75,9 @@ class Narrow:
         return kept & ~is_among(rows, self.banned) if len(self.banned) else kept
 
     @classmethod
-    def of(cls, allowed: Allowed, banned: Int32) -> Narrow:
-        """Return it from what may be shown and any rows that may not, ascending and distinct."""
-        return cls(allowed, banned[allowed.mask[banned]])
+    def of(cls, allowed: Allowed, banned: Int32, own: OwnItems | None = None) -> Narrow:
+        """Return it from what may be shown, any rows that may not, ascending and distinct, and own items."""
+        return cls(allowed, banned[allowed.mask[banned]], own)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Found:
         plan: how they were searched; None where nothing was.
         candidate_count: items that were looked at: results of the index, or items of the subset.
         exhausted: no further item may be shown.
+        own_scores: `[len(rows)]`, float32: what the entity's own items added to each score; None where nothing could.
     """
 
     rows: Int32
@@ -94,6 +98,32 @@ class Found:
     plan: Plan | None
     candidate_count: int
     exhausted: bool
+    own_scores: Float32 | None = None
+
+
+def fused(found: Found, own: OwnItems, vector: Float32, vectors: Float32, k: int) -> Found:
+    """Return the k items with the largest sums of inner product and own score.
+
+    Own scores are not negative, so that an item which is not the entity's own and is among the k largest sums is among
+    the k largest inner products, too: no deeper search is needed.
+
+    Args:
+        found: the k items with the largest inner products that may be shown.
+        own: the entity's own items that may be shown.
+        vector: `[dim]`, float32, the query's.
+        vectors: `[items, dim]`, float32.
+        k: places, >= 1.
+    """
+    is_other = ~is_among(found.rows, own.rows)
+    rows = np.concatenate([own.rows, found.rows[is_other]])
+    scores = np.concatenate([vectors.take(own.rows, axis=0) @ vector + own.scores, found.scores[is_other]])
+    own_scores = np.concatenate([own.scores, np.zeros(len(rows) - len(own.rows), np.float32)])
+    order = np.lexsort((rows, -scores))[:k]
+    # Exact search has looked at the own items, too.
+    looked_at = found.candidate_count + (len(own.rows) if found.plan in (Plan.INDEX, Plan.OVER_FETCH) else 0)
+    return replace(
+        found, rows=rows[order], scores=scores[order], candidate_count=looked_at, own_scores=own_scores[order]
+    )
 
 
 def over_fetch_depth(k: int, allowed: int, items: int, margin: float = PLANNER.margin) -> int:
@@ -170,8 +200,9 @@ class NarrowedSearch:
         while waiting:
             pools = self._searched(vectors[waiting], pool_k, [narrow[place] for place in waiting])
             for place, pool in zip(waiting, pools, strict=True):
-                length = max(float(np.linalg.norm(vectors[place])), 1e-12)
-                chosen = self._diverse(pool, pool.scores / length, k, diversity)
+                # Own items may add to the inner products, which are at most the length.
+                largest = max(float(np.linalg.norm(vectors[place])), float(pool.scores.max(initial=0)), 1e-12)
+                chosen = self._diverse(pool, pool.scores / largest, k, diversity)
                 if len(chosen.rows) == k or pool.exhausted:
                     found[place] = chosen
             waiting = [place for place in waiting if found[place] is None]
@@ -223,7 +254,13 @@ class NarrowedSearch:
             )
         ]
         all_shown = len(chosen) == len(pool.rows) or len(chosen) < k
-        return replace(pool, rows=pool.rows[chosen], scores=pool.scores[chosen], exhausted=pool.exhausted and all_shown)
+        return replace(
+            pool,
+            rows=pool.rows[chosen],
+            scores=pool.scores[chosen],
+            exhausted=pool.exhausted and all_shown,
+            own_scores=None if pool.own_scores is None else pool.own_scores[chosen],
+        )
 
     def _searched(self, vectors: Float32, k: int, narrow: Sequence[Narrow]) -> list[Found]:
         dim = self._vectors.shape[1]
@@ -249,7 +286,10 @@ class NarrowedSearch:
         escalated = [place for places in indexed.values() for place in places if found[place] is None]
         for places, plan in ((exact, Plan.EXACT_SUBSET), (escalated, Plan.ESCALATED)):
             self._exactly(vectors, k, narrow, places, plan, found)
-        return [each for each in found if each is not None]
+        return [
+            each if own.own is None else fused(each, own.own.where(own.passes(own.own.rows)), vector, self._vectors, k)
+            for each, own, vector in zip(found, narrow, vectors, strict=True)
+        ]
 
     def _depth(self, k: int, narrow: Narrow) -> int:
         count = narrow.allowed.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +18,19 @@ from recsys import registry
 from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown, verbatim
+from recsys.export.own_items import OWN, OwnItems, OwnWeights
 from recsys.export.release import Release, open_release, parts_of
 from recsys.export.run_file import read_served
 from recsys.export.saved_model import QUERY_TOWER, load_tower
 from recsys.export.seen import SeenItems
 from recsys.features import Encoder
+from recsys.features._history_encoder import Meeting
 from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
 from recsys.retrieval.coding import coded
 from recsys.retrieval.exclusion import NOTHING, NOTHING_EXCLUDED, Excluded, search_excluding
-from recsys.retrieval.filtering import ITEM_BYTES, ItemFilters
+from recsys.retrieval.filtering import ITEM_BYTES, Allowed, ItemFilters
 from recsys.retrieval.merging import first_kept
-from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner
+from recsys.retrieval.narrowed import PLANNER, Found, Narrow, NarrowedSearch, Planner, fused
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.spelling import as_python, is_missing
@@ -39,6 +42,7 @@ from recsys.types import (
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
+    UNKNOWN_AGE,
     Diversity,
     Exclusions,
     Feedback,
@@ -52,6 +56,7 @@ from recsys.types import (
     Origin,
     Plan,
     Query,
+    Repeats,
     RowSets,
     is_among,
 )
@@ -92,7 +97,7 @@ class Answer:
     Attributes:
         item_ids: best first, at most k.
         scores: `[len(item_ids)]`, float32, inner products, not increasing unless by MMR; for `POPULARITY` shares (0..1)
-            of the training interactions.
+            of the training interactions; with `own_scores`, those are added.
         origin: what the query's vector was made from.
         missing_ids: ids in the query that the release does not know.
         plan: how the items were searched; None for `POPULARITY`, which searches nothing.
@@ -101,6 +106,8 @@ class Answer:
         degraded: the search made less than its settled effort.
         exclusions: how many items were left out and where they are known from; None where the query has neither
             `exclude_seen` nor `excluded_ids`.
+        own_scores: `[len(item_ids)]`, float32, >= 0: the part of each score that comes from the entity having met the
+            item itself; None where the release adds nothing for own items, or the entity has none.
     """
 
     item_ids: tuple[str, ...]
@@ -112,6 +119,7 @@ class Answer:
     exhausted: bool = False
     degraded: bool = False
     exclusions: Exclusions | None = None
+    own_scores: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -262,11 +270,14 @@ class Retriever:
         self._row_of_query: dict[str, int] = {}
         self._seen_row: Mapping[str, int] = {}
         self._known_codes: dict[str, np.ndarray] = {}
+        self._own: OwnWeights | None = None
         if self._entity != "features":
             known = pq.read_table(folder / "queries.parquet")
             self._row_of_query = {query_id: row for row, query_id in enumerate(known[QUERY_ID].to_pylist())}
             self._seen_row = self._row_of_query
             self._seen = SeenItems.load(folder / "seen", known.num_rows, len(self._item_ids))
+            if (folder / OWN).is_dir():
+                self._own = OwnWeights.load(folder / OWN, self._seen.pair_count)
             self._known_codes = {
                 name: encoders.encode_rows(encoder, known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
@@ -342,6 +353,7 @@ class Retriever:
         for place, query in enumerate(checked(queries)):
             _check_form(query, place)
             _check_ids(query, place)
+            _check_ages(query, place)
             if query.vector is not None:
                 if np.shape(query.vector) != (dim,):
                     shape = np.shape(query.vector)
@@ -438,7 +450,8 @@ class Retriever:
     ) -> list[Answer]:
         """Return the answers to a part of a batch that begins at the query `first`."""
         excluded = [self._excluded(query) for query in checked(queries)]
-        narrow = self._narrow(queries, excluded, diversity, first)
+        own = [self._own_items(query, first + place) for place, query in enumerate(checked(queries))]
+        narrow = self._narrow(queries, excluded, own, diversity, first)
         answers = self._nearest_narrowed(encoding, k, narrow, diversity) if any(narrow) else [None] * len(queries)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
         searched = [place for place in open_ if encoding.origins[place] is not Origin.POPULARITY]
@@ -450,7 +463,7 @@ class Retriever:
             ids, last = self._item_ids.take(found.item_rows).tolist(), found.item_rows[:, -1].tolist()
             exhausted, degraded = self._shown_count <= k, effort < 1
             for row, place in enumerate(plain):
-                if last[row] != NO_ROW:
+                if last[row] != NO_ROW and own[place] is None:
                     origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
                     answers[place] = Answer(
                         tuple(ids[row]),
@@ -464,12 +477,14 @@ class Retriever:
                     )
                 else:
                     some = self._found(found.item_rows[row], found.scores[row], k)
+                    some = self._with_own(some, own[place], excluded[place], encoding.vectors[place], k)
                     answers[place] = self._answer_of(some, encoding, place, degraded)
         others = [place for place in searched if len(excluded[place].rows)]
         if others:
             vectors = encoding.vectors if len(others) == len(queries) else encoding.vectors[others]
             found_each = self._search_excluding(vectors, k, [excluded[place] for place in others], effort)
             for place, some in zip(others, found_each, strict=True):
+                some = self._with_own(some, own[place], excluded[place], encoding.vectors[place], k)
                 answers[place] = self._answer_of(some, encoding, place, effort < 1)
         for place in open_:
             if encoding.origins[place] is Origin.POPULARITY:
@@ -604,13 +619,14 @@ class Retriever:
         queries = [revision.query for revision in revisions]
         encoding = self.encode(queries)
         excluded = [self._excluded(query) for query in checked(queries)]
-        narrow = self._narrow(queries, excluded, diversity)
+        own = [self._own_items(query, place) for place, query in enumerate(checked(queries))]
+        narrow = self._narrow(queries, excluded, own, diversity)
         # Popularity answers where a query says nothing: nothing is searched for it, nothing moves it.
         moves = [origin is not Origin.POPULARITY for origin in encoding.origins]
         places = [k if each else 0 for each in moves]
         compared_k = k if explained and diversity.changes_nothing else 0
         first_k = [max(each.pseudo_k, compared_k) if own else 0 for each, own in zip(revisions, moves, strict=True)]
-        first = [found.rows for found in self._search_each(encoding.vectors, first_k, excluded, narrow)]
+        first = [found.rows for found in self._search_each(encoding.vectors, first_k, excluded, own, narrow)]
         heard = [
             self._heard(revision, rows[: revision.pseudo_k]) if own else _NOTHING_HEARD
             for revision, rows, own in zip(revisions, first, moves, strict=True)
@@ -618,11 +634,13 @@ class Retriever:
         move = named.move(encoding.vectors, self._feedback(encoding.vectors, heard), guarded=guarded)
         before = first
         if explained and not diversity.changes_nothing:
-            before = [found.rows for found in self._search_each(encoding.vectors, places, excluded, narrow, diversity)]
+            before = [
+                found.rows for found in self._search_each(encoding.vectors, places, excluded, own, narrow, diversity)
+            ]
         still = [None if own else each for each, own in zip(narrow, moves, strict=True)]
         popular = self._nearest_narrowed(encoding, k, still, diversity)
         answers = []
-        for place, found in enumerate(self._search_each(move.vectors, places, excluded, narrow, diversity)):
+        for place, found in enumerate(self._search_each(move.vectors, places, excluded, own, narrow, diversity)):
             unknown_ids = self._unknown_ids(revisions[place])
             if not moves[place]:
                 answer = popular[place] or self._most_popular(k, excluded[place], encoding, place)
@@ -733,31 +751,88 @@ class Retriever:
             found.candidate_count,
             found.exhausted,
             degraded,
+            own_scores=found.own_scores,
         )
 
+    def _with_own(self, found: Found, own: OwnItems | None, excluded: Excluded, vector: Float32, k: int) -> Found:
+        """Return what was found for a query with the entity's own items, but for the excluded ones."""
+        if own is None:
+            return found
+        if len(excluded.rows):
+            own = own.where(~is_among(own.rows, excluded.rows))
+        return fused(found, own, vector, self._vectors, k)
+
+    def _own_items(self, query: Query, place: int) -> OwnItems | None:
+        """Return the items that the query's entity has met, with what they add; None where they add nothing.
+
+        Raises:
+            RequestError: the query asks for own items only and names no entity that could have some.
+        """
+        is_only = query.repeats == Repeats.ONLY
+        has_entity = self._entity != "item" and not query.item_ids and query.vector is None
+        if is_only and (not has_entity or query.exclude_seen):
+            got = "got 'only' with exclude_seen" if has_entity else "got 'only' for a query without an entity"
+            rule = "expected 'only' for an entity or a history, whose own items are found"
+            raise RequestError(f"queries[{place}].repeats", f"{got}, {rule}")
+        if query.exclude_seen or not has_entity or (self._own is None and not is_only):
+            return None
+        row = None if query.entity_id is None else self._seen_row.get(query.entity_id)
+        if row is not None:
+            rows = self._seen.of(row)
+            scores = np.zeros(len(rows), np.float32)
+            own = OwnItems(rows, scores) if self._own is None else self._own.of(self._seen.pairs(row), rows)
+            return self._current_own(own)
+        known = [(row, age) for item_id, age in _meetings(query) if (row := self._row_of_item.get(item_id)) is not None]
+        if not known and not is_only:
+            return None
+        item_rows, ages = (np.array(each) for each in zip(*known, strict=True)) if known else (NOTHING, NOTHING)
+        if self._own is None:
+            distinct = np.unique(item_rows).astype(np.int32)
+            return OwnItems(distinct, np.zeros(len(distinct), np.float32))
+        return self._own.fusion.own_items(item_rows.astype(np.int32), ages.astype(np.float32))
+
     def _narrow(
-        self, queries: Sequence[Query], excluded: Sequence[Excluded], diversity: Diversity, first: int = 0
+        self,
+        queries: Sequence[Query],
+        excluded: Sequence[Excluded],
+        own: Sequence[OwnItems | None],
+        diversity: Diversity,
+        first: int = 0,
     ) -> list[Narrow | None]:
         """Return what each answer may hold; None where the index alone can answer.
 
         Args:
             queries: that are answered together.
             excluded: items that each leaves out.
+            own: items that each entity has met, where they matter.
             diversity: of all answers.
             first: the place of the first query in the request.
 
         Raises:
             RequestError: a filter or diversity that the columns do not allow.
         """
-        if diversity.changes_nothing and not any(query.filter.all_of for query in queries):
+        is_narrow = [
+            bool(query.filter.all_of) or query.repeats == Repeats.ONLY or not diversity.changes_nothing
+            for query in queries
+        ]
+        if not any(is_narrow):
             return [None] * len(queries)
         self._narrowed.check(diversity)
         return [
-            Narrow.of(self._filters.allowed(query.filter, f"queries[{first + place}].filter"), excluded[place].rows)
-            if query.filter.all_of or not diversity.changes_nothing
+            Narrow.of(self._allowed(query, own[place], first + place), excluded[place].rows, own[place])
+            if is_narrow[place]
             else None
             for place, query in enumerate(checked(queries))
         ]
+
+    def _allowed(self, query: Query, own: OwnItems | None, place: int) -> Allowed:
+        """Return the items that a query's filter lets pass, of the entity's own ones where it asks for them only."""
+        allowed = self._filters.allowed(query.filter, f"queries[{place}].filter")
+        if query.repeats != Repeats.ONLY:
+            return allowed
+        mask = np.zeros(len(allowed.mask), bool)
+        mask[own.rows] = allowed.mask[own.rows]
+        return Allowed(mask)
 
     def _nearest_narrowed(
         self, encoding: Encoding, k: int, narrow: Sequence[Narrow | None], diversity: Diversity
@@ -784,6 +859,7 @@ class Retriever:
         vectors: Float32,
         k: Sequence[int],
         excluded: Sequence[Excluded],
+        own: Sequence[OwnItems | None],
         narrow: Sequence[Narrow | None],
         diversity: Diversity = ALIKE,
     ) -> list[Found]:
@@ -795,7 +871,8 @@ class Retriever:
             deepest = min(max(k[place] for place in plain), len(self._item_ids))
             some = self._searcher.search(vectors if len(plain) == len(k) else vectors[plain], deepest)
             for row, place in enumerate(plain):
-                found[place] = self._found(some.item_rows[row], some.scores[row], k[place])
+                each = self._found(some.item_rows[row], some.scores[row], k[place])
+                found[place] = self._with_own(each, own[place], excluded[place], vectors[place], k[place])
         others: dict[int, list[int]] = {}
         for place in open_:
             if len(excluded[place].rows):
@@ -803,7 +880,7 @@ class Retriever:
         for most, places in others.items():
             best = self._search_excluding(vectors[places], most, [excluded[place] for place in places])
             for place, each in zip(places, best, strict=True):
-                found[place] = each
+                found[place] = self._with_own(each, own[place], excluded[place], vectors[place], most)
         for place, most in enumerate(k):
             if most and (each := narrow[place]) is not None:
                 (found[place],) = self._narrowed.search(vectors[place : place + 1], most, [each], diversity)
@@ -893,6 +970,10 @@ class Retriever:
         met = [self._seen.of(row) for row in known]
         return self._current(met[0] if len(met) == 1 else np.unique(np.concatenate(met)))
 
+    def _current_own(self, own: OwnItems) -> OwnItems:
+        """Return own items at the rows that they have now, without those that were removed."""
+        return own
+
     def _current(self, rows: Int32) -> Int32:
         """Return the rows that items of the release have now, ascending; none for items that were removed."""
         return rows
@@ -929,7 +1010,7 @@ class Retriever:
 
     def _value(self, query: Query, column: str) -> Any:
         if column == HISTORY:
-            return list(reversed(query.history))
+            return _meetings(query)
         if column == QUERY_ID:
             return query.entity_id
         return (query.features or {}).get(column)
@@ -961,6 +1042,12 @@ def _with_exclusions(answers: Sequence[Answer | None], excluded: Sequence[Exclud
     return answers
 
 
+def _meetings(query: Query) -> list[Meeting]:
+    """Return what a query's history holds, newest first."""
+    ages = query.history_age_days if len(query.history_age_days) else [UNKNOWN_AGE] * len(query.history)
+    return [Meeting(*met) for met in zip(reversed(query.history), reversed(ages), strict=True)]
+
+
 def _check_places(k: int) -> None:
     if k < 1:
         raise RequestError("k", f"got {k}, expected >= 1")
@@ -972,6 +1059,17 @@ def _check_form(query: Query, place: int) -> None:
     if forms != 1:
         where = f"queries[{place}]"
         raise RequestError(where, f"got {forms} forms, expected one of: entity or features, item ids, vector")
+
+
+def _check_ages(query: Query, place: int) -> None:
+    """Refuse ages of a history that are not one finite number >= 0 for each of its items."""
+    ages = query.history_age_days
+    if len(ages) and len(ages) != len(query.history):
+        rule = f"one number for each of the {len(query.history)} items of history, or none"
+        raise RequestError(f"queries[{place}].history_age_days", f"got {len(ages)} numbers, expected {rule}")
+    for number, age in enumerate(ages):
+        if not 0 <= age < math.inf:
+            raise RequestError(f"queries[{place}].history_age_days[{number}]", f"got {age}, expected days >= 0")
 
 
 def _check_ids(query: Query, place: int) -> None:

@@ -94,6 +94,9 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             for name in ("length", "residual_shrinkage"):
                 tried = cold_start.candidates(name)
                 cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH)
+        if not metrics:  # one look in any case: own items are weighed against a model that has not seen the cases
+            tables.assign(solved(objective), cold_start, dim)
+            metrics.append(validate(model))
     return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
 
 

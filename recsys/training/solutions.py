@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from recsys.data import encoders
-from recsys.data.batches import met_in
+from recsys.data.history import weighted
 from recsys.data.prepare import Codes, Prepared
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
@@ -56,7 +56,8 @@ def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: 
         SettingError: the data are too large for a closed form, or the settings have no solution.
     """
     items = prepared.item_count
-    met = met_in(prepared.until(*parts), prepared.query_count, items)
+    history = next(each.settings for each in prepared.query_encoders.values() if encoders.is_history(each))
+    met = weighted(prepared.until(*parts), prepared.query_count, items, history)
     weight = np.float32(objective.query_feature_weight[0])
     designs = design_of(prepared.query_encoders, prepared.query_codes)
     columns = sparse.hstack([met, *(weight * each for each in designs.values())], format="csr")

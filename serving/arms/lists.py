@@ -77,7 +77,8 @@ def _only(found: Answer, places: Sequence[int]) -> Answer:
     """Return an answer of some of the items of another, in the given order."""
     ids = tuple(found.item_ids[place] for place in places)
     exhausted = found.exhausted and len(ids) == len(found.item_ids)
-    return replace(found, item_ids=ids, scores=found.scores[list(places)], exhausted=exhausted)
+    own_scores = None if found.own_scores is None else found.own_scores[list(places)]
+    return replace(found, item_ids=ids, scores=found.scores[list(places)], exhausted=exhausted, own_scores=own_scores)
 
 
 def _drafted(answers: Sequence[Answer], k: int, teams: Sequence[str]) -> Shown:
@@ -91,5 +92,6 @@ def _drafted(answers: Sequence[Answer], k: int, teams: Sequence[str]) -> Shown:
         candidate_count=control.candidate_count + other.candidate_count,
         exhausted=control.exhausted and other.exhausted and len(chosen) == len({*control.item_ids, *other.item_ids}),
         degraded=control.degraded or other.degraded,
+        own_scores=None,
     )
     return Shown(answer, [teams[team] for _, team in chosen])

@@ -128,4 +128,5 @@ class Known:
 
     def history(self, entity_id: str) -> list[str]:
         """Return the items that a user met last, the latest first; empty where the release keeps none."""
-        return self.entities.row(entity_id).get(HISTORY) or [] if self.entities is not None else []
+        met = (self.entities.row(entity_id).get(HISTORY) or []) if self.entities is not None else []
+        return list(dict.fromkeys(each[ITEM_ID] for each in met))

@@ -10,6 +10,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Repeats(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REPEATS_UNSPECIFIED: _ClassVar[Repeats]
+    REPEATS_ALLOW: _ClassVar[Repeats]
+    REPEATS_ONLY: _ClassVar[Repeats]
+    REPEATS_EXCLUDE: _ClassVar[Repeats]
+
 class SearchPlan(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SEARCH_PLAN_UNSPECIFIED: _ClassVar[SearchPlan]
@@ -50,6 +57,10 @@ class FilterType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FILTER_TYPE_NUMBER: _ClassVar[FilterType]
     FILTER_TYPE_BOOL: _ClassVar[FilterType]
     FILTER_TYPE_TIME: _ClassVar[FilterType]
+REPEATS_UNSPECIFIED: Repeats
+REPEATS_ALLOW: Repeats
+REPEATS_ONLY: Repeats
+REPEATS_EXCLUDE: Repeats
 SEARCH_PLAN_UNSPECIFIED: SearchPlan
 SEARCH_PLAN_INDEX: SearchPlan
 SEARCH_PLAN_EXACT_SUBSET: SearchPlan
@@ -78,20 +89,22 @@ FILTER_TYPE_BOOL: FilterType
 FILTER_TYPE_TIME: FilterType
 
 class Query(_message.Message):
-    __slots__ = ("entity", "items", "vector", "excluded_ids", "filter", "exclude_seen")
+    __slots__ = ("entity", "items", "vector", "excluded_ids", "filter", "exclude_seen", "repeats")
     ENTITY_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SEEN_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_FIELD_NUMBER: _ClassVar[int]
     entity: Entity
     items: Items
     vector: Vector
     excluded_ids: _containers.RepeatedScalarFieldContainer[str]
     filter: Filter
     exclude_seen: bool
-    def __init__(self, entity: _Optional[_Union[Entity, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., excluded_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exclude_seen: _Optional[bool] = ...) -> None: ...
+    repeats: Repeats
+    def __init__(self, entity: _Optional[_Union[Entity, _Mapping]] = ..., items: _Optional[_Union[Items, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., excluded_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., exclude_seen: _Optional[bool] = ..., repeats: _Optional[_Union[Repeats, str]] = ...) -> None: ...
 
 class Filter(_message.Message):
     __slots__ = ("all_of",)
@@ -171,7 +184,7 @@ class Diversity(_message.Message):
     def __init__(self, crowding_field: _Optional[str] = ..., max_per_value: _Optional[int] = ..., mmr_weight: _Optional[float] = ...) -> None: ...
 
 class Entity(_message.Message):
-    __slots__ = ("entity_id", "features", "history")
+    __slots__ = ("entity_id", "features", "history", "history_age_days")
     class FeaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -182,10 +195,12 @@ class Entity(_message.Message):
     ENTITY_ID_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
     entity_id: str
     features: _containers.MessageMap[str, FeatureValue]
     history: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, entity_id: _Optional[str] = ..., features: _Optional[_Mapping[str, FeatureValue]] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
+    history_age_days: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, entity_id: _Optional[str] = ..., features: _Optional[_Mapping[str, FeatureValue]] = ..., history: _Optional[_Iterable[str]] = ..., history_age_days: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class FeatureValue(_message.Message):
     __slots__ = ("string_value", "string_list", "int64_value", "double_value", "float_list", "double_list")
@@ -260,7 +275,7 @@ class Exclusions(_message.Message):
     def __init__(self, total_count: _Optional[int] = ..., release_count: _Optional[int] = ..., request_count: _Optional[int] = ..., event_count: _Optional[int] = ..., excluded_id_count: _Optional[int] = ..., release_knows_entity: _Optional[bool] = ...) -> None: ...
 
 class RankedItems(_message.Message):
-    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids", "plan", "candidate_count", "exhausted", "degraded", "exclusions")
+    __slots__ = ("item_ids", "scores", "metadata", "origin", "missing_ids", "plan", "candidate_count", "exhausted", "degraded", "exclusions", "own_scores")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +286,7 @@ class RankedItems(_message.Message):
     EXHAUSTED_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIONS_FIELD_NUMBER: _ClassVar[int]
+    OWN_SCORES_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
     metadata: _containers.RepeatedCompositeFieldContainer[Columns]
@@ -281,7 +297,8 @@ class RankedItems(_message.Message):
     exhausted: bool
     degraded: bool
     exclusions: Exclusions
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ..., exclusions: _Optional[_Union[Exclusions, _Mapping]] = ...) -> None: ...
+    own_scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., metadata: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ..., origin: _Optional[_Union[Origin, str]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., plan: _Optional[_Union[SearchPlan, str]] = ..., candidate_count: _Optional[int] = ..., exhausted: _Optional[bool] = ..., degraded: _Optional[bool] = ..., exclusions: _Optional[_Union[Exclusions, _Mapping]] = ..., own_scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Unit(_message.Message):
     __slots__ = ("user_id", "session_id")

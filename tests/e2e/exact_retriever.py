@@ -44,7 +44,7 @@ class ExactRetriever:
         )
         manifest = Manifest(
             fingerprint=FINGERPRINT,
-            format_version=2,
+            format_version=3,
             created="2026-01-02T03:04:05+00:00",
             parent="",
             versions={"numpy": "2"},

@@ -90,7 +90,7 @@ def test_features_sent_by_the_caller_give_the_vector_of_the_stored_ones(client, 
     stored = pq.read_table(release.folder / "queries.parquet").slice(0, 50).to_pylist()
     for row in stored:
         features = {name: row[name] for name in ("segment", "age", "country")}
-        history = list(reversed(row["history"]))
+        history = [met["item_id"] for met in reversed(row["history"])]
         by_features = client.encode_query(Query(entity_id="stranger", features=features, history=history))
         again = client.encode_query(Query(entity_id="other stranger", features=features, history=history))
         assert by_features.origin is Origin.FEATURES

@@ -19,6 +19,7 @@ from recsys.ablation.ablate import remarks
 from recsys.ablation.cells import Case
 from recsys.ablation.rows import BASELINE, SUBJECTS
 from recsys.ablation.tables import DECILES, Ablation, Measured, Trial, measure_case
+from recsys.data.history import Met
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.intervals import bootstrap_means
@@ -47,7 +48,10 @@ def held_out(
         excluded=None if excluded is None else sets(excluded),
     )
     nothing = csr_matrix((len(relevant), len(counts)), dtype=np.float32)
-    return HeldOut(cases, np.arange(len(relevant), dtype=np.int32), {}, nothing, nothing)
+    met = Met(np.zeros(len(relevant), np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    return HeldOut(
+        cases, np.arange(len(relevant), dtype=np.int32), {}, nothing, nothing, met, ("train", "validation"), True
+    )
 
 
 def measured(

@@ -159,7 +159,7 @@ def test_query_entities_of_the_second_task_come_with_their_features_and_all_of_t
         met = np.asarray(train.item_row)[np.asarray(train.query_row) == row]
         # the last five of ten, newest first
         assert len(met) == 10
-        assert codes.tolist() == item_codes[met[::-1][:5]].tolist()
+        assert codes[:, 0].tolist() == item_codes[met[::-1][:5]].tolist()
 
 
 def test_the_item_side_alone_needs_no_query_codes(prepared, block_settings):

@@ -63,7 +63,7 @@ def test_the_histories_of_the_model_and_of_the_baselines_are_those_that_the_spli
             assert sorted(asked.histories.counts[[place]].indices) == sorted(met)
             # newest first, without the items that no training interaction gave a place in the vocabulary
             expected = sorted(trained & {int(day) for day in met}, reverse=True)
-            assert days_of_codes(prepared, asked.codes["recent"][place]) == expected
+            assert days_of_codes(prepared, asked.codes["recent"][place, :, 0]) == expected
 
 
 def test_a_split_by_chance_asks_with_all_that_trains_also_what_came_later(tmp_path):
@@ -85,7 +85,7 @@ def test_what_is_met_at_the_instant_of_a_held_out_interaction_is_in_no_history(t
     prepared = prepare(run, tmp_path / "prepared")
     test = held_out(run, prepared, "test")
     assert (test.histories.counts.getnnz(axis=1) == DAYS - 3).all()
-    assert all(max(days_of_codes(prepared, codes)) < DAYS - 3 for codes in test.codes["recent"])
+    assert all(max(days_of_codes(prepared, codes)) < DAYS - 3 for codes in test.codes["recent"][..., 0])
 
 
 def test_a_split_by_time_keeps_all_of_the_past(tmp_path):
@@ -94,7 +94,7 @@ def test_a_split_by_time_keeps_all_of_the_past(tmp_path):
     test = held_out(run, prepared, "test")
     for place in range(len(test.cases)):
         # day 19 is asked for; of the 19 days before it, newest first, 18 were trained on
-        codes = test.codes["recent"][place]
+        codes = test.codes["recent"][place, :, 0]
         assert (codes >= 0).sum() == DAYS - 1
         assert days_of_codes(prepared, codes) == list(range(DAYS - 3, -1, -1))
 

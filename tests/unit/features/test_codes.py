@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.errors import DataError
+from recsys.features._history_encoder import Meeting
 from recsys.features.categorical import Categorical
 from recsys.features.embedding import Embedding
 from recsys.features.history import History
@@ -14,6 +15,7 @@ from recsys.features.id import Id
 from recsys.features.multi_categorical import MultiCategorical
 from recsys.features.numeric import Numeric
 from recsys.features.text import Text
+from recsys.forward import unpacked
 
 ONCE = np.ones(5, np.int64)
 
@@ -125,7 +127,28 @@ def test_a_vector_of_another_length_or_with_nan_is_refused(vector, told):
 def test_a_history_keeps_the_newest_items():
     encoder = History(length=2).fit(chunked("x", "y", "z"), np.array([3, 2, 1]))
     # x=2, y=3, z=4 by frequency; lists come newest first
-    assert encoder.encode(pa.array([["z", "x", "y"], ["y"], []])).tolist() == [[4, 2], [3, -1], [0, -1]]
+    codes = encoder.encode(pa.array([["z", "x", "y"], ["y"], []]))
+    assert codes[..., 0].tolist() == [[4, 2], [3, -1], [0, -1]]
+
+
+def test_an_item_met_several_times_is_one_entry_of_that_weight_and_the_newest_age():
+    encoder = History(weights="count", half_life_days=2.0).fit(chunked("x", "y"), np.array([2, 1]))
+    meetings = [Meeting("y", 0.0), Meeting("x", 2.0), Meeting("x", 4.0)]
+    codes, weights, ages = unpacked(encoder.encode_values([meetings])[0])
+    # y=3: 1; x=2: 1/2 + 1/4
+    assert (codes.tolist(), weights.tolist(), ages.tolist()) == ([3, 2], [1.0, 0.75], [0.0, 2.0])
+
+
+def test_a_column_of_meetings_gets_the_codes_of_the_same_meetings_in_a_request():
+    encoder = History(weights="log_count", half_life_days=3.0).fit(chunked("x", "y", "z"), np.array([3, 2, 1]))
+    histories = [[("z", 0.5), ("x", 1.0), ("z", 7.0)], [], [("never met", 2.0), ("y", 90.0)]]
+    column = pa.array(
+        [[{"item_id": item, "age_days": age} for item, age in each] for each in histories],
+        pa.list_(pa.struct([("item_id", pa.string()), ("age_days", pa.float32())])),
+    )
+    in_request = encoder.encode_values([[Meeting(*met) for met in each] for each in histories])
+    np.testing.assert_array_equal(encoder.encode(column), in_request)
+    np.testing.assert_array_equal(encoder.encode_rows(column)[np.arange(3)], in_request)
 
 
 @pytest.mark.parametrize("largest", [1e38, 1e200, 1.7e308])
