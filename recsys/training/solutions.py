@@ -12,9 +12,10 @@ import scipy.sparse as sparse
 from recsys.data import encoders
 from recsys.data.history import weighted
 from recsys.data.prepare import Codes, Prepared
+from recsys.errors import SettingError, describe, verbatim
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
-from recsys.linear_models import Array, RegularizedInverse
+from recsys.linear_models import MAX_INVERTED, Array, RegularizedInverse
 from recsys.objectives import Solvable
 from recsys.objectives._solved import ColdStart
 from recsys.types import ITEM_ID, Float32, Int32
@@ -199,12 +200,17 @@ class SolvedTables:
             self._solution, self._regressions = solution, {}
         key = (cold_start.regularization_weight[0], with_fold)
         if key not in self._regressions:
-            energies = _energies(self._design)
+            weight = self._weight if with_fold else self._weight - self._fold
+            of_items, energies = np.flatnonzero(weight), _energies(self._design)
             used, scales = np.flatnonzero(energies > 0), sparse.diags_array(_scales(energies[energies > 0]))
-            design, weight = self._design[:, used] @ scales, self._weight if with_fold else self._weight - self._fold
-            scaled = (sparse.diags_array(np.sqrt(weight)) @ design).tocsr()
+            if min(len(of_items), len(used)) > MAX_INVERTED:
+                got = verbatim(f"{len(used):,} values for {len(of_items):,} items")
+                advice = "Raise min_count, lower buckets, or leave features out."
+                raise SettingError(describe("item.features", got, f"at most {MAX_INVERTED:,} of either", advice))
+            design = self._design[:, used][of_items] @ scales
+            scaled = (sparse.diags_array(np.sqrt(weight[of_items])) @ design).tocsr()
             inverse = RegularizedInverse(scaled, np.full(len(used), float(key[0])))
-            targets = weight[:, None] * np.hstack([solution.history, solution.found])
+            targets = weight[of_items, None] * np.hstack([solution.history, solution.found])[of_items]
             rows = np.zeros((self._design.shape[1], targets.shape[1]))
             rows[used] = scales @ inverse.apply(design.T @ targets)
             self._regressions[key] = rows
