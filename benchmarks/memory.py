@@ -50,7 +50,13 @@ def run_of(interactions: int, world: dict[str, int]) -> Run:
                 }
             },
             "tower": {"kind": "mlp", "hidden": [64], "dim": 32},
-            "training": {"epochs": 1, "batch_size": 1024, "validation_cases": 1000},
+            "training": {
+                "epochs": 1,
+                "batch_size": 1024,
+                "optimizer": "adagrad",
+                "learning_rate": 0.1,
+                "validation_cases": 1000,
+            },
             "evaluation": {"max_cases": 1000, "baselines": ["popularity"], "resamples": 100},
             "index": {"kind": "brute_force"},
         }

@@ -139,7 +139,7 @@ def _release(folder: Path, items: int) -> Release:
             "query": {"features": {"who": {"kind": "id", "width": 16}}},
             "item": {"features": {"id": {"kind": "id", "width": 16}, "category": {"kind": "categorical"}}},
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
-            "training": {"epochs": 1, "batch_size": 1024},
+            "training": {"epochs": 1, "batch_size": 1024, "optimizer": "adagrad", "learning_rate": 0.1},
             "evaluation": {"resamples": 100, "max_cases": 1_000, "baselines": ["popularity"]},
             "index": {"kind": "scann", "leaves": 316, "quantisation": "ah"},
         }

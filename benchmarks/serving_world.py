@@ -142,7 +142,13 @@ def run_of(quick: bool) -> Run:
                 "metadata": ["title", "category", "price"],
             },
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
-            "training": {"epochs": 1 if quick else 2, "batch_size": 1024, "validation_cases": 500},
+            "training": {
+                "epochs": 1 if quick else 2,
+                "batch_size": 1024,
+                "optimizer": "adagrad",
+                "learning_rate": 0.1,
+                "validation_cases": 500,
+            },
             "evaluation": {"resamples": 100, "max_cases": 500, "baselines": ["popularity"]},
             "index": {"kind": "brute_force"} if quick else {"kind": "scann", "tuning_queries": TUNING_QUERIES},
         }

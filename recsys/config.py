@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,13 @@ READS = {
     "reformulation.objective": ("revisions",),
 }
 """What the objective of a section must compare."""
+
+MIN_EPOCHS, MIN_STEPS = 10, 1000
+"""Length of a training that names no epochs: so many at least, and as many as make so many steps."""
+BATCH_SIZES = {"pairs": 1024, "sets": 256, "matrix": 256}
+"""Size of a batch where none is named, by what the objective reads: interactions, or query entities."""
+LOOKS = 20
+"""Validations of a training that names no distance between them."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -264,10 +272,12 @@ class Training:
     """The loop.
 
     Attributes:
-        epochs: passes over the training interactions.
-        batch_size: interactions in one step.
-        optimizer: the Keras optimiser's name.
-        learning_rate: step size of the optimiser, > 0.
+        epochs: passes over the training interactions, or over the query entities where the objective reads sets. Left
+            out: 10, and more where these are fewer than 1,000 steps.
+        batch_size: interactions in one step, or query entities where the objective reads sets. Left out: 1,024
+            interactions or 256 query entities.
+        optimizer: the Keras optimizer's name.
+        learning_rate: step size of the optimizer, > 0; `adagrad` wants some .1.
         schedule: the learning rate over the run.
         clip_norm: upper bound of the gradients' global L2 norm, before rows of an embedding table that repeat in a
             batch are summed; 0 turns clipping off.
@@ -275,26 +285,34 @@ class Training:
         mixed_precision: `bfloat16` computes the towers' hidden layers in bfloat16; weights stay float32.
         share_tables: the query tower reads the item tower's embedding tables where a feature stands on both sides.
         checkpoint_every_s: seconds between checkpoints; one is also written at each validation and on interruption.
-        validate_every_epochs: epochs between validations.
+        validate_every_epochs: epochs between validations. Left out: as many as make 20 validations at most.
         patience: validations without a better metric before the run stops early; 0 turns this off.
         validation_metric: what early stopping watches, in ir-measures spelling.
         validation_cases: cases drawn for it, at most.
     """
 
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=1024, ge=2)
-    optimizer: Literal["adagrad", "adam", "sgd"] = "adagrad"
-    learning_rate: float = Field(default=0.1, gt=0)
-    schedule: Schedule = Field(default_factory=Schedule)
+    epochs: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=2)
+    optimizer: Literal["adagrad", "adam", "sgd"] = "adam"
+    learning_rate: float = Field(default=0.001, gt=0)
+    schedule: Schedule = Field(default_factory=lambda: Schedule(kind="cosine"))
     clip_norm: float = Field(default=0.0, ge=0)
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16"] = "none"
     share_tables: bool = True
     checkpoint_every_s: float = Field(default=60.0, gt=0)
-    validate_every_epochs: int = Field(default=1, ge=1)
-    patience: int = Field(default=3, ge=0)
+    validate_every_epochs: int | None = Field(default=None, ge=1)
+    patience: int = Field(default=5, ge=0)
     validation_metric: str = "nDCG@10"
     validation_cases: int = Field(default=2000, ge=1)
+
+    def epochs_of(self, steps_per_epoch: int) -> int:
+        """Return the epochs of a run whose epochs have so many steps."""
+        return self.epochs or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+
+    def epochs_between_looks(self, steps_per_epoch: int) -> int:
+        """Return the epochs between two validations of a run whose epochs have so many steps."""
+        return self.validate_every_epochs or math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)
 
 
 @settings()
@@ -400,6 +418,11 @@ class Run:
     index: Any = _default("index")
     ablation: AblationPlan = Field(default_factory=AblationPlan)
     reformulation: Reformulation = Field(default_factory=Reformulation)
+
+    @property
+    def batch_size(self) -> int:
+        """Interactions in one step, or query entities where the objective reads sets."""
+        return self.training.batch_size or BATCH_SIZES[self.objective.reads]
 
     @property
     def query_features(self) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def hide() -> None:
     _hidden = True
 
 
+def inform(sentence: str) -> None:
+    """Print a choice that a program made by the data, on standard error."""
+    if not _hidden:
+        Console(stderr=True).print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
 def warn(sentence: str) -> None:
     """Print a warning on standard error."""
     if not _hidden:

@@ -46,7 +46,9 @@ def run_of(name: str, **training: Any) -> config.Run:
             "metadata": ["title"],
         },
         "tower": {"kind": "mlp", "hidden": [], "dim": 8},
-        "training": {"batch_size": 256, "validation_cases": 100, **training},
+        "training": {
+            "batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.1, "validation_cases": 100, **training,
+        },
         "evaluation": {"resamples": 100, "baselines": []},
         "index": {"kind": "brute_force"},
     }  # fmt: skip

@@ -118,7 +118,13 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
         },
         "split": {"kind": "leave_last"},
         "tower": {"kind": "mlp", "hidden": [16], "dim": 8},
-        "training": {"epochs": 4, "batch_size": 64, "learning_rate": 0.1, "deterministic": True},
+        "training": {
+            "epochs": 4,
+            "batch_size": 64,
+            "optimizer": "adagrad",
+            "learning_rate": 0.1,
+            "deterministic": True,
+        },
         "evaluation": {"resamples": 100},
         "index": {"kind": "brute_force"},
     }

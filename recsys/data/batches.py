@@ -65,9 +65,9 @@ class TrainingBatches:
         self._train = prepared.parts["train"]
         if len(self._train) < 2:
             raise DataError(describe("split", verbatim(f"{len(self._train)} training interactions"), "at least 2"))
-        self.batch_size = min(run.training.batch_size, len(self._train))
+        self.batch_size = min(run.batch_size, len(self._train))
         self.steps_per_epoch = len(self._train) // self.batch_size
-        self.steps = self.steps_per_epoch * run.training.epochs
+        self.steps = self.steps_per_epoch * run.training.epochs_of(self.steps_per_epoch)
         self._seed = run.seed
         self._item_count = prepared.item_count
         self._uniform_negatives = uniform_negatives
@@ -130,24 +130,36 @@ class SetBatch(TypedDict):
     Attributes:
         query: codes of the query side after all of training, `[batch, *shape]` each.
         owner: the place in the batch of the query of each pair of a query and an item, `[pairs]`, int32, ascending.
-        item_row: the item of each pair, `[pairs]`, int32; the items of one query are distinct.
+        column: the place of the item of each pair among the candidates, `[pairs]`, int32; distinct for one query.
         weight: `[pairs]`, float32: the mean weight of the interactions of the pair.
+        candidate_row: item rows that the queries are compared with, `[candidates]`, int32, ascending: all items that
+            were met in training, or a uniform sample of them and all items of the batch's own pairs.
+        stands_for: `[candidates]`, float32, >= 0: how many items of the catalog each candidate stands for; 0 for one
+            that is here as an own item only.
         step: scalar, int32, the number of the step, from 0.
     """
 
     query: dict[str, np.ndarray]
     owner: Int32
-    item_row: Int32
+    column: Int32
     weight: Float32
+    candidate_row: Int32
+    stands_for: Float32
     step: np.int32
 
 
 class SetBatches:
     """The batches of an objective that reads whole sets of items: each query entity once an epoch.
 
+    Items that nobody met in training are no candidates: as nobody was seen to choose them, they would be trained to be
+    found by no query, and the vectors that their features give them with it.
+
     Args:
         prepared: the data.
-        run: gives batch size, epochs and seed; its query entities are no free features.
+        run: gives the objective, batch size, epochs and seed; its query entities are no free features.
+
+    Attributes:
+        sampled_items: items drawn for each step; 0 where each step reads all.
     """
 
     expected_hard: None = None
@@ -157,29 +169,57 @@ class SetBatches:
         self._met = met_in(train, prepared.query_count, prepared.item_count)
         self._weights = self._met if train.weight is None else weights_in(train, self._met)
         self._rows = np.flatnonzero(np.diff(self._met.indptr)).astype(np.int32)
-        self.batch_size = min(run.training.batch_size, len(self._rows))
+        self.batch_size = min(run.batch_size, len(self._rows))
         self.steps_per_epoch = len(self._rows) // self.batch_size
-        self.steps = self.steps_per_epoch * run.training.epochs
+        self.steps = self.steps_per_epoch * run.training.epochs_of(self.steps_per_epoch)
         self._seed = run.seed
         self._query = QueryCodes(prepared, Past(train, prepared.query_count))
+        self._catalog = np.flatnonzero(prepared.item_counts).astype(np.int32)
+        self.sampled_items = 0 if reads_whole_catalog(run, prepared) else run.objective.sampled_items
 
     def batch(self, step: int) -> SetBatch:
         """Return the batch of a step; each epoch is a new order of all query entities, an incomplete batch left out."""
+        query, owner, item_row, weight = self._pairs(step)
+        candidate_row, stands_for = self._candidates(item_row, step)
+        return SetBatch(
+            query=query,
+            owner=owner,
+            column=np.searchsorted(candidate_row, item_row).astype(np.int32),
+            weight=weight,
+            candidate_row=candidate_row,
+            stands_for=stands_for,
+            step=np.int32(step),
+        )
+
+    def _pairs(self, step: int) -> tuple[dict[str, np.ndarray], Int32, Int32, Float32]:
+        """Return the queries of a step and the pairs of these and their items: owners, item rows and weights."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self._seed, 3, epoch]).permutation(self._rows)
         rows = np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
         weights = self._weights[rows]
-        return SetBatch(
-            query=self._query.now(rows),
-            owner=np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(weights.indptr)),
-            item_row=weights.indices.astype(np.int32),
-            weight=weights.data.astype(np.float32),
-            step=np.int32(step),
-        )
+        owner = np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(weights.indptr))
+        return self._query.now(rows), owner, weights.indices.astype(np.int32), weights.data.astype(np.float32)
+
+    def _candidates(self, own: Int32, step: int) -> tuple[Int32, Float32]:
+        """Return the rows that a batch is compared with, ascending, and how many items each stands for."""
+        if not self.sampled_items:
+            return self._catalog, np.ones(len(self._catalog), np.float32)
+        random = np.random.default_rng([self._seed, 18, step])
+        size = min(self.sampled_items, len(self._catalog))
+        drawn = random.choice(self._catalog, size, replace=False, shuffle=False)
+        rows = np.union1d(drawn, own)
+        stands_for = np.zeros(len(rows), np.float32)
+        stands_for[np.searchsorted(rows, drawn)] = len(self._catalog) / size
+        return rows, stands_for
 
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches from a step to the end of the run, made ahead on another thread."""
         return _dataset(self.batch, range(first_step, self.steps), lambda path: path != ("step",))
+
+
+def reads_whole_catalog(run: Run, prepared: Prepared) -> bool:
+    """Tell whether each step of an objective that reads sets reads all items that were met in training."""
+    return np.count_nonzero(prepared.item_counts) <= run.objective.exact_items
 
 
 def met_in(interactions: Interactions, queries: int, items: int) -> sparse.csr_array:
@@ -223,7 +263,7 @@ class ViewBatches:
     """
 
     def __init__(self, prepared: Prepared, run: Run) -> None:
-        self._size = run.self_supervision.batch_size or run.training.batch_size
+        self._size = run.self_supervision.batch_size or run.batch_size
         of_side = {"item": np.arange(prepared.item_count, dtype=np.int32), "query": _query_rows(run, prepared)}
         self._rows = {side: of_side[side] for side in run.self_supervision.sides}
         self._seed = run.seed

@@ -3,7 +3,8 @@
 A choice has one verb, `loss`, a pure function of tensors, and says with `reads` what it compares:
 
 * for the main task (`[objective]`): `pairs` of queries and items, or `sets`, all that a query entity has met with the
-  whole catalog; `matrix`, all interactions at once, has `solve` instead of `loss`: it needs no training steps;
+  whole catalog or a sample of it; `matrix`, all interactions at once, has `solve` instead of `loss`: it needs no
+  training steps. Its `unit_length` says whether the towers' vectors are compared at unit length, or raw;
 * for the second task (`[self_supervision.objective]`): `views` of the same rows;
 * for reformulators (`[reformulation.objective]`): `revisions` of one query.
 
@@ -19,10 +20,52 @@ from typing import Protocol
 from scipy.sparse import csr_matrix
 
 from recsys.objectives._solved import ColdStart
+from recsys.stack import tf
 from recsys.types import Float32
 
 MASKED = -1e9
 """Added to a logit, it takes a candidate out of a softmax."""
+
+
+class SetObjective(Protocol):
+    """The contract of an objective that reads `sets`.
+
+    Attributes:
+        unit_length: whether vectors are compared at unit length; otherwise lengths carry meaning, such as popularity.
+        exact_items: the largest catalog that each step reads as a whole.
+        sampled_items: size of the uniform sample that stands for a larger one.
+        regularization_weight: weight of the squares of the vectors of items, in histories and by id.
+        feature_regularization_weight: weight of the squares of all other weights.
+        regularization_exponent: 0 regularizes all rows of a table alike, 1 in proportion to how often each is trained.
+    """
+
+    unit_length: bool
+    exact_items: int
+    sampled_items: int
+    regularization_weight: float
+    feature_regularization_weight: float
+    regularization_exponent: float
+
+    def loss(
+        self,
+        queries: tf.Tensor,
+        items: tf.Tensor,
+        owner: tf.Tensor,
+        column: tf.Tensor,
+        weight: tf.Tensor,
+        stands_for: tf.Tensor,
+    ) -> tf.Tensor:
+        """Return a scalar, float32.
+
+        Args:
+            queries: `[batch, dim]`, float32.
+            items: `[candidates, dim]`, float32.
+            owner: `[pairs]`, int32, ascending: the query of each pair of a query and an item that it met.
+            column: `[pairs]`, int32: the item's place among the candidates; distinct for one query.
+            weight: `[pairs]`, float32, >= 0.
+            stands_for: `[candidates]`, float32, >= 0: how many items of the catalog each candidate stands for; 0 for
+                one that is there as an own item only.
+        """
 
 
 class Solvable(Protocol):

@@ -49,6 +49,7 @@ class Solved:
     """
 
     reads: ClassVar[str] = "matrix"
+    unit_length: ClassVar[bool] = False
     own: ClassVar[tuple[str, ...]]
     """The settings of the linear model itself."""
 

@@ -49,6 +49,7 @@ class SampledSoftmax:
     """
 
     reads: ClassVar[str] = "pairs"
+    unit_length: ClassVar[bool] = True
 
     temperature: float = Field(default=0.07, gt=0)
     learned_temperature: bool = False

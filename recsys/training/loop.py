@@ -19,7 +19,7 @@ from recsys.data.batches import SetBatches, TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared
 from recsys.errors import DataError, InterruptedRun, SettingError
-from recsys.progress import task
+from recsys.progress import inform, task
 from recsys.stack import tf
 from recsys.training.choosing import choose
 from recsys.training.model import TwoTowerModel, scheduled
@@ -95,7 +95,13 @@ def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatch
         DataError: fewer than two training interactions, or hard negatives of other data.
     """
     if run.objective.reads == "sets":
-        return SetBatches(prepared, run)
+        batches = SetBatches(prepared, run)
+        if batches.sampled_items:
+            inform(
+                f"the catalog has more than objective.exact_items = {run.objective.exact_items:,} items: each step "
+                f"compares with {batches.sampled_items:,} drawn ones and the batch's own"
+            )
+        return batches
     objective, hard = run.objective, run.objective.hard_negatives
     return TrainingBatches(
         prepared,
@@ -195,7 +201,8 @@ class _Loop:
 
     def run_to_end(self) -> Fitted:
         first, validations = self._restore()
-        looks_every = self._batches.steps_per_epoch * self._run.training.validate_every_epochs
+        per_epoch = self._batches.steps_per_epoch
+        looks_every = per_epoch * self._run.training.epochs_between_looks(per_epoch)
         total = self._batches.steps
         losses: list[tf.Tensor] = []
         saved_at = time.monotonic()

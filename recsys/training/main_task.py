@@ -6,17 +6,29 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from recsys import registry
 from recsys.config import Run
-from recsys.data.batches import Batch, SetBatch
+from recsys.data import encoders
+from recsys.data.batches import Batch, SetBatch, met_in, reads_whole_catalog
 from recsys.data.frequency import CountedFrequency, StreamingFrequency
 from recsys.data.prepare import Prepared
+from recsys.features._vocabulary import Ragged
 from recsys.layers import EmbeddingTable
+from recsys.objectives import SetObjective
+from recsys.objectives.all_items import item_gramian, query_gramian
+from recsys.progress import track
 from recsys.stack import tf
 from recsys.training.solutions import item_tables
-from recsys.types import Float32
+from recsys.types import ITEM_ID, Float32, Int64
 
 if TYPE_CHECKING:
     from recsys.training.model import TwoTowerModel
+
+
+BLOCK = 4096
+"""Rows whose codes are counted at once."""
 
 
 class PairTask(tf.keras.layers.Layer):
@@ -35,7 +47,7 @@ class PairTask(tf.keras.layers.Layer):
         self._item_count = prepared.item_count
         self._expected_hard = None if expected_hard is None else tf.constant(expected_hard)
         self._hard_negatives = 0 if expected_hard is None else round(float(expected_hard.sum()))
-        self.frequency = self._frequency(prepared, run.training.batch_size)
+        self.frequency = self._frequency(prepared, run.batch_size)
         self.log_temperature = tf.Variable(
             math.log(run.objective.temperature), trainable=run.objective.learned_temperature, name="log_temperature"
         )
@@ -109,13 +121,19 @@ class PairTask(tf.keras.layers.Layer):
 
 
 class SetTask(tf.keras.layers.Layer):
-    """Each query of a batch, with all that it met, scores the whole catalog; arguments as for `PairTask`."""
+    """Each query of a batch, with all that it met, is compared with the catalog; arguments as for `PairTask`."""
 
     def __init__(self, run: Run, prepared: Prepared, expected_hard: None) -> None:
         super().__init__(name="main_task")
         del expected_hard
         self._objective = run.objective
         self.frequency = CountedFrequency(prepared.item_counts)
+        self._penalties: list[tuple[tf.Variable, tf.Tensor]] = []
+        self._seed = run.seed
+        self._gramians = None
+        self._teachers: list[tuple[tf.Tensor, tf.Tensor]] = []
+        if hasattr(run.objective, "running_loss") and not reads_whole_catalog(run, prepared):
+            self._gramians = RunningGramians(run.tower.dim, run.objective.gramian_rate)
 
     @property
     def figures(self) -> Mapping[str, tf.Tensor]:
@@ -123,24 +141,89 @@ class SetTask(tf.keras.layers.Layer):
         return {}
 
     def start(self, model: TwoTowerModel, prepared: Prepared) -> None:
-        """Let an item's vector in a history start as the one that it is found by, so that histories find themselves."""
+        """Let an item's vector in a history start as the one that it is found by, so that histories find themselves.
+
+        Every variable is there from here on; which of them is regularized how is settled here. Teachers are solved.
+        """
         tables = item_tables(model, prepared)
         if len(tables) == 2 and tables[0].table.width == tables[1].table.width:
             tables[0].assign(tables[1].read())
+        self._penalties = penalties(model, prepared, self._objective)
+        self._teachers = teachers_of(self._objective, prepared, self._seed)
 
     def vectors(self, model: TwoTowerModel, batch: SetBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the raw vectors of a batch's queries and of the whole catalog, as they are in training."""
+        """Return the vectors of a batch's queries and candidates, as they are in training; raw where lengths count."""
         seed = model.seed_of(batch["step"])
-        queries = model.query_tower.raw(batch["query"], seed)
-        return queries, model.item_tower.raw(model.all_item_codes(), seed + [0, 500])
+        codes = model.codes_of(batch["candidate_row"])
+        if self._objective.unit_length:
+            return model.query_tower(batch["query"], seed=seed), model.item_tower(codes, seed=seed + [0, 500])
+        return model.query_tower.raw(batch["query"], seed), model.item_tower.raw(codes, seed + [0, 500])
 
     def loss(self, model: TwoTowerModel, batch: SetBatch, training: bool) -> tf.Tensor:
         """Return the weighted objective over one batch, scalar, float32."""
-        del training
         queries, items = self.vectors(model, batch)
-        loss = self._objective.loss(queries, items, batch["owner"], batch["item_row"], batch["weight"])
-        lengths = tf.add_n([tf.nn.l2_loss(table.vectors) for table in tables_of(model)])
-        return self._objective.weight * (loss + self._objective.regularization_weight * lengths)
+        given = (queries, items, batch["owner"], batch["column"], batch["weight"], batch["stands_for"])
+        if self._gramians is None:
+            loss = self._objective.loss(*given, *self._taught(batch, tf.shape(queries)[0]))
+        else:
+            if training:
+                self._gramians.update(queries, items, batch["stands_for"], batch["step"])
+            loss = self._objective.running_loss(*given, self._gramians.of_queries, self._gramians.of_items)
+        lengths = [tf.reduce_sum(weight * tf.square(variable)) / 2 for variable, weight in self._penalties]
+        return self._objective.weight * tf.add_n([loss, *lengths])
+
+    def _taught(self, batch: SetBatch, queries: tf.Tensor) -> list[tf.Tensor]:
+        """Return what teachers score the candidates, `[teachers, batch, candidates]`; nothing where there are none."""
+        if not self._teachers:
+            return []
+        owner, item_row = batch["owner"], tf.gather(batch["candidate_row"], batch["column"])
+        return [
+            tf.stack(
+                [
+                    tf.matmul(
+                        tf.math.unsorted_segment_sum(tf.gather(history, item_row), owner, queries),
+                        tf.gather(found, batch["candidate_row"]),
+                        transpose_b=True,
+                    )
+                    for history, found in self._teachers
+                ]
+            )
+        ]
+
+
+class RunningGramians(tf.Module):
+    """The Gramians of all queries and all items, as moving averages of the estimates of single steps.
+
+    `G <- (1 - rate_t) G + rate_t estimate`, `rate_t = max(rate, 1 / (t + 1))` at step t, from 0.
+
+    Reference:
+        Krichene et al. 2019, arXiv:1807.07187, Eq. 8.
+    Differs:
+        the first steps have equal shares, so that there is no start value.
+
+    Args:
+        dim: length of the raw vectors.
+        rate: share (0..1] of the newest estimate.
+
+    Attributes:
+        of_queries: `mean_b u_b u_b^T`, `[dim, dim]`, float32.
+        of_items: `sum_j v_j v_j^T` over the catalog, `[dim, dim]`, float32.
+    """
+
+    def __init__(self, dim: int, rate: float) -> None:
+        super().__init__(name="running_gramians")
+        self._rate = rate
+        self.of_queries = tf.Variable(tf.zeros([dim, dim]), trainable=False, name="of_queries")
+        self.of_items = tf.Variable(tf.zeros([dim, dim]), trainable=False, name="of_items")
+
+    def update(self, queries: tf.Tensor, items: tf.Tensor, stands_for: tf.Tensor, step: tf.Tensor) -> None:
+        """Take one batch into account; arguments as for `AllItems.loss`, `step` from 0."""
+        rate = tf.maximum(self._rate, 1.0 / tf.cast(step + 1, tf.float32))
+        for running, estimate in (
+            (self.of_queries, query_gramian(queries)),
+            (self.of_items, item_gramian(items, stands_for)),
+        ):
+            running.assign_add(rate * (estimate - running))
 
 
 class SolvedTask(tf.keras.layers.Layer):
@@ -152,6 +235,73 @@ class SolvedTask(tf.keras.layers.Layer):
         self.frequency = CountedFrequency(prepared.item_counts)
 
 
-def tables_of(model: TwoTowerModel) -> list[EmbeddingTable]:
-    """Return the embedding tables of both towers, each once."""
-    return [module for module in model.submodules if isinstance(module, EmbeddingTable)]
+def teachers_of(objective: SetObjective, prepared: Prepared, seed: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Return the solutions that an objective learns from, each as the tables of histories and of items."""
+    kinds = getattr(objective, "teachers", ())
+    met = met_in(prepared.parts["train"], prepared.query_count, prepared.item_count)
+    choices = [each for kind in kinds for each in registry.build("objectives", {"kind": kind}, kind).candidates()]
+    solved = [
+        each.solve(met, prepared.item_count, objective.teacher_dim, seed)
+        for each in track(choices, "solve teachers", len(choices))
+    ]
+    return [(tf.constant(history), tf.constant(found)) for history, found in solved]
+
+
+def penalties(model: TwoTowerModel, prepared: Prepared, objective: SetObjective) -> list[tuple[tf.Variable, tf.Tensor]]:
+    """Return the variables that an objective on sets regularizes, each with the weight of its squares.
+
+    The vectors of items in a history and of ids have `regularization_weight`; whatever else a tower has, a weight of
+    its own, as a feature's vector is trained by the interactions of all items that have it. Rows of a table that are
+    trained by n pairs of a query and an item have `(n / mean n)^regularization_exponent` times that.
+
+    Reference:
+        Rendle et al. 2022, arXiv:2110.14037, Eq. 2, for the scaling by frequency.
+
+    Returns:
+        Each matrix once, with a factor that broadcasts with it.
+    """
+    own = {each.table.vectors.ref() for each in item_tables(model, prepared)}
+    exponent = objective.regularization_exponent
+    counts = row_counts(model, prepared) if exponent else {}
+    found = {}
+    for variable in model.query_tower.trainable_variables + model.item_tower.trainable_variables:
+        key = variable.ref()
+        if len(variable.shape) < 2 or key in found:
+            continue
+        weight = objective.regularization_weight if key in own else objective.feature_regularization_weight
+        if key in counts:
+            rows = np.maximum(counts[key], 1)
+            weight = weight * (rows / rows.mean())[:, None] ** exponent
+        found[key] = (variable, tf.constant(weight, tf.float32))
+    return list(found.values())
+
+
+def row_counts(model: TwoTowerModel, prepared: Prepared) -> dict[object, Int64]:
+    """Return how many training interactions train each row of the embedding tables, `[rows]`, by the table's `ref`."""
+    train = prepared.parts["train"]
+    of_queries = np.bincount(train.query_row, minlength=prepared.query_count)
+    counts: dict[object, Int64] = {}
+    for tower, fitted, codes, of_rows in (
+        (model.item_tower, prepared.item_encoders, prepared.item_codes, prepared.item_counts),
+        (model.query_tower, prepared.query_encoders, prepared.query_codes, of_queries),
+    ):
+        for name, encoder in fitted.items():
+            for table in (each for each in tower.features[name].submodules if isinstance(each, EmbeddingTable)):
+                if encoders.is_history(encoder):
+                    of_items = encoder.vocabulary.codes(encoder.spelling.spell_column(prepared.items[ITEM_ID]))
+                    found = trained_rows(of_items, prepared.item_counts, table.rows)
+                else:
+                    found = trained_rows(codes[name], of_rows, table.rows)
+                counts[table.vectors.ref()] = counts.get(table.vectors.ref(), 0) + found
+    return counts
+
+
+def trained_rows(codes: np.ndarray | Ragged, of_rows: Int64, size: int) -> Int64:
+    """Return how often each of `size` codes occurs, where row r of the codes occurs `of_rows[r]` times."""
+    total = np.zeros(size, np.int64)
+    for start in range(0, len(of_rows), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(of_rows)))
+        block = codes[rows].reshape(len(rows), -1)
+        row, column = np.nonzero(block >= 0)
+        np.add.at(total, block[row, column], of_rows[start + row])
+    return total

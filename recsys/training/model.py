@@ -22,7 +22,7 @@ from recsys.views import Fields
 
 ENCODE_BATCH = 4096
 SMALL_START = 0.05
-"""Factor of the tables' first vectors where a query is a sum over whole histories, whose scores must start near 0."""
+"""Factor of the tables' first vectors where lengths count, so that scores start near 0."""
 
 
 class TwoTowerModel(tfrs.Model):
@@ -47,7 +47,7 @@ class TwoTowerModel(tfrs.Model):
         self._second = run.self_supervision
         self._item_augmentations = run.item.augmentations
         self._seed = run.seed
-        tables = Tables(SMALL_START if run.objective.reads == "sets" else 1.0)
+        tables = Tables(1.0 if run.objective.unit_length else SMALL_START)
         self.query_tower = _tower(run, "query", prepared.query_encoders, tables)
         self.item_tower = _tower(run, "item", prepared.item_encoders, tables)
         self._item_codes = {name: tf.constant(np.asarray(codes)) for name, codes in prepared.item_codes.items()}
@@ -116,10 +116,6 @@ class TwoTowerModel(tfrs.Model):
         if self.item_tower.longest is not None:
             self.item_tower.settle(max(float(self._longest(block)) for block in blocks))
         return np.concatenate([self._item_vectors(block).numpy() for block in blocks])
-
-    def all_item_codes(self) -> dict[str, tf.Tensor]:
-        """Return the codes of the whole catalog, `[items, *shape]` each."""
-        return self._item_codes
 
     def encode_queries(self, codes: Mapping[str, np.ndarray]) -> Float32:
         """Return the vectors of queries, `[queries, dim]`, float32, unit length.
@@ -201,5 +197,5 @@ def _tower(run: Run, side: str, fitted: Mapping[str, Encoder], tables: Tables) -
     second = run.self_supervision
     augmented = (side == "item" and bool(run.item.augmentations)) or (second is not None and side in second.sides)
     precision = run.training.mixed_precision
-    length = "none" if run.objective.reads == "pairs" else side
+    length = "none" if run.objective.unit_length else side
     return run.tower.build(layers, name=f"{side}_tower", mixed_precision=precision, augmented=augmented, length=length)

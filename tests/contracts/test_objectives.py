@@ -156,6 +156,17 @@ def test_a_solution_has_a_vector_for_each_column_and_one_for_each_item_to_be_fou
     np.testing.assert_array_equal(history, again)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if READS[kind] in ("pairs", "sets", "matrix")])
+def test_an_objective_of_the_main_task_says_whether_lengths_count(kind):
+    assert registry.build("objectives", {"kind": kind}, "objective").unit_length in (True, False)
+
+
+def smooth(kind):
+    """Return an objective on sets with a temperature of 1, if any, so that finite differences are close."""
+    has_temperature = "temperature" in registry.choice("objectives", kind).__dataclass_fields__
+    return registry.build("objectives", {"kind": kind} | ({"temperature": 1.0} if has_temperature else {}), "objective")
+
+
 @pytest.mark.parametrize("kind", OF_SETS)
 class TestObjectivesOfWholeSets:
     """Query 0 has met items 0 and 2, query 1 item 1, query 2 nothing, query 3 items 0 to 3 of five."""
@@ -163,10 +174,20 @@ class TestObjectivesOfWholeSets:
     OWNER, ITEM_ROW = np.array([0, 0, 1, 3, 3, 3, 3], np.int32), np.array([0, 2, 1, 0, 1, 2, 3], np.int32)
     QUERIES, ITEMS = unit(BATCH, DIM, seed=4) * 0.7, unit(BATCH + 1, DIM, seed=5) * 1.3
 
-    def loss(self, kind, queries, items):
-        objective = registry.build("objectives", {"kind": kind}, "objective")
+    def loss(self, kind, queries, items, owner=OWNER, column=ITEM_ROW, stands_for=None):
+        objective = smooth(kind)
         weight = tf.constant([1.0, 2.0, 1.0, 0.5, 1.0, 1.0, 1.0])
-        return objective.loss(queries, items, tf.constant(self.OWNER), tf.constant(self.ITEM_ROW), weight)
+        stands_for = tf.ones(tf.shape(items)[0]) if stands_for is None else tf.constant(stands_for, tf.float32)
+        given = (queries, items, tf.constant(owner), tf.constant(column), weight, stands_for)
+        return objective.loss(*given, *self.taught(objective, *given[:2]))
+
+    def taught(self, objective, queries, items):
+        """Return the scores of two teachers where the objective has some; items from the fifth on are alike."""
+        if not hasattr(objective, "teachers"):
+            return []
+        scores = tf.constant(np.random.default_rng(7).normal(size=(2, BATCH, BATCH + 1)), tf.float32)
+        columns = tf.minimum(tf.range(tf.shape(items)[0]), BATCH)
+        return [tf.gather(scores[:, : tf.shape(queries)[0]], columns, axis=2)]
 
     def test_the_gradient_is_that_of_finite_differences(self, kind):
         given = [self.QUERIES.astype(np.float32), self.ITEMS.astype(np.float32)]
@@ -185,7 +206,22 @@ class TestObjectivesOfWholeSets:
         given = (tf.constant(self.QUERIES, tf.float32), tf.constant(self.ITEMS, tf.float32))
         assert float(graph(*given)) == pytest.approx(float(self.loss(kind, *given)), rel=1e-5)
 
-    def test_scores_of_1_for_own_items_and_0_for_all_others_cost_nothing(self, kind):
-        queries = np.zeros((BATCH, 5), np.float32)
-        queries[self.OWNER, self.ITEM_ROW] = 1
-        assert float(self.loss(kind, tf.constant(queries), tf.eye(5))) == pytest.approx(0, abs=1e-6)
+    def test_candidates_that_stand_for_equal_items_cost_what_these_cost(self, kind):
+        # Items 4 to 6 are one item three times, which no query has met.
+        items = np.concatenate([self.ITEMS, self.ITEMS[-1:], self.ITEMS[-1:]]).astype(np.float32)
+        queries = tf.constant(self.QUERIES, tf.float32)
+        everything = float(self.loss(kind, queries, items))
+        found = self.loss(kind, queries, tf.constant(self.ITEMS, tf.float32), stands_for=[1, 1, 1, 1, 3])
+        assert float(found) == pytest.approx(everything, rel=1e-5)
+
+    def test_a_candidate_that_is_there_as_an_own_item_only_is_nothing_to_other_queries(self, kind):
+        # Item 1 is an own item of queries 1 and 3; with 0 items to stand for, query 0 is the same with it anywhere.
+        objective = smooth(kind)
+        others, losses = tf.constant([1.0, 0, 1, 1, 1]), []
+        for row in (self.ITEMS[1], -self.ITEMS[1]):
+            items = self.ITEMS.copy()
+            items[1] = row
+            given = (tf.constant(self.QUERIES[:1], tf.float32), tf.constant(items, tf.float32))
+            met, taught = (tf.constant([0, 0]), tf.constant([0, 2]), tf.ones(2)), self.taught(objective, *given)
+            losses.append(float(objective.loss(*given, *met, others, *taught)))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)

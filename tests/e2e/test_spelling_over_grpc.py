@@ -127,7 +127,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         "item": {"features": {"size": {"kind": "categorical", "width": 4}}, "filters": ["label"]},
         "split": {"kind": "random", "test_rate": 0.1, "validation_rate": 0.0},
         "tower": {"kind": "mlp", "hidden": [], "dim": 8},
-        "training": {"epochs": 3, "batch_size": 64, "learning_rate": 0.3},
+        "training": {"epochs": 3, "batch_size": 64, "optimizer": "adagrad", "learning_rate": 0.3},
         "evaluation": {"resamples": 100},
         "index": {"kind": "brute_force"},
     }

@@ -59,6 +59,7 @@ def ablation_run(block_world: Path, **changes: Any) -> dict[str, Any]:
         "training": {
             "epochs": 1,
             "batch_size": 2,
+            "optimizer": "adagrad",
             "learning_rate": 0.1,
             "deterministic": True,
             "checkpoint_every_s": 0.2,

@@ -42,7 +42,9 @@ def tables_of(data: Path, **changes: object) -> dict[str, object]:
         "split": {"kind": "random", "validation_rate": 0.2, "test_rate": 0.2},
         "query": {"features": {"who": {"kind": "id", "width": 8}}},
         "item": {"features": {"id": {"kind": "id", "width": 8}, "taste": {"kind": "categorical", "width": 4}}},
-        "training": {"epochs": 1, "batch_size": 512, "learning_rate": 0.1, "deterministic": True},
+        "training": {
+            "epochs": 1, "batch_size": 512, "optimizer": "adagrad", "learning_rate": 0.1, "deterministic": True,
+        },
         "evaluation": {"resamples": 100, "exclude_seen": True, "baselines": []},
         "reformulation": {
             "feedback_k": 4, "epochs": 2, "batch_size": 64, "learning_rate": 0.005, "only_sure": False,

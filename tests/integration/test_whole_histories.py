@@ -22,7 +22,7 @@ from recsys.types import Origin, Query
 from tests.worlds import ITEMS, block_run, write_block_world
 
 DIM = 8
-HISTORY = {"kind": "history", "shared": False, "pooling": "sum", "width": DIM}
+HISTORY = {"kind": "history", "shared": False, "pooling": "sum", "width": DIM, "dropout_rate": 0.5}
 ITEM_ID = {"kind": "id", "width": DIM, "unknown_rate": 0.0}
 
 
@@ -33,25 +33,34 @@ def linear_run(folder, objective, **changes):
         item={"features": {"id": ITEM_ID}},
         tower={"kind": "sum", "dim": DIM},
         objective=objective,
-        training={"epochs": 30, "batch_size": 20, "optimizer": "adam", "learning_rate": 0.01, "deterministic": True},
+        training={"epochs": 100, "batch_size": 20, "learning_rate": 0.01, "deterministic": True, "patience": 0},
         **changes,
     )
 
 
-@pytest.fixture(scope="module", params=["ease", "dlae", "ials", "all_items"])
+OBJECTIVES = [{"kind": kind} for kind in ("ease", "dlae", "ials", "all_items", "softmax", "distillation")] + [
+    {"kind": "cosine_contrastive", "negative_weight": 5.0}
+]
+
+
+@pytest.fixture(scope="module", params=OBJECTIVES, ids=lambda table: table["kind"])
 def trained(request, block_world, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    run = config.from_tables(linear_run(block_world, {"kind": request.param}))
+    folder = tmp_path_factory.mktemp(request.param["kind"])
+    run = config.from_tables(linear_run(block_world, request.param))
     release = pipeline.train(run, folder / "work", folder / "releases")
     return run, release, prepare(run, folder / "work" / run.name / "prepared")
 
 
 def test_every_user_is_shown_the_items_of_the_own_taste_first(trained):
-    _, release, _ = trained
+    run, release, _ = trained
     retriever = Retriever.load(release.folder)
+    # Losses at unit length push away what a user has not met, of either taste.
+    depth, share = (10, 0.9) if run.objective.unit_length else (ITEMS // 2, 1.0)
+    own = []
     for user in range(20):
-        (answer,) = retriever.nearest([Query(entity_id=f"user {user}")], ITEMS // 2)
-        assert {int(item_id.removeprefix("item-ü")) % 2 for item_id in answer.item_ids} == {user % 2}
+        (answer,) = retriever.nearest([Query(entity_id=f"user {user}")], depth)
+        own += [int(item_id.removeprefix("item-ü")) % 2 == user % 2 for item_id in answer.item_ids]
+    assert np.mean(own) >= share
 
 
 def test_a_stranger_with_the_same_history_gets_the_same_list(trained):
@@ -83,14 +92,17 @@ def test_nothing_met_is_answered_by_popularity(trained):
 
 
 def test_the_served_lists_are_ranked_by_the_inner_products_of_the_tables(trained):
-    _, release, prepared = trained
+    run, release, prepared = trained
     tower = PlainTower.load(release.folder / "plain_item_tower")
     ((found, codes),) = ((tower.tables[field.table], prepared.item_codes["id"]) for field in tower.fields.values())
     query = PlainTower.load(release.folder / "plain_query_tower")
     (history,) = query.tables.values()
     met = prepared.until("train", "validation", "test")
     own = met.item_row[met.query_row == 5]
-    scores = history[prepared.item_codes["id"][own]].sum(axis=0) @ found[np.asarray(codes)].T
+    found = found[np.asarray(codes)]
+    if run.objective.unit_length:
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+    scores = history[prepared.item_codes["id"][own]].sum(axis=0) @ found.T
     (answer,) = Retriever.load(release.folder).nearest([Query(entity_id="user 5")], 10)
     rows = [prepared.items["item_id"].to_pylist().index(item_id) for item_id in answer.item_ids]
     assert (np.diff(scores[rows]) <= 1e-6).all()

@@ -20,6 +20,9 @@ def run_file(tmp_path, block_world):
     return path
 
 
+MAIN_OBJECTIVES = "all_items, cosine_contrastive, distillation, dlae, ease, ials, sampled_softmax, softmax"
+
+
 def broken(block_world, **changes):
     with pytest.raises(SettingError) as caught:
         config.from_tables(block_run(block_world, **changes))
@@ -253,7 +256,7 @@ def test_dropout_needs_no_second_feature(block_world):
 @pytest.mark.parametrize("kind", ["contrastive", "spread_out"])
 def test_an_objective_over_views_cannot_be_the_main_task(kind, block_world):
     told = broken(block_world, objective={"kind": kind})
-    assert told == f"objective.kind: got '{kind}', expected one of all_items, dlae, ease, ials, sampled_softmax."
+    assert told == f"objective.kind: got '{kind}', expected one of {MAIN_OBJECTIVES}."
 
 
 def test_an_objective_over_pairs_cannot_be_the_second_task(block_world):
@@ -370,6 +373,6 @@ def test_a_mistake_in_the_reformulation_section_is_told_by_its_place(section, to
 
 def test_an_objective_of_revisions_is_no_main_task_and_no_second_one(block_world):
     told = broken(block_world, objective={"kind": "comparative"})
-    assert told == "objective.kind: got 'comparative', expected one of all_items, dlae, ease, ials, sampled_softmax."
+    assert told == f"objective.kind: got 'comparative', expected one of {MAIN_OBJECTIVES}."
     told = broken(block_world, self_supervision={"objective": {"kind": "comparative"}})
     assert told.startswith("self_supervision.objective.kind: got 'comparative', expected one of contrastive")

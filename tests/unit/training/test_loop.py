@@ -115,7 +115,7 @@ def test_the_second_task_can_be_watched_in_tensorboard(prepared, block_world, tm
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule, step, share, prepared, block_world):
-    training = {"epochs": 4, "batch_size": 64, "learning_rate": 0.1, "schedule": schedule}
+    training = {"epochs": 4, "batch_size": 64, "optimizer": "adagrad", "learning_rate": 0.1, "schedule": schedule}
     run = config.from_tables(block_run(block_world, training=training))
     made = training_batches(run, prepared)
     # 600 interactions in batches of 64 are 9 steps an epoch
