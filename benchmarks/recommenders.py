@@ -1,93 +1,88 @@
-"""Our two-tower beside recommenders of other kinds, each tuned on validation cases, all on the same test cases.
+"""Our models beside recommenders of other kinds: the same data, the same test cases, settings chosen on validation.
 
-What is found on each data set becomes `results/recommenders-<data>.json` and a table. Trained two-towers are kept below
-the work folder, so that an interrupted benchmark goes on where it was.
+Each of our models is a run file that `recsys train` trains as it does for everybody: settings are chosen on the
+validation cases, then everything is fitted to the training and the validation part. The peers get the same parts, and
+a search of their own. Each seed is another split of the data. What is found on each data set becomes
+`results/recommenders-<data>.json` and a table; finished trainings are kept below the work folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import hashlib
 import json
+import resource
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import typer
-
-from benchmarks.peers import ranking
-from benchmarks.report import RESULTS, Report
-from benchmarks.ssl import BOTH, METRICS, REHEARSAL, search, variants
-from recsys import config, registry
-from recsys.ablation.ablate import ablate
-from recsys.ablation.cells import asked
-from recsys.ablation.tables import Ablation
-from recsys.baselines import Baseline, Histories
+from recsys.baselines import Baseline
+from recsys.baselines.dlae import Dlae
 from recsys.baselines.ease import Ease
 from recsys.baselines.ials import Ials
 from recsys.baselines.item_knn import ItemKnn
 from recsys.baselines.popularity import Popularity
+
+from benchmarks.peers import ranking
+from benchmarks.report import RESULTS, Report
+from recsys import config, registry
 from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
-from recsys.errors import SettingError
+from recsys.errors import RecsysError
+from recsys.evaluation import report as evaluation
+from recsys.evaluation.baselines import choose, recommender
 from recsys.evaluation.held_out import HeldOut, held_out
-from recsys.evaluation.recommenders import Recommender, ScoreRecommender, VectorRecommender
+from recsys.evaluation.intervals import bootstrap_means
+from recsys.evaluation.recommenders import Recommender, VectorRecommender
+from recsys.evaluation.report import OURS
+from recsys.evaluation.slices import ALL
+from recsys.export.release import open_release
+from recsys.export.saved_model import QUERY_TOWER, load_tower
 from recsys.features import Encoder
-from recsys.metrics.ranking import measure, parse
 from recsys.types import Int32
 
 DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "scipy", "implicit")
 WORK = Path("work") / "bench-recommenders"
-PREFIX = "two_tower_"
-"""Stands before our rows."""
+METRICS = ("nDCG@20", "R@20", "AP@10", "AP@50", "R@10", "R@50")
+CHOSEN_BY = METRICS[0]
+SEEDS = (1, 2, 3)
+SEARCH_S = 600.0
+"""Time of a peer's search on the validation cases, at most."""
+LIBRECOMMENDER = "librecommender"
+CASES = "cases.parquet"
+FACTS = "facts.json"
 
-Peer = Baseline | ranking.RankingSettings
-CLASSIC: dict[str, tuple[Peer, ...]] = {
-    "popularity": (Popularity(),),
-    "item_knn": ItemKnn().candidates(),
-    "ials": Ials().candidates(),
-    "ease": Ease().candidates(),
-}
-
-
-def _librecommender(**settings: object) -> dict[str, tuple[Peer, ...]]:
-    """Return LibRecommender's TwoTower without and with its own masking, at several numbers of epochs."""
-    epochs = settings.pop("epochs")
-    return {
-        name: tuple(ranking.RankingSettings(ssl_pattern=pattern, epochs=tried, **settings) for tried in epochs)
-        for name, pattern in (("librecommender", None), ("librecommender_cfm", "cfm"))
-    }
+Tables = Mapping[str, Any]
+"""Sections of a run file, each instead of the section of the same name; None leaves it out, so that defaults count."""
 
 
-def adam(name: str, epochs: Sequence[int], *further: str, like: str = "baseline") -> str:
-    """Return a row with more dimensions, and Adam for all weights."""
-    settings = ", ".join(['"training.optimizer" = "adam"', '"tower.hidden" = [256]', *further])
-    search = (
-        f'"training.learning_rate" = [0.003], "objective.temperature" = [0.1], "training.epochs" = {list(epochs)}, '
-        '"tower.dim" = [128]'
-    )
-    return f'{name} = {{like = "{like}", settings = {{{settings}}}, search = {{{search}}}}}'
+@dataclass(frozen=True)
+class Bar:
+    """What our models must reach on one data set.
 
+    Attributes:
+        margin: how far below the best peer a metric may be, at most.
+        above: how many metrics must be above the best peer's, at least.
+        significant: metrics whose paired difference to `rival` has an interval above zero.
+        rival: the peer of `significant`.
+        train_s: seconds that training may take; 0 for no bound.
+    """
 
-HISTORY = """"query.features" = {
-  article = {kind = "id", width = 32}, title = {kind = "text", width = 32, buckets = 10000, max_terms = 8},
-  cat_l1 = {kind = "multi_categorical", max_values = 4}, cat_l2 = {kind = "multi_categorical", max_values = 4},
-  cat_l3 = {kind = "multi_categorical", max_values = 4}, lead = {kind = "text", width = 32, max_terms = 24},
-  links = {kind = "history", length = 20}}""".replace("\n", " ")
-"""Other links of the same page as its history; the item side's features besides."""
-
-MIXED = '"objective.uniform_negatives" = 1024'
-
-TRIED = (
-    'batch_4096 = {settings = {"training.batch_size" = 4096}, search = {}}',
-    'learned_temperature = {settings = {"objective.learned_temperature" = true}, search = {}}',
-    f"mixed_negatives = {{settings = {{{MIXED}}}, search = {{}}}}",
-    'dim_128 = {settings = {"tower.hidden" = [256]}, search = {"tower.dim" = [128]}}',
-)
-"""What was tried to come closer to the peers."""
+    margin: float
+    above: int
+    significant: tuple[str, ...] = ()
+    rival: str = "ease"
+    train_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,111 +90,226 @@ class Plan:
     """What is compared on one data set.
 
     Attributes:
-        run: a run file that comes with the package.
-        overrides: our rows, and what is tried of each.
-        peers: recommenders of other kinds, and what is tried of each.
+        run: a run file, or the name of one that comes with the package.
+        models: our models by name: for each the sections to try, of which the validation cases choose.
+        peers: recommenders of other kinds, with the settings to try.
+        librecommender: settings of LibRecommender's two-tower to try; none leaves it out.
+        bar: what each of our models is held to.
     """
 
     run: str
-    overrides: tuple[str, ...]
-    peers: Mapping[str, Sequence[Peer]]
+    models: Mapping[str, Sequence[Tables]]
+    peers: Mapping[str, Baseline]
+    librecommender: Sequence[ranking.RankingSettings]
+    bar: Bar
 
 
-def _rows(*rows: str) -> tuple[str, ...]:
-    names = ["cfm", *(row.partition(" ")[0] for row in rows)]
-    return (
-        METRICS,
-        variants(*rows),
-        f"ablation.subjects={json.dumps(names)}",
-        'ablation.logq=["counts"]',
-        "ablation.training_rates=[1.0]",
-        "ablation.trials=2",
-        "ablation.seeds=[1, 2]",
-    )
+@dataclass(frozen=True)
+class Outcome:
+    """What one recommender reached on the test cases of one split.
+
+    Attributes:
+        cases: one row a case: `case_id`, and a column for each metric.
+        words: which settings were chosen, and how.
+        train_s: wall seconds from data to release, evaluation included; NaN for peers.
+        cpu_s: seconds of processor time behind it; NaN for peers.
+    """
+
+    cases: pa.Table
+    words: str
+    train_s: float = float("nan")
+    cpu_s: float = float("nan")
+
+    def save(self, folder: Path) -> None:
+        """Write it where `load` finds it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(self.cases, folder / CASES)
+        facts = {"words": self.words, "train_s": self.train_s, "cpu_s": self.cpu_s}
+        (folder / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> Outcome | None:
+        """Return what `save` wrote; None where it is not there."""
+        if not (folder / FACTS).is_file():
+            return None
+        return Outcome(pq.read_table(folder / CASES), **json.loads((folder / FACTS).read_text(encoding="utf-8")))
 
 
+def bag(objective: str, dim: int, **settings: Any) -> Tables:
+    """Return a model whose query is the sum over all that was met, with a vector for each item and nothing else."""
+    return {
+        "query.features": {
+            "met": {"kind": "history", "shared": False, "pooling": "sum", "width": dim},
+        },
+        "item.features": {"id": {"kind": "id", "width": dim}},
+        "tower": {"kind": "sum", "dim": dim},
+        "objective": {"kind": objective, **settings},
+        "training": {"validation_metric": CHOSEN_BY},
+    }
+
+
+def with_features(tables: Tables, query: Mapping[str, Any], item: Mapping[str, Any]) -> Tables:
+    """Return a model with further features on both sides."""
+    return {
+        **tables,
+        "query.features": {**tables["query.features"], **query},
+        "item.features": {**tables["item.features"], **item},
+    }
+
+
+DIMS = (128, 256, 512)
+DEFAULTS = {"tower": None, "objective": None, "training": None}
+PEERS = {
+    "popularity": Popularity(),
+    "item_knn": ItemKnn(),
+    "ials": Ials(dim=128, unobserved_weight=(0.3, 1.0, 0.1), regularization_weight=(0.003, 0.001, 0.01)),
+    "ease": Ease(regularization_weight=(250.0, 20.0, 60.0, 100.0, 500.0, 750.0)),
+    "dlae": Dlae(dropout_rate=(0.5, 0.3, 0.7), regularization_weight=(10.0, 50.0, 200.0)),
+}
+FILM_FEATURES = {
+    "genres": {"kind": "multi_categorical", "max_values": 6},
+    "year": {"kind": "categorical"},
+    "director": {"kind": "multi_categorical", "max_values": 2},
+    "actors": {"kind": "multi_categorical", "max_values": 4},
+}
+VIEWER_FEATURES = {name: {"kind": "categorical"} for name in ("gender", "age", "occupation")}
+ARTICLE_FEATURES = {
+    **{name: {"kind": "multi_categorical", "max_values": 4} for name in ("cat_l1", "cat_l2", "cat_l3")},
+    "title": {"kind": "text", "buckets": 10_000, "max_terms": 8},
+}
 PLANS = {
-    "wikispeedia": Plan(
-        "wikispeedia",
-        (
-            search(rates=[0.1, 0.2], epochs=[4, 8], temperatures=[0.1, 0.15, 0.2], dims=[32, 64]),
-            "ablation.baseline_trials=4",
-            *_rows(
-                *TRIED,
-                adam("adam", (10, 20)),
-                adam("adam_mixed", (10, 20), MIXED),
-                adam("adam_cfm", (10, 20), like="cfm"),
-                BOTH,
-                f"with_history = {{search = {{}}, settings = {{{HISTORY}}}}}",
-                adam("adam_with_history", (10, 20), HISTORY),
-            ),
-        ),
-        CLASSIC | _librecommender(epochs=(5, 10, 20), temperature=0.07),
-    ),
     "ml-1m": Plan(
         "enriched_movielens",
-        (
-            search(rates=[0.1], epochs=[5], temperatures=[0.1, 0.15], dims=[64]),
-            "ablation.baseline_trials=2",
-            *_rows(*TRIED, adam("adam", (5, 10)), adam("adam_mixed", (5, 10), MIXED)),
-        ),
-        CLASSIC | _librecommender(epochs=(5,), temperature=0.1),
+        {
+            "defaults": (DEFAULTS,),
+            "dlae": tuple(bag("dlae", dim) for dim in DIMS),
+            "ease": tuple(bag("ease", dim) for dim in DIMS),
+            "all_items": (bag("all_items", 256),),
+            "all_items_features": (with_features(bag("all_items", 256), VIEWER_FEATURES, FILM_FEATURES),),
+        },
+        PEERS,
+        tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs, temperature=0.1) for epochs in (5, 10)),
+        Bar(margin=0.002, above=2, train_s=180),
+    ),
+    "wikispeedia": Plan(
+        "wikispeedia",
+        {
+            "defaults": (DEFAULTS,),
+            "dlae": tuple(bag("dlae", dim) for dim in (*DIMS, 1024)),
+            "ease": tuple(bag("ease", dim) for dim in (*DIMS, 1024)),
+            "all_items": (bag("all_items", 256),),
+            "all_items_features": (with_features(bag("all_items", 256), {}, ARTICLE_FEATURES),),
+        },
+        PEERS,
+        tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs) for epochs in (5, 10, 20)),
+        Bar(margin=0.0, above=6, significant=("nDCG@20", "R@20")),
     ),
 }
 
 
-def run_of(plan: Plan, quick: bool) -> Run:
-    """Return the run of our rows."""
-    rehearsal = (*REHEARSAL, "ablation.subjects=['cfm']") if quick else ()
-    return config.load(plan.run, [*plan.overrides, *rehearsal])
+def run_of(plan: Plan, tables: Tables, seed: int, name: str = "") -> Run:
+    """Return the run of a model: the plan's, with a split and a training by the seed, and sections replaced."""
+    changed = config.tables_of(plan.run) | {"seed": seed}
+    for path, table in tables.items():
+        *parents, last = path.split(".")
+        place = changed
+        for part in parents:
+            place = place.setdefault(part, {})
+        if table is None:
+            place.pop(last, None)
+        else:
+            place[last] = copy.deepcopy(table)
+    changed["evaluation"] = {
+        **changed.get("evaluation", {}),
+        "metrics": list(METRICS),
+        "baselines": ["popularity"],
+    }
+    changed["name"] = name or "peers"
+    return config.from_tables(changed)
 
 
-def add_peers(report: Report, run: Run, peers: Mapping[str, Sequence[Peer]], folder: Path) -> None:
-    """Measure other recommenders on a run's test cases: tuned on its validation cases, trained on the same data."""
-    prepared = prepare(run, folder / "prepared-for-peers")
+def our_outcome(plan: Plan, name: str, seed: int, tried: Sequence[Tables], work: Path) -> Outcome:
+    """Train one of our models, with the sections that are best on the validation cases, and return its test figures."""
+    looks = [_look(plan, name, seed, tables, work) for tables in tried] if len(tried) > 1 else [0.0]
+    best = int(np.argmax(looks))
+    release, train_s, cpu_s = _trained(plan, name, seed, tried[best], work, {})
+    report = evaluation.load(release)
+    words = "as it is" if len(tried) == 1 else f"choice {best + 1} of {len(tried)}: {_difference(tried, best)}"
+    return Outcome(_all_cases(report.case_values_of(OURS)), words, train_s, cpu_s)
+
+
+def _look(plan: Plan, name: str, seed: int, tables: Tables, work: Path) -> float:
+    """Return the metric on the validation cases of a model that was fitted to the training part only."""
+    release, _, _ = _trained(plan, name, seed, tables, work, {"training.refit": "none"})
+    run = config.load(release / "run.toml")
+    prepared = prepare(run, work / run.name / "prepared")
     validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
-    test = held_out(run, prepared, "test", run.evaluation.max_cases)
-    metric = run.ablation.tuning_metric
-    for name, tried in peers.items():
-        try:
-            fitted = [_fit(peer, run, prepared, folder / f"{name}-{place}") for place, peer in enumerate(tried)]
-        except (subprocess.CalledProcessError, SettingError) as error:
-            reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
-            report.note(f"{name} was left out: {reason}")
-            continue
-        looks = [_values(make, validation, [metric])[metric].mean() for make in fitted]
-        best = int(np.argmax(looks))
-        values = _values(fitted[best], test, run.ablation.metrics)
-        report.add_means({"slice": "all"}, name, values, 1)
-        report.note(f"{name}: {tried[best]}, the best of {len(tried)} on validation cases; one seed.")
+    vectors = load_tower(release, QUERY_TOWER)(validation.codes)
+    items = np.load(release / "item_embeddings.npy")
+    judged = _judged(run, {name: VectorRecommender(vectors, items, validation.cases.excluded)}, validation)
+    return float(np.mean(judged[name][CHOSEN_BY].to_numpy()))
 
 
-def _values(make: Callable[[HeldOut], Recommender], part: HeldOut, metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    rows, reachable = asked(part)
-    depth = max(parse(name).cutoff for name in metrics)
-    return measure(metrics, make(part).recommend(rows, depth).item_rows, reachable)
+def _trained(
+    plan: Plan, name: str, seed: int, tables: Tables, work: Path, settings: Mapping[str, str]
+) -> tuple[Path, float, float]:
+    """Return the release of a run, its wall and its processor seconds; `recsys train` makes it in a process."""
+    digest = hashlib.sha256(json.dumps([plan.run, tables, settings], sort_keys=True).encode()).hexdigest()[:8]
+    run = run_of(plan, tables, seed, f"{name}-{seed}-{digest}")
+    home = work / run.name
+    home.mkdir(parents=True, exist_ok=True)
+    file, facts = home / "model.toml", home / FACTS
+    file.write_text(config.dumps(run), encoding="utf-8")
+    if not facts.is_file():
+        options = [word for path, value in settings.items() for word in ("--set", f"{path}={value}")]
+        command = [sys.executable, "-m", "recsys.cli", "train", str(file), *options]
+        command += ["--work", str(work), "--releases", str(work / "releases")]
+        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
+            raise RecsysError(f"{name}, seed {seed}: training failed; the lines above say why.")
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
+        seconds = {"train_s": time.monotonic() - started, "cpu_s": cpu_s}
+        facts.write_text(json.dumps(seconds) + "\n", encoding="utf-8")
+    seconds = json.loads(facts.read_text(encoding="utf-8"))
+    release = Path((home / "published").read_text(encoding="utf-8").strip())
+    return open_release(release, verify=False).folder, seconds["train_s"], seconds["cpu_s"]
 
 
-def _fit(peer: Peer, run: Run, prepared: Prepared, folder: Path) -> Callable[[HeldOut], Recommender]:
-    """Train a peer on the training part; return what makes it a recommender for the cases of a part."""
-    train = prepared.parts["train"]
-    if isinstance(peer, ranking.RankingSettings):
-        settings = dataclasses.replace(peer, dim=run.tower.dim, hidden=run.tower.hidden, seed=run.seed)
-        query_vectors, item_vectors = ranking.librecommender_vectors(
+def peer_outcome(plan: Plan, name: str, seed: int, work: Path) -> Outcome:
+    """Return the test figures of a peer with the settings that are best on the validation cases."""
+    run = run_of(plan, {}, seed)
+    prepared = prepare(run, work / f"prepared-{seed}")
+    validation, test = (held_out(run, prepared, part, run.evaluation.max_cases) for part in ("validation", "test"))
+    if name == LIBRECOMMENDER:
+        return _librecommender(plan, run, prepared, validation, test, work / f"{name}-{seed}")
+    choice = choose(plan.peers[name], validation, CHOSEN_BY, SEARCH_S)
+    judged = _judged(run, {name: recommender(choice.baseline, test)}, test)
+    return Outcome(judged[name], f"{choice.baseline}, of {choice.tried} settings tried")
+
+
+def _librecommender(
+    plan: Plan, run: Run, prepared: Prepared, validation: HeldOut, test: HeldOut, folder: Path
+) -> Outcome:
+    def vectors(settings: ranking.RankingSettings, *parts: str) -> tuple[np.ndarray, np.ndarray]:
+        return ranking.librecommender_vectors(
             folder,
-            train,
+            prepared.until(*parts),
             _integer_codes(prepared.item_encoders, prepared.item_codes),
             _integer_codes(prepared.query_encoders, prepared.query_codes),
             settings,
             item_count=prepared.item_count,
             query_count=prepared.query_count,
         )
-        return lambda part: VectorRecommender(query_vectors[part.query_rows], item_vectors, part.cases.excluded)
-    met = Histories(train, prepared.query_count, prepared.item_count)
-    scorer = peer.fit(met)
-    return lambda part: ScoreRecommender(
-        lambda rows: scorer(met.take(part.query_rows[rows])), prepared.item_count, part.cases.excluded
-    )
+
+    def judged(found: tuple[np.ndarray, np.ndarray], part: HeldOut) -> pa.Table:
+        queries, items = found
+        return _judged(run, {"": VectorRecommender(queries[part.query_rows], items, part.cases.excluded)}, part)[""]
+
+    tried = [replace(each, seed=run.seed) for each in plan.librecommender]
+    looks = [judged(vectors(each, "train"), validation)[CHOSEN_BY].to_numpy().mean() for each in tried]
+    best = tried[int(np.argmax(looks))]
+    return Outcome(judged(vectors(best, "train", "validation"), test), f"{best}, of {len(tried)} settings tried")
 
 
 def _integer_codes(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray]) -> dict[str, Int32]:
@@ -211,58 +321,197 @@ def _integer_codes(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarr
     }
 
 
-def compare(report: Report, found: Ablation, peers: Mapping[str, Sequence[Peer]]) -> None:
-    """Add our rows beside the peers, and say how the best of them stands to the best peer."""
-    (case,) = found.cases
-    rows = [row for row in report.rows if row.subject in peers]
-    for metric in found.metrics:
-        ours = [found.find(case, "all", name, metric) for name in found.subjects]
-        for entry in ours:
-            subject = f"{PREFIX}{entry.subject}"
-            report.add_interval({"slice": "all"}, subject, metric, entry.value, entry.low, entry.high, entry.seeds)
-        of_peers = [row for row in rows if row.metric == metric]
-        if not of_peers:
+def _judged(run: Run, recommenders: Mapping[str, Recommender], part: HeldOut) -> dict[str, pa.Table]:
+    report = evaluation.evaluate(
+        recommenders, part.cases, METRICS, confidence=run.evaluation.confidence, resamples=100, seed=run.seed
+    )
+    return {name: _all_cases(report.case_values_of(name)) for name in recommenders}
+
+
+def _all_cases(values: pa.Table) -> pa.Table:
+    """Return the rows of the slice of all cases, by case."""
+    return values.filter(pc.equal(values["slice"], ALL)).select(["case_id", *METRICS]).sort_by("case_id")
+
+
+def _difference(tried: Sequence[Tables], chosen: int) -> str:
+    """Return the sections of the chosen tables that are not the same in all that were tried, in words."""
+    paths = [path for path in tried[chosen] if any(each.get(path) != tried[chosen][path] for each in tried)]
+    return ", ".join(f"{path} = {json.dumps(tried[chosen][path])}" for path in paths if path != "query.features")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All outcomes on one data set.
+
+    Attributes:
+        ours: our models by name, an outcome for each seed.
+        peers: the peers likewise.
+        bar: what each of our models is held to.
+    """
+
+    ours: Mapping[str, Sequence[Outcome]]
+    peers: Mapping[str, Sequence[Outcome]]
+    bar: Bar
+
+    def add_to(self, report: Report) -> None:
+        """Add medians over the seeds, paired differences to each peer, training times and the verdict on the bar."""
+        for name, outcomes in {**self.peers, **self.ours}.items():
+            low, high = _interval(_by_case(outcomes))
+            for place, metric in enumerate(METRICS):
+                value = self.median(outcomes, metric)
+                report.add_interval({"slice": "all"}, name, metric, value, low[place], high[place], len(outcomes))
+        for (name, ours), (peer, theirs) in (
+            (mine, other) for mine in self.ours.items() for other in self.peers.items()
+        ):
+            mean, low, high = difference(ours, theirs)
+            for place, metric in enumerate(METRICS):
+                case = {"difference to": peer}
+                report.add_interval(case, name, metric, mean[place], low[place], high[place], len(ours))
+        for name, outcomes in self.ours.items():
+            report.add({"cost of": "training"}, name, "train_s", [outcome.train_s for outcome in outcomes])
+            report.add({"cost of": "training"}, name, "cpu_s", [outcome.cpu_s for outcome in outcomes])
+        for sentence in self.sentences():
+            report.note(sentence)
+        for name, outcomes in {**self.peers, **self.ours}.items():
+            report.note(f"{name}: {' / '.join(dict.fromkeys(outcome.words for outcome in outcomes))}.")
+
+    def sentences(self) -> Iterator[str]:
+        """Yield for each of our models whether it meets the bar and what it loses, in words."""
+        for name, ours in self.ours.items():
+            misses = list(self.misses(ours))
+            yield f"Bar met by {name}." if not misses else f"Bar MISSED by {name}: {'; '.join(misses)}."
+            losses = [
+                f"{metric} to {peer} ({value:+.4f} [{low:+.4f}, {high:+.4f}])"
+                for peer, theirs in self.peers.items()
+                for metric, value, low, high in zip(METRICS, *difference(ours, theirs), strict=True)
+                if value < 0
+            ]
+            yield f"{name} loses {', '.join(losses)}." if losses else f"{name} loses to no peer in any metric."
+
+    def misses(self, ours: Sequence[Outcome]) -> Iterator[str]:
+        """Yield what one of our models lacks to meet the bar."""
+        above = 0
+        for metric in METRICS:
+            peer, best = max(
+                ((name, self.median(theirs, metric)) for name, theirs in self.peers.items()), key=lambda pair: pair[1]
+            )
+            value = self.median(ours, metric)
+            above += value > best
+            if value < best - self.bar.margin:
+                yield f"{metric} {value:.4f} is {best - value:.4f} below {peer}, {self.bar.margin:g} are allowed"
+        if above < self.bar.above:
+            yield f"{above} of {len(METRICS)} metrics are above every peer, {self.bar.above} are needed"
+        if self.bar.rival in self.peers:
+            _, low, _ = difference(ours, self.peers[self.bar.rival])
+            for metric in self.bar.significant:
+                if (bound := low[METRICS.index(metric)]) <= 0:
+                    yield f"the interval of {metric} minus {self.bar.rival}'s begins at {bound:+.4f}"
+        train_s = float(np.median([outcome.train_s for outcome in ours]))
+        if 0 < self.bar.train_s < train_s:
+            yield f"training takes {train_s:.0f} s, {self.bar.train_s:.0f} are allowed"
+
+    @staticmethod
+    def median(outcomes: Sequence[Outcome], metric: str) -> float:
+        """Return the median over the seeds of a metric's mean over the cases."""
+        return float(np.median([outcome.cases[metric].to_numpy().mean() for outcome in outcomes]))
+
+
+def difference(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean difference of each metric with the bounds of its paired 95 % interval.
+
+    Case by case within each seed, then the mean over the seeds for each query entity, which is what is drawn.
+    """
+    differences = _by_case(ours) - _by_case(theirs)
+    return (differences.mean(axis=0), *_interval(differences))
+
+
+def _by_case(outcomes: Sequence[Outcome]) -> np.ndarray:
+    """Return each metric by query entity, its mean over the seeds in which it has a case, `[entities, metrics]`."""
+    ids = np.concatenate([outcome.cases["case_id"].to_numpy(zero_copy_only=False) for outcome in outcomes])
+    values = np.concatenate(
+        [np.column_stack([outcome.cases[name].to_numpy() for name in METRICS]) for outcome in outcomes]
+    )
+    _, entity = np.unique(ids.astype(str), return_inverse=True)
+    sums = np.zeros((entity.max() + 1, len(METRICS)))
+    np.add.at(sums, entity, values)
+    return sums / np.bincount(entity)[:, None]
+
+
+def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    interval = bootstrap_means(values, confidence=0.95, resamples=1000, seed=0)
+    return interval.low, interval.high
+
+
+def bench(
+    plan: Plan, name: str, work: Path, results: Path, *, seeds: Sequence[int] = SEEDS, only: Sequence[str] = ()
+) -> Compared:
+    """Compare on one data set and write the results.
+
+    Args:
+        plan: what is compared.
+        name: of the results, and of the folder of finished trainings below `work`.
+        work: keeps what is done, so that an interrupted benchmark goes on where it was.
+        results: folder of the results.
+        seeds: of splits and trainings.
+        only: our models and peers to compare; none means all.
+    """
+    report, home = Report(name, DISTRIBUTIONS), work / name
+    settings = {**plan.models, **plan.peers} | ({LIBRECOMMENDER: plan.librecommender} if plan.librecommender else {})
+    if unknown := set(only) - settings.keys():
+        raise typer.BadParameter(f"--only: got {sorted(unknown)[0]!r}, expected one of {', '.join(settings)}")
+    outcomes: dict[str, list[Outcome]] = {}
+    for subject, tried in settings.items():
+        if only and subject not in only:
             continue
-        best, peer = max(ours, key=lambda entry: entry.value), max(of_peers, key=lambda row: row.value)
-        word = "leads" if best.value > peer.value else "TRAILS"
-        report.note(
-            f"{metric}: our best two-tower ({best.subject}, {best.value:.4f}) {word} the best peer "
-            f"({peer.subject}, {peer.value:.4f}) by {best.value / peer.value - 1:+.1%}."
-        )
-    for subject, settings in found.chosen[case].items():
-        told = ", ".join(f"{path} = {value}" for path, value in settings.items()) or "as in the run file"
-        report.note(f"{PREFIX}{subject}: {told} (chosen on validation cases).")
-
-
-def bench(data: str, work: Path, results: Path, *, quick: bool, jobs: int) -> None:
-    """Compare on one data set and write the results."""
-    plan = PLANS[data]
-    name = f"recommenders-{data}-quick" if quick else f"recommenders-{data}"
-    report = Report(name, DISTRIBUTIONS)
-    run = run_of(plan, quick)
-    tried = {kind: tried[:1] for kind, tried in CLASSIC.items()} if quick else plan.peers
-    if quick:
-        report.note("LibRecommender is not rehearsed: it makes an environment of its own.")
-    found = ablate(run, work / name, jobs)
-    add_peers(report, run, tried, work / name)
-    compare(report, found, tried)
-    report.note(found.notice)
-    results.mkdir(parents=True, exist_ok=True)
+        try:
+            outcomes[subject] = [_outcome(plan, subject, tried, seed, home) for seed in seeds]
+        except (subprocess.CalledProcessError, RecsysError) as error:
+            reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
+            report.note(f"{subject} was left out: {reason}")
+    ours = {each: found for each, found in outcomes.items() if each in plan.models}
+    peers = {each: found for each, found in outcomes.items() if each not in plan.models}
+    compared = Compared(ours, peers, plan.bar)
+    compared.add_to(report)
     print(report.write(results).read_text(encoding="utf-8"))
+    return compared
+
+
+def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path) -> Outcome:
+    """Return what a model or a peer reaches with a seed, from the work folder where it was measured before."""
+    digest = hashlib.sha256(repr([plan.run, tried]).encode()).hexdigest()[:8]
+    folder = home / "outcomes" / f"{subject}-{seed}-{digest}"
+    if (outcome := Outcome.load(folder)) is None:
+        if subject in plan.models:
+            outcome = our_outcome(plan, subject, seed, tried, home)
+        else:
+            outcome = peer_outcome(plan, subject, seed, home)
+        outcome.save(folder)
+    print(f"{subject}, seed {seed}: {CHOSEN_BY} {Compared.median([outcome], CHOSEN_BY):.4f}", flush=True)
+    return outcome
+
+
+def rehearsal(plan: Plan) -> Plan:
+    """Return a plan of minutes, whose figures mean nothing."""
+    short = {**bag("all_items", 16), "training": {"epochs": 1, "optimizer": "adam", "learning_rate": 0.001}}
+    models = {"dlae": (bag("dlae", 8), bag("dlae", 16)), "all_items": (short,)}
+    return replace(plan, models=models, peers={"popularity": Popularity(), "ease": Ease((50.0,))}, librecommender=())
 
 
 def main(
     data: Annotated[list[str], typer.Argument(help=f"Data sets: {', '.join(PLANS)}; none means all.")] = [],  # noqa: B006
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
-    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0 means one for each core.")] = 0,
-    work: Annotated[Path, typer.Option(help="Where trained two-towers are kept for resuming.")] = WORK,
+    only: Annotated[list[str], typer.Option(help="A model or peer to compare; repeatable. Default: all.")] = [],  # noqa: B006
+    seeds: Annotated[list[int], typer.Option("--seed", help="Of a split and its trainings; repeatable.")] = list(SEEDS),  # noqa: B006
+    work: Annotated[Path, typer.Option(help="Where finished trainings are kept for resuming.")] = WORK,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
     """Compare recommenders on public data; LibRecommender gets an environment of its own, of 6 GB."""
     for name in data or PLANS:
         if name not in PLANS:
             raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(PLANS)}")
-        bench(name, work, results, quick=quick, jobs=jobs)
+        plan = rehearsal(PLANS[name]) if quick else PLANS[name]
+        title = f"recommenders-{name}-quick" if quick else f"recommenders-{name}"
+        bench(plan, title, work, results, seeds=seeds[:1] if quick else seeds, only=only)
 
 
 if __name__ == "__main__":
