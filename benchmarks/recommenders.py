@@ -181,11 +181,11 @@ PLANS = {
     "ml-1m": Plan(
         "enriched_movielens",
         {
-            "defaults": (DEFAULTS,),
-            "dlae": tuple(bag("dlae", dim) for dim in DIMS),
-            "ease": tuple(bag("ease", dim) for dim in DIMS),
-            "all_items": (bag("all_items", 256),),
-            "all_items_features": (with_features(bag("all_items", 256), VIEWER_FEATURES, FILM_FEATURES),),
+            "two_tower_defaults": (DEFAULTS,),
+            "two_tower_dlae": tuple(bag("dlae", dim) for dim in DIMS),
+            "two_tower_ease": tuple(bag("ease", dim) for dim in DIMS),
+            "two_tower_all_items": (bag("all_items", 256),),
+            "two_tower_features": (with_features(bag("all_items", 256), VIEWER_FEATURES, FILM_FEATURES),),
         },
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs, temperature=0.1) for epochs in (5, 10)),
@@ -194,11 +194,11 @@ PLANS = {
     "wikispeedia": Plan(
         "wikispeedia",
         {
-            "defaults": (DEFAULTS,),
-            "dlae": tuple(bag("dlae", dim) for dim in (*DIMS, 1024)),
-            "ease": tuple(bag("ease", dim) for dim in (*DIMS, 1024)),
-            "all_items": (bag("all_items", 256),),
-            "all_items_features": (with_features(bag("all_items", 256), {}, ARTICLE_FEATURES),),
+            "two_tower_defaults": (DEFAULTS,),
+            "two_tower_dlae": tuple(bag("dlae", dim) for dim in (*DIMS, 1024)),
+            "two_tower_ease": tuple(bag("ease", dim) for dim in (*DIMS, 1024)),
+            "two_tower_all_items": (bag("all_items", 256),),
+            "two_tower_features": (with_features(bag("all_items", 256), {}, ARTICLE_FEATURES),),
         },
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs) for epochs in (5, 10, 20)),
@@ -493,7 +493,7 @@ def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path) -> Out
 def rehearsal(plan: Plan) -> Plan:
     """Return a plan of minutes, whose figures mean nothing."""
     short = {**bag("all_items", 16), "training": {"epochs": 1, "optimizer": "adam", "learning_rate": 0.001}}
-    models = {"dlae": (bag("dlae", 8), bag("dlae", 16)), "all_items": (short,)}
+    models = {"two_tower_dlae": (bag("dlae", 8), bag("dlae", 16)), "two_tower_all_items": (short,)}
     return replace(plan, models=models, peers={"popularity": Popularity(), "ease": Ease((50.0,))}, librecommender=())
 
 

@@ -29,15 +29,15 @@ def test_the_short_form_trains_models_beside_peers_and_takes_up_what_is_done(tmp
 
     content = run()
     rows = {(*row["case"].values(), row["subject"], row["metric"]): row for row in content["rows"]}
-    for subject in ("dlae", "all_items", "popularity", "ease"):
+    for subject in ("two_tower_dlae", "two_tower_all_items", "popularity", "ease"):
         for metric in METRICS:
             row = rows["all", subject, metric]
             assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
-    for subject in ("dlae", "all_items"):
+    for subject in ("two_tower_dlae", "two_tower_all_items"):
         assert rows["training", subject, "train_s"]["value"] > 0
         assert {rows[peer, subject, "R@20"]["runs"] for peer in ("popularity", "ease")} == {1}
     assert sum(note.startswith("Bar ") for note in content["notes"]) == 2
-    assert any("choice" in note and note.startswith("dlae") for note in content["notes"])
+    assert any("choice" in note and note.startswith("two_tower_dlae") for note in content["notes"])
     assert str(tmp_path) not in (tmp_path / "results" / "recommenders-small.json").read_text()
 
     capsys.readouterr()
