@@ -25,16 +25,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
+
+from benchmarks.peers import ranking
+from benchmarks.report import RESULTS, Report
+from recsys import config, registry
 from recsys.baselines import Baseline
 from recsys.baselines.dlae import Dlae
 from recsys.baselines.ease import Ease
 from recsys.baselines.ials import Ials
 from recsys.baselines.item_knn import ItemKnn
 from recsys.baselines.popularity import Popularity
-
-from benchmarks.peers import ranking
-from benchmarks.report import RESULTS, Report
-from recsys import config, registry
 from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
@@ -44,10 +44,8 @@ from recsys.evaluation.baselines import choose, recommender
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, VectorRecommender
-from recsys.evaluation.report import OURS
+from recsys.evaluation.report import OURS, EvaluationReport
 from recsys.evaluation.slices import ALL
-from recsys.export.release import open_release
-from recsys.export.saved_model import QUERY_TOWER, load_tower
 from recsys.features import Encoder
 from recsys.types import Int32
 
@@ -91,14 +89,14 @@ class Plan:
 
     Attributes:
         run: a run file, or the name of one that comes with the package.
-        models: our models by name: for each the sections to try, of which the validation cases choose.
+        models: our models by name, as sections of the run file.
         peers: recommenders of other kinds, with the settings to try.
         librecommender: settings of LibRecommender's two-tower to try; none leaves it out.
         bar: what each of our models is held to.
     """
 
     run: str
-    models: Mapping[str, Sequence[Tables]]
+    models: Mapping[str, Tables]
     peers: Mapping[str, Baseline]
     librecommender: Sequence[ranking.RankingSettings]
     bar: Bar
@@ -135,13 +133,13 @@ class Outcome:
         return Outcome(pq.read_table(folder / CASES), **json.loads((folder / FACTS).read_text(encoding="utf-8")))
 
 
-def bag(objective: str, dim: int, **settings: Any) -> Tables:
+def bag(objective: str, dim: int | str, *, dropout_rate: float = 0.0, **settings: Any) -> Tables:
     """Return a model whose query is the sum over all that was met, with a vector for each item and nothing else."""
+    history = {"kind": "history", "shared": False, "pooling": "sum", "dropout_rate": dropout_rate}
+    width = {} if dim == "auto" else {"width": dim}
     return {
-        "query.features": {
-            "met": {"kind": "history", "shared": False, "pooling": "sum", "width": dim},
-        },
-        "item.features": {"id": {"kind": "id", "width": dim}},
+        "query.features": {"met": history | width},
+        "item.features": {"id": {"kind": "id"} | width},
         "tower": {"kind": "sum", "dim": dim},
         "objective": {"kind": objective, **settings},
         "training": {"validation_metric": CHOSEN_BY},
@@ -157,14 +155,13 @@ def with_features(tables: Tables, query: Mapping[str, Any], item: Mapping[str, A
     }
 
 
-DIMS = (128, 256, 512)
 DEFAULTS = {"tower": None, "objective": None, "training": None}
 PEERS = {
     "popularity": Popularity(),
     "item_knn": ItemKnn(),
-    "ials": Ials(dim=128, unobserved_weight=(0.3, 1.0, 0.1), regularization_weight=(0.003, 0.001, 0.01)),
+    "ials": Ials(dim=(128, 256), unobserved_weight=(0.1, 0.3, 1.0), regularization_weight=(0.01, 0.003)),
     "ease": Ease(regularization_weight=(250.0, 20.0, 60.0, 100.0, 500.0, 750.0)),
-    "dlae": Dlae(dropout_rate=(0.5, 0.3, 0.7), regularization_weight=(10.0, 50.0, 200.0)),
+    "dlae": Dlae(dropout_rate=(0.5, 0.3), regularization_weight=(10.0, 50.0, 200.0, 800.0)),
 }
 FILM_FEATURES = {
     "genres": {"kind": "multi_categorical", "max_values": 6},
@@ -181,11 +178,13 @@ PLANS = {
     "ml-1m": Plan(
         "enriched_movielens",
         {
-            "two_tower_defaults": (DEFAULTS,),
-            "two_tower_dlae": tuple(bag("dlae", dim) for dim in DIMS),
-            "two_tower_ease": tuple(bag("ease", dim) for dim in DIMS),
-            "two_tower_all_items": (bag("all_items", 256),),
-            "two_tower_features": (with_features(bag("all_items", 256), VIEWER_FEATURES, FILM_FEATURES),),
+            "two_tower_defaults": DEFAULTS,
+            "two_tower_dlae": bag("dlae", "auto"),
+            "two_tower_ease": bag("ease", "auto"),
+            "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
+            "two_tower_features": with_features(
+                bag("all_items", 256, dropout_rate=0.65), VIEWER_FEATURES, FILM_FEATURES
+            ),
         },
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs, temperature=0.1) for epochs in (5, 10)),
@@ -194,11 +193,13 @@ PLANS = {
     "wikispeedia": Plan(
         "wikispeedia",
         {
-            "two_tower_defaults": (DEFAULTS,),
-            "two_tower_dlae": tuple(bag("dlae", dim) for dim in (*DIMS, 1024)),
-            "two_tower_ease": tuple(bag("ease", dim) for dim in (*DIMS, 1024)),
-            "two_tower_all_items": (bag("all_items", 256),),
-            "two_tower_features": (with_features(bag("all_items", 256), {}, ARTICLE_FEATURES),),
+            "two_tower_defaults": DEFAULTS,
+            "two_tower_dlae": bag("dlae", "auto"),
+            "two_tower_ease": bag("ease", "auto"),
+            "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
+            "two_tower_features": with_features(
+                bag("all_items", 256, dropout_rate=0.65), ARTICLE_FEATURES, ARTICLE_FEATURES
+            ),
         },
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs) for epochs in (5, 10, 20)),
@@ -228,52 +229,29 @@ def run_of(plan: Plan, tables: Tables, seed: int, name: str = "") -> Run:
     return config.from_tables(changed)
 
 
-def our_outcome(plan: Plan, name: str, seed: int, tried: Sequence[Tables], work: Path) -> Outcome:
-    """Train one of our models, with the sections that are best on the validation cases, and return its test figures."""
-    looks = [_look(plan, name, seed, tables, work) for tables in tried] if len(tried) > 1 else [0.0]
-    best = int(np.argmax(looks))
-    release, train_s, cpu_s = _trained(plan, name, seed, tried[best], work, {})
-    report = evaluation.load(release)
-    words = "as it is" if len(tried) == 1 else f"choice {best + 1} of {len(tried)}: {_difference(tried, best)}"
-    return Outcome(_all_cases(report.case_values_of(OURS)), words, train_s, cpu_s)
-
-
-def _look(plan: Plan, name: str, seed: int, tables: Tables, work: Path) -> float:
-    """Return the metric on the validation cases of a model that was fitted to the training part only."""
-    release, _, _ = _trained(plan, name, seed, tables, work, {"training.refit": "none"})
-    run = config.load(release / "run.toml")
-    prepared = prepare(run, work / run.name / "prepared")
-    validation = held_out(run, prepared, "validation", run.evaluation.max_cases)
-    vectors = load_tower(release, QUERY_TOWER)(validation.codes)
-    items = np.load(release / "item_embeddings.npy")
-    judged = _judged(run, {name: VectorRecommender(vectors, items, validation.cases.excluded)}, validation)
-    return float(np.mean(judged[name][CHOSEN_BY].to_numpy()))
-
-
-def _trained(
-    plan: Plan, name: str, seed: int, tables: Tables, work: Path, settings: Mapping[str, str]
-) -> tuple[Path, float, float]:
-    """Return the release of a run, its wall and its processor seconds; `recsys train` makes it in a process."""
-    digest = hashlib.sha256(json.dumps([plan.run, tables, settings], sort_keys=True).encode()).hexdigest()[:8]
-    run = run_of(plan, tables, seed, f"{name}-{seed}-{digest}")
+def our_outcome(plan: Plan, name: str, seed: int, work: Path) -> Outcome:
+    """Train one of our models as `recsys train` does, in a process of its own, and return its test figures."""
+    digest = hashlib.sha256(json.dumps([plan.run, plan.models[name]], sort_keys=True).encode()).hexdigest()[:8]
+    run = run_of(plan, plan.models[name], seed, f"{name}-{seed}-{digest}")
     home = work / run.name
     home.mkdir(parents=True, exist_ok=True)
-    file, facts = home / "model.toml", home / FACTS
+    file = home / "model.toml"
     file.write_text(config.dumps(run), encoding="utf-8")
-    if not facts.is_file():
-        options = [word for path, value in settings.items() for word in ("--set", f"{path}={value}")]
-        command = [sys.executable, "-m", "recsys.cli", "train", str(file), *options]
-        command += ["--work", str(work), "--releases", str(work / "releases")]
-        started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
-            raise RecsysError(f"{name}, seed {seed}: training failed; the lines above say why.")
-        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
-        seconds = {"train_s": time.monotonic() - started, "cpu_s": cpu_s}
-        facts.write_text(json.dumps(seconds) + "\n", encoding="utf-8")
-    seconds = json.loads(facts.read_text(encoding="utf-8"))
-    release = Path((home / "published").read_text(encoding="utf-8").strip())
-    return open_release(release, verify=False).folder, seconds["train_s"], seconds["cpu_s"]
+    command = [sys.executable, "-m", "recsys.cli", "train", str(file)]
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    folders = ["--work", str(work), "--releases", str(work / "releases")]
+    if subprocess.run([*command, *folders], stdout=subprocess.DEVNULL).returncode != 0:
+        raise RecsysError(f"{name}, seed {seed}: training failed; the lines above say why.")
+    train_s, spent = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
+    report = evaluation.load(Path((home / "published").read_text(encoding="utf-8").strip()))
+    return Outcome(_all_cases(report.case_values_of(OURS)), _words(report), train_s, cpu_s)
+
+
+def _words(report: EvaluationReport) -> str:
+    fit = report.fits[OURS]
+    settings = "".join(f", {name} = {value}" for name, value in fit.settings.items())
+    return f"fitted on {' and '.join(fit.parts)}{settings}"
 
 
 def peer_outcome(plan: Plan, name: str, seed: int, work: Path) -> Outcome:
@@ -331,12 +309,6 @@ def _judged(run: Run, recommenders: Mapping[str, Recommender], part: HeldOut) ->
 def _all_cases(values: pa.Table) -> pa.Table:
     """Return the rows of the slice of all cases, by case."""
     return values.filter(pc.equal(values["slice"], ALL)).select(["case_id", *METRICS]).sort_by("case_id")
-
-
-def _difference(tried: Sequence[Tables], chosen: int) -> str:
-    """Return the sections of the chosen tables that are not the same in all that were tried, in words."""
-    paths = [path for path in tried[chosen] if any(each.get(path) != tried[chosen][path] for each in tried)]
-    return ", ".join(f"{path} = {json.dumps(tried[chosen][path])}" for path in paths if path != "query.features")
 
 
 @dataclass(frozen=True)
@@ -482,7 +454,7 @@ def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path) -> Out
     folder = home / "outcomes" / f"{subject}-{seed}-{digest}"
     if (outcome := Outcome.load(folder)) is None:
         if subject in plan.models:
-            outcome = our_outcome(plan, subject, seed, tried, home)
+            outcome = our_outcome(plan, subject, seed, home)
         else:
             outcome = peer_outcome(plan, subject, seed, home)
         outcome.save(folder)
@@ -493,7 +465,7 @@ def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path) -> Out
 def rehearsal(plan: Plan) -> Plan:
     """Return a plan of minutes, whose figures mean nothing."""
     short = {**bag("all_items", 16), "training": {"epochs": 1, "optimizer": "adam", "learning_rate": 0.001}}
-    models = {"two_tower_dlae": (bag("dlae", 8), bag("dlae", 16)), "two_tower_all_items": (short,)}
+    models = {"two_tower_dlae": bag("dlae", 8), "two_tower_all_items": short}
     return replace(plan, models=models, peers={"popularity": Popularity(), "ease": Ease((50.0,))}, librecommender=())
 
 

@@ -37,7 +37,7 @@ def test_the_short_form_trains_models_beside_peers_and_takes_up_what_is_done(tmp
         assert rows["training", subject, "train_s"]["value"] > 0
         assert {rows[peer, subject, "R@20"]["runs"] for peer in ("popularity", "ease")} == {1}
     assert sum(note.startswith("Bar ") for note in content["notes"]) == 2
-    assert any("choice" in note and note.startswith("two_tower_dlae") for note in content["notes"])
+    assert "two_tower_dlae: fitted on train and validation." in content["notes"]
     assert str(tmp_path) not in (tmp_path / "results" / "recommenders-small.json").read_text()
 
     capsys.readouterr()
