@@ -173,6 +173,7 @@ VIEWER_FEATURES = {name: {"kind": "categorical"} for name in ("gender", "age", "
 ARTICLE_FEATURES = {
     **{name: {"kind": "multi_categorical", "max_values": 4} for name in ("cat_l1", "cat_l2", "cat_l3")},
     "title": {"kind": "text", "buckets": 10_000, "max_terms": 8},
+    "lead": {"kind": "text", "max_terms": 24},
 }
 PLANS = {
     "ml-1m": Plan(
