@@ -164,17 +164,18 @@ class Story:
         )
 
     def household(self, client: Client) -> None:
-        """Show what a household bought beside what it is recommended."""
-        from recsys.types import Query
+        """Show what a household bought beside what it is recommended, all products and only new ones."""
+        from recsys.types import Query, Repeats
 
         shop = self.shop
         self._console.rule("4. A household")
         answer = client.nearest_items(Query(entity_id=shop.household), K)
+        new = client.nearest_items(Query(entity_id=shop.household, repeats=Repeats.EXCLUDE), K)
         self._say(f"Household {shop.household}: {shop.demographics}.")
         bought = [f"{count} x {shop.name(item_id)}" for item_id, count in list(shop.bought.items())[:K]]
-        later = ["yes" if item_id in shop.bought_later else "no" for item_id in answer.item_ids]
-        self._table({"bought most often": bought, "recommended": self._names(answer), "later": later})
-        self._say("Later: also bought in the weeks of the test, which the model has not seen.")
+        titles = ("bought most often", "recommended", "new to it")
+        self._table(dict(zip(titles, (bought, self._later(answer), self._later(new)), strict=True)))
+        self._say("* also bought in the weeks of the test, which the model has not seen")
 
     def neighbors(self, client: Client) -> None:
         """Show a product and what is similar to it."""
@@ -256,6 +257,11 @@ class Story:
 
     def _names(self, answer: Ranking) -> list[str]:
         return [self.shop.name(item_id) for item_id in answer.item_ids]
+
+    def _later(self, answer: Ranking) -> list[str]:
+        """Return the names, with a mark on those that the household bought in the test part."""
+        marks = ["* " if item_id in self.shop.bought_later else "  " for item_id in answer.item_ids]
+        return [f"{mark}{name}" for mark, name in zip(marks, self._names(answer), strict=True)]
 
     def _categories(self, answer: Ranking) -> list[str]:
         return [self.shop.category(item_id) for item_id in answer.item_ids]
