@@ -547,7 +547,7 @@ def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactio
         prepared = encode(run, raw, usable, parts or {"train": usable.interactions})
         if parts:
             check_cases(run, prepared)
-            if hard := run.objective.hard_negatives:
+            if run.objective.reads == "pairs" and (hard := run.objective.hard_negatives):
                 HardNegatives.read(Path(hard.file), prepared, hard.per_query)
     return parts, problems
 

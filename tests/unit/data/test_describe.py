@@ -364,6 +364,22 @@ def test_columns_of_every_type_that_parquet_holds_are_reported_with_it(report_on
     assert found == [(side, 2 if name == "null" else 0) for side in ("item", "query")]
 
 
+@pytest.mark.parametrize("kind", config.kinds_of("objective"))
+def test_the_data_of_a_run_with_any_objective_are_described(kind):
+    run = config.from_tables(
+        {
+            "name": "s",
+            "source": {"kind": "synthetic", "users": 20, "items": 10, "interactions": 400, "groups": 2},
+            "query": {"features": {"met": {"kind": "history", "shared": False, "pooling": "sum"}}},
+            "item": {"features": {"item": {"kind": "id"}}},
+            "split": {"kind": "by_time", "test_rate": 0.2, "validation_rate": 0.2},
+            "tower": {"kind": "sum", "dim": 4},
+            "objective": {"kind": kind},
+        }
+    )
+    assert describe_data(run).problems == ()
+
+
 def test_the_notice_of_the_data_is_told():
     run = config.from_tables(
         {
