@@ -188,17 +188,17 @@ class Story:
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 
     def feedback(self, client: Client) -> None:
-        """Show a list before and after a like and a dislike."""
-        from recsys.types import FeedbackKind, Mention, Query
+        """Show what is new to the household, before and after a like and a dislike."""
+        from recsys.types import FeedbackKind, Mention, Query, Repeats
 
         self._console.rule("6. Like and dislike")
-        query = Query(entity_id=self.shop.household)
+        query = Query(entity_id=self.shop.household, repeats=Repeats.EXCLUDE)
         before = client.nearest_items(query, K)
         liked, disliked = self.shop.never_bought_category(), before.item_ids[0]
         feedback = [Mention(liked, FeedbackKind.LIKED), Mention(disliked, FeedbackKind.DISLIKED)]
         after = client.reformulate(query, K, feedback).ranking
         self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
-        self._table({"before": self._names(before), "after": self._names(after)})
+        self._table({"new to it, before": self._names(before), "after": self._names(after)})
 
     def filtered(self, client: Client) -> None:
         """Show a list that a condition narrows."""

@@ -13,7 +13,7 @@ import tomli_w
 
 from tests.worlds import block_run
 
-PROGRESS_LINE = re.compile(r"[a-z][\w ]*: [\d,]+")
+PROGRESS_LINE = re.compile(r"[a-z][\w ,]*: [\d,]+")
 """`train: 400/400 examples (100%), ...`: what `recsys.progress` writes where there is no terminal."""
 
 
