@@ -230,7 +230,8 @@ def _weighted_sums(
             if is_dense:
                 return tf.math.unsorted_segment_sum(of_values, codes, rows)
             met, place = tf.unique(codes)
-            return tf.IndexedSlices(tf.math.unsorted_segment_sum(of_values, place, tf.size(met)), met, table.shape)
+            slices = tf.math.unsorted_segment_sum(of_values, place, tf.size(met))
+            return tf.IndexedSlices(slices, met, tf.shape(vectors))
 
         found = tf.gather(vectors, codes) * weights[:, None]
         return tf.sparse.segment_sum(found, tf.range(tf.size(codes)), bag, num_segments=bags), gradient
