@@ -47,7 +47,9 @@ def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], fo
     module = tf.Module()
     module.tower = tower
     module.encode = encode
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: encode})
+    # What is served has no gradients, and TensorFlow cannot save those that come as slices of a large table.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: encode}, options=options)
     (folder / FEATURES).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 

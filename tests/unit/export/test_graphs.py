@@ -11,13 +11,15 @@ import pytest
 
 from recsys.errors import ReleaseError
 from recsys.export.saved_model import load_graph, save_tower
-from recsys.layers import BagLookup, Dense, Lookup, Perceptron, Tables
+from recsys.forward import packed
+from recsys.layers import BagLookup, Dense, HistoryLookup, Lookup, Perceptron, Tables
 from recsys.stack import tf
 
 CODES = {
     "town": np.array([0, 3], np.int32),
     "tags": np.array([[1, -1], [2, 3]], np.int32),
     "price": np.array([[0.5], [-1.0]], np.float32),
+    "met": packed(np.array([[2, 0], [1, -1]], np.int32), np.array([[1.0, 2.5], [0.5, 1.0]]), np.zeros((2, 2))),
 }
 
 
@@ -37,6 +39,7 @@ def tower(activation: str = "relu", policy: str = "float32", pooling: str = "mea
         "town": Lookup(tables.get("town", 5, 4, 1), name="town", unknown_rate=0.1),
         "tags": BagLookup(tables.get("tags", 5, 4, 1), pooling, name="tags"),
         "price": Dense(1, name="price"),
+        "met": HistoryLookup(tables.get("met", 5, 4, 1), pooling, name="met"),
     }
     made = Perceptron(features, (8,), 4, activation, 0.1, policy=policy, augmented=True, name="tower")
     made({name: tf.constant(codes) for name, codes in CODES.items()})
