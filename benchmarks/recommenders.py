@@ -353,13 +353,19 @@ class Compared:
         for name, ours in self.ours.items():
             misses = list(self.misses(ours))
             yield f"Bar met by {name}." if not misses else f"Bar MISSED by {name}: {'; '.join(misses)}."
-            losses = [
-                f"{metric} to {peer} ({value:+.4f} [{low:+.4f}, {high:+.4f}])"
-                for peer, theirs in self.peers.items()
+            losses = list(self.losses(ours))
+            yield f"{name} loses {'; '.join(losses)}." if losses else f"{name} loses to no peer in any metric."
+
+    def losses(self, ours: Sequence[Outcome]) -> Iterator[str]:
+        """Yield for each peer that is ahead of one of our models by how much, and in which metrics."""
+        for peer, theirs in self.peers.items():
+            behind = [
+                f"{metric} {value:+.4f} [{low:+.4f}, {high:+.4f}]"
                 for metric, value, low, high in zip(METRICS, *difference(ours, theirs), strict=True)
                 if value < 0
             ]
-            yield f"{name} loses {', '.join(losses)}." if losses else f"{name} loses to no peer in any metric."
+            if behind:
+                yield f"to {peer}: {', '.join(behind)}"
 
     def misses(self, ours: Sequence[Outcome]) -> Iterator[str]:
         """Yield what one of our models lacks to meet the bar."""

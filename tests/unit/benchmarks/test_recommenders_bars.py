@@ -45,7 +45,7 @@ def test_a_bar_with_a_margin_is_met_when_no_metric_is_further_below_and_enough_a
 def test_a_metric_beyond_the_margin_is_named_with_the_peer_that_is_ahead():
     (verdict, losses) = sentences([outcome(0.41, **{"R@50": 0.395})], [outcome(0.4)], Bar(margin=0.002, above=2))
     assert verdict == "Bar MISSED by bag: R@50 0.3950 is 0.0050 below ease, 0.002 are allowed."
-    assert losses == "bag loses R@50 to ease (-0.0050 [-0.0050, -0.0050])."
+    assert losses == "bag loses to ease: R@50 -0.0050 [-0.0050, -0.0050]."
 
 
 def test_too_few_metrics_above_every_peer_miss_a_bar():
