@@ -289,6 +289,9 @@ class Training:
         patience: validations without a better metric before the run stops early; 0 turns this off.
         validation_metric: what early stopping watches, in ir-measures spelling.
         validation_cases: cases drawn for it, at most.
+        refit: `validation` fits the model anew on training and validation rows once validation has chosen, as
+            baselines are fitted, for the same share of the steps; this doubles the time of training. `none` keeps
+            the model that was fitted on training rows.
     """
 
     epochs: int | None = Field(default=None, ge=1)
@@ -305,6 +308,19 @@ class Training:
     patience: int = Field(default=5, ge=0)
     validation_metric: str = "nDCG@10"
     validation_cases: int = Field(default=2000, ge=1)
+    refit: Literal["validation", "none"] = "validation"
+
+
+@settings()
+class Publication:
+    """What is published.
+
+    Attributes:
+        refit: `all` publishes a model fitted anew on all rows, those of validation and test too; the report stays
+            that of the model before. `none` publishes the model that the report judges.
+    """
+
+    refit: Literal["none", "all"] = "none"
 
     def epochs_of(self, steps_per_epoch: int) -> int:
         """Return the epochs of a run whose epochs have so many steps."""
@@ -398,6 +414,7 @@ class Run:
         self_supervision: the second task; without the section there is none.
         training: the loop.
         evaluation: the judgement.
+        release: what is published.
         index: a choice from `recsys.indexes`.
         ablation: what `recsys ablate` compares; nothing else reads it.
         reformulation: how `recsys reformulate train` trains; nothing else reads it.
@@ -415,6 +432,7 @@ class Run:
     self_supervision: SelfSupervision | None = None
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    release: Publication = Field(default_factory=Publication)
     index: Any = _default("index")
     ablation: AblationPlan = Field(default_factory=AblationPlan)
     reformulation: Reformulation = Field(default_factory=Reformulation)
@@ -432,7 +450,13 @@ class Run:
         return self.query.features
 
 
-STAGES = {"data": Data, "training": Training, "evaluation": Evaluation, "ablation": AblationPlan}
+STAGES = {
+    "data": Data,
+    "training": Training,
+    "evaluation": Evaluation,
+    "release": Publication,
+    "ablation": AblationPlan,
+}
 """The sections of a run file that are no choice, and the class of each."""
 
 

@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.prepare import Prepared, check_cases, prepare, training_version
+from recsys.data.prepare import Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
+from recsys.evaluation import report_page
 from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.fusion import choose_fusion, own_scores
 from recsys.evaluation.held_out import HeldOut, held_out
-from recsys.evaluation.index_quality import Certificate, tune
+from recsys.evaluation.index_quality import CERTIFICATE, Certificate, tune
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.evaluation.report import OURS, Accuracy, EvaluationReport, Fit
 from recsys.export import assemble
@@ -25,11 +26,10 @@ from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
 from recsys.metrics.ranking import measure, parse
 from recsys.retrieval import Retriever
-from recsys.training.loop import fit
+from recsys.training.loop import Fitted, fit, fit_as_chosen
 from recsys.training.model import TwoTowerModel
 from recsys.types import QUERY_ID, Float32, Query
 
-CERTIFICATE = "index_certificate.json"
 PUBLISHED = "published"
 DATA_VERSION = "data_version"
 
@@ -70,15 +70,21 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
     prepared = prepare(run, home / "prepared")
     check_cases(run, prepared)
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
-    test = held_out(run, prepared, "test", run.evaluation.max_cases)
     with storage(home):
         validator = Validator(run, validation) if validation.cases.reachable.rows.size else None
-        fitted = fit(run, prepared, home / "training", validator)
-    model = fitted.model
+        refit_on = refitted(run, prepared, *parts_to_judge(run, prepared))
+        fitted = fit(run, prepared, home / "training", validator, refit_on)
+    test = held_out(run, fitted.prepared, "test", run.evaluation.max_cases)
+    fusion = _fusion(run, validator, validation)
+    report = judge(run, fitted, validation, test, fusion)
+    judged_on = fitted.prepared.fitted_on
+    if run.release.refit == "all":
+        with storage(home):
+            everything = refitted(run, prepared, "train", "validation", "test")
+            fitted = fit_as_chosen(run, everything, home / "training" / "refit_all", fitted.choice)
+    prepared, model = fitted.prepared, fitted.model
     item_vectors = model.encode_items()
-    fusion = _fusion(run, model, validator, validation)
-    report = judge(run, model, item_vectors, validation, test, fusion)
-    asking = validation if len(validation.cases) else test
+    asking = held_out(run, prepared, "validation" if len(validation.cases) else "test", run.training.validation_cases)
     query_vectors = model.encode_queries(asking.codes)
 
     def fill(folder: Path) -> Facts:
@@ -86,32 +92,28 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
         assemble.fill(folder, run, prepared, model, item_vectors, fusion)
         assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
-        return _facts(run, prepared, report, certificate, item_vectors)
+        return _facts(run, prepared, report, certificate, item_vectors, judged_on)
 
     release = publish(releases, fill)
     Retriever.load(release.folder).warm()
+    report_page.write(release)
     return release
 
 
 def judge(
-    run: Run,
-    model: TwoTowerModel,
-    item_vectors: Float32,
-    validation: HeldOut,
-    test: HeldOut,
-    fusion: Fusion | None = None,
+    run: Run, fitted: Fitted, validation: HeldOut, test: HeldOut, fusion: Fusion | None = None
 ) -> EvaluationReport:
     """Return the measurements of the model and of the run's baselines on the same cases.
 
     Args:
         run: gives metrics, baselines and intervals.
-        model: the trained model.
-        item_vectors: `[items, dim]`, float32, the catalog through the item tower.
+        fitted: the trained model.
         validation: the cases that choose the baselines' settings.
         test: the cases.
         fusion: how own items are added to the dense list, as the release serves them; None where they are not.
     """
-    settings = run.evaluation
+    settings, model = run.evaluation, fitted.model
+    item_vectors = model.encode_items()
     own = None if fusion is None else own_scores(fusion, test.met, len(item_vectors))
     recommenders = {OURS: VectorRecommender(model.encode_queries(test.codes), item_vectors, test.cases.excluded, own)}
     baselines, left_out = fit_baselines(
@@ -121,7 +123,7 @@ def judge(
         metric=run.training.validation_metric,
         search_s=settings.baseline_search_s,
     )
-    fits = {OURS: Fit(test.earlier if run.objective.reads == "matrix" else ("train",))}
+    fits = {OURS: Fit(fitted.prepared.fitted_on)}
     return evaluation.evaluate(
         recommenders | {name: each.recommender for name, each in baselines.items()},
         test.cases,
@@ -131,6 +133,7 @@ def judge(
         seed=run.seed,
         fits=fits | {name: each.fit for name, each in baselines.items()},
         left_out=left_out,
+        training=fitted.sentence,
     )
 
 
@@ -219,19 +222,23 @@ class Validator:
         return VectorRecommender(model.encode_queries(codes), model.encode_items(), excluded)
 
 
-def _fusion(run: Run, model: TwoTowerModel, validator: Validator | None, validation: HeldOut) -> Fusion | None:
+def _fusion(run: Run, validator: Validator | None, validation: HeldOut) -> Fusion | None:
     """Return how own items are added to the dense list; None where they may not be shown or do not help.
 
-    A closed form is solved anew on validation rows once its settings are chosen, so that its choice is judged instead.
+    The model that validation chose decides, not the one that is fitted anew on validation rows.
     """
     if validator is None or validation.cases.known is None:
         return None
-    dense = validator.best if run.objective.reads == "matrix" else validator.recommender(model)
-    return choose_fusion(dense, validation.cases, validation.met, run.evaluation.metrics, run.seed)
+    return choose_fusion(validator.best, validation.cases, validation.met, run.evaluation.metrics, run.seed)
 
 
 def _facts(
-    run: Run, prepared: Prepared, report: EvaluationReport, certificate: Certificate, item_vectors: Float32
+    run: Run,
+    prepared: Prepared,
+    report: EvaluationReport,
+    certificate: Certificate,
+    item_vectors: Float32,
+    judged_on: tuple[str, ...],
 ) -> Facts:
     columns, reads_history = assemble.query_columns(run)
     return Facts(
@@ -247,6 +254,8 @@ def _facts(
         metrics={entry.metric: entry.value for entry in _measured(report)},
         cases_digest=report.cases_digest,
         index_recall=certificate.recall_low,
+        fitted_on=prepared.fitted_on,
+        judged_on=judged_on,
     )
 
 
@@ -283,7 +292,7 @@ def _deciding(tables: dict[str, Any]) -> dict[str, Any]:
     kept = {
         name: table
         for name, table in tables.items()
-        if name not in ("evaluation", "index", "ablation", "reformulation")
+        if name not in ("evaluation", "index", "ablation", "reformulation", "release")
     }
     return {**kept, "item": tables["item"]["features"]}
 

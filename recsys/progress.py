@@ -70,6 +70,13 @@ class Task:
         if self._bar is not None:
             self._bar.update(self._id, completed=done)
 
+    def expect(self, total: int) -> None:
+        """Change the number of units to do."""
+        if total != self._total:
+            self._total = total
+            if self._bar is not None:
+                self._bar.update(self._id, total=total)
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units; `note` is shown beside the rate."""
         self._done += count

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recsys import config
 from recsys.config import Reformulation, Run
 from recsys.data.mined import Mined, joined, read_if_whole
-from recsys.data.prepare import Codes, Prepared, prepare
+from recsys.data.prepare import Codes, Prepared, prepare, refitted
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, mean_metric, surest
@@ -60,15 +60,19 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 
     Raises:
         DataError: the run's data or split are not those that the release was trained on, or the part has no case.
-        SettingError: there is a folder where the file should be.
+        SettingError: there is a folder where the file should be, or the release was fitted on the test part.
         StorageError: writing failed.
         RefusedError: another process writes this file.
     """
+    if part == "test" and part in release.facts.fitted_on:
+        advice = 'Judge a release that was trained with release.refit = "none".'
+        got = verbatim(f"'test' of {release.name}, which was fitted on it (release.refit)")
+        raise SettingError(describe("--part", got, "a part that the towers have not seen", advice))
     if out.is_dir():
         raise SettingError(describe("--out", str(out), "a file, not a folder", "Name a file in it."))
     _check_same_parts(release, run)
     retriever = Retriever(release)
-    prepared = prepare(run, work / run.name / "prepared")
+    prepared = refitted(run, prepare(run, work / run.name / "prepared"), *release.facts.fitted_on)
     tower = load_graph(release.folder / QUERY_TOWER)
     _check_same_data(release, run, prepared, tower)
     asked = questions(run, prepared, part)

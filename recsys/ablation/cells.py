@@ -24,7 +24,7 @@ import numpy as np
 
 from recsys import config, progress
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare, training_version, version
+from recsys.data.prepare import Prepared, parts_to_judge, prepare, refitted, training_version, version
 from recsys.errors import DataError, InterruptedRun
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.recommenders import VectorRecommender
@@ -252,6 +252,8 @@ def _trained(cell: Cell, folder: Path, data: Path, data_version: str) -> str:
 
     tf.keras.backend.clear_session()
     run, prepared = cell.run, prepare(cell.run, data)
+    if cell.part == "test":
+        prepared = refitted(run, prepared, *parts_to_judge(run, prepared))
     part = held_out(run, prepared, cell.part, run.evaluation.max_cases)
     started = time.monotonic()
     with storage(folder):

@@ -213,8 +213,8 @@ def _print_held(held: HeldReleases) -> None:
 def show_release(release: Release, console: Console) -> None:
     """Print a release's facts, evaluation and index certificate."""
     from recsys.evaluation import report
-    from recsys.evaluation.index_quality import Certificate
-    from recsys.pipeline import CERTIFICATE
+    from recsys.evaluation.index_quality import CERTIFICATE, Certificate
+    from recsys.evaluation.report_page import fitted_on_in_words
     from recsys.retrieval.reformulation import Reformulators
 
     facts, manifest = release.facts, release.manifest
@@ -223,6 +223,7 @@ def show_release(release: Release, console: Console) -> None:
         table.add_row("data", facts.notice)
     table.add_row("fingerprint", release.fingerprint)
     table.add_row("created", manifest.created + (f", from {manifest.parent[:12]}" if manifest.parent else ""))
+    table.add_row("fitted on", fitted_on_in_words(facts))
     table.add_row("catalogue", f"{facts.item_count:,} items, {facts.dim} dimensions")
     table.add_row("queries", f"{facts.query_entity}; {facts.query_count:,} known by id")
     certificate = Certificate.read(release.folder / CERTIFICATE)

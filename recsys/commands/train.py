@@ -24,7 +24,7 @@ def command(
     """Read, train, evaluate against baselines, build and certify the index, publish a release. Resumes by itself."""
     from recsys import config
     from recsys.commands.release import show_release
-    from recsys.evaluation import report
+    from recsys.evaluation import report, report_page
     from recsys.evaluation.verdict import verdict
 
     run = config.load(run_file, overrides)
@@ -38,6 +38,7 @@ def command(
     for sentence in verdict(report.load(release.folder)):
         console.print(sentence, soft_wrap=True)
     console.print(f"release: {release.folder}", soft_wrap=True)
+    console.print(f"report: {report_page.path_of(release)}", soft_wrap=True)
     console.print(
         f"watch the losses: tensorboard --logdir {work / run.name / 'training' / 'tensorboard'}", soft_wrap=True
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
@@ -28,6 +27,7 @@ from recsys.data.prepare import (
     Usable,
     check_cases,
     check_columns,
+    count_leaks,
     encode,
     iso,
     read_interactions,
@@ -595,18 +595,7 @@ def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions
             if name != ITEM_ID and value_kind(sample[name].type) is not None:
                 values, items = (Spelling(each).spell_column(sample[each]) for each in (name, ITEM_ID))
                 yield from _determined(name, values, items, bool(_readers(run, "query", name)))
-    for name in raw.items.column_names:
-        kind = plain_type(raw.items.schema.field(name).type)
-        if name != ITEM_ID and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            numbers = Spelling.of(name, kind).numbers(raw.items[name])
-            frame = pl.DataFrame({"value": numbers, "count": item_counts}).filter(pl.col("value").is_not_nan())
-            if min(frame["value"].n_unique(), frame["count"].n_unique()) >= LEAST_EVIDENCE // 2:
-                rank_correlation = frame.select(pl.corr("value", "count", method="spearman")).item()
-                if rank_correlation > 0.99:
-                    yield (
-                        f"The item column {name!r} orders the items as their number of interactions does (rank "
-                        f"correlation {rank_correlation:.3f}): was it counted from this data, its test part included?"
-                    )
+    yield from count_leaks(raw.items, item_counts)
 
 
 def _sample(raw: RawData, met: _Met, interactions: Interactions) -> pa.Table:

@@ -16,7 +16,7 @@ class HardNegatives:
     """What an earlier model found first for each training query, without the query's training items.
 
     A query draws from its first results uniformly and with replacement; one that has none, because it met the whole
-    catalogue, draws from the catalogue.
+    catalogue or has no interaction in the training part of the split, draws from the catalogue.
 
     Reference:
         Xiong et al. 2021, arXiv:2007.00808v2, Section 3: negatives from the first results of an index.
@@ -31,11 +31,12 @@ class HardNegatives:
     """
 
     def __init__(self, mined: Mined, prepared: Prepared, per_query: int) -> None:
-        self._query_row = np.unique(prepared.parts["train"].query_row)
-        self._first = mined.first.item_rows
+        self._query_row = np.unique(_mined_from(prepared).parts["train"].query_row)
+        first = mined.first.item_rows
+        self._first = np.vstack([first, np.full_like(first[:1], NO_ROW)])  # the last row: queries that were not mined
         self._found = (self._first != NO_ROW).sum(axis=1)
         self._item_count, self._per_query = prepared.item_count, per_query
-        self._examples = np.bincount(self._places(prepared.parts["train"].query_row), minlength=len(self._query_row))
+        self._examples = np.bincount(self._places(prepared.parts["train"].query_row), minlength=len(self._first))
 
     @classmethod
     def read(cls, path: Path, prepared: Prepared, per_query: int) -> HardNegatives:
@@ -49,7 +50,7 @@ class HardNegatives:
         if (part := mined.facts.get("part")) != "train":
             got = verbatim(f"first results of {part} queries")
             raise DataError(describe(str(path), got, "those of training queries", advice))
-        asked = len(np.unique(prepared.parts["train"].query_row))
+        asked = len(np.unique(_mined_from(prepared).parts["train"].query_row))
         if (mined.facts.get("training_data"), len(mined)) != (prepared.training_digest, asked):
             got = verbatim("first results for other training interactions or another catalogue")
             raise DataError(describe(str(path), got, "those of this run's data", advice))
@@ -79,4 +80,11 @@ class HardNegatives:
         return (batch_size * self._per_query * counts).astype(np.float32)
 
     def _places(self, query_row: Int32) -> np.ndarray:
-        return np.searchsorted(self._query_row, query_row)
+        places = np.searchsorted(self._query_row, query_row)
+        is_mined = self._query_row[np.minimum(places, len(self._query_row) - 1)] == query_row
+        return np.where(is_mined, places, len(self._query_row))
+
+
+def _mined_from(prepared: Prepared) -> Prepared:
+    """Return the data whose training queries were mined: a refit on more parts draws from the same first results."""
+    return prepared.as_split or prepared

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather as feather
@@ -25,7 +26,7 @@ from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
 from recsys.progress import task, warn
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
-from recsys.spelling import missing_rows
+from recsys.spelling import Spelling, missing_rows, plain_type
 from recsys.splits import TEST, TRAIN, VALIDATION
 from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, RowSets
 
@@ -36,6 +37,10 @@ WARNINGS = "warnings.json"
 UNEVEN_WEIGHTS = 1e6
 """Ratio of the largest weight to the smallest beyond which weights are warned of."""
 UNKNOWN_ID = "unknown id"
+LEAK_CORRELATION = 0.9
+"""Size of a column's rank correlation with the items' interactions above which it looks counted from them."""
+LEAST_DISTINCT = 10
+"""Different values and counts below which a rank correlation says nothing."""
 LAYOUT = 3
 """Raise it when the files of the folder change: what an older version left is made again."""
 PART_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
@@ -59,6 +64,8 @@ class Prepared:
         query_codes: codes of the query entities, `[queries, *shape]` each; without history, which depends on time.
         notice: what must be said wherever the data is named.
         warnings: sentences on what looks wrong in the data, though it can be trained on.
+        fitted_on: the parts of the split that `train` holds; encoders are fitted on them, and models train on them.
+        as_split: the data with one part of the split under each name; None where this is it.
     """
 
     items: pa.Table
@@ -70,6 +77,8 @@ class Prepared:
     query_codes: Codes
     notice: str
     warnings: tuple[str, ...] = ()
+    fitted_on: tuple[str, ...] = ("train",)
+    as_split: Prepared | None = None
 
     @property
     def item_count(self) -> int:
@@ -94,9 +103,10 @@ class Prepared:
 
     @property
     def training_digest(self) -> str:
-        """A digest of the catalogue's ids and of who met what in training: where it is equal, rows mean the same."""
+        """A digest of the catalogue's ids and of the training part as split: where it is equal, rows mean the same."""
+        train = (self.as_split or self).parts["train"]
         digest = hashlib.sha256("\0".join(self.items[ITEM_ID].to_pylist()).encode())
-        for rows in (self.parts["train"].query_row, self.parts["train"].item_row):
+        for rows in (train.query_row, train.item_row):
             digest.update(np.ascontiguousarray(rows))
         return digest.hexdigest()
 
@@ -216,15 +226,10 @@ def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interacti
     for column in _context_columns(run):
         if column not in usable.columns:
             raise DataError(f"query.features: {unknown('column', column, usable.columns)}")
-    item_frequency = np.bincount(parts["train"].item_row, minlength=items.num_rows)
     if run.query.entity == "item":
         queries = items.rename_columns([QUERY_ID if name == ITEM_ID else name for name in items.column_names])
-    query_frequency = np.bincount(parts["train"].query_row, minlength=queries.num_rows)
-    if run.query.entity == "item" and run.training.share_tables:
-        # One table serves both sides, so an id that was met on either has a vector of its own.
-        item_frequency = query_frequency = item_frequency + query_frequency
-    item_encoders = encoders.fit_items(run, items, item_frequency)
-    query_encoders = encoders.fit_queries(run, queries, query_frequency, items, item_frequency)
+    item_encoders, query_encoders = _fit_encoders(run, items, queries, parts["train"])
+    interactions = sum(np.bincount(part.item_row, minlength=items.num_rows) for part in parts.values())
     return Prepared(
         items=items,
         queries=_examples(queries) if run.query.entity == "features" else queries,
@@ -234,8 +239,90 @@ def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interacti
         item_codes=encoders.encode(item_encoders, items, "item"),
         query_codes=encoders.encode(query_encoders, queries, "query"),
         notice=raw.notice,
-        warnings=usable.warnings,
+        warnings=(*usable.warnings, *count_leaks(items, interactions)),
     )
+
+
+def refitted(run: Run, prepared: Prepared, *parts: str) -> Prepared:
+    """Return the data with some parts of the split as training interactions, and encoders fitted on them.
+
+    For `train` alone that is the data as split. Where the query entities are free features, the encoders of the query
+    side stay as they are.
+
+    Args:
+        run: names the features.
+        prepared: the data as split.
+        parts: `train` and perhaps others; those are empty in the data returned.
+    """
+    if parts == prepared.fitted_on:
+        return prepared
+    nothing = prepared.parts["train"].take(np.zeros(0, np.int64))
+    merged = {**prepared.parts, **dict.fromkeys(parts, nothing), "train": prepared.until(*parts)}
+    if run.query.entity == "features":
+        frequency = np.bincount(merged["train"].item_row, minlength=prepared.item_count)
+        item_encoders = encoders.fit_items(run, prepared.items, frequency)
+        query_encoders, query_codes = prepared.query_encoders, prepared.query_codes
+    else:
+        item_encoders, query_encoders = _fit_encoders(run, prepared.items, prepared.queries, merged["train"])
+        query_codes = encoders.encode(query_encoders, prepared.queries, "query")
+    return replace(
+        prepared,
+        parts=merged,
+        item_encoders=item_encoders,
+        query_encoders=query_encoders,
+        item_codes=encoders.encode(item_encoders, prepared.items, "item"),
+        query_codes=query_codes,
+        fitted_on=parts,
+        as_split=prepared,
+    )
+
+
+def count_leaks(items: pa.Table, item_counts: Int64) -> Iterator[str]:
+    """Yield a sentence for each numeric item column that orders the items nearly as their interactions do.
+
+    Args:
+        items: the catalog, raw.
+        item_counts: `[items]`, int64, interactions of each item, those of all parts.
+    """
+    for name in items.column_names:
+        kind = plain_type(items.schema.field(name).type)
+        if name == ITEM_ID or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            continue
+        numbers = Spelling.of(name, kind).numbers(items[name])
+        frame = pl.DataFrame({"value": numbers, "count": item_counts}).filter(pl.col("value").is_not_nan())
+        if min(frame["value"].n_unique(), frame["count"].n_unique()) >= LEAST_DISTINCT:
+            rank_correlation = frame.select(pl.corr("value", "count", method="spearman")).item()
+            if abs(rank_correlation) > LEAK_CORRELATION:
+                yield (
+                    f"The item column {name!r} orders the items as their number of interactions does (rank "
+                    f"correlation {rank_correlation:.3f}): was it counted from this data, its test part included?"
+                )
+
+
+def parts_to_judge(run: Run, prepared: Prepared) -> tuple[str, ...]:
+    """Return the parts of the split that a model is fitted on before its test, as `training.refit` says."""
+    if run.training.refit == "none" or not len(prepared.parts["validation"]):
+        return ("train",)
+    return ("train", "validation")
+
+
+def parts_in_words(parts: Sequence[str]) -> str:
+    """Return the names of parts of the split as an adjective of rows, such as `training and validation`."""
+    words = ["training" if part == "train" else part for part in parts]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _fit_encoders(
+    run: Run, items: pa.Table, queries: pa.Table, train: Interactions
+) -> tuple[dict[str, Encoder], dict[str, Encoder]]:
+    """Return the fitted features of the item side and of the query side."""
+    item_frequency = np.bincount(train.item_row, minlength=items.num_rows)
+    query_frequency = np.bincount(train.query_row, minlength=queries.num_rows)
+    if run.query.entity == "item" and run.training.share_tables:
+        # One table serves both sides, so an id that was met on either has a vector of its own.
+        item_frequency = query_frequency = item_frequency + query_frequency
+    item_encoders = encoders.fit_items(run, items, item_frequency)
+    return item_encoders, encoders.fit_queries(run, queries, query_frequency, items, item_frequency)
 
 
 def _examples(queries: pa.Table) -> pa.Table:

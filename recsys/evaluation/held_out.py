@@ -67,10 +67,11 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
 
     Args:
         run: gives the query entity, the seed and whether seen items are excluded.
-        prepared: the data.
+        prepared: the data; its encoders make the codes, and the parts of the split everything else.
         part: `validation` or `test`.
         max_cases: cases drawn with the run's seed when there are more; 0 means all.
     """
+    encoded_by, prepared = prepared, prepared.as_split or prepared
     relevant, known = prepared.positives(part), prepared.positives(*EARLIER[part])
     rows = np.flatnonzero(relevant.sizes > 0).astype(np.int32)
     if 0 < max_cases < len(rows):
@@ -93,7 +94,7 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
     return HeldOut(
         cases,
         rows,
-        QueryCodes(prepared, known_past).now(rows),
+        QueryCodes(encoded_by, known_past).now(rows),
         Histories(earlier, queries, items),
         Histories(past, queries, items).take(rows),
         known_past.until_end(rows, 0),
@@ -117,10 +118,11 @@ def questions(run: Run, prepared: Prepared, part: str) -> Questions:
         excluded = RowSets.empty(len(rows)) if cases.excluded is None else cases.excluded.take(rows)
         codes = {name: of_case[rows] for name, of_case in codes.items()}
         return Questions(cases.case_ids.take(pa.array(rows)), codes, cases.reachable.take(rows), excluded)
+    encoded_by, prepared = prepared, prepared.as_split or prepared
     positives = prepared.positives("train")
     rows = np.flatnonzero(positives.sizes > 0).astype(np.int32)
     relevant = positives.take(rows)
-    codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(rows)
+    codes = QueryCodes(encoded_by, Past(prepared.parts["train"], prepared.query_count)).now(rows)
     return Questions(_ids(run, prepared, rows), codes, relevant, _excluded(run, relevant, rows, seen=True))
 
 

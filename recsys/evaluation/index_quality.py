@@ -25,6 +25,8 @@ from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.types import NO_ROW, Float32, Int32
 
+CERTIFICATE = "index_certificate.json"
+"""The part of a release that holds the certificate of its index."""
 CHOOSING_CONFIDENCE = 0.99
 """A setting is chosen with more confidence than it must be certified with, so that the other half seldom disagrees."""
 BOLDNESS = 0.9

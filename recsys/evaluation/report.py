@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from recsys.data.prepare import parts_in_words
 from recsys.documents import parse_json
 from recsys.errors import MissingError, SettingError, ShapeError, describe, unknown, verbatim
 from recsys.evaluation.cases import EvaluationCases
@@ -94,6 +95,7 @@ class EvaluationReport:
             `relevant_count` (int64, in the slice) and one float64 column a metric.
         fits: by recommender, as far as it is known: what it was fitted on.
         left_out: by baseline of the run that the data do not fit: the reason, a sentence.
+        training: when the training of the model stopped, why, and which weights it has; empty where there was none.
     """
 
     cases: int
@@ -108,6 +110,7 @@ class EvaluationReport:
     case_values: pa.Table = field(repr=False, compare=False)
     fits: Mapping[str, Fit] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    training: str = ""
 
     @property
     def recommenders(self) -> list[str]:
@@ -154,6 +157,7 @@ class EvaluationReport:
             "exposure": shown,
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},
             "left_out": dict(self.left_out),
+            "training": self.training,
         }
 
     def save(self, folder: Path) -> None:
@@ -196,6 +200,7 @@ def evaluate(
     seed: int = 0,
     fits: Mapping[str, Fit] | None = None,
     left_out: Mapping[str, str] | None = None,
+    training: str = "",
 ) -> EvaluationReport:
     """Measure every recommender on every case, over all items and slice by slice.
 
@@ -212,6 +217,7 @@ def evaluate(
         seed: of the bootstrap.
         fits: what recommenders were fitted on, by name, for the report.
         left_out: baselines that are not measured, and why, for the report.
+        training: a sentence on the training of the model, for the report.
 
     Raises:
         SettingError: no metric, or one that `recsys.metrics.parse` refuses.
@@ -257,6 +263,7 @@ def evaluate(
         case_values=pa.concat_tables(tables).replace_schema_metadata({DIGEST_KEY: cases.digest}),
         fits=fits or {},
         left_out=left_out or {},
+        training=training,
     )
 
 
@@ -297,7 +304,9 @@ def render(report: EvaluationReport, console: Console) -> None:
             shown.add_row(name, str(entry.cutoff), *(f"{number:.3f}" for number in numbers))
 
     if report.history:
-        console.print(f"History of a query: {report.history}.")
+        console.print(f"History of a query: {report.history}.", soft_wrap=True)
+    if report.training:
+        console.print(report.training, soft_wrap=True, markup=False)
     tables = [overall, parts, shown, *([_fits(report)] if report.fits else [])]
     for table in tables:
         table.title_justify = table.caption_justify = "left"
@@ -317,6 +326,14 @@ def _fits(report: EvaluationReport) -> Table:
         tried = f"{fit.tried} of {fit.candidates}" if fit.tried else ""
         table.add_row(name, " + ".join(fit.parts), settings, tried)
     return table
+
+
+def fitted_in_words(fits: Mapping[str, Fit]) -> str:
+    """Return which recommender was fitted on which parts of the split, those with equal parts together."""
+    by_parts: dict[tuple[str, ...], list[str]] = {}
+    for name, fit in fits.items():
+        by_parts.setdefault(fit.parts, []).append(name)
+    return "; ".join(f"{', '.join(names)} on {parts_in_words(parts)} rows" for parts, names in by_parts.items())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ from recsys.evaluation.slices import ALL, NEW_ITEMS, REPEATS
 SLICES = (ALL, REPEATS, NEW_ITEMS, "tail", "cold")
 LEVEL = 0.05
 """Corrected p-value below which a difference is called significant."""
-SIMPLEST = "popularity"
+ADVICE = "Try the objectives 'ease', 'dlae' and 'all_items' on whole histories, more dimensions or more steps."
+WAY_OUT = (
+    "A list that only counts serves better. Look for leaks and broken columns with `recsys data describe`, and try "
+    "a closed form (objective.kind = 'ease'). `recsys release promote` "
+    "refuses the release; --force promotes it in spite of this and records why."
+)
+SIMPLEST = ("popularity", "repeat")
+"""Baselines that only count. A model that is not above them is not worth serving."""
 
 
 def verdict(report: EvaluationReport) -> tuple[str, ...]:
@@ -44,24 +51,28 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
         sentences.append(f"{slice}, {entry.cases:,} cases: {metric} {entry.value:.4f}, {'; '.join(parts)}.")
         if slice == ALL:
             ahead_of_us = [name for name, (sign, _) in signs.items() if sign < 0]
-    if ahead_of_us:
-        names = _listed(ahead_of_us)
-        advice = (
-            "A list of the most popular items serves better: look at the data and the learning rate."
-            if SIMPLEST in ahead_of_us
-            else "Try the objectives 'dlae' and 'all_items' on whole histories, more dimensions or more epochs."
-        )
-        sentences.append(f"Warning: the model is behind {names}. {advice}")
+    if against := objections(report):
+        sentences.append(f"Warning: do not serve this model: {'; '.join(against)}. {WAY_OUT}")
+    elif ahead_of_us:
+        sentences.append(f"Warning: the model is behind {_listed(ahead_of_us)}. {ADVICE}")
     return (*sentences, *left_out)
 
 
 def objections(report: EvaluationReport) -> tuple[str, ...]:
-    """Return what speaks against serving the model at all: that popularity is significantly ahead of it."""
-    if SIMPLEST not in report.recommenders or OURS not in report.recommenders:
+    """Return what speaks against serving the model at all: each of the simplest baselines that has a higher mean.
+
+    The simplest baselines of a report are those in `SIMPLEST`, or where it has none of them, the first that it has.
+    """
+    baselines = [name for name in report.recommenders if name != OURS]
+    simplest = [name for name in baselines if name in SIMPLEST] or baselines[:1]
+    if not simplest or OURS not in report.recommenders:
         return ()
     metric = report.metrics[0]
-    sign, difference = _signs(report, [SIMPLEST], metric, ALL)[SIMPLEST]
-    return (f"its {metric} is behind {SIMPLEST} ({difference:+.4f})",) if sign < 0 else ()
+    return tuple(
+        f"its {metric} is {'' if sign < 0 else 'not significantly '}below {name} ({difference:+.4f})"
+        for name, (sign, difference) in _signs(report, simplest, metric, ALL).items()
+        if difference < 0
+    )
 
 
 def _signs(report: EvaluationReport, baselines: Sequence[str], metric: str, slice: str) -> dict[str, tuple[int, float]]:

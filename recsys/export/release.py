@@ -93,6 +93,8 @@ class Facts:
         metrics: test metrics over all cases, by name in ir-measures spelling.
         cases_digest: SHA-256 of the test cases; metrics over other cases do not compare strictly.
         index_recall: lower confidence bound of the index's recall, 0..1.
+        fitted_on: the parts of the split that its model was fitted on.
+        judged_on: those that the model of its metrics was fitted on; never `test`.
     """
 
     __pydantic_config__ = STRICT
@@ -108,6 +110,8 @@ class Facts:
     metrics: Mapping[str, float]
     cases_digest: str
     index_recall: float
+    fitted_on: tuple[str, ...] = ("train",)
+    judged_on: tuple[str, ...] = ("train",)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ import numpy as np
 from recsys.config import Run
 from recsys.data.batches import SetBatches, TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
-from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared
+from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared, parts_in_words
 from recsys.errors import DataError, InterruptedRun, SettingError
-from recsys.progress import inform, task
+from recsys.progress import Task, inform, task
 from recsys.stack import tf
 from recsys.training.choosing import choose
 from recsys.training.model import TwoTowerModel, scheduled
@@ -47,24 +48,62 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What validation decided of a training.
+
+    Attributes:
+        run: the run with the settings that were chosen.
+        steps_rate: share (0..1] of the run's steps after which the weights were best.
+        loss: mean training loss then, in nats; NaN where there was no validation.
+        rows: training interactions.
+        sentence: when training stopped, why, and which weights are used.
+    """
+
+    run: Run
+    steps_rate: float
+    loss: float
+    rows: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A finished training.
 
     Attributes:
-        model: the model with the best weights that a validation saw.
+        model: the model with the best weights that a validation saw, or refitted with as many steps.
+        prepared: the data that the model was fitted on.
+        choice: what validation decided.
         validations: all looks, oldest first.
-        steps: steps done.
+        steps: steps done until training stopped; of a refit, not those before it.
         stopped_early: whether patience ended the run.
     """
 
     model: TwoTowerModel
+    prepared: Prepared
+    choice: Choice
     validations: tuple[Validation, ...]
     steps: int
     stopped_early: bool
 
+    @property
+    def sentence(self) -> str:
+        """When training stopped, why, which weights are used, and on which rows they were fitted."""
+        if self.prepared.as_split is None:
+            return self.choice.sentence
+        return (
+            f"{self.choice.sentence} The model was then fitted anew on {rows_of(self.prepared)}, {self.steps:,} steps."
+        )
 
-def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None) -> Fitted:
-    """Train a run, or go on with one that was interrupted, to its end.
+
+def fit(
+    run: Run,
+    prepared: Prepared,
+    folder: Path,
+    validate: Callable[[TwoTowerModel], float] | None,
+    refit_on: Prepared | None = None,
+) -> Fitted:
+    """Train a run, or go on with one that was interrupted, to its end; then fit anew on more data, if there are any.
 
     A run that was interrupted (SIGINT, SIGTERM, SIGKILL, power) and goes on reads the batches that it would have read.
     With `training.deterministic` its weights equal those of an uninterrupted run.
@@ -74,18 +113,52 @@ def fit(run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTower
         prepared: the data.
         folder: holds checkpoints, `validations.jsonl` and TensorBoard events; made if needed.
         validate: returns the validation metric of the model, larger is better; None trains to the end without.
+        refit_on: the data that the model is fitted on anew once validation has chosen; None, or the same
+            data, keeps the first model.
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
         DataError: there is nothing to train on, the hard negatives are of other data, or the checkpoint is damaged.
         SettingError: training diverged.
     """
+    _begin(run)
+    if run.objective.reads == "matrix":
+        choice, looks = _choose_settings(run, prepared, validate)
+        return replace(fit_as_chosen(run, refit_on or prepared, folder, choice), validations=looks)
+    fitted = _Loop(run, prepared, folder, validate).run_to_end()
+    if validate is not None:
+        validate(fitted.model)  # one that keeps the best model has not seen it where the run was interrupted
+    inform(fitted.choice.sentence)
+    if refit_on is None or refit_on is prepared:
+        return fitted
+    again = fit_as_chosen(run, refit_on, folder / "refit", fitted.choice)
+    return replace(again, validations=fitted.validations, stopped_early=fitted.stopped_early)
+
+
+def fit_as_chosen(run: Run, prepared: Prepared, folder: Path, choice: Choice) -> Fitted:
+    """Fit a model anew with what validation chose; without validation, and resumable like `fit`.
+
+    Args:
+        run: the settings.
+        prepared: the data, which may hold more parts of the split than those that validation chose on.
+        folder: holds the checkpoints; made if needed.
+        choice: from `fit`. Steps follow the rows: the refit does the same share of the steps that a whole run on
+            these data would do, with the learning rates of their schedule, and goes on where the training loss, with
+            an allowance for the number of rows, is not yet as low as it was when validation chose.
+
+    Reference:
+        Goodfellow, Bengio and Courville 2016, Deep Learning, Algorithm 7.2, and 7.3 for the loss.
+    """
+    _begin(run)
+    if run.objective.reads == "matrix":
+        return _solved(prepared, choice)
+    return _Loop(run, prepared, folder, None, choice).run_to_end()
+
+
+def _begin(run: Run) -> None:
     if run.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(run.seed)
-    if run.objective.reads == "matrix":
-        return _solved(run, prepared, validate)
-    return _Loop(run, prepared, folder, validate).run_to_end()
 
 
 def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches:
@@ -140,23 +213,34 @@ def train_steps(
         yield train_step()
 
 
-def _solved(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Fitted:
-    """Return the model of an objective that needs no training steps.
+def _choose_settings(
+    run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None
+) -> tuple[Choice, tuple[Validation, ...]]:
+    """Return the settings of an objective without training steps whose solution is the best on validation cases."""
+    chosen, rows = choose(run, prepared, validate), len(prepared.parts["train"])
+    sentence = "Solved in closed form, without training steps"
+    if chosen.metrics:
+        best = f"the best {run.training.validation_metric} was {max(chosen.metrics):.4f}"
+        sentence += f"; settings were chosen in {len(chosen.metrics)} looks at the validation cases, where {best}"
+    looks = tuple(Validation(0, metric, math.nan) for metric in chosen.metrics)
+    return Choice(chosen.run, 1.0, math.nan, rows, f"{sentence}."), looks
 
-    Its settings are chosen on the validation cases, with solutions of the training part; the model then is the solution
-    of both parts.
-    """
-    chosen = choose(run, prepared, validate)
-    model = TwoTowerModel(prepared, chosen.run, steps=1)
+
+def _solved(prepared: Prepared, choice: Choice) -> Fitted:
+    """Return the model whose weights are the solution of the objective."""
+    run = choice.run
+    model = TwoTowerModel(prepared, run, steps=1)
     model.encode_items()  # makes every variable
-    objective = chosen.run.objective
-    with task("solve", 1, "solutions") as running:
-        dim = chosen.run.tower.dim
-        solution = solve(objective, prepared, dim, run.seed, "train", "validation")
-        SolvedTables(model, prepared).assign(solution, objective.cold_start, dim)
+    with task(f"solve on {rows_of(prepared)}", 1, "solutions") as running:
+        solution = solve(run.objective, prepared, run.tower.dim, run.seed, "train")
+        SolvedTables(model, prepared).assign(solution, run.objective.cold_start, run.tower.dim)
         running.advance(1)
-    looks = tuple(Validation(0, metric, float("nan")) for metric in chosen.metrics)
-    return Fitted(model, looks, steps=1, stopped_early=False)
+    return Fitted(model, prepared, choice, (), steps=1, stopped_early=False)
+
+
+def rows_of(prepared: Prepared) -> str:
+    """Return in words what a model is fitted on, such as `1,200 training and validation rows`."""
+    return f"{len(prepared.parts['train']):,} {parts_in_words(prepared.fitted_on)} rows"
 
 
 def large_inputs(prepared: Prepared) -> list[str]:
@@ -175,22 +259,38 @@ def large_inputs(prepared: Prepared) -> list[str]:
 
 class _Loop:
     def __init__(
-        self, run: Run, prepared: Prepared, folder: Path, validate: Callable[[TwoTowerModel], float] | None
+        self,
+        run: Run,
+        prepared: Prepared,
+        folder: Path,
+        validate: Callable[[TwoTowerModel], float] | None,
+        choice: Choice | None = None,
     ) -> None:
         self._run, self._validate, self._folder, self._prepared = run, validate, folder, prepared
         self._batches = training_batches(run, prepared)
+        self._choice = choice
+        per_epoch = self._batches.steps_per_epoch
+        self._looks_every = per_epoch * run.training.epochs_between_looks(per_epoch)
+        self._end = self._batches.steps if choice is None else max(1, round(choice.steps_rate * self._batches.steps))
+        self._losses_before = (0.0, 0)
         second = run.self_supervision
         self._views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
         self._model = compiled(run, prepared, self._batches)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._best = tf.Variable(-np.inf, dtype=tf.float64, trainable=False, name="best_metric")
         self._worse = tf.Variable(0, dtype=tf.int64, trainable=False, name="validations_without_better")
+        self._saved_end = tf.Variable(self._end, dtype=tf.int64, trainable=False, name="end")
+        self._loss_sum = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="loss_since_look")
+        self._loss_count = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps_since_look")
         everything = tf.train.Checkpoint(
             model=self._model,
             optimizer=self._model.optimizer,
             step=self._step,
             best=self._best,
             worse=self._worse,
+            end=self._saved_end,
+            loss_sum=self._loss_sum,
+            loss_count=self._loss_count,
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._latest = tf.train.CheckpointManager(everything, str(folder / "checkpoints"), max_to_keep=2)
@@ -201,49 +301,107 @@ class _Loop:
 
     def run_to_end(self) -> Fitted:
         first, validations = self._restore()
-        per_epoch = self._batches.steps_per_epoch
-        looks_every = per_epoch * self._run.training.epochs_between_looks(per_epoch)
-        total = self._batches.steps
         losses: list[tf.Tensor] = []
         saved_at = time.monotonic()
         stopped = self._patience_is_over()
-        examples = self._batches.batch_size
-        with stop_request() as stop, task("train", total * examples, "examples") as running, self._events.as_default():
+        examples, is_done = self._batches.batch_size, stopped or first == self._end
+        with stop_request() as stop, self._progress() as running, self._events.as_default():
             running.start_at(first * examples)
-            steps = () if stopped else train_steps(self._model, self._batches, first, self._views)
+            steps = () if is_done else train_steps(self._model, self._batches, first, self._views)
             for step, loss in enumerate(steps, first + 1):
                 losses.append(loss)
                 running.advance(examples)
-                if step % LOG_EVERY_STEPS == 0 or step % looks_every == 0:
+                if step % LOG_EVERY_STEPS == 0 or step % self._looks_every == 0:
                     self._log(step, float(loss), running)
-                if self._validate and (step % looks_every == 0 or step == total):
+                if is_look := self._validate is not None and self._is_boundary(step):
                     self._check(step, float(loss))
-                    validations.append(self._look(step, losses))
-                    losses = []
+                    validations.append(self._look(step, self._mean_loss(losses)))
                     running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
-                    self._save(step, float(loss))
                     self._write_validations(validations)
-                    saved_at = time.monotonic()
-                    if stopped := self._patience_is_over():
-                        break
-                elif step == total or time.monotonic() - saved_at > self._run.training.checkpoint_every_s:
-                    self._save(step, float(loss))
-                    saved_at = time.monotonic()
+                    stopped = self._patience_is_over()
+                is_done = stopped or self._is_done(step, losses)
+                running.expect(self._end * examples)
+                if is_look or is_done or stop.is_set() or self._is_due(saved_at):
+                    self._save(step, float(loss), losses)
+                    losses, saved_at = [], time.monotonic()
+                if is_done:
+                    break
                 if stop.is_set():
-                    self._save(step, float(loss))
                     raise InterruptedRun(
-                        f"interrupted after step {step:,} of {total:,}; a checkpoint is in {self._folder}. "
-                        "Run the same command to go on."
+                        f"interrupted after step {step:,} of {self._end:,}; a checkpoint is in "
+                        f"{self._folder}. Run the same command to go on."
                     )
         if self._best_weights.latest_checkpoint:
             self._best_weights.checkpoint.restore(self._best_weights.latest_checkpoint).expect_partial()
-        return Fitted(self._model, tuple(validations), int(self._step.numpy()), stopped)
+        done = int(self._step.numpy())
+        choice = self._choice or self._chosen(validations, done, stopped)
+        return Fitted(self._model, self._prepared, choice, tuple(validations), done, stopped)
+
+    def _is_boundary(self, step: int) -> bool:
+        """Return whether a step is one after which there is a look, and after which losses are counted anew."""
+        return step % self._looks_every == 0 or step == self._end
+
+    def _is_done(self, step: int, losses: list[tf.Tensor]) -> bool:
+        """Return whether training ends with a step; move the end of a refit that has not learned enough yet."""
+        if self._is_boundary(step):
+            loss = self._mean_loss(losses)
+            losses.clear()
+            self._losses_before = (0.0, 0)
+            if step == self._end < self._batches.steps and self._is_above_chosen(loss):
+                self._end = min(step + self._looks_every, self._batches.steps)
+        return step >= self._end
+
+    def _is_above_chosen(self, loss: float) -> bool:
+        """Return whether a refit's training loss is above the one at which validation chose.
+
+        The loss of an objective that reads sets grows with the items of a query, so that the share of added rows is
+        allowed.
+        """
+        if self._choice is None or not np.isfinite(self._choice.loss):
+            return False
+        added_rate = len(self._prepared.parts["train"]) / self._choice.rows - 1
+        return loss > self._choice.loss + max(added_rate, 0) * abs(self._choice.loss)
+
+    def _mean_loss(self, losses: Sequence[tf.Tensor]) -> float:
+        """Return the mean loss since the last look: of these steps, and of those before the last checkpoint."""
+        total, count = self._losses_before
+        return (total + sum(map(float, losses))) / (count + len(losses)) if count + len(losses) else math.nan
+
+    def _is_due(self, saved_at: float) -> bool:
+        return time.monotonic() - saved_at > self._run.training.checkpoint_every_s
+
+    def _progress(self) -> AbstractContextManager[Task]:
+        verb, examples = (
+            "train" if self._choice is None else "fit anew",
+            self._end * self._batches.batch_size,
+        )
+        return task(f"{verb} on {rows_of(self._prepared)}", examples, "examples")
+
+    def _chosen(self, validations: Sequence[Validation], done: int, stopped: bool) -> Choice:
+        training, total, rows = self._run.training, self._batches.steps, len(self._prepared.parts["train"])
+        if not validations:
+            sentence = f"Training did all {done:,} steps; without validation cases, the last weights are used."
+            return Choice(self._run, done / total, math.nan, rows, sentence)
+        best = max(validations, key=lambda look: look.metric)
+        ended = f"Training did all {done:,} steps."
+        if stopped:
+            ended = (
+                f"Training stopped early, after step {done:,} of {total:,}: {training.validation_metric} had not "
+                f"improved in {training.patience} validations (training.patience)."
+            )
+        which = "the last step" if best.step == done else f"step {best.step:,}"
+        sentence = (
+            f"{ended} The weights of {which} are used, with the best {training.validation_metric} on validation cases, "
+            f"{best.metric:.4f}."
+        )
+        return Choice(self._run, best.step / total, best.loss, rows, sentence)
 
     def _restore(self) -> tuple[int, list[Validation]]:
         """Return the step and the looks of the newest checkpoint, or of a fresh start."""
         try:
             self._latest.restore_or_initialize()
-            first = int(self._step.numpy())
+            first, self._end = int(self._step.numpy()), int(self._saved_end.numpy())
+            self._losses_before = (float(self._loss_sum.numpy()), int(self._loss_count.numpy()))
             return first, self._earlier_validations(first)
         except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
             reason = str(error).partition("\n")[0]
@@ -266,15 +424,20 @@ class _Loop:
             )
         raise SettingError(told + advice)
 
-    def _save(self, step: int, loss: float) -> None:
-        """Write a checkpoint, unless the weights are lost."""
+    def _save(self, step: int, loss: float, losses: Sequence[tf.Tensor]) -> None:
+        """Write a checkpoint, unless the weights are lost; `losses` are those since the last look or checkpoint."""
         self._check(step, loss)
+        total, count = self._losses_before
+        self._losses_before = (total + sum(map(float, losses)), count + len(losses))
+        self._loss_sum.assign(self._losses_before[0])
+        self._loss_count.assign(self._losses_before[1])
+        self._saved_end.assign(self._end)
         self._step.assign(step)
         self._latest.save(step)
 
-    def _look(self, step: int, losses: list[tf.Tensor]) -> Validation:
+    def _look(self, step: int, loss: float) -> Validation:
         metric = self._validate(self._model)
-        look = Validation(step, metric, float(np.mean([float(loss) for loss in losses])) if losses else float("nan"))
+        look = Validation(step, metric, loss)
         tf.summary.scalar(f"validation/{self._run.training.validation_metric}", metric, step)
         if metric > float(self._best.numpy()):
             self._best.assign(metric)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import config, pipeline
+from recsys.data.prepare import prepare, refitted
 from recsys.errors import DataError, RecsysError
 from recsys.evaluation import report
 from recsys.export.release import open_release
@@ -35,6 +36,51 @@ def test_the_release_knows_what_it_is(block_release):
     assert facts.query_columns == ("town",)
     assert facts.reads_history
     assert facts.index_recall == 1.0
+
+
+def test_the_report_says_which_rows_each_recommender_was_fitted_on(block_release):
+    judged = report.load(block_release.folder)
+    both = ("train", "validation")
+    assert set(judged.fits) == set(judged.recommenders)
+    assert {fit.parts for fit in judged.fits.values()} == {both}
+    assert judged.training.startswith("Training ")
+    assert (block_release.facts.fitted_on, block_release.facts.judged_on) == (both, both)
+
+
+def test_a_release_may_be_fitted_on_all_rows_while_its_report_stays_that_of_the_model_before(
+    block_settings, block_release, tmp_path
+):
+    run = dataclasses.replace(block_settings, release=config.Publication(refit="all"))
+    release = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    assert release.facts.fitted_on == ("train", "validation", "test")
+    assert release.facts.judged_on == ("train", "validation")
+    assert report.load(release.folder) == report.load(block_release.folder)
+    counts = [pq.read_table(each.folder / "items.parquet")["training_count"] for each in (block_release, release)]
+    # 60 users with twelve items each, of which the last is the test's
+    assert [sum(each.to_pylist()) for each in counts] == [60 * 11, 60 * 12]
+    Retriever.load(release.folder).warm()
+
+
+def test_without_a_refit_the_model_knows_the_training_rows_alone(block_settings, tmp_path):
+    training = dataclasses.replace(block_settings.training, refit="none", epochs=1)
+    run = dataclasses.replace(block_settings, training=training)
+    release = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    assert release.facts.fitted_on == ("train",)
+    assert report.load(release.folder).fits["two_tower"].parts == ("train",)
+
+
+def test_an_item_that_only_validation_has_met_gets_an_id_of_its_own_in_a_refit(block_settings, tmp_path):
+    prepared = prepare(block_settings, tmp_path / "prepared")
+    train, row = prepared.parts["train"], int(prepared.parts["validation"].item_row[0])
+    parts = {**prepared.parts, "train": train.take(np.asarray(train.item_row) != row)}
+    without = dataclasses.replace(prepared, parts=parts, fitted_on=())
+    alone = refitted(block_settings, without, "train")
+    both = refitted(block_settings, without, "train", "validation")
+    ids = [np.asarray(each.item_codes["id"]) for each in (alone, both)]
+    assert ids[0][row] == 1  # the bucket of unknown ids
+    assert ids[1][row] > 1
+    assert len(both.parts["validation"]) == 0
+    assert both.training_digest == without.training_digest
 
 
 def test_the_model_beats_popularity_where_taste_decides(block_release):
@@ -324,8 +370,6 @@ def test_training_that_diverges_names_the_setting(block_world, tmp_path):
 
 
 def test_damaged_prepared_data_is_made_again(block_settings, tmp_path):
-    from recsys.data.prepare import prepare
-
     whole = prepare(block_settings, tmp_path / "prepared")
     before = np.array(whole.parts["train"].timestamp)
     (tmp_path / "prepared" / "train.timestamp.npy").unlink()

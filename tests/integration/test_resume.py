@@ -44,15 +44,15 @@ def start(run_file: Path, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def checkpoints(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "work").glob("*/training/checkpoints/ckpt-*.index")}
+def checkpoints(folder: Path, stage: str) -> set[str]:
+    return {path.name for path in (folder / "work").glob(f"*/{stage}/checkpoints/ckpt-*.index")}
 
 
-def stopped(run_file: Path, folder: Path, number: signal.Signals) -> int:
-    """Train until there is a checkpoint that was not there before, send a signal, and return the exit code."""
-    before, deadline = checkpoints(folder), time.monotonic() + 120
+def stopped(run_file: Path, folder: Path, number: signal.Signals, stage: str = "training") -> int:
+    """Train until a stage has a checkpoint that was not there before, send a signal, and return the exit code."""
+    before, deadline = checkpoints(folder, stage), time.monotonic() + 120
     process = start(run_file, folder)
-    while not checkpoints(folder) - before:
+    while not checkpoints(folder, stage) - before:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "no checkpoint within two minutes"
         time.sleep(0.02)
@@ -61,16 +61,19 @@ def stopped(run_file: Path, folder: Path, number: signal.Signals) -> int:
     return process.returncode
 
 
-@pytest.mark.timeout(900)  # two trainings, of which one is begun three times
+@pytest.mark.timeout(900)  # two trainings with two refits each, of which one is begun five times
 def test_a_run_that_was_killed_and_interrupted_ends_with_the_weights_of_an_uninterrupted_one(block_world, tmp_path):
     run_file, broken = tmp_path / "long.toml", tmp_path / "broken"
     mined_for_training(prepare(config.from_tables(block_run(block_world)), tmp_path / "data")).write(tmp_path / "mined")
     objective = OBJECTIVE | {"hard_negatives": {"file": str(tmp_path / "mined"), "per_query": 2}}
     tables = block_run(block_world, training=LONG, objective=objective, tower=TOWER, self_supervision=SECOND_TASK)
+    tables["release"] = {"refit": "all"}
     run_file.write_text(tomli_w.dumps(tables))
 
     assert stopped(run_file, broken, signal.SIGKILL) == -signal.SIGKILL
     assert stopped(run_file, broken, signal.SIGINT) == 130
+    assert stopped(run_file, broken, signal.SIGKILL, "training/refit") == -signal.SIGKILL
+    assert stopped(run_file, broken, signal.SIGINT, "training/refit_all") == 130
     assert list((broken / "releases").iterdir()) == []
 
     np.testing.assert_array_equal(trained(run_file, broken), trained(run_file, tmp_path / "uninterrupted"))

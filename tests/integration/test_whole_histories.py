@@ -10,7 +10,7 @@ import pytest
 from recsys import config, pipeline
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
-from recsys.data.prepare import prepare
+from recsys.data.prepare import prepare, refitted
 from recsys.errors import SettingError
 from recsys.evaluation import report
 from recsys.evaluation.report import OURS
@@ -48,7 +48,8 @@ def trained(request, block_world, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param["kind"])
     run = config.from_tables(linear_run(block_world, request.param))
     release = pipeline.train(run, folder / "work", folder / "releases")
-    return run, release, prepare(run, folder / "work" / run.name / "prepared")
+    prepared = prepare(run, folder / "work" / run.name / "prepared")
+    return run, release, refitted(run, prepared, *release.facts.fitted_on)
 
 
 def test_every_user_is_shown_the_items_of_the_own_taste_first(trained):

@@ -12,7 +12,7 @@ import pytest
 from recsys import config
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches
-from recsys.data.prepare import Prepared, prepare
+from recsys.data.prepare import Prepared, count_leaks, prepare
 from recsys.errors import DataError
 from recsys.training.loop import compiled, train_steps
 from recsys.types import Interactions
@@ -181,3 +181,17 @@ def test_what_looks_wrong_in_the_data_is_warned_about_each_time_it_is_prepared(b
         assert "warning: The users table lacks the ids of 60 of 60 query entities" in printed
         assert "they name 'user 0', it has 'another 0'" in printed
         assert "warning: 720 times are before 1971" in printed
+
+
+@pytest.mark.parametrize(
+    ("noise", "sign", "is_leak"),
+    # the rank correlation of 0..n-1 with itself and noise is about 1, .97 and .7
+    [(0, 1, True), (0, -1, True), (50, 1, True), (200, 1, False)],
+)
+def test_a_column_that_ranks_items_nearly_as_their_interactions_do_is_a_leak(noise, sign, is_leak):
+    counts = np.arange(300)
+    values = sign * counts + noise * np.random.default_rng(0).standard_normal(300)
+    items = pa.table({"item_id": [f"i{row}" for row in range(300)], "sold": values, "title": ["x"] * 300})
+    found = list(count_leaks(items, counts))
+    assert len(found) == is_leak
+    assert all("'sold'" in sentence for sentence in found)

@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
 from recsys.errors import RefusedError
@@ -80,6 +83,40 @@ def test_holm_multiplies_the_smallest_by_all_and_never_reverses_the_order():
 
 def test_a_corrected_p_value_stays_a_probability():
     assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+P_VALUES = arrays(np.float64, st.integers(0, 30), elements=st.floats(0, 1))
+
+
+@given(P_VALUES)
+def test_a_corrected_p_value_lies_between_its_own_and_that_of_bonferroni(p_values):
+    corrected = holm(p_values)
+    assert (corrected >= p_values).all()
+    assert (corrected <= np.minimum(1, len(p_values) * p_values)).all()
+
+
+@given(P_VALUES, st.randoms(use_true_random=False))
+def test_correction_keeps_the_order_of_p_values_and_does_not_depend_on_that_of_comparisons(p_values, random):
+    corrected = holm(p_values)
+    assert (np.diff(corrected[np.argsort(p_values, kind="stable")]) >= 0).all()
+    order = list(range(len(p_values)))
+    random.shuffle(order)
+    np.testing.assert_array_equal(holm(p_values[order]), corrected[order])
+
+
+@given(P_VALUES, st.floats(0, 1))
+def test_one_more_comparison_makes_no_difference_more_significant(p_values, another):
+    assert (holm(np.append(p_values, another))[:-1] >= holm(p_values)).all()
+
+
+@given(P_VALUES, st.floats(0.001, 0.5))
+def test_what_is_below_the_level_is_what_the_sequential_procedure_rejects(p_values, level):
+    rejected, count = 0, len(p_values)
+    for p_value in np.sort(p_values):
+        if (count - rejected) * p_value >= level:
+            break
+        rejected += 1
+    assert (holm(p_values) < level).sum() == rejected
 
 
 def test_a_comparison_reports_both_means_and_their_difference():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from recsys.evaluation.report import evaluate
 from recsys.evaluation.verdict import objections, verdict
@@ -29,9 +30,13 @@ def test_it_names_the_baselines_ahead_behind_and_those_it_cannot_tell_apart():
     assert warning.startswith("Warning: the model is behind item_knn. Try ")
 
 
-def test_a_model_behind_popularity_is_told_apart():
+def test_a_model_behind_a_list_that_only_counts_is_not_to_be_served_and_the_way_out_is_named():
     *_, warning = judged(two_tower=WRONG, popularity=RIGHT)
-    assert warning.startswith("Warning: the model is behind popularity. A list of the most popular items serves better")
+    assert warning.startswith(
+        "Warning: do not serve this model: its R@2 is below popularity (-1.0000). A list that only"
+    )
+    assert "recsys data describe" in warning
+    assert "--force" in warning
 
 
 def test_a_model_that_leads_gets_no_warning():
@@ -63,11 +68,24 @@ def test_a_baseline_that_was_left_out_is_named_with_the_reason():
     assert verdict(report)[-1] == "Not compared with ease: Too many items."
 
 
-def test_only_popularity_ahead_speaks_against_serving_a_model():
-    def found(**lists):
-        return objections(evaluate({name: Fixed(*shown) for name, shown in lists.items()}, cases(WANTED), ["R@2"]))
-
-    assert found(two_tower=WRONG, popularity=RIGHT) == ("its R@2 is behind popularity (-1.0000)",)
-    assert found(two_tower=WRONG, item_knn=RIGHT) == ()
-    assert found(two_tower=RIGHT, popularity=WRONG) == ()
-    assert found(two_tower=RIGHT) == ()
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"two_tower": WRONG, "popularity": RIGHT}, ["its R@2 is below popularity (-1.0000)"]),
+        ({"two_tower": WRONG, "repeat": RIGHT, "popularity": WRONG}, ["its R@2 is below repeat (-1.0000)"]),
+        # the simplest of the baselines that there are
+        ({"two_tower": WRONG, "item_knn": RIGHT}, ["its R@2 is below item_knn (-1.0000)"]),
+        ({"two_tower": WRONG, "item_knn": WRONG, "ease": RIGHT}, []),
+        ({"two_tower": WRONG, "ease": RIGHT, "popularity": WRONG}, []),
+        ({"two_tower": RIGHT, "popularity": WRONG}, []),
+        ({"two_tower": RIGHT}, []),
+        # one case of forty
+        (
+            {"two_tower": WRONG, "popularity": [RIGHT[0], *WRONG[1:]]},
+            ["its R@2 is not significantly below popularity (-0.0250)"],
+        ),
+    ],
+)
+def test_only_a_simplest_baseline_with_a_higher_mean_speaks_against_serving_a_model(lists, expected):
+    report = evaluate({name: Fixed(*shown) for name, shown in lists.items()}, cases(WANTED), ["R@2"])
+    assert list(objections(report)) == expected

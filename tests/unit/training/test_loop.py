@@ -11,7 +11,7 @@ import pytest
 
 from recsys import config
 from recsys.config import Run
-from recsys.data.prepare import Prepared, prepare
+from recsys.data.prepare import Prepared, prepare, refitted
 from recsys.errors import DataError
 from recsys.sources._rows import MAX_WEIGHT, MIN_WEIGHT
 from recsys.stack import tf
@@ -54,6 +54,30 @@ def test_a_metric_that_never_improves_stops_the_run_and_the_best_weights_stay(pr
     assert fitted.stopped_early
     assert [look.metric for look in fitted.validations] == [0.5, 0.9, 0.4, 0.3]
     np.testing.assert_array_equal(fitted.model.encode_items(), at_look[1])
+
+
+def test_a_refit_does_the_share_of_the_steps_that_validation_chose_on_training_and_validation_rows(
+    prepared, block_settings, tmp_path
+):
+    run = with_training(block_settings, epochs=20, patience=2)
+    both = refitted(run, prepared, "train", "validation")
+    said = iter([0.5, 0.9, 0.4, 0.3])
+    fitted = fit(run, prepared, tmp_path, lambda model: next(said), both)
+    # 600 training rows in batches of 64 are 9 steps an epoch, 660 with validation are 10; the second of 20 was best
+    assert (len(prepared.parts["train"]), len(both.parts["train"])) == (600, 660)
+    assert fitted.choice.steps_rate == 2 / 20
+    assert fitted.steps == 20
+    assert fitted.prepared is both
+    assert fitted.choice.sentence == (
+        "Training stopped early, after step 36 of 180: nDCG@10 had not improved in 2 validations (training.patience). "
+        "The weights of step 18 are used, with the best nDCG@10 on validation cases, 0.9000."
+    )
+    made = training_batches(run, both)
+    tf.keras.utils.set_random_seed(run.seed)
+    anew = compiled(run, both, made)
+    for _ in islice(train_steps(anew, made), 20):
+        pass
+    np.testing.assert_array_equal(fitted.model.encode_items(), anew.encode_items())
 
 
 def test_without_patience_the_run_goes_to_its_end(prepared, block_settings, tmp_path):
@@ -198,6 +222,23 @@ def test_a_run_trains_with_hard_negatives(prepared, block_world, tmp_path):
     fitted = fit(run, prepared, tmp_path / "training", lambda model: 0.5)
     seen = [look.loss for look in fitted.validations]
     assert seen[-1] < seen[0]
+
+
+def test_a_refit_on_more_rows_draws_from_the_hard_negatives_of_the_training_part(prepared, block_world, tmp_path):
+    mined_for_training(prepared).write(tmp_path / "mined.arrow")
+    hard = {"file": str(tmp_path / "mined.arrow"), "per_query": 2}
+    run = config.from_tables(block_run(block_world, objective={"kind": "sampled_softmax", "hard_negatives": hard}))
+    first = 12 * 5  # the training rows of the first five users are not in the training part
+    train = prepared.parts["train"]
+    few = dataclasses.replace(prepared, parts={**prepared.parts, "train": train.take(np.arange(first, len(train)))})
+    mined_for_training(few).write(tmp_path / "mined.arrow")
+    both = refitted(run, few, "train", "validation")
+    assert len(np.unique(both.parts["train"].query_row)) > len(np.unique(few.parts["train"].query_row))
+    made = training_batches(run, both)
+    assert made.expected_hard.sum() == pytest.approx(64 * 2, rel=1e-5)
+    rows = made.batch(0)["candidate_row"]
+    assert len(rows) == 64 + 64 * 2
+    assert ((rows >= 0) & (rows < 40)).all()
 
 
 def test_a_history_reads_the_table_of_the_item_ids(block_world, prepared):
