@@ -126,10 +126,12 @@ def fit(
         choice, looks = _choose_settings(run, prepared, validate)
         return replace(fit_as_chosen(run, refit_on or prepared, folder, choice), validations=looks)
     fitted = _Loop(run, prepared, folder, validate).run_to_end()
+    inform(fitted.choice.sentence)
+    if refit_on is None:
+        return fitted
     if validate is not None:
         validate(fitted.model)  # one that keeps the best model has not seen it where the run was interrupted
-    inform(fitted.choice.sentence)
-    if refit_on is None or refit_on is prepared:
+    if refit_on is prepared:
         return fitted
     again = fit_as_chosen(run, refit_on, folder / "refit", fitted.choice)
     return replace(again, validations=fitted.validations, stopped_early=fitted.stopped_early)

@@ -61,7 +61,7 @@ def test_a_refit_does_the_share_of_the_steps_that_validation_chose_on_training_a
 ):
     run = with_training(block_settings, epochs=20, patience=2)
     both = refitted(run, prepared, "train", "validation")
-    said = iter([0.5, 0.9, 0.4, 0.3])
+    said = iter([0.5, 0.9, 0.4, 0.3, 0.9])
     fitted = fit(run, prepared, tmp_path, lambda model: next(said), both)
     # 600 training rows in batches of 64 are 9 steps an epoch, 660 with validation are 10; the second of 20 was best
     assert (len(prepared.parts["train"]), len(both.parts["train"])) == (600, 660)
