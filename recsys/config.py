@@ -310,6 +310,14 @@ class Training:
     validation_cases: int = Field(default=2000, ge=1)
     refit: Literal["validation", "none"] = "validation"
 
+    def epochs_of(self, steps_per_epoch: int) -> int:
+        """Return the epochs of a run whose epochs have so many steps."""
+        return self.epochs or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+
+    def epochs_between_looks(self, steps_per_epoch: int) -> int:
+        """Return the epochs between two validations of a run whose epochs have so many steps."""
+        return self.validate_every_epochs or math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)
+
 
 @settings()
 class Publication:
@@ -321,14 +329,6 @@ class Publication:
     """
 
     refit: Literal["none", "all"] = "none"
-
-    def epochs_of(self, steps_per_epoch: int) -> int:
-        """Return the epochs of a run whose epochs have so many steps."""
-        return self.epochs or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
-
-    def epochs_between_looks(self, steps_per_epoch: int) -> int:
-        """Return the epochs between two validations of a run whose epochs have so many steps."""
-        return self.validate_every_epochs or math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)
 
 
 @settings()
