@@ -32,7 +32,7 @@ class Dlae(Solved):
     own: ClassVar[tuple[str, ...]] = ("dropout_rate", "regularization_weight")
 
     dropout_rate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.5,), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(10.0, 50.0, 200.0), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(50.0, 200.0, 10.0, 800.0), min_length=1)
 
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""
