@@ -63,6 +63,11 @@ def test_a_significant_metric_needs_an_interval_above_zero():
     assert verdict.startswith("Bar MISSED by bag: the interval of R@20 minus ease's begins at -0.0")
 
 
+def test_without_a_peer_no_bar_is_met():
+    (verdict, _) = Compared({"bag": [outcome(0.4)]}, {}, Bar(margin=0.002, above=2)).sentences()
+    assert verdict == "Bar MISSED by bag: no peer was measured."
+
+
 def test_training_that_takes_too_long_misses_a_bar():
     (verdict, _) = sentences([outcome(0.41, train_s=200)], [outcome(0.4)], Bar(margin=0.002, above=2, train_s=180))
     assert verdict == "Bar MISSED by bag: training takes 200 s, 180 are allowed."
