@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from recsys.documents import read_json
 from recsys.errors import ReleaseError, describe, verbatim
 from recsys.files import save_array, write_atomically
+from recsys.numpy_transformer import Sequence
 from recsys.types import Float32, Int32
 
 Length = Literal["none", "query", "item"]
@@ -77,14 +78,16 @@ class Field:
 
     Attributes:
         table: the name of its embedding table; empty where the codes are the vector.
-        pooling: `mean`, `sum` or `sqrt` of a bag's vectors; empty for one code.
-        is_history: whether the values of the bag have weights; see `packed`.
+        pooling: `mean`, `sum` or `sqrt` of a bag's vectors, `transformer` for those of a history; empty for one code.
+        is_history: whether the values of the bag have weights and ages; see `packed`.
+        sequence: the transformer.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     table: str = ""
-    pooling: Literal["", "mean", "sum", "sqrt"] = ""
+    pooling: Literal["", "mean", "sum", "sqrt", "transformer"] = ""
     is_history: bool = False
+    sequence: Sequence | None = None
 
     def vectors(self, codes: np.ndarray, tables: Mapping[str, Float32]) -> Float32:
         """Return `[batch, width]`, float32.
@@ -97,6 +100,9 @@ class Field:
             return codes
         if not self.pooling:
             return tables[self.table].take(codes, axis=0)
+        if self.sequence is not None:
+            codes, _, age_days = unpacked(codes)
+            return self.sequence.newest(tables[self.table], codes, age_days, tables)
         if self.is_history:
             codes, weights, _ = unpacked(codes)
             weights = np.where(codes >= 0, weights, np.float32(0))

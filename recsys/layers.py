@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +84,17 @@ class FeatureLayer(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def at(self, codes: tf.Tensor, position: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the vectors as they were at earlier times, `[queries, width]`, float32.
+
+        Args:
+            codes: as for `call`.
+            position: `[queries, 2]`, int32: row of the batch, and position in its history of the newest item that may
+                be known, 0 the newest of all. Only a history's vector depends on it.
+            seed: as for `call`.
+        """
+        return tf.gather(self(codes, seed=seed), position[:, 0])
+
     def plain(self, table_name: Callable[[EmbeddingTable], str]) -> Field:
         """Return how the codes become the vector at inference.
 
@@ -91,6 +102,10 @@ class FeatureLayer(tf.keras.layers.Layer):
             table_name: gives the name of a table.
         """
         raise NotImplementedError
+
+    def arrays(self) -> Mapping[str, Float32]:
+        """Return the arrays that `plain` needs beside the table, two-dimensional, by name."""
+        return {}
 
 
 class Lookup(FeatureLayer):
@@ -296,20 +311,29 @@ class TowerLayer(tf.keras.layers.Layer):
             for place, layer in enumerate(features.values() if augmented else ())
         ]
 
-    def call(self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None, position: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Return `[batch, dim]`, float32, unit length.
 
         Args:
             codes: codes by feature name, `[batch, *shape]` each.
             seed: `[2]`, int32, in training; None at inference.
+            position: `[queries, 2]`, int32, for the vectors of earlier times, `[queries, dim]`; see `FeatureLayer.at`.
         """
-        return self._finished(self.raw(codes, seed))
+        return self._finished(self.raw(codes, seed, position))
 
-    def raw(self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None) -> tf.Tensor:
+    def raw(
+        self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None, position: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Return `[batch, width]`, float32, of any length; arguments as for `call`."""
         vectors = []
         for place, (name, feature) in enumerate(self.features.items()):
-            vectors.append(feature(codes[name], seed=None if seed is None else seed + [0, place]))
+            own_seed = None if seed is None else seed + [0, place]
+            if position is None:
+                vectors.append(feature(codes[name], seed=own_seed))
+            else:
+                vectors.append(feature.at(codes[name], position, own_seed))
         return self._combined(vectors, seed)
 
     def settle(self, longest: float) -> None:
@@ -364,10 +388,13 @@ class TowerLayer(tf.keras.layers.Layer):
             return f"{table.name} {next(place for place, each in enumerate(tables) if each is table)}"
 
         fields = {name: feature.plain(table_name) for name, feature in self.features.items()}
+        arrays = {table_name(table): table.vectors.numpy() for table in tables}
+        for feature in self.features.values():
+            arrays |= feature.arrays()
         return PlainTower(
             fields,
             activation,
-            {table_name(table): table.vectors.numpy() for table in tables},
+            arrays,
             tuple(layers),
             self._length,
             1.0 if self.longest is None else float(self.longest.numpy()),

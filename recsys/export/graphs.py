@@ -18,12 +18,12 @@ COMPUTING = """
 Abs Add AddN AddV2 All Any BatchMatMulV2 BiasAdd Bitcast BroadcastTo Cast ClipByValue ConcatV2 Const DisableCopyOnRead
 DivNoNan Einsum Elu EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod GatherNd GatherV2
 Greater GreaterEqual Identity IdentityN L2Loss LeakyRelu Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr
-MatMul Max Maximum Mean Min Minimum Mul Neg NoOp NotEqual OneHot Pack PadV2 PartitionedCall Placeholder Pow Prod Range
-ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResourceGather ResourceGatherNd Rsqrt ScatterNd SegmentMean
+MatMul Max Maximum Mean Min Minimum Mul Neg NoOp NotEqual OneHot Pack Pad PadV2 PartitionedCall Placeholder Pow Prod
+Range ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResourceGather ResourceGatherNd Rsqrt ScatterNd SegmentMean
 SegmentSum Select SelectV2 Selu Shape Sigmoid Sign Size Slice Softmax Softplus SparseSegmentMean
-SparseSegmentMeanWithNumSegments SparseSegmentSum SparseSegmentSumGradV2 SparseSegmentSumWithNumSegments
-SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice
-Sub Sum Tanh Tile Transpose Unpack UnsortedSegmentSum VarHandleOp Where ZerosLike
+SparseSegmentMeanWithNumSegments SparseSegmentSum SparseSegmentSumGradV2 SparseSegmentSumWithNumSegments SplitV Sqrt
+Square SquaredDifference Squeeze StatefulPartitionedCall StopGradient StridedSlice Sub Sum Tanh Tile Transpose Unpack
+UnsortedSegmentSum VarHandleOp Where ZerosLike
 """
 """Ops that compute numbers from numbers, or look rows up. None reads or writes a file, or runs other code."""
 SAVING = "AssignVariableOp MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin"
