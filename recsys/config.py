@@ -716,6 +716,18 @@ def _check_main_objective(run: Run) -> None:
         raise SettingError(describe("item.augmentations", verbatim("augmentations"), "none", advice))
     if reads == "matrix":
         _check_solvable(run, kind)
+    else:
+        _check_histories(run, kind)
+
+
+def _check_histories(run: Run, kind: str) -> None:
+    """Refuse a bag beside a transformer that is trained at all positions, where the bag would hold the future."""
+    histories = {name: each for name, each in run.query_features.items() if registry.kind_of(each) == "history"}
+    bags = [name for name, each in histories.items() if not each.reads_order]
+    if bags and len(bags) < len(histories):
+        where = f"query.features.{bags[0]}.pooling"
+        advice = f"The objective {kind!r} trains a transformer at each position, where a bag would hold later items."
+        raise SettingError(describe(where, histories[bags[0]].pooling, "'transformer', as the other history", advice))
 
 
 def _check_solvable(run: Run, kind: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import scipy.sparse as sparse
@@ -16,7 +16,7 @@ from recsys.data.prepare import Codes, Prepared
 from recsys.errors import DataError, describe, verbatim
 from recsys.features._history_encoder import HistoryEncoder
 from recsys.stack import tf
-from recsys.types import ITEM_ID, Bool, Float32, Int32, Interactions, RowSets
+from recsys.types import ITEM_ID, Bool, Float32, Int32, Int64, Interactions, RowSets
 
 
 class Batch(TypedDict):
@@ -137,6 +137,9 @@ class SetBatch(TypedDict):
         stands_for: `[candidates]`, float32, >= 0: how many items of the catalog each candidate stands for; 0 for one
             that is here as an own item only.
         step: scalar, int32, the number of the step, from 0.
+        position: of `PositionBatches`, `[queries, 2]`, int32, ascending: the queries that `owner` counts, each by the
+            place of its entity in the batch and the position in the history of the newest item that it knows, 0 the
+            newest of all.
     """
 
     query: dict[str, np.ndarray]
@@ -146,6 +149,21 @@ class SetBatch(TypedDict):
     candidate_row: Int32
     stands_for: Float32
     step: np.int32
+    position: NotRequired[Int32]
+
+
+class Pairs(TypedDict):
+    """The queries of a step and the pairs of these and their items; see `SetBatch`.
+
+    Attributes:
+        item_row: `[pairs]`, int32.
+    """
+
+    query: dict[str, np.ndarray]
+    owner: Int32
+    item_row: Int32
+    weight: Float32
+    position: NotRequired[Int32]
 
 
 class SetBatches:
@@ -165,40 +183,48 @@ class SetBatches:
     expected_hard: None = None
 
     def __init__(self, prepared: Prepared, run: Run) -> None:
-        train = prepared.parts["train"]
-        self._met = met_in(train, prepared.query_count, prepared.item_count)
-        self._weights = self._met if train.weight is None else weights_in(train, self._met)
-        self._rows = np.flatnonzero(np.diff(self._met.indptr)).astype(np.int32)
+        self._train, self._item_count = prepared.parts["train"], prepared.item_count
+        self._past = Past(self._train, prepared.query_count)
+        met = met_in(self._train, prepared.query_count, prepared.item_count)
+        self._weights = met if self._train.weight is None else weights_in(self._train, met)
+        self._rows = self._entities()
         self.batch_size = min(run.batch_size, len(self._rows))
         self.steps_per_epoch = len(self._rows) // self.batch_size
         self.steps = self.steps_per_epoch * run.training.epochs_of(self.steps_per_epoch)
         self._seed = run.seed
-        self._query = QueryCodes(prepared, Past(train, prepared.query_count))
+        self._query = QueryCodes(prepared, self._past)
         self._catalog = np.flatnonzero(prepared.item_counts).astype(np.int32)
         self.sampled_items = 0 if reads_whole_catalog(run, prepared) else run.objective.sampled_items
 
     def batch(self, step: int) -> SetBatch:
         """Return the batch of a step; each epoch is a new order of all query entities, an incomplete batch left out."""
-        query, owner, item_row, weight = self._pairs(step)
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self._seed, 3, epoch]).permutation(self._rows)
+        pairs = self._pairs(np.sort(order[place * self.batch_size : (place + 1) * self.batch_size]), step)
+        item_row = pairs.pop("item_row")
         candidate_row, stands_for = self._candidates(item_row, step)
         return SetBatch(
-            query=query,
-            owner=owner,
+            **pairs,
             column=np.searchsorted(candidate_row, item_row).astype(np.int32),
-            weight=weight,
             candidate_row=candidate_row,
             stands_for=stands_for,
             step=np.int32(step),
         )
 
-    def _pairs(self, step: int) -> tuple[dict[str, np.ndarray], Int32, Int32, Float32]:
-        """Return the queries of a step and the pairs of these and their items: owners, item rows and weights."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self._seed, 3, epoch]).permutation(self._rows)
-        rows = np.sort(order[place * self.batch_size : (place + 1) * self.batch_size])
+    def _entities(self) -> Int32:
+        """Return the query entities that training reads, ascending."""
+        return np.flatnonzero(np.diff(self._weights.indptr)).astype(np.int32)
+
+    def _pairs(self, rows: Int32, step: int) -> Pairs:
+        """Return the queries and items of a step, of the query entities that it reads."""
+        del step
         weights = self._weights[rows]
-        owner = np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(weights.indptr))
-        return self._query.now(rows), owner, weights.indices.astype(np.int32), weights.data.astype(np.float32)
+        return Pairs(
+            query=self._query.now(rows),
+            owner=np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(weights.indptr)),
+            item_row=weights.indices.astype(np.int32),
+            weight=weights.data.astype(np.float32),
+        )
 
     def _candidates(self, own: Int32, step: int) -> tuple[Int32, Float32]:
         """Return the rows that a batch is compared with, ascending, and how many items each stands for."""
@@ -215,6 +241,76 @@ class SetBatches:
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Return the batches from a step to the end of the run, made ahead on another thread."""
         return _dataset(self.batch, range(first_step, self.steps), lambda path: path != ("step",))
+
+
+class PositionBatches(SetBatches):
+    """Batches in which each position of a history is a query; its items are those that the entity met next.
+
+    What is met at one instant, a basket, is found from what was met before that instant. Of a history that is longer
+    than what the transformer reads, each epoch takes another part.
+
+    Reference:
+        Kang and McAuley 2018, arXiv:1808.09781, Section III.E, for training at all positions.
+
+    Args:
+        prepared: the data, with times.
+        run: as for `SetBatches`; has a history whose order counts.
+
+    Raises:
+        DataError: no query entity has interactions at two instants.
+    """
+
+    def __init__(self, prepared: Prepared, run: Run) -> None:
+        self._length = max(feature.places for feature in run.query_features.values() if encoders.reads_order(feature))
+        super().__init__(prepared, run)
+
+    def _entities(self) -> Int32:
+        """Return the query entities that met something after their first instant."""
+        has_past = self._past.instant_starts > self._past.starts[self._train.query_row]
+        if not has_past.any():
+            got = verbatim("no query entity with interactions at two instants")
+            raise DataError(describe("pooling 'transformer'", got, "at least one to learn the order from"))
+        return np.unique(self._train.query_row[has_past])
+
+    def _pairs(self, rows: Int32, step: int) -> Pairs:
+        """Return the positions of a step's histories, and what was met next at each."""
+        random = np.random.default_rng([self._seed, 19, step])
+        last = self._last_interactions(rows, random)
+        row, position, item_row, weight = self._next_items(rows, last)
+        keys = (row * np.int64(self._length) + position) * np.int64(self._item_count) + item_row
+        pairs, place = np.unique(keys, return_inverse=True)
+        queries, owner = np.unique(pairs // self._item_count, return_inverse=True)
+        return Pairs(
+            query=self._query.training(rows, last, random),
+            position=np.stack(np.divmod(queries, self._length), axis=1).astype(np.int32),
+            owner=owner.astype(np.int32),
+            item_row=(pairs % self._item_count).astype(np.int32),
+            weight=(np.bincount(place, weight) / np.bincount(place)).astype(np.float32),
+        )
+
+    def _last_interactions(self, rows: Int32, random: np.random.Generator) -> Int64:
+        """Return the interaction of each entity that the newest position must find, `[entities]`."""
+        starts, ends = self._past.starts[rows], self._past.starts[rows + 1]
+        last = ends - 1
+        is_long = self._past.instant_starts[last] - starts > self._length
+        drawn = random.integers(np.minimum(starts + self._length, last), ends)
+        return np.where(is_long, drawn, last)
+
+    def _next_items(self, rows: Int32, last: Int64) -> tuple[Int64, Int64, Int32, Float32]:
+        """Return place in the batch, position, item and weight of all that is to be found, `[interactions]` each."""
+        instants = self._past.instant_starts
+        newest = instants[last]  # the first interaction that the newest position does not know
+        starts = np.maximum(self._past.starts[rows], newest - self._length)
+        ends = np.searchsorted(instants, newest, side="right")
+        lengths = ends - starts
+        row = np.repeat(np.arange(len(rows)), lengths)
+        places = starts[row] + np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row]
+        position = newest[row] - instants[places]
+        kept = (position < self._length) & (instants[places] > self._past.starts[rows][row])
+        row, places, position = row[kept], places[kept], position[kept]
+        weight = self._train.weight
+        found = np.ones(len(places), np.float32) if weight is None else np.asarray(weight[places])
+        return row, position, self._train.item_row[places], found
 
 
 def reads_whole_catalog(run: Run, prepared: Prepared) -> bool:

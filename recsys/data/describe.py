@@ -19,6 +19,7 @@ from rich.table import Table
 from recsys import registry
 from recsys.baselines import obstacle
 from recsys.config import Run
+from recsys.data import encoders
 from recsys.data.encoders import raw_column
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import (
@@ -237,6 +238,7 @@ def describe_data(run: Run) -> Report:
             *_row_warnings(met),
             *_column_warnings(raw, columns),
             *_order_warnings(parts),
+            *_length_warnings(run, interactions),
             *_leak_warnings(run, raw, met, interactions, counts),
         ),
         baselines={
@@ -582,6 +584,17 @@ def _order_warnings(parts: Mapping[str, Interactions]) -> Iterable[str]:
             f"{rate:.1%} of the test interactions happened before the latest training interaction: training sees "
             "their future. Split by_time for figures that hold in service."
         )
+
+
+def _length_warnings(run: Run, interactions: Interactions) -> Iterable[str]:
+    counts = np.bincount(interactions.query_row)
+    entities = np.count_nonzero(counts)
+    for name, feature in run.query_features.items():
+        if encoders.reads_order(feature) and (longer := int((counts > feature.places).sum())):
+            yield (
+                f"query.features.{name}: {longer:,} of {entities:,} query entities have more interactions than the "
+                f"{feature.places:,} newest ones that the transformer reads (transformer.positions)."
+            )
 
 
 def _leak_warnings(run: Run, raw: RawData, met: _Met, interactions: Interactions, item_counts: Int64) -> Iterable[str]:

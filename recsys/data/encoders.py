@@ -166,6 +166,11 @@ def is_history_feature(feature: Any) -> bool:
     return registry.kind_of(feature) == "history"
 
 
+def reads_order(feature: Any) -> bool:
+    """Tell whether a feature is a history whose order counts."""
+    return is_history_feature(feature) and feature.reads_order
+
+
 def _fit(feature: Any, name: str, side: str, table: pa.Table, frequency: Int64) -> Encoder:
     column = raw_column(feature, name, side)
     if column not in table.column_names:

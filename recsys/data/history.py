@@ -56,6 +56,16 @@ class Past:
             order = np.lexsort((np.random.default_rng(0).random(len(interactions)), self._query_row))
             self._shuffled = self._rows[order]
 
+    @property
+    def starts(self) -> Int64:
+        """Place of the first interaction of each owner, and their number at the end, `[queries + 1]`, int64."""
+        return self._starts
+
+    @property
+    def instant_starts(self) -> Int64:
+        """Place of the first interaction of the same owner and instant, `[interactions]`; of sources with times."""
+        return self._instant_starts
+
     def before(self, places: Int64, length: int, random: np.random.Generator) -> Met:
         """Return the items met strictly before each interaction; ages are counted to that interaction.
 

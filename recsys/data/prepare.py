@@ -226,6 +226,10 @@ def encode(run: Run, raw: RawData, usable: Usable, parts: Mapping[str, Interacti
     for column in _context_columns(run):
         if column not in usable.columns:
             raise DataError(f"query.features: {unknown('column', column, usable.columns)}")
+    for name, feature in run.query_features.items():
+        if encoders.reads_order(feature) and parts["train"].timestamp is None:
+            advice = "Name the column of times (source.timestamp_column), or pool by 'sum' or 'mean'."
+            raise DataError(describe(f"query.features.{name}.pooling", feature.pooling, "a source with times", advice))
     if run.query.entity == "item":
         queries = items.rename_columns([QUERY_ID if name == ITEM_ID else name for name in items.column_names])
     item_encoders, query_encoders = _fit_encoders(run, items, queries, parts["train"])

@@ -157,8 +157,20 @@ class HistoryEncoder(BagEncoder):
         return lengths, codes, np.full(len(codes), UNKNOWN_AGE, np.float32)
 
     def build(self, name: str, key: str, tables: Tables) -> FeatureLayer:
-        """Return a pooled table look-up, `[batch, entries, 3] -> [batch, width]`."""
+        """Return a pooled table look-up or a transformer, `[batch, entries, 3] -> [batch, width]`."""
         from recsys.layers import HistoryLookup
+        from recsys.transformer import HistoryTransformer
 
         table = tables.get(key, self.vocabulary.size, self.settings.width, self.vocabulary.reserved)
+        if self.settings.reads_order:
+            made = self.settings.transformer
+            return HistoryTransformer(
+                table,
+                blocks=made.blocks,
+                heads=made.heads,
+                positions=self.places,
+                dropout_rate=made.dropout_rate,
+                time_gaps=made.time_gaps,
+                name=name,
+            )
         return HistoryLookup(table, self.settings.pooling, name=name, dropout_rate=self.dropout_rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from recsys.features._history_encoder import HistoryEncoder
 from recsys.features._vocabulary import Vocabulary
@@ -15,10 +15,31 @@ from recsys.types import HISTORY, Int64
 
 
 @settings()
+class Transformer:
+    """How the pooling `transformer` reads a history.
+
+    Attributes:
+        blocks: how many stand one on the other.
+        heads: of the attention; they divide the width of the history.
+        positions: meetings that it reads, the newest ones; `length` may name fewer.
+        time_gaps: read the time between a meeting and the one before it.
+        dropout_rate: share (0..1) of its inputs, attention weights and outputs of layers that training drops.
+    """
+
+    blocks: int = Field(default=2, ge=1, le=16)
+    heads: int = Field(default=1, ge=1)
+    positions: int = Field(default=100, ge=1, le=10_000)
+    time_gaps: bool = True
+    dropout_rate: float = Field(default=0.2, ge=0, lt=1)
+
+
+@settings()
 class History:
     """The items met before, newest first: all of them, or those of the last `length` interactions.
 
-    An item that was met several times is one entry, whose weight says how often and how long ago.
+    An item that was met several times is one entry, whose weight says how often and how long ago. The pooling
+    `transformer` reads order instead: each meeting is an entry of its own, and the last `transformer.positions` count.
+    It needs a source with times. Trained on whole histories, it learns at each position to find what was met next.
 
     In training on single interactions, only those strictly earlier than the example's own count, so that a basket never
     sees itself; where the source has no times, history is a random draw of the entity's other training items. Training
@@ -26,7 +47,9 @@ class History:
 
     Attributes:
         length: interactions that count; 0 means all.
-        pooling: how the items' vectors become one, each times its weight.
+        pooling: how the items' vectors become one, each times its weight; `transformer`: the output of a causal
+            transformer at the newest one (SASRec).
+        transformer: how the pooling `transformer` reads them.
         weights: `log_count`: log2(1 + count), 1 for an item that was met once; `count`; `none`: 1 for each item.
         half_life_days: days after which a meeting counts half; 0 means that its age does not matter. An age is counted
             to the example's own time, and for known entities to the last interaction of the data.
@@ -40,7 +63,8 @@ class History:
     """
 
     length: int = Field(default=0, ge=0)
-    pooling: Literal["mean", "sum", "sqrt"] = "mean"
+    pooling: Literal["mean", "sum", "sqrt", "transformer"] = "mean"
+    transformer: Transformer = Field(default_factory=Transformer)
     weights: Literal["none", "count", "log_count"] = "log_count"
     half_life_days: NonNegativeFloat = 0.0
     shared: bool = True
@@ -52,7 +76,31 @@ class History:
     @property
     def merges_repeats(self) -> bool:
         """Whether several meetings with an item are one entry."""
-        return True
+        return not self.reads_order
+
+    @property
+    def reads_order(self) -> bool:
+        """Whether the order of the items counts."""
+        return self.pooling == "transformer"
+
+    @property
+    def places(self) -> int:
+        """Meetings that count, the newest ones; 0 means all."""
+        if not self.reads_order:
+            return self.length
+        return min(self.length, self.transformer.positions) if self.length else self.transformer.positions
+
+    @model_validator(mode="after")
+    def _transformer_alone(self) -> History:
+        if self.reads_order:
+            for name in ("dropout_rate", "half_life_days"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"{name} = 0 with pooling 'transformer', which has transformer.dropout_rate and ages"
+                    )
+            if self.width % self.transformer.heads:
+                raise ValueError(f"a width ({self.width}) that transformer.heads ({self.transformer.heads}) divides")
+        return self
 
     @property
     def column(self) -> str:
@@ -68,11 +116,11 @@ class History:
         """
         spelling = Spelling(self.column)
         vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
-        return HistoryEncoder(self, spelling, vocabulary, self.length, self.dropout_rate)
+        return HistoryEncoder(self, spelling, vocabulary, self.places, self.dropout_rate)
 
     def restore(self, state: pa.Table) -> HistoryEncoder:
         """Return the encoder that `fit` made."""
         spelling = Spelling.restore(self.column, state)
         return HistoryEncoder(
-            self, spelling, Vocabulary.restore(state, self.oov_buckets), self.length, self.dropout_rate
+            self, spelling, Vocabulary.restore(state, self.oov_buckets), self.places, self.dropout_rate
         )

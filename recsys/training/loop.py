@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from recsys.config import Run
-from recsys.data.batches import SetBatches, TrainingBatches, ViewBatches
+from recsys.data import encoders
+from recsys.data.batches import PositionBatches, SetBatches, TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared, parts_in_words
 from recsys.errors import DataError, InterruptedRun, SettingError
@@ -163,14 +164,15 @@ def _begin(run: Run) -> None:
     tf.keras.utils.set_random_seed(run.seed)
 
 
-def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches:
+def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches | PositionBatches:
     """Return the batches that the run's objective reads.
 
     Raises:
         DataError: fewer than two training interactions, or hard negatives of other data.
     """
     if run.objective.reads == "sets":
-        batches = SetBatches(prepared, run)
+        by_position = any(map(encoders.reads_order, run.query_features.values()))
+        batches = (PositionBatches if by_position else SetBatches)(prepared, run)
         if batches.sampled_items:
             inform(
                 f"the catalog has more than objective.exact_items = {run.objective.exact_items:,} items: each step "
@@ -187,7 +189,7 @@ def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatch
     )
 
 
-def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches) -> TwoTowerModel:
+def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches | PositionBatches) -> TwoTowerModel:
     """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
     model = TwoTowerModel(prepared, run, batches.steps, batches.expected_hard)
     model.compile(optimizer=_optimizer(run, batches.steps))
@@ -199,7 +201,10 @@ def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches
 
 
 def train_steps(
-    model: TwoTowerModel, batches: TrainingBatches | SetBatches, first_step: int = 0, views: ViewBatches | None = None
+    model: TwoTowerModel,
+    batches: TrainingBatches | SetBatches | PositionBatches,
+    first_step: int = 0,
+    views: ViewBatches | None = None,
 ) -> Iterator[tf.Tensor]:
     """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats.
 

@@ -152,12 +152,16 @@ class SetTask(tf.keras.layers.Layer):
         self._teachers = teachers_of(self._objective, prepared, self._seed)
 
     def vectors(self, model: TwoTowerModel, batch: SetBatch) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the vectors of a batch's queries and candidates, as they are in training; raw where lengths count."""
+        """Return the vectors of a batch's queries and candidates, as they are in training; raw where lengths count.
+
+        Where the batch has positions, each of them is a query.
+        """
         seed = model.seed_of(batch["step"])
-        codes = model.codes_of(batch["candidate_row"])
-        if self._objective.unit_length:
-            return model.query_tower(batch["query"], seed=seed), model.item_tower(codes, seed=seed + [0, 500])
-        return model.query_tower.raw(batch["query"], seed), model.item_tower.raw(codes, seed + [0, 500])
+        codes, position = model.codes_of(batch["candidate_row"]), batch.get("position")
+        queries, items = (model.query_tower, model.item_tower)
+        if not self._objective.unit_length:
+            queries, items = queries.raw, items.raw
+        return queries(batch["query"], seed=seed, position=position), items(codes, seed=seed + [0, 500])
 
     def loss(self, model: TwoTowerModel, batch: SetBatch, training: bool) -> tf.Tensor:
         """Return the weighted objective over one batch, scalar, float32."""

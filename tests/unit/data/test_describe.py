@@ -206,6 +206,16 @@ def test_a_split_that_trains_on_later_rows_than_it_tests_on_is_warned_about(repo
     assert not warnings_about(in_order, "before the latest training interaction")
 
 
+def test_histories_longer_than_a_transformer_reads_are_warned_about_with_their_count(report_on):
+    days = pa.array([day * 86_400_000_000 for day in range(8)], pa.timestamp("us", "UTC"))
+    interactions = met([("u", "a")] * 5 + [("v", "b")] * 3, time=days)
+    history = {"kind": "history", "pooling": "transformer", "transformer": {"positions": 4}}
+    report = report_on(interactions, query={"past": history}, source={"timestamp_column": "time"})
+    assert warnings_about(report, "query.features.past", "1 of 2 query entities", "the 4 newest")
+    bag = report_on(interactions, query={"past": {"kind": "history"}}, source={"timestamp_column": "time"})
+    assert not warnings_about(bag, "query.features.past")
+
+
 def test_the_report_says_which_history_queries_have_at_evaluation(report_on):
     interactions, times = met([("u", "a"), ("v", "b")] * 20, at=list(range(40))), {"timestamp_column": "at"}
     for split, words in (
