@@ -75,6 +75,8 @@ CHROMA = Environment("chroma", ("chromadb==1.5.9",), "a minute, 500 MB")
 MILVUS_LITE = Environment("milvus_lite", ("pymilvus==3.0.2", "milvus-lite==3.2.2"), "a minute, 250 MB")
 """The extra `milvus_lite` of pymilvus, which other versions spell differently, is the second requirement."""
 
+RECTOOLS = Environment("rectools", ("rectools[torch]==0.19.0", "torch==2.14.1"), "some minutes, 6 GB")
+
 
 def variables() -> dict[str, str]:
     """Return the environment variables of a peer's process: this process's, quiet, with Keras 2."""

@@ -106,3 +106,9 @@ def test_the_closed_form_of_the_readme_replaces_sections_of_its_run_file():
     tables, closed = tomllib.loads(block("run.toml")), tomllib.loads(block("closed_form.toml"))
     run = config.from_tables(tables | closed)
     assert registry.kind_of(run.objective) == "dlae"
+
+
+def test_the_transformer_of_the_readme_replaces_sections_of_its_run_file():
+    tables, order = tomllib.loads(block("run.toml")), tomllib.loads(block("order.toml"))
+    run = config.from_tables(tables | order)
+    assert run.query.features["recent"].reads_order
