@@ -721,10 +721,16 @@ def _check_main_objective(run: Run) -> None:
 
 
 def _check_histories(run: Run, kind: str) -> None:
-    """Refuse a bag beside a transformer that is trained at all positions, where the bag would hold the future."""
+    """Refuse beside a transformer, which is trained at all positions, whatever knows the whole of a history."""
     histories = {name: each for name, each in run.query_features.items() if registry.kind_of(each) == "history"}
     bags = [name for name, each in histories.items() if not each.reads_order]
-    if bags and len(bags) < len(histories):
+    if len(bags) == len(histories):
+        return
+    if hasattr(run.objective, "teachers"):
+        advice = "Its teachers know bags, and no order. Use 'softmax'."
+        rule = "another objective where a history pools by 'transformer'"
+        raise SettingError(describe("objective.kind", kind, rule, advice))
+    if bags:
         where = f"query.features.{bags[0]}.pooling"
         advice = f"The objective {kind!r} trains a transformer at each position, where a bag would hold later items."
         raise SettingError(describe(where, histories[bags[0]].pooling, "'transformer', as the other history", advice))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from recsys.types import Float32, Int32
 
@@ -37,8 +38,8 @@ class Sequence:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     arrays: str
-    blocks: int
-    heads: int
+    blocks: Annotated[int, Field(ge=1, le=1000)]
+    heads: Annotated[int, Field(ge=1, le=1000)]
     time_gaps: bool
 
     def name(self, *path: str | int) -> str:

@@ -164,7 +164,7 @@ def _begin(run: Run) -> None:
     tf.keras.utils.set_random_seed(run.seed)
 
 
-def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches | PositionBatches:
+def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatches:
     """Return the batches that the run's objective reads.
 
     Raises:
@@ -189,7 +189,7 @@ def training_batches(run: Run, prepared: Prepared) -> TrainingBatches | SetBatch
     )
 
 
-def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches | PositionBatches) -> TwoTowerModel:
+def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches) -> TwoTowerModel:
     """Return the model with its optimiser, every variable made, so that a checkpoint restores at once and eagerly."""
     model = TwoTowerModel(prepared, run, batches.steps, batches.expected_hard)
     model.compile(optimizer=_optimizer(run, batches.steps))
@@ -201,10 +201,7 @@ def compiled(run: Run, prepared: Prepared, batches: TrainingBatches | SetBatches
 
 
 def train_steps(
-    model: TwoTowerModel,
-    batches: TrainingBatches | SetBatches | PositionBatches,
-    first_step: int = 0,
-    views: ViewBatches | None = None,
+    model: TwoTowerModel, batches: TrainingBatches | SetBatches, first_step: int = 0, views: ViewBatches | None = None
 ) -> Iterator[tf.Tensor]:
     """Do one training step for each batch from `first_step` to the end of the run; yield its loss, a scalar in nats.
 

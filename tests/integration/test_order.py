@@ -93,6 +93,11 @@ def test_a_bag_beside_a_transformer_that_learns_at_all_positions_is_refused():
         config.from_tables(order_run(query={"features": {"recent": HISTORY, "bag": bag}}))
 
 
+def test_teachers_that_know_no_order_are_refused():
+    with pytest.raises(SettingError, match=r"objective\.kind: got 'distillation', expected another objective"):
+        config.from_tables(order_run(objective={"kind": "distillation"}))
+
+
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
