@@ -289,18 +289,30 @@ def count_leaks(items: pa.Table, item_counts: Int64) -> Iterator[str]:
         item_counts: `[items]`, int64, interactions of each item, those of all parts.
     """
     for name in items.column_names:
-        kind = plain_type(items.schema.field(name).type)
-        if name == ITEM_ID or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            continue
-        numbers = Spelling.of(name, kind).numbers(items[name])
-        frame = pl.DataFrame({"value": numbers, "count": item_counts}).filter(pl.col("value").is_not_nan())
-        if min(frame["value"].n_unique(), frame["count"].n_unique()) >= LEAST_DISTINCT:
-            rank_correlation = frame.select(pl.corr("value", "count", method="spearman")).item()
-            if abs(rank_correlation) > LEAK_CORRELATION:
-                yield (
-                    f"The item column {name!r} orders the items as their number of interactions does (rank "
-                    f"correlation {rank_correlation:.3f}): was it counted from this data, its test part included?"
-                )
+        correlation = 0.0 if name == ITEM_ID else count_correlation(name, items[name], item_counts)
+        if abs(correlation) > LEAK_CORRELATION:
+            yield (
+                f"The item column {name!r} orders the items as their number of interactions does (rank "
+                f"correlation {correlation:.3f}): was it counted from this data, its test part included?"
+            )
+
+
+def count_correlation(name: str, values: pa.ChunkedArray, counts: Int64) -> float:
+    """Return Spearman's rank correlation of a numeric column with counts, -1..1; 0 for others and few distinct values.
+
+    Args:
+        name: of the column, for messages.
+        values: `[rows]`.
+        counts: `[rows]`, int64.
+    """
+    kind = plain_type(values.type)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return 0.0
+    numbers = Spelling.of(name, kind).numbers(values)
+    frame = pl.DataFrame({"value": numbers, "count": counts}).filter(pl.col("value").is_not_nan())
+    if min(frame["value"].n_unique(), frame["count"].n_unique()) < LEAST_DISTINCT:
+        return 0.0
+    return float(frame.select(pl.corr("value", "count", method="spearman")).item())
 
 
 def parts_to_judge(run: Run, prepared: Prepared) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from recsys.errors import DataError, unknown
@@ -28,7 +29,8 @@ class Parquet:
 
     Attributes:
         interactions: one row an interaction.
-        items: one row an item; all columns but the id are available as features and metadata.
+        items: one row an item; all columns but the id are available as features and metadata. Empty when interactions
+            alone name the items.
         users: one row a query entity; empty when interactions alone name them, or when queries are items.
         query_column: the interactions' column with the query entity; empty means that each interaction carries its own
             query features (`query.entity = "features"`): then every column without another role is one.
@@ -45,7 +47,7 @@ class Parquet:
     """
 
     interactions: str
-    items: str
+    items: str = ""
     users: str = ""
     query_column: str = "user_id"
     item_column: str = Field(default="item_id", min_length=1)
@@ -66,6 +68,12 @@ class Parquet:
         except (LookupError, ValueError):
             raise ValueError("the name of a text encoding, such as 'utf-8', 'latin-1' or 'cp1252'") from None
         return encoding
+
+    @model_validator(mode="after")
+    def _ids_column_is_of_a_file(self) -> Parquet:
+        if self.items_id_column and not self.items:
+            raise ValueError("no items_id_column where items is empty")
+        return self
 
     @model_validator(mode="after")
     def _users_are_asked_for(self) -> Parquet:
@@ -96,14 +104,17 @@ class Parquet:
         encoding = Encoding(self.encoding, "source.encoding")
         met = Shards.of(self.interactions, "source.interactions", roles.values(), encoding)
         item_id = self.items_id_column or self.item_column
-        items = Shards.of(self.items, "source.items", [item_id], encoding)
+        items = Shards.of(self.items, "source.items", [item_id], encoding) if self.items else None
         user_id = self.users_id_column or self.query_column
         users = Shards.of(self.users, "source.users", [user_id], encoding) if self.users else None
-        self._check_columns([*met.names, *items.names, *(users.names if users else ())])
+        self._check_columns([name for shards in (met, items, users) if shards for name in shards.names])
 
         rejects = Rejects()
         shapes = _rows.Shapes(self.list_columns, self.list_separator, self.numeric_columns)
-        item_table = _rows.entities(items.pieces(items.names, rejects), item_id, ITEM_ID, rejects, shapes)
+        if items:
+            item_table = _rows.entities(items.pieces(items.names, rejects), item_id, ITEM_ID, rejects, shapes)
+        else:
+            item_table = self._named_items(met)
         user_table = users and _rows.entities(users.pieces(users.names, rejects), user_id, QUERY_ID, rejects, shapes)
         of_entities = rejects.copy()
         names = list(dict.fromkeys(roles.values())) if self.query_column else met.names
@@ -113,6 +124,13 @@ class Parquet:
             return _rows.interactions(met.pieces(names, rejects), roles, rejects, shapes)
 
         return RawData(item_table, user_table, interactions, rejects)
+
+    def _named_items(self, met: Shards) -> pa.Table:
+        """Return the items that interactions name, in the order of their ids."""
+        pieces = met.pieces([self.item_column], Rejects())
+        batches = _rows.interactions(pieces, {ITEM_ID: self.item_column}, Rejects())
+        found = [batch[ITEM_ID].unique() for batch in batches]
+        return pa.table({ITEM_ID: pc.unique(pa.chunked_array(found, pa.string())).sort()})
 
     def _check_columns(self, known: list[str]) -> None:
         for where, columns in (("list_columns", self.list_columns), ("numeric_columns", self.numeric_columns)):

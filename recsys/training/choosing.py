@@ -21,7 +21,10 @@ T = TypeVar("T")
 DIMS = (64, 128, 256, 512, 1024)
 """Lengths of vectors that `tower.dim = "auto"` tries."""
 DEFAULT_DIM = 256
-"""Length of vectors where nothing can be tried."""
+"""Length of vectors where nothing can be tried, and at most while the settings of the linear model are: a solution of
+1,024 dimensions takes several times as long."""
+PREDICTED = 64
+"""Directions of the vectors that choose how strongly the regression on item features is held back."""
 ENOUGH = 0.995
 """Share of the best metric that is enough for the first of several values, which has other merits."""
 
@@ -75,27 +78,30 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             metrics.extend(found)
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
 
-        def solved(objective: Solvable) -> Solution:
-            return solve(objective, prepared, dims[-1], run.seed, "train")
+        def solved(objective: Solvable, dim: int) -> Solution:
+            return solve(objective, prepared, dim, run.seed, "train")
 
         def assign_solved(objective: Solvable) -> None:
-            tables.assign(solved(objective), provisional, dims[-1])
+            dim = min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]
+            tables.assign(solved(objective, dim), provisional, dim)
 
         objective = best(run.objective.candidates(), assign_solved)
         if len(prepared.query_encoders) > 1:
             objective = best(objective.candidates("query_feature_weight"), assign_solved)
         dim = dims[-1]
         if len(dims) > 1 or tables.has_item_features:
-            solution = solved(objective)
+            solution = solved(objective, dims[-1])
             dim = best(dims, lambda dim: tables.assign(solution, provisional, dim), ENOUGH)
         if tables.has_item_features:
             weights = cold_start.candidates("regularization_weight")
-            cold_start = max(weights, key=lambda cold_start: tables.predictability(solution, cold_start))
+            cold_start = max(
+                weights, key=lambda cold_start: tables.predictability(solution, cold_start, min(dim, PREDICTED))
+            )
             for name in ("length", "residual_shrinkage"):
                 tried = cold_start.candidates(name)
                 cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH)
         if not metrics:  # one look in any case: own items are weighed against a model that has not seen the cases
-            tables.assign(solved(objective), cold_start, dim)
+            tables.assign(solved(objective, dim), cold_start, dim)
             metrics.append(validate(model))
     return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
 

@@ -142,6 +142,7 @@ class SolvedTables:
         self._weight = self._counts / max(float(self._counts[is_trained].mean()), 1.0)
         drawn = np.random.default_rng(prepared.item_count).random(prepared.item_count) < FOLD_RATE
         self._fold = self._weight * drawn
+        self._unseen = self._weight - self._fold
         self._solution: Solution | None = None
         self._regressions: dict[tuple[float, bool], Array] = {}
 
@@ -150,9 +151,16 @@ class SolvedTables:
         """Whether items have more than their id."""
         return self._design is not None
 
-    def predictability(self, solution: Solution, cold_start: ColdStart) -> float:
-        """Return the cosine between the vectors of a fifth of the items and those predicted from the others, -1..1."""
-        predicted = self._design @ self._ridge(solution, cold_start, with_fold=False)
+    def predictability(self, solution: Solution, cold_start: ColdStart, dim: int) -> float:
+        """Return the cosine between the vectors of a fifth of the items and those predicted from the others, -1..1.
+
+        Args:
+            solution: with vectors of any length.
+            cold_start: the first of each setting counts.
+            dim: how many of the solution's directions to compare.
+        """
+        solution = Solution(solution.history[:, :dim], solution.found[:, :dim], {})
+        predicted = self._design @ self._regression(solution, cold_start.regularization_weight[0], self._unseen)
         given = np.hstack([solution.history, solution.found])
         together, energy, of_predicted = (
             self._fold @ (one * other).sum(axis=1)
@@ -195,26 +203,30 @@ class SolvedTables:
         return float(np.sqrt(energy / of_predicted)) if energy > of_predicted > 0 else 1.0
 
     def _ridge(self, solution: Solution, cold_start: ColdStart, with_fold: bool) -> Array:
-        """Return R for both vectors of an item side by side, `[width, 2 * solution's dim]`."""
+        """Return R for both vectors of an item side by side, `[width, 2 * solution's dim]`, and keep it."""
         if solution is not self._solution:
             self._solution, self._regressions = solution, {}
         key = (cold_start.regularization_weight[0], with_fold)
         if key not in self._regressions:
-            weight = self._weight if with_fold else self._weight - self._fold
-            of_items, energies = np.flatnonzero(weight), _energies(self._design)
-            used, scales = np.flatnonzero(energies > 0), sparse.diags_array(_scales(energies[energies > 0]))
-            if min(len(of_items), len(used)) > MAX_INVERTED:
-                got = verbatim(f"{len(used):,} values for {len(of_items):,} items")
-                advice = "Raise min_count, lower buckets, or leave features out."
-                raise SettingError(describe("item.features", got, f"at most {MAX_INVERTED:,} of either", advice))
-            design = self._design[:, used][of_items] @ scales
-            scaled = (sparse.diags_array(np.sqrt(weight[of_items])) @ design).tocsr()
-            inverse = RegularizedInverse(scaled, np.full(len(used), float(key[0])))
-            targets = weight[of_items, None] * np.hstack([solution.history, solution.found])[of_items]
-            rows = np.zeros((self._design.shape[1], targets.shape[1]))
-            rows[used] = scales @ inverse.apply(design.T @ targets)
-            self._regressions[key] = rows
+            weight = self._weight if with_fold else self._unseen
+            self._regressions[key] = self._regression(solution, key[0], weight)
         return self._regressions[key]
+
+    def _regression(self, solution: Solution, regularization_weight: float, weight: Array) -> Array:
+        """Return R from items that count by a weight, `[items]`."""
+        of_items, energies = np.flatnonzero(weight), _energies(self._design)
+        used, scales = np.flatnonzero(energies > 0), sparse.diags_array(_scales(energies[energies > 0]))
+        if min(len(of_items), len(used)) > MAX_INVERTED:
+            got = verbatim(f"{len(used):,} values for {len(of_items):,} items")
+            advice = "Raise min_count, lower buckets, or leave features out."
+            raise SettingError(describe("item.features", got, f"at most {MAX_INVERTED:,} of either", advice))
+        design = self._design[:, used][of_items] @ scales
+        scaled = (sparse.diags_array(np.sqrt(weight[of_items])) @ design).tocsr()
+        inverse = RegularizedInverse(scaled, np.full(len(used), float(regularization_weight)))
+        targets = weight[of_items, None] * np.hstack([solution.history, solution.found])[of_items]
+        rows = np.zeros((self._design.shape[1], targets.shape[1]))
+        rows[used] = scales @ inverse.apply(design.T @ targets)
+        return rows
 
 
 def design_of(fitted: Mapping[str, Encoder], codes: Codes) -> dict[str, sparse.csr_array]:

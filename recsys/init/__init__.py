@@ -1,0 +1,52 @@
+"""`recsys init`: look at data and propose a run file, with the reason for each choice beside it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from recsys import config
+from recsys.init.roles import Named, find_roles
+from recsys.init.run_file import facts_of, render, sections_of
+
+__all__ = ["Named", "run_file_for_files", "run_file_for_source"]
+
+
+def run_file_for_files(named: Named, name: str) -> str:
+    """Return a run file for the user's own files.
+
+    Args:
+        named: the files, and columns as far as the user names them.
+        name: of the run; characters that a name cannot have are replaced.
+
+    Raises:
+        DataError: a file cannot be read.
+        SettingError: which column is what is not clear.
+    """
+    found = find_roles(named)
+    return _run_file({"kind": "parquet", **found.settings}, name, found.reasons)
+
+
+def run_file_for_source(kind: str, settings: Mapping[str, Any], name: str) -> str:
+    """Return a run file for a source of any kind.
+
+    Args:
+        kind: of the source.
+        settings: of it.
+        name: as in `run_file_for_files`.
+
+    Raises:
+        DataError: the source cannot be read.
+        SettingError: there is no such kind, or a setting is wrong.
+    """
+    return _run_file({"kind": kind, **settings}, name, {})
+
+
+def _run_file(source: Mapping[str, Any], name: str, reasons: Mapping[str, str]) -> str:
+    facts = facts_of(config.chosen("source", source).read())
+    run_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-") or "run"
+    text = render(sections_of(facts, run_name, source, reasons))
+    config.from_tables(tomllib.loads(text))
+    return text

@@ -1,0 +1,127 @@
+"""A run file proposed from data: which column is what, which kind of feature suits it, and why."""
+
+import subprocess
+import sys
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import config
+from recsys.errors import SettingError
+from recsys.init import Named, run_file_for_files
+from recsys.init.features import propose_feature
+
+USERS, ITEMS = 60, 40
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def tables(seed: int = 0) -> tuple[pa.Table, pa.Table, pa.Table]:
+    random = np.random.default_rng(seed)
+    users = [f"u{number:03}" for number in range(USERS)]
+    items = [f"{number:05}" for number in range(ITEMS)]
+    users_met = random.choice(users, 900)
+    met = pa.table(
+        {
+            "customer": users_met,
+            "sku": random.choice(items, 900),
+            "bought_at": [START + timedelta(hours=int(hours)) for hours in random.integers(0, 5_000, 900)],
+            "price": random.random(900),
+        }
+    )
+    catalog = pa.table(
+        {
+            "sku": items,
+            "name": [f"A {random.choice(['red', 'blue'])} thing number {number}" for number in range(ITEMS)],
+            "colors": random.choice(["red|blue", "red|green", "blue", "green|blue"], ITEMS),
+            "weight_kg": random.random(ITEMS) * 10,
+            "department": random.choice(["tools", "garden", "toys"], ITEMS),
+            "label": [f"L-{number}" for number in range(ITEMS)],
+        }
+    )
+    people = pa.table({"id": users, "city": random.choice(["Oslo", "Lima"], USERS)})
+    return met, catalog, people
+
+
+def write(folder: Path, table: pa.Table, name: str, suffix: str) -> str:
+    file = folder / f"{name}{suffix}"
+    pq.write_table(table, file) if suffix == ".parquet" else csv.write_csv(table, file)
+    return str(file)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_the_proposed_run_file_reads_the_files_as_their_owner_would(tmp_path, suffix):
+    met, catalog, people = tables()
+    named = Named(
+        write(tmp_path, met, "sales", suffix),
+        write(tmp_path, catalog, "products", suffix),
+        write(tmp_path, people, "people", suffix),
+    )
+    run = config.from_tables(tomllib.loads(run_file_for_files(named, "my sales")))
+    source = run.source
+    assert (source.query_column, source.item_column, source.timestamp_column) == ("customer", "sku", "bought_at")
+    assert (source.items_id_column, source.users_id_column) == ("", "id")
+    assert source.list_columns == ("colors",)
+    kinds = {name: type(feature).__name__ for name, feature in run.item.features.items()}
+    assert kinds == {
+        "id": "Id", "name": "Text", "colors": "MultiCategorical", "weight_kg": "Numeric", "department": "Categorical",
+    }  # fmt: skip
+    assert set(run.query.features) == {"met", "city"}
+    assert run.name == "my_sales"
+    raw = source.read()
+    assert raw.items.num_rows == ITEMS
+    assert sum(batch.num_rows for batch in raw.interactions()) == 900
+
+
+def test_interactions_alone_are_enough(tmp_path):
+    met, _, _ = tables()
+    run = config.from_tables(tomllib.loads(run_file_for_files(Named(write(tmp_path, met, "sales", ".csv")), "sales")))
+    assert run.source.read().items.num_rows == ITEMS
+    assert list(run.item.features) == ["id"]
+
+
+def test_a_column_that_cannot_be_told_is_asked_for_by_its_option(tmp_path):
+    table = pa.table({"one": ["a", "b"], "two": ["c", "d"], "three": ["e", "f"]})
+    with pytest.raises(SettingError, match=r"--item-column.*one, two, three"):
+        run_file_for_files(Named(write(tmp_path, table, "odd", ".csv")), "odd")
+
+
+def test_a_number_made_of_the_interactions_is_left_out_as_a_leak():
+    counts = np.arange(100)
+    proposal = propose_feature("n", pa.chunked_array([counts * 2.5 + 1]), counts)
+    assert proposal.settings is None
+    assert "leak" in proposal.reason
+    assert propose_feature("n", pa.chunked_array([np.random.default_rng(0).random(100)]), counts).settings is not None
+
+
+def test_each_choice_has_its_reason_beside_it(tmp_path):
+    met, catalog, people = tables()
+    text = run_file_for_files(
+        Named(
+            write(tmp_path, met, "m", ".csv"),
+            write(tmp_path, catalog, "c", ".csv"),
+            write(tmp_path, people, "p", ".csv"),
+        ),
+        "x",
+    )
+    assert "label (a value of its own in nearly every row" in text.replace("\n# ", " ")
+    for block in text.split("\n\n"):
+        assert block.startswith("#"), block
+
+
+def test_the_command_writes_no_file_over_another(tmp_path):
+    met, _, _ = tables()
+    call = [sys.executable, "-m", "recsys.cli", "init", write(tmp_path, met, "sales", ".csv")]
+    first = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assert "recsys" in first.stdout or "train" in first.stdout
+    written = (tmp_path / "run.toml").read_bytes()
+    second = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "--force" in second.stderr
+    assert (tmp_path / "run.toml").read_bytes() == written
