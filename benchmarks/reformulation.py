@@ -26,13 +26,15 @@ from recsys.cli import one_message
 from recsys.data.mined import Mined, read_if_whole
 from recsys.errors import DataError, MissingError
 from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
+from recsys.export.query_side import load_roles
 from recsys.reformulators import unit
 from recsys.reformulators.average import Average
+from recsys.reformulators.history import History
 from recsys.reformulators.identity import Identity
 from recsys.reformulators.rocchio import Rocchio
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
 from recsys.sources.text_collection import TextCollection
-from recsys.types import ITEM_ID, QUERY_ID, Feedback, Float32, RowSets
+from recsys.types import ITEM_ID, QUERY_ID, Feedback, ItemRoles, RowSets
 
 DISTRIBUTIONS = ("tensorflow", "numpy", "scipy")
 WORK = Path("work") / "bench-reformulation"
@@ -46,7 +48,7 @@ FOLDS = 5
 AS_GOOD = -0.005
 """How far a lower 95 % bound of a gain may lie below zero for 'as good as the original query'."""
 
-UNTRAINED = {"identity": Identity(), "average": Average(), "rocchio": Rocchio()}
+UNTRAINED = {"identity": Identity(), "average": Average(), "history": History(), "rocchio": Rocchio()}
 LOL, PAPER = "attention_lol", "attention_lol_paper"
 LEARNED: dict[str, tuple[str, ...]] = {
     "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
@@ -92,18 +94,18 @@ class Fold:
 
     Attributes:
         train: the former.
-        train_vectors: `[items, dim]`, float32, unit length: what they are searched in.
+        train_items: what they are searched in.
         test: the latter.
-        test_vectors: what these are searched in: another collection's, where a reformulator is transferred.
+        test_items: what these are searched in: another collection's, where a reformulator is transferred.
         feedback: what the test queries' askers said; None for pseudo feedback.
         choose: further queries in the same items, which choose the settings, the epoch, how far queries move and the
             guard; None takes some of the former.
     """
 
     train: Mined
-    train_vectors: Float32
+    train_items: ItemRoles
     test: Mined
-    test_vectors: Float32
+    test_items: ItemRoles
     feedback: Feedback | None = None
     choose: Mined | None = None
 
@@ -131,8 +133,8 @@ class World:
     choices: tuple[tuple[str, ...], ...] = CHOICES
 
 
-def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
-    """Return the judged queries of a collection's split with their first results, the documents' vectors, a notice."""
+def text(collection: str, split: str = "all") -> tuple[Mined, ItemRoles, str]:
+    """Return the judged queries of a collection's split with their first results, the documents, a notice."""
     raw = TextCollection(collection=collection, split=split).read()
     items, queries = (np.stack(table["embedding"].to_numpy()).astype(np.float32) for table in (raw.items, raw.queries))
     items, queries = unit(items), unit(queries)
@@ -148,7 +150,8 @@ def text(collection: str, split: str = "all") -> tuple[Mined, Float32, str]:
     first = first_results(queries[asked], items, nothing, FIRST_K)
     ids = raw.queries[QUERY_ID].combine_chunks().take(pa.array(asked))
     facts = {"collection": collection, "split": split}
-    return Mined(ids, queries[asked], first, relevant, nothing, facts), items, raw.notice
+    mined = Mined(ids, queries[asked], np.ones(len(asked), np.float32), first, relevant, nothing, facts)
+    return mined, ItemRoles.shared(items), raw.notice
 
 
 def split_collection(collection: str, choose: str = "") -> World:
@@ -201,7 +204,7 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
     """
     settled = config.load(run, [*TOWERS[run], "evaluation.baselines=[]", "index.kind='brute_force'"])
     release = pipeline.train(settled, work / "towers", work / "releases")
-    vectors = np.load(release.folder / "item_embeddings.npy")
+    items = load_roles(release)
     parts = {}
     for part in ("validation", "test"):
         out = work / f"{run}-{part}-{release.fingerprint[:12]}.arrow"
@@ -209,9 +212,9 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
         parts[part] = read_if_whole(out) or reformulation.mine(release, settled, out=out, **asked)
     test, feedback = parts["test"], None
     if explicit:
-        test, feedback = simulated_explicit(test, vectors, given=max(DEPTHS), disliked_rate=0.25, seed=0)
+        test, feedback = simulated_explicit(test, items, given=max(DEPTHS), disliked_rate=0.25, seed=0)
     settings = (*RECOMMENDATION, f"explicit_rate={1.0 if explicit else 0.0}")
-    fold = Fold(parts["validation"], vectors, test, vectors, feedback)
+    fold = Fold(parts["validation"], items, test, items, feedback)
     return World(name, (fold,), settings, release.facts.notice, CHOICES[:1])  # thousands of queries: trials are dear
 
 
@@ -252,7 +255,7 @@ def reformulators(
             home.mkdir(parents=True, exist_ok=True)
             fitted = reformulation.fitted(
                 *fold.halves(run.reformulation.validation_rate, seed),
-                fold.train_vectors,
+                fold.train_items,
                 run.reformulation,
                 name=subject,
                 seed=seed,
@@ -331,7 +334,7 @@ def judged(world: World, by_seed: Sequence[Sequence[NamedReformulator]]) -> Judg
     free, guarded, noisy = [], [], []
     for named in by_seed:
         pairs = list(zip(named, world.folds, strict=True))
-        curves = [curve(one, fold.test, fold.test_vectors, METRICS, DEPTHS, fold.feedback) for one, fold in pairs]
+        curves = [curve(one, fold.test, fold.test_items, METRICS, DEPTHS, fold.feedback) for one, fold in pairs]
         free.append(_pooled(curves))
         guarded.append(_pooled([found.under(one.guard) for found, (one, _) in zip(curves, pairs, strict=True)]))
         noisy.append(
@@ -350,9 +353,9 @@ def _pooled(curves: Sequence[Curve]) -> Curve:
 
 
 def _with_noise(named: NamedReformulator, fold: Fold, rate: float) -> np.ndarray:
-    rows = with_noise(fold.test.first.item_rows[:, :NOISE_DEPTH], len(fold.test_vectors), rate, seed=0)
-    feedback = feedback_of(fold.test.query_vectors, fold.test_vectors, rows)
-    return curve(named, fold.test, fold.test_vectors, [MAIN], [NOISE_DEPTH], feedback).values[MAIN][1]
+    rows = with_noise(fold.test.first.item_rows[:, :NOISE_DEPTH], len(fold.test_items.found), rate, seed=0)
+    feedback = feedback_of(fold.test.query_vectors, fold.test_items, rows, query_lengths=fold.test.query_lengths)
+    return curve(named, fold.test, fold.test_items, [MAIN], [NOISE_DEPTH], feedback).values[MAIN][1]
 
 
 def add_rows(report: Report, world: World, found: Mapping[str, Judged]) -> None:
@@ -422,7 +425,7 @@ def add_latency(report: Report, world: World, subjects: Mapping[str, NamedReform
     """Time one query's move at depth 5, round-robin over the subjects."""
     fold = world.folds[0]
     query = fold.test.query_vectors[:1]
-    feedback = feedback_of(query, fold.test_vectors, fold.test.first.item_rows[:1, :5])
+    feedback = feedback_of(query, fold.test_items, fold.test.first.item_rows[:1, :5])
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds):
         for name, named in subjects.items():

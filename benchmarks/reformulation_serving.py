@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from recsys.export.release import Release, derive
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
 from recsys.stack import tf
-from recsys.types import Feedback, Float32, Query
+from recsys.types import Feedback, Float32, ItemRoles, Query
 from serving.process import served
 
 BAR = 2.2
@@ -71,7 +72,7 @@ def _add_forward(
     """Measure attention's forward pass for one query, as the server runs it and as a graph of TensorFlow."""
     attention = _attention()
     rows = np.argsort(-(query @ vectors.T), axis=1)[:, :DEPTH]
-    feedback = feedback_of(query, vectors, rows)
+    feedback = feedback_of(query, ItemRoles.shared(vectors), rows)
     in_graph = _in_graph(attention, query, feedback)
     expected, _ = attention.choice.direction(np, query, feedback, attention.ready)
     np.testing.assert_allclose(in_graph(), expected, rtol=1e-3, atol=1e-5)
@@ -97,7 +98,8 @@ def _in_graph(attention: NamedReformulator, query: Float32, feedback: Feedback) 
     def forward(queries: tf.Tensor, *parts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return attention.choice.direction(tnp, queries, Feedback(*parts), weights)
 
-    parts = (feedback.vectors, feedback.kinds, feedback.ranks, feedback.scores, feedback.present)
+    names = [field.name for field in dataclasses.fields(Feedback) if field.name != "extended"]
+    parts = [getattr(feedback, name) for name in names]
 
     def call() -> Float32:
         item_weights, further = forward(tf.constant(query), *(tf.constant(part) for part in parts))

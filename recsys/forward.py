@@ -70,6 +70,8 @@ ACTIVATIONS: Mapping[str, Callable[[Float32], Float32]] = {
 }
 DESCRIPTION = "tower.json"
 MAX_LAYERS = 1000
+SHORTEST_SQUARED = np.float32(1e-12)
+"""The bound of tf.math.l2_normalize: a shorter vector, such as one of zeros, is divided by its root."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,10 @@ class PlainTower:
 
     def __call__(self, codes: Mapping[str, np.ndarray]) -> Float32:
         """Return `[batch, dim]`, float32, unit length, from codes `[batch, *shape]` by feature name."""
+        return self.encode(codes)[0]
+
+    def encode(self, codes: Mapping[str, np.ndarray]) -> tuple[Float32, Float32]:
+        """Return the vectors, and the lengths that they had before they were brought to unit length, `[batch]`."""
         hidden = np.concatenate(
             [field.vectors(codes[name], self.tables) for name, field in self.fields.items()], axis=1
         )
@@ -152,9 +158,8 @@ class PlainTower:
                 hidden = activate(hidden)
         if self.length != "none":
             hidden = self._with_length(hidden)
-        # The bound of tf.math.l2_normalize, so that a vector of zeros stays one.
-        length = np.sqrt(np.maximum(np.einsum("ij,ij->i", hidden, hidden), 1e-12))
-        return hidden / length[:, None]
+        length = np.sqrt(np.maximum(np.einsum("ij,ij->i", hidden, hidden), SHORTEST_SQUARED))
+        return hidden / length[:, None], length
 
     def _with_length(self, raw: Float32) -> Float32:
         extended = np.zeros((len(raw), raw.shape[1] + 1), np.float32)

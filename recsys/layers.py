@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsys.forward import SMALLEST_WEIGHT, Field, Length, PlainTower
+from recsys.forward import SHORTEST_SQUARED, SMALLEST_WEIGHT, Field, Length, PlainTower
 from recsys.stack import tf
 from recsys.types import Float32
 
@@ -321,7 +321,18 @@ class TowerLayer(tf.keras.layers.Layer):
             seed: `[2]`, int32, in training; None at inference.
             position: `[queries, 2]`, int32, for the vectors of earlier times, `[queries, dim]`; see `FeatureLayer.at`.
         """
-        return self._finished(self.raw(codes, seed, position))
+        return self.encode(codes, seed, position)[0]
+
+    def encode(
+        self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None, position: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the vectors, and the lengths that they had before they were brought to unit length, `[batch]`.
+
+        Arguments as for `call`.
+        """
+        whole = self._whole(self.raw(codes, seed, position))
+        length = tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(whole), axis=1), SHORTEST_SQUARED))
+        return whole / length[:, None], length
 
     def raw(
         self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None, position: tf.Tensor | None = None
@@ -369,14 +380,15 @@ class TowerLayer(tf.keras.layers.Layer):
         """Return raw vectors, `[batch, width]`, from one vector for each feature, `[batch, feature's width]`."""
         raise NotImplementedError
 
-    def _finished(self, raw: tf.Tensor) -> tf.Tensor:
+    def _whole(self, raw: tf.Tensor) -> tf.Tensor:
+        """Return raw vectors with the coordinate that keeps their lengths, `[batch, dim]`."""
         if self._length == "item":
             shortened = raw / self.longest
             rest = tf.sqrt(tf.maximum(1.0 - tf.reduce_sum(tf.square(shortened), axis=1, keepdims=True), 0.0))
             raw = tf.concat([shortened, rest], axis=1)
         elif self._length == "query":
             raw = tf.pad(raw, [[0, 0], [0, 1]])
-        return tf.math.l2_normalize(raw, axis=1)
+        return raw
 
     def _plain(self, activation: str, layers: Sequence[tuple[Float32, Float32]]) -> PlainTower:
         """Return this tower without TensorFlow, its features side by side through some layers."""

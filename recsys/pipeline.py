@@ -26,6 +26,7 @@ from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
 from recsys.metrics.ranking import measure, parse
 from recsys.retrieval import Retriever
+from recsys.retrieval.reformulation import set_default
 from recsys.training.loop import Fitted, fit, fit_as_chosen
 from recsys.training.model import TwoTowerModel
 from recsys.types import QUERY_ID, Float32, Query
@@ -92,6 +93,8 @@ def _train(run: Run, home: Path, releases: Path) -> Release:
         assemble.fill(folder, run, prepared, model, item_vectors, fusion)
         assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
+        if prepared.history_length is not None:
+            set_default(folder, "history")
         return _facts(run, prepared, report, certificate, item_vectors, judged_on)
 
     release = publish(releases, fill)

@@ -23,8 +23,9 @@ from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, mean_metric, surest
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
+from recsys.export.query_side import load_query_side, load_roles
 from recsys.export.release import Release, derive
-from recsys.export.saved_model import PLAIN, QUERY_TOWER, load_graph
+from recsys.export.saved_model import PLAIN, QUERY_TOWER, GraphTower
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import parse
 from recsys.progress import task
@@ -34,7 +35,7 @@ from recsys.retrieval.reformulation import NamedReformulator, Reformulators, che
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.training.reformulation import DISLIKED_RATE, train_reformulator
-from recsys.types import ITEM_ID, Float32
+from recsys.types import ITEM_ID, Float32, ItemRoles
 
 WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or reformulation.epochs."
 """What to do about a training in which no epoch was better than none."""
@@ -42,7 +43,7 @@ BLOCK = 1024
 """Queries that are searched and written at once."""
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Shares of a trained move that are tried on the queries that choose."""
-TIED = ("item_embeddings.npy", "index", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
+TIED = ("item_embeddings.npy", "index", "query_side", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
 """Parts of a release that mined feedback depends on."""
 
 
@@ -73,7 +74,7 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
     _check_same_parts(release, run)
     retriever = Retriever(release)
     prepared = refitted(run, prepare(run, work / run.name / "prepared"), *release.facts.fitted_on)
-    tower = load_graph(release.folder / QUERY_TOWER)
+    tower, side = GraphTower(release.folder / QUERY_TOWER), load_query_side(release)
     _check_same_data(release, run, prepared, tower)
     asked = questions(run, prepared, part)
     count = len(asked.case_ids)
@@ -95,11 +96,12 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
             if (block := read_if_whole(file)) is not None:
                 running.start_at(start + len(rows))
             else:
-                vectors = tower({name: codes[rows] for name, codes in asked.codes.items()})
+                vectors, raw = tower.encode({name: codes[rows] for name, codes in asked.codes.items()})
                 excluded = asked.excluded.take(rows)
                 block = Mined(
                     case_ids=asked.case_ids.take(pa.array(rows)),
                     query_vectors=vectors,
+                    query_lengths=side.lengths(raw),
                     first=retriever.search_without(vectors, k, excluded),
                     relevant=asked.relevant.take(rows),
                     excluded=excluded,
@@ -136,7 +138,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     """
     check_name(name)
     _check_tied(release, mined)
-    settings, item_vectors = run.reformulation, np.load(release.folder / "item_embeddings.npy")
+    settings, roles = run.reformulation, load_roles(release)
     told = config.plain_tables(run)["reformulation"]
     digest = hashlib.sha256(json.dumps([told, dict(mined.facts), run.seed], sort_keys=True).encode()).hexdigest()[:12]
     folder = work / run.name / "reformulators" / f"{name}-{digest}"
@@ -144,7 +146,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
         learn, choose = mined.halves(settings.validation_rate, run.seed)
-        named = fitted(learn, choose, item_vectors, settings, name=name, seed=run.seed, folder=folder)
+        named = fitted(learn, choose, roles, settings, name=name, seed=run.seed, folder=folder)
     facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
     if not gained(named) and name == Reformulators.load(release.folder).default:
@@ -176,7 +178,7 @@ def gained(named: NamedReformulator) -> bool:
 def fitted(
     learn: Mined,
     choose: Mined,
-    item_vectors: Float32,
+    roles: ItemRoles,
     settings: Reformulation,
     *,
     name: str,
@@ -188,7 +190,7 @@ def fitted(
     Args:
         learn: queries to learn from.
         choose: others, which choose the epoch, how far queries move, and the guard, with feedback as in training.
-        item_vectors: `[items, dim]`, float32, unit length.
+        roles: the vectors of the items.
         settings: the `reformulation` section of a run.
         name: of the reformulator.
         seed: of the weights and every draw.
@@ -206,7 +208,7 @@ def fitted(
 
     asked, feedback = as_in_training(
         choose,
-        item_vectors,
+        roles,
         given=settings.feedback_k,
         explicit_rate=settings.explicit_rate,
         disliked_rate=DISLIKED_RATE,
@@ -215,14 +217,14 @@ def fitted(
 
     def validate(weights: Weights) -> float:
         candidate = NamedReformulator(name, settings.reformulator, weights)
-        return mean_metric(candidate, asked, item_vectors, metric, depths, feedback)
+        return mean_metric(candidate, asked, roles, metric, depths, feedback)
 
-    trained = train_reformulator(learn, item_vectors, settings, seed=seed, validate=validate, folder=folder)
+    trained = train_reformulator(learn, roles, settings, seed=seed, validate=validate, folder=folder)
 
     def moving(share: float) -> tuple[NamedReformulator, Curve]:
         weights = settings.reformulator.shortened(trained.weights, share)
         shorter = NamedReformulator(name, settings.reformulator, weights)
-        return shorter, curve(shorter, asked, item_vectors, [metric], depths, feedback)
+        return shorter, curve(shorter, asked, roles, [metric], depths, feedback)
 
     tried = {share: moving(share) for share in SHARES} if settings.only_sure else {}
     gains = {share: found.gains(metric)[1:].mean(axis=0) for share, (_, found) in tried.items()}
@@ -266,8 +268,7 @@ def evaluate(
         if one.facts.get("mined", {}).get("part") == mined.facts["part"]:
             got, advice = verbatim("the queries that it was trained on"), "Mine others: `recsys mine --part test`."
             raise DataError(describe(one.name, got, "queries that it has not seen", advice))
-    item_vectors = np.load(release.folder / "item_embeddings.npy")
-    return judge(judged, mined, item_vectors, measured, depths, seed=seed)
+    return judge(judged, mined, load_roles(release), measured, depths, seed=seed)
 
 
 def _tied(release: Release) -> dict[str, str]:

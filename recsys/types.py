@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -320,7 +320,8 @@ class Query:
         history: item ids the entity met, oldest first, an item as often as it was met; goes with `features`.
         history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
             which counts as now.
-        item_ids: items to find neighbours of; several are averaged.
+        item_ids: items that somebody has met, such as a basket: the answer is what goes with them.
+        similar: whether the answer is instead what is like `item_ids`: what is found by nearly the same vectors.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
         filter: which items the answer may hold besides.
@@ -336,6 +337,7 @@ class Query:
     history: Sequence[str] = ()
     history_age_days: Sequence[float] = ()
     item_ids: Sequence[str] = ()
+    similar: bool = False
     vector: Float32 | None = None
     excluded_ids: Sequence[str] = ()
     filter: Filter = EVERY_ITEM
@@ -409,22 +411,51 @@ class FeedbackKind(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class ItemRoles:
+    """The two vectors of each item of a catalog.
+
+    Attributes:
+        found: `[items, dim]`, float32, unit length: what an item is found by.
+        query_side: `[items, dim]`, float32, any length: what having met an item adds to a query's vector, where the
+            vector of a typical query has length 1.
+    """
+
+    found: Float32
+    query_side: Float32
+
+    @classmethod
+    def shared(cls, vectors: Float32) -> ItemRoles:
+        """Return items in a space that queries and items share by construction: an item's vector has both roles."""
+        return cls(vectors, vectors)
+
+
+@dataclass(frozen=True)
 class Feedback:
     """Items that say what the askers of a batch want or do not want; more important ones first.
 
     Attributes:
-        vectors: `[batch, k, dim]`, float32, item vectors; zeros where there is no item.
+        vectors: `[batch, k, dim]`, float32, unit length: the directions in which having met each item moves a query
+            (see `ItemRoles`); zeros where there is no item.
+        lengths: `[batch, k]`, float32, > 0: how far having met each item once moves its query, where the query's own
+            vector has length 1.
+        found: `[batch, k, dim]`, float32, unit length: the vectors that the items are found by; zeros where there is
+            no item.
         kinds: `[batch, k]`, int32, values of `FeedbackKind`.
         ranks: `[batch, k]`, int32, place in the list that was shown or searched, 0 = best; `NO_ROW` where unknown.
-        scores: `[batch, k]`, float32, inner products with the query's vector brought to unit length.
+        scores: `[batch, k]`, float32, inner products of `found` with the query's vector brought to unit length.
         present: `[batch, k]`, bool, where there is an item; in each row all true ones come first.
+        extended: `[batch, dim]`, float32, unit length: each query encoded again with the items that somebody liked or
+            chose in its history; the query itself where there are none. None where no tower was called.
     """
 
     vectors: Float32
+    lengths: Float32
+    found: Float32
     kinds: Int32
     ranks: Int32
     scores: Float32
     present: Bool
+    extended: Float32 | None = None
 
     @property
     def counts(self) -> Int64:
@@ -437,10 +468,11 @@ class Feedback:
         return self.present & _POSITIVE[self.kinds]
 
     def first(self, depth: int | Int64) -> Feedback:
-        """Return only the first items of each query: the same depth for all, or `[batch]`."""
+        """Return only the first items of each query: the same depth for all, or `[batch]`; nothing is encoded again."""
         deep = np.broadcast_to(np.asarray(depth), (len(self.present),))[:, None]
         present = self.present & (np.arange(self.present.shape[1]) < deep)
-        return Feedback(self.vectors * present[..., None], self.kinds, self.ranks, self.scores, present)
+        vectors, found = self.vectors * present[..., None], self.found * present[..., None]
+        return replace(self, vectors=vectors, found=found, present=present, extended=None)
 
 
 _POSITIVE = np.array([kind.positive for kind in FeedbackKind])
@@ -452,8 +484,9 @@ class Reformulated:
 
     Attributes:
         vectors: `[batch, dim]`, float32, of unit length; a query without feedback comes back as it is.
-        item_weights: `[batch, k]`, float32, unitless: how much each item's vector was added to the query's vector of
-            unit length, before the sum was brought to unit length; 0 where there is no item.
+        item_weights: `[batch, k]`, float32, unitless: how much of each item was added to the query's vector of unit
+            length, before the sum was brought to unit length: > 0 of `Feedback.vectors`, < 0 of `Feedback.found`; 0
+            where there is no item.
     """
 
     vectors: Float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow as pa
 from recsys.data.mined import Mined
 from recsys.data.prepare import Prepared
 from recsys.evaluation.reformulation import first_results
-from recsys.types import NO_ROW, Float32, Neighbours, RowSets
+from recsys.types import NO_ROW, Float32, ItemRoles, Neighbours, RowSets
 
 
 def sets(*of_owners: Sequence[int]) -> RowSets:
@@ -36,6 +37,7 @@ def mined_of(
     return Mined(
         case_ids=pa.array([f"query-ü{place}" for place in range(len(rows))]),
         query_vectors=vectors,
+        query_lengths=np.ones(len(rows), np.float32),
         first=Neighbours(rows, scores),
         relevant=sets(*relevant),
         excluded=nothing if excluded is None else sets(*excluded),
@@ -60,8 +62,8 @@ def unit(vectors: np.ndarray) -> Float32:
 
 def clustered(
     queries: int, *, clusters: int = 20, each: int = 8, dim: int = 12, noise: float = 0.25, seed: int = 0
-) -> tuple[Mined, Float32]:
-    """Return queries that lie some way off a cluster, whose items answer them, and the items' vectors.
+) -> tuple[Mined, ItemRoles]:
+    """Return queries that lie some way off a cluster, whose items answer them, and the items.
 
     The first results are mostly of the cluster, so that a query does well to move towards their mean.
     """
@@ -73,4 +75,4 @@ def clustered(
     relevant = asked[:, None] * each + np.arange(each)
     first = first_results(vectors, items, RowSets.empty(queries), 10)
     made = mined_of(first.item_rows, relevant, vectors=vectors, facts={"search": "by hand"})
-    return Mined(made.case_ids, vectors, first, made.relevant, made.excluded, made.facts), items
+    return replace(made, first=first), ItemRoles.shared(items)

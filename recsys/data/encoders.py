@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
+from numpy.typing import NDArray
 
 from recsys import registry
 from recsys.config import Run
@@ -17,7 +18,7 @@ from recsys.documents import parse_json
 from recsys.errors import DataError, unknown
 from recsys.features import Encoder
 from recsys.features._lookup import BagEncoder
-from recsys.features._vocabulary import Ragged, widened
+from recsys.features._vocabulary import MISSING, PADDING, Ragged, widened
 from recsys.types import ITEM_ID, QUERY_ID, Int64
 
 T = TypeVar("T")
@@ -90,6 +91,49 @@ def replaced(codes: np.ndarray, rows: Int64, others: np.ndarray) -> np.ndarray:
         codes, others = widened(codes, width), widened(others, width)
     codes[rows] = others
     return codes
+
+
+def only_histories(encoders: Mapping[str, Encoder], histories: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return the codes of queries that say nothing but what they have met, `[len(histories), *shape]` each.
+
+    Args:
+        encoders: of the query side.
+        histories: item ids of each query, newest first.
+    """
+    return {
+        name: encoder.encode_values(list(histories) if is_history(encoder) else [None] * len(histories))
+        for name, encoder in encoders.items()
+    }
+
+
+def extended(encoder: Encoder, codes: np.ndarray, added: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return histories with further items, which come first, as met just now; what a history holds already is left out.
+
+    Args:
+        encoder: of the history.
+        codes: of the histories, `[batch, *shape]`.
+        added: item ids for each of them, newest first.
+    """
+    rows = []
+    for own, item_ids in zip(codes, added, strict=True):
+        (new,) = encoder.encode_values([list(item_ids)])
+        value, of_new = (each if each.ndim == 1 else each[:, 0] for each in (own, new))
+        kept = own[value > MISSING]
+        rows.append(np.concatenate([new[(of_new > MISSING) & ~np.isin(of_new, value)], kept]))
+    width = encoder.places or max(1, *map(len, rows))
+    padded = np.full((len(rows), width, *codes.shape[2:]), PADDING, np.int32)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row[:width]
+    return padded
+
+
+def in_histories(encoders: Mapping[str, Encoder], item_ids: Any) -> NDArray[np.bool_]:
+    """Return which items have a vector of their own in a history of the query side, `[items]`."""
+    own = np.zeros(len(item_ids), bool)
+    for encoder in filter(is_history, encoders.values()):
+        codes = encoder.vocabulary.codes(encoder.spelling.spell_column(item_ids))
+        own |= codes >= encoder.vocabulary.reserved
+    return own
 
 
 def ids_of(encoders: Mapping[str, Encoder]) -> frozenset[str]:

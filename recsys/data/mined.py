@@ -18,7 +18,7 @@ from recsys.errors import DataError, ShapeError, describe, verbatim
 from recsys.files import sha256, write_atomically
 from recsys.types import NO_ROW, FeedbackKind, Float32, Int32, Int64, Neighbours, RowSets
 
-COLUMNS = ("case_id", "query_vector", "item_rows", "scores", "relevant", "excluded")
+COLUMNS = ("case_id", "query_vector", "query_length", "item_rows", "scores", "relevant", "excluded")
 CHECKSUM = "sha256"
 """Stands beside the facts in the file, over everything in it."""
 
@@ -30,6 +30,7 @@ class Mined:
     Attributes:
         case_ids: `[queries]`, text.
         query_vectors: `[queries, dim]`, float32, finite.
+        query_lengths: `[queries]`, float32, > 0: how much each query weighs against an item that it meets.
         first: best first, as the index gave them, without excluded items.
         relevant: item rows that answer each query; at least one each.
         excluded: item rows that may not be shown, such as those the asker has seen.
@@ -38,13 +39,14 @@ class Mined:
 
     case_ids: pa.Array
     query_vectors: Float32
+    query_lengths: Float32
     first: Neighbours
     relevant: RowSets
     excluded: RowSets
     facts: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        counts = {len(self.case_ids), len(self.query_vectors), len(self.first.item_rows)}
+        counts = {len(self.case_ids), len(self.query_vectors), len(self.query_lengths), len(self.first.item_rows)}
         counts |= {len(self.relevant), len(self.excluded)}
         if len(counts) > 1:
             raise ShapeError(describe("mined", sorted(counts), "as many of everything as queries"))
@@ -58,6 +60,7 @@ class Mined:
             self,
             case_ids=self.case_ids.take(pa.array(places)),
             query_vectors=self.query_vectors[places],
+            query_lengths=self.query_lengths[places],
             first=Neighbours(self.first.item_rows[places], self.first.scores[places]),
             relevant=self.relevant.take(places),
             excluded=self.excluded.take(places),
@@ -85,6 +88,7 @@ class Mined:
         return (
             len(self) > 0
             and bool(np.isfinite(self.query_vectors).all())
+            and bool((np.isfinite(self.query_lengths) & (self.query_lengths > 0)).all())
             and bool(self.relevant.sizes.all())
             and all(((rows >= low) & (rows < items)).all() for rows, low in lowest)
         )
@@ -142,10 +146,11 @@ class Mined:
             facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             dim = columns["query_vector"].type.list_size
             vectors = columns["query_vector"].flatten().to_numpy().reshape(-1, dim)
+            lengths = columns["query_length"].to_numpy()
             first = Neighbours(*(_matrix(columns[name]) for name in ("item_rows", "scores")))
             sets = (_sets(columns[name]) for name in ("relevant", "excluded"))
             checksum = facts.pop(CHECKSUM, "")
-            mined = cls(columns["case_id"], vectors, first, *sets, facts)
+            mined = cls(columns["case_id"], vectors, lengths, first, *sets, facts)
             whole = mined._checksum() == checksum
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
             advice = "Write it with `recsys mine`."
@@ -160,6 +165,7 @@ class Mined:
         columns = (
             self.case_ids,
             _fixed(self.query_vectors),
+            pa.array(self.query_lengths),
             _fixed(self.first.item_rows),
             _fixed(self.first.scores),
             _lists(self.relevant),
@@ -169,7 +175,7 @@ class Mined:
         return pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata(told)
 
     def _checksum(self) -> str:
-        arrays = [self.query_vectors, self.first.item_rows, self.first.scores]
+        arrays = [self.query_vectors, self.query_lengths, self.first.item_rows, self.first.scores]
         arrays += [array for sets in (self.relevant, self.excluded) for array in (sets.offsets, sets.rows)]
         content = [dict(self.facts), self.case_ids.to_pylist(), [sha256(array) for array in arrays]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -193,6 +199,7 @@ def joined(parts: list[Mined]) -> Mined:
         parts[0],
         case_ids=pa.concat_arrays([part.case_ids for part in parts]),
         query_vectors=np.concatenate([part.query_vectors for part in parts]),
+        query_lengths=np.concatenate([part.query_lengths for part in parts]),
         first=Neighbours(
             np.concatenate([part.first.item_rows for part in parts]),
             np.concatenate([part.first.scores for part in parts]),

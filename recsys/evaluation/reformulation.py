@@ -16,7 +16,7 @@ from recsys.evaluation.recommenders import VectorRecommender
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.retrieval.guard import Guard, signals
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of, pseudo_feedback
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Neighbours, RowSets
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, ItemRoles, Neighbours, RowSets
 
 Float64 = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ class Curve:
 def curve(
     named: NamedReformulator,
     mined: Mined,
-    item_vectors: Float32,
+    roles: ItemRoles,
     metrics: Sequence[str],
     depths: Sequence[int],
     feedback: Feedback | None = None,
@@ -111,21 +111,21 @@ def curve(
     Args:
         named: what to measure.
         mined: the cases with their first results.
-        item_vectors: `[items, dim]`, float32.
+        roles: the vectors of the items.
         metrics: in ir-measures spelling.
         depths: numbers of items of feedback; 0 is added.
         feedback: of the cases, at least as deep as the depths; None means pseudo feedback from the first results.
     """
     depths = sorted({0, *depths})
     if feedback is None:
-        feedback = pseudo_feedback(mined.query_vectors, item_vectors, mined.first, max(depths))
+        feedback = pseudo_feedback(mined.query_vectors, roles, mined.first, max(depths), mined.query_lengths)
     parsed = [parse(name) for name in metrics]
     values: dict[str, list[Float64]] = {metric.name: [] for metric in parsed}
     of_moves = []
     for depth in depths:
         shown = feedback.first(depth)
         vectors = named.choice.reformulate(mined.query_vectors, shown, named.ready).vectors
-        for name, of_cases in measured(vectors, item_vectors, mined, parsed).items():
+        for name, of_cases in measured(vectors, roles.found, mined, parsed).items():
             values[name].append(of_cases)
         of_moves.append(signals(mined.query_vectors, shown, vectors))
     stacked = {name: np.stack(of_depths) for name, of_depths in values.items()}
@@ -144,13 +144,13 @@ def measured(
 def mean_metric(
     named: NamedReformulator,
     mined: Mined,
-    item_vectors: Float32,
+    roles: ItemRoles,
     metric: str,
     depths: Sequence[int],
     feedback: Feedback | None = None,
 ) -> float:
     """Return a metric's mean over cases and over depths above 0, guard off: what an epoch is chosen by."""
-    return curve(named, mined, item_vectors, [metric], depths, feedback).mean(parse(metric).name)
+    return curve(named, mined, roles, [metric], depths, feedback).mean(parse(metric).name)
 
 
 def surest(gains: Mapping[float, Float64]) -> float:
@@ -201,7 +201,7 @@ def fit_guard(found: Curve, metric: str) -> Guard:
 
 
 def simulated_explicit(
-    mined: Mined, item_vectors: Float32, *, given: int, disliked_rate: float, seed: int
+    mined: Mined, roles: ItemRoles, *, given: int, disliked_rate: float, seed: int
 ) -> tuple[Mined, Feedback]:
     """Return cases whose askers have said something: some relevant items as liked, wrong first results as disliked.
 
@@ -210,7 +210,7 @@ def simulated_explicit(
 
     Args:
         mined: the cases.
-        item_vectors: `[items, dim]`, float32.
+        roles: the vectors of the items.
         given: items of feedback for each case, at most; of the relevant ones at most half.
         disliked_rate: share (0..1) of the feedback that says no, as far as there are wrong first results.
         seed: of the draw.
@@ -232,19 +232,22 @@ def simulated_explicit(
         rows[case, : len(said)], kinds[case, : len(said)] = said, of_kind
     case, _ = places = np.nonzero((rows != NO_ROW) & (kinds == FeedbackKind.LIKED))
     liked = RowSets.from_pairs(case, rows[places], len(mined))
-    feedback = feedback_of(mined.query_vectors, item_vectors, rows, kinds=kinds, ranks=np.full_like(rows, NO_ROW))
+    unranked = np.full_like(rows, NO_ROW)
+    feedback = feedback_of(
+        mined.query_vectors, roles, rows, query_lengths=mined.query_lengths, kinds=kinds, ranks=unranked
+    )
     rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, liked))
     return rest, feedback
 
 
 def as_in_training(
-    mined: Mined, item_vectors: Float32, *, given: int, explicit_rate: float, disliked_rate: float, seed: int
+    mined: Mined, roles: ItemRoles, *, given: int, explicit_rate: float, disliked_rate: float, seed: int
 ) -> tuple[Mined, Feedback]:
     """Return cases with feedback as a training gives it: of some what their askers said, of the others first results.
 
     Args:
         mined: the cases.
-        item_vectors: `[items, dim]`, float32.
+        roles: the vectors of the items.
         given: items of feedback for each case, at most.
         explicit_rate: share (0..1) of the cases whose askers say something; those that can (see `simulated_explicit`).
         disliked_rate: see `simulated_explicit`.
@@ -255,11 +258,13 @@ def as_in_training(
     parts = []
     if not told.all():
         others = mined.take(np.flatnonzero(~told))
-        parts.append((others, pseudo_feedback(others.query_vectors, item_vectors, others.first, given)))
+        first = pseudo_feedback(others.query_vectors, roles, others.first, given, others.query_lengths)
+        parts.append((others, first))
     if told.any():
         tellers = mined.take(np.flatnonzero(told))
-        parts.append(simulated_explicit(tellers, item_vectors, given=given, disliked_rate=disliked_rate, seed=seed))
-    together = (np.concatenate([getattr(part, name) for _, part in parts]) for name in Feedback.__dataclass_fields__)
+        parts.append(simulated_explicit(tellers, roles, given=given, disliked_rate=disliked_rate, seed=seed))
+    stored = [name for name in Feedback.__dataclass_fields__ if name != "extended"]
+    together = (np.concatenate([getattr(part, name) for _, part in parts]) for name in stored)
     return joined([part for part, _ in parts]), Feedback(*together)
 
 

@@ -21,7 +21,7 @@ from recsys.evaluation.reformulation import Curve, curve
 from recsys.files import write_atomically
 from recsys.metrics.ranking import parse
 from recsys.retrieval.reformulation import NamedReformulator
-from recsys.types import Feedback, Float32
+from recsys.types import Feedback, ItemRoles
 
 CONFIDENCE, RESAMPLES = 0.95, 1000
 
@@ -106,7 +106,7 @@ class ReformulationReport:
 def judge(
     named: Sequence[NamedReformulator],
     mined: Mined,
-    item_vectors: Float32,
+    roles: ItemRoles,
     metrics: Sequence[str],
     depths: Sequence[int],
     *,
@@ -118,7 +118,7 @@ def judge(
     Args:
         named: the reformulators.
         mined: the cases.
-        item_vectors: `[items, dim]`, float32.
+        roles: the vectors of the items.
         metrics: in ir-measures spelling.
         depths: numbers of items of feedback; 0 is added.
         seed: of the bootstrap.
@@ -127,7 +127,7 @@ def judge(
     names = tuple(parse(name).name for name in metrics)
     points, falling = [], {}
     for one in named:
-        free = curve(one, mined, item_vectors, names, depths, feedback)
+        free = curve(one, mined, roles, names, depths, feedback)
         falling[one.name] = {metric: free.falling_rate(metric) for metric in names}
         for guarded, found in ((False, free), (True, free.under(one.guard))):
             points.extend(_points(one.name, guarded, found, seed))

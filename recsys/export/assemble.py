@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ from recsys.data.batches import QueryCodes
 from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past, weighted
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
+from recsys.export import query_side
 from recsys.export.own_items import OWN, Fusion, OwnWeights
-from recsys.export.saved_model import ITEM_TOWER, PLAIN, QUERY_TOWER, save_tower
+from recsys.export.query_side import QuerySide, fit_map
+from recsys.export.saved_model import ITEM_TOWER, PLAIN, QUERY_TOWER, Tower, load_tower, save_tower
 from recsys.export.seen import SeenItems
 from recsys.files import save_array
+from recsys.forward import SHORTEST_SQUARED
 from recsys.training.model import TwoTowerModel
-from recsys.types import AGE_DAYS, HISTORY, ITEM_ID, QUERY_ID, TRAINING_COUNT, Float32
+from recsys.types import AGE_DAYS, HISTORY, ITEM_ID, QUERY_ID, TRAINING_COUNT, Float32, Int32
 
 GOLDEN_K = 10
+MAP_QUERIES = 20_000
+"""Query entities that a map into their space is learned from, at most."""
+BLOCK = 1024
+"""Queries that go through the query tower at once."""
 
 
 def golden_queries(run: Run, prepared: Prepared) -> tuple[pa.Table, Codes]:
@@ -81,9 +89,69 @@ def fill(
         own.sort_indices()
         OwnWeights(fusion, own.data).save(folder / OWN)
     queries, codes = golden_queries(run, prepared)
+    measure_query_side(folder, run, prepared, codes, item_vectors).save(folder / query_side.FOLDER)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")
     save_array(folder / "golden" / "vectors.npy", model.encode_queries(codes))
+
+
+def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes, item_vectors: Float32) -> QuerySide:
+    """Return what having met each item means for a query, by what the query tower reads.
+
+    Where it reads a history: by how much a history of the item alone moves the tower's vector away from that of no
+    history, before either is brought to unit length. For a tower that sums, this is the item's row of the history's
+    table. Where items are the query entities: the item's own query. Elsewhere: a map of the item's found vector,
+    learned from what the training queries met; it starts from the identity, that is from one space for both sides.
+
+    Args:
+        folder: of the release; holds the towers.
+        run: the resolved run.
+        prepared: its data.
+        golden: codes of typical queries.
+        item_vectors: `[items, dim]`, float32, the catalog through the item tower.
+    """
+    tower, dim = load_tower(folder, QUERY_TOWER), item_vectors.shape[1]
+    identity = np.eye(dim, dtype=np.float32)
+    if run.query.entity == "item":
+        of_items = QueryCodes(prepared, _past(prepared))
+        vectors = _in_blocks(lambda rows: tower(of_items.now(rows)), prepared.item_count)
+        return QuerySide(vectors, fit_map(item_vectors, vectors, identity, run.seed), 0.0)
+    if prepared.history_length is None:
+        rows = np.flatnonzero(prepared.positives("train").sizes).astype(np.int32)
+        rows = np.sort(np.random.default_rng([run.seed, 19]).permutation(rows)[:MAP_QUERIES])
+        met, codes = prepared.positives("train").take(rows), QueryCodes(prepared, _past(prepared))
+        means = np.zeros((len(rows), dim), np.float32)
+        np.add.at(means, met.owners, item_vectors[met.rows])
+        means /= np.maximum(met.sizes, 1)[:, None]
+        queries = _in_blocks(lambda places: tower(codes.now(rows[places])), len(rows)).reshape(-1, dim)
+        learned = fit_map(means, queries, identity, run.seed)
+        return QuerySide(item_vectors @ learned, learned, 0.0)
+    raw = tower.encode(golden)[1]
+    some = raw[raw > 2 * SHORTEST_SQUARED**0.5]  # queries that say something
+    typical = float(np.median(some)) if len(some) else 1.0
+    without = _raw(tower, encoders.only_histories(prepared.query_encoders, [[]]))
+    item_ids = prepared.items[ITEM_ID].to_pylist()
+
+    def alone(rows: Int32) -> Float32:
+        codes = encoders.only_histories(prepared.query_encoders, [[item_ids[row]] for row in rows])
+        return (_raw(tower, codes) - without) / np.float32(typical)
+
+    vectors = _in_blocks(alone, prepared.item_count)
+    own = encoders.in_histories(prepared.query_encoders, prepared.items[ITEM_ID])
+    learned = fit_map(item_vectors[own], vectors[own], np.zeros_like(identity), run.seed)
+    vectors[~own] = item_vectors[~own] @ learned
+    return QuerySide(vectors, learned, typical)
+
+
+def _raw(tower: Tower, codes: Codes) -> Float32:
+    vectors, lengths = tower.encode(codes)
+    return vectors * lengths[:, None]
+
+
+def _in_blocks(compute: Callable[[Int32], Float32], count: int) -> Float32:
+    """Return `[count, dim]` from a function of some of the rows."""
+    rows = np.arange(count, dtype=np.int32)
+    return np.concatenate([compute(rows[start : start + BLOCK]) for start in range(0, count, BLOCK)])
 
 
 def write_golden_answers(folder: Path, item_vectors: Float32, index: Any) -> None:

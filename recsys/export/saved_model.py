@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ PLAIN = "plain_"
 
 
 def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], folder: Path) -> None:
-    """Write a tower with one signature `encode`: codes of each feature in, `vectors` out.
+    """Write a tower with one signature `encode`: codes of each feature in, `vectors` and their former `lengths` out.
 
     Inputs are called `f000`, `f001` and so on, because TensorFlow takes Python names only; `features.json` in the same
     folder lists the features in that order.
@@ -42,7 +42,8 @@ def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], fo
 
     @tf.function(input_signature=specs)
     def encode(*codes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"vectors": tower(dict(zip(names, codes, strict=True)))}
+        vectors, lengths = tower.encode(dict(zip(names, codes, strict=True)))
+        return {"vectors": vectors, "lengths": lengths}
 
     module = tf.Module()
     module.tower = tower
@@ -53,36 +54,50 @@ def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], fo
     (folder / FEATURES).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
 
 
-def load_graph(folder: Path) -> Callable[[Mapping[str, np.ndarray]], Float32]:
-    """Return the tower of a SavedModel as a function from codes, `[batch, *shape]` each, to vectors, `[batch, dim]`.
+class GraphTower:
+    """A tower as the function of a SavedModel's signature, from codes, `[batch, *shape]` each, to vectors.
 
-    The function raises ValueError for codes of other features than the tower's.
+    Args:
+        folder: of the SavedModel.
 
     Raises:
         ReleaseError: the graph could do more than compute a vector (see `check_graph`).
     """
-    check_graph(folder, beside=[FEATURES])
-    loaded = tf.saved_model.load(str(folder))
-    encode = loaded.signatures[SIGNATURE]
-    names = read_json(folder / FEATURES, list[str])
 
-    def tower(codes: Mapping[str, np.ndarray]) -> Float32:
-        if codes.keys() != set(names):
-            raise ValueError(describe("codes", sorted(codes), f"those of the features {sorted(names)}"))
-        count = len(next(iter(codes.values())))
-        parts = [
-            encode(**{_input(n): tf.constant(codes[name][start : start + CHUNK]) for n, name in enumerate(names)})[
-                "vectors"
-            ].numpy()
-            for start in range(0, count, CHUNK)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def __init__(self, folder: Path) -> None:
+        check_graph(folder, beside=[FEATURES])
+        self._loaded = tf.saved_model.load(str(folder))  # kept alive: its variables end with it
+        self._names = read_json(folder / FEATURES, list[str])
 
-    tower.keeps_alive = loaded
-    return tower
+    def __call__(self, codes: Mapping[str, np.ndarray]) -> Float32:
+        """Return `[batch, dim]`, float32, unit length.
+
+        Raises:
+            ValueError: codes of other features than the tower's.
+        """
+        return self.encode(codes)[0]
+
+    def encode(self, codes: Mapping[str, np.ndarray]) -> tuple[Float32, Float32]:
+        """Return the vectors, and the lengths that they had before they were brought to unit length, `[batch]`.
+
+        Raises:
+            ValueError: codes of other features than the tower's.
+        """
+        if codes.keys() != set(self._names):
+            raise ValueError(describe("codes", sorted(codes), f"those of the features {sorted(self._names)}"))
+        signature, count = self._loaded.signatures[SIGNATURE], len(next(iter(codes.values())))
+        parts = []
+        for start in range(0, count, CHUNK):
+            part = {name: tf.constant(values[start : start + CHUNK]) for name, values in codes.items()}
+            out = signature(**{_input(position): part[name] for position, name in enumerate(self._names)})
+            parts.append((out["vectors"].numpy(), out["lengths"].numpy()))
+        return parts[0] if len(parts) == 1 else tuple(map(np.concatenate, zip(*parts, strict=True)))
 
 
-def load_tower(release: Path, name: str) -> Callable[[Mapping[str, np.ndarray]], Float32]:
+Tower = PlainTower | GraphTower
+
+
+def load_tower(release: Path, name: str) -> Tower:
     """Return a tower of a release folder without TensorFlow where the release holds it in NumPy.
 
     Args:
@@ -90,10 +105,10 @@ def load_tower(release: Path, name: str) -> Callable[[Mapping[str, np.ndarray]],
         name: `QUERY_TOWER` or `ITEM_TOWER`.
 
     Raises:
-        ReleaseError: as `PlainTower.load` and `load_graph`.
+        ReleaseError: as `PlainTower.load` and `GraphTower`.
     """
     plain = release / f"{PLAIN}{name}"
-    return PlainTower.load(plain) if plain.is_dir() else load_graph(release / name)
+    return PlainTower.load(plain) if plain.is_dir() else GraphTower(release / name)
 
 
 def _input(position: int) -> str:

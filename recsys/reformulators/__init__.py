@@ -3,6 +3,12 @@
 A choice has one verb, `reformulate`, in NumPy, because it answers single calls of a server. One that is trained is
 `learned`: `initial` gives its weights before training, `ready` does with them what needs no query, and `direction` is
 its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`. `shortened` makes its moves shorter.
+
+An item has two roles. A query moves *towards* an item along the vector that says what having met the item means for a
+query (`Feedback.vectors`), in steps of what meeting it once adds (`Feedback.lengths`). It moves *away* from an item
+along the vector that the item is found by (`Feedback.found`): as all of these have unit length, no item loses more of
+its score than the one that the query moves away from. `moved` is that rule, for every reformulator.
+
 To add one, write `reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results
 have unit length, and that both array libraries agree.
 """
@@ -23,9 +29,15 @@ NO_WEIGHTS: Weights = {}
 
 
 class Reformulator(Protocol):
-    """The contract of the family."""
+    """The contract of the family.
+
+    Attributes:
+        learned: whether it has weights that training gives.
+        reads_extended: whether it reads `Feedback.extended`, which costs a call of the query tower.
+    """
 
     learned: ClassVar[bool]
+    reads_extended: ClassVar[bool]
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return where the queries move.
@@ -92,21 +104,41 @@ def lengths(vectors: Float32) -> Float32:
 
 
 def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: Float32 | None = None) -> Reformulated:
-    """Return `unit(unit(q) + sum_i w_i v_i + further)`; a query without feedback exactly as it came.
+    """Return `unit(unit(q) + sum_(w_i > 0) w_i l_i v_i + sum_(w_i < 0) w_i f_i + further)`.
 
-    A sum that cancels out points nowhere, and leaves the query as it came, too.
+    `v` are the feedback's `vectors`, `l` its `lengths`, `f` its `found`. A query without feedback comes back exactly as
+    it came, and so does one whose sum cancels out, which points nowhere.
 
     Args:
         queries: `[batch, dim]`, float32.
-        feedback: whose vectors are added.
-        item_weights: `[batch, k]`, float32; not looked at where there is no item.
+        feedback: moves the queries.
+        item_weights: w, `[batch, k]`, float32: 1 moves towards an item as far as having met it once, -1 moves away by
+            a vector as long as the query's; not looked at where there is no item.
         further: `[batch, dim]`, float32, added, too; None for nothing.
     """
-    item_weights = np.where(feedback.present, item_weights, np.float32(0))
-    total = unit(queries) + (item_weights[:, None, :] @ feedback.vectors)[:, 0]
+    towards, away = _apart(np, feedback, np.where(feedback.present, item_weights, np.float32(0)))
+    total = unit(queries) + (towards[:, None, :] @ feedback.vectors)[:, 0] + (away[:, None, :] @ feedback.found)[:, 0]
     if further is not None:
         total = total + further
     length = lengths(total)
     still = ~feedback.present.any(axis=1, keepdims=True) | (length < 1e-6)
     vectors = np.where(still, queries, total / np.maximum(length, np.float32(1e-12)))
-    return Reformulated(vectors.astype(np.float32, copy=False), item_weights.astype(np.float32, copy=False))
+    return Reformulated(vectors.astype(np.float32, copy=False), (towards + away).astype(np.float32, copy=False))
+
+
+def total_move(xp: Any, feedback: Feedback, item_weights: Any) -> Any:
+    """Return what `moved` adds to queries of unit length for their items, `[batch, dim]`, for training.
+
+    Args:
+        xp: the array library of all arguments.
+        feedback: moves the queries.
+        item_weights: `[batch, k]`, float32, 0 where there is no item.
+    """
+    towards, away = _apart(xp, feedback, item_weights)
+    return xp.einsum("bk,bkd->bd", towards, feedback.vectors) + xp.einsum("bk,bkd->bd", away, feedback.found)
+
+
+def _apart(xp: Any, feedback: Feedback, item_weights: Any) -> tuple[Any, Any]:
+    """Return the factors of `vectors` and those of `found`, `[batch, k]` each."""
+    nothing = np.float32(0)
+    return xp.maximum(item_weights, nothing) * feedback.lengths, xp.minimum(item_weights, nothing)

@@ -23,6 +23,7 @@ class Average:
     """
 
     learned: ClassVar[bool] = False
+    reads_extended: ClassVar[bool] = False
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the means, of unit length.

@@ -16,6 +16,7 @@ class Identity:
     """The query as it came, whatever the feedback says."""
 
     learned: ClassVar[bool] = False
+    reads_extended: ClassVar[bool] = False
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the queries.

@@ -36,6 +36,7 @@ class LinearFeedback:
     """
 
     learned: ClassVar[bool] = True
+    reads_extended: ClassVar[bool] = False
 
     a: float = Field(default=1.0, gt=0)
     b: float = Field(default=1.0, gt=0)

@@ -18,9 +18,10 @@ class Rocchio:
 
     Reference:
         Rocchio 1971, Relevance feedback in information retrieval; for dense vectors Li et al. 2023, TOIS,
-        arXiv:2108.11044, Section 3.2 (whose defaults these are, without negatives).
+        arXiv:2108.11044, Section 3.2 (whose alpha and beta these are; it has no negatives).
     Differs:
-        the query counts with unit length, and the result is brought to unit length; rankings stay as they are.
+        positive items count by what having met them means for a query, negative ones by what they are found by; the
+        query counts with unit length, and the result is brought to unit length; rankings stay as they are.
 
     Attributes:
         alpha: weight of the query, > 0.
@@ -31,10 +32,11 @@ class Rocchio:
     """
 
     learned: ClassVar[bool] = False
+    reads_extended: ClassVar[bool] = False
 
     alpha: float = Field(default=0.4, gt=0)
     beta: float = Field(default=0.6, ge=0)
-    gamma: float = Field(default=0.0, ge=0)
+    gamma: float = Field(default=0.08, ge=0)
     top_k: int = Field(default=0, ge=0)
     bottom_k: int = Field(default=0, ge=0)
 

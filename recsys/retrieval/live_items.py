@@ -27,7 +27,7 @@ from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
 from recsys.spelling import DIGITS, Number, Spelling, exact, is_list, plain_type, read_time, read_time_of_day
-from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, Neighbours, Query
+from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, ItemRoles, Neighbours, Query
 
 SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
@@ -142,10 +142,11 @@ class LiveItems:
                     rows[change.item_id] = None
             added = [change for change in changes if change.vector is not None and not change.forgotten]
             counts = [self._count(change.item_id) for change in added]
-            for change, row in zip(added, side.append(added, counts), strict=True):
+            described = {change.item_id: self._as_query(change) for change in added if change.features is not None}
+            query_side = self._query_side(added, described)
+            for change, row in zip(added, side.append(added, query_side, counts), strict=True):
                 rows[change.item_id] = self._first + row
-                if change.features is not None:
-                    asked[change.item_id] = self._as_query(change)
+            asked.update(described)
             self._rows, self._hidden, self._side, self._asked = rows, hidden, side, asked
             if side.hidden.sum() > max(FEW, side.count // 2):
                 self._tidy()
@@ -203,6 +204,24 @@ class LiveItems:
     def _count(self, item_id: str) -> int:
         row = self._base._row_of_item.get(item_id)
         return 0 if row is None else self._base._items[TRAINING_COUNT][row].as_py()
+
+    def _query_side(self, changes: Sequence[Change], described: Mapping[str, Query]) -> Float32:
+        """Return what having met each changed item means for a query, `[changes, dim]`.
+
+        Where items are query entities: their own queries, as far as features describe them. An item that the query
+        tower has a history vector for keeps it. The others get what the release's map makes of their vectors.
+        """
+        base = self._base
+        if not changes:
+            return np.zeros((0, base._vectors.shape[1]), np.float32)
+        vectors = np.stack([change.vector for change in changes]).astype(np.float32) @ base._query_side.map
+        in_history = set(base._by_history([change.item_id for change in changes])[0])
+        for place, change in enumerate(changes):
+            if base._entity == "item" and change.item_id in described:
+                vectors[place] = base.encode([described[change.item_id]]).vectors[0]
+            elif change.item_id in in_history:
+                vectors[place] = base._roles.query_side[base._row_of_item[change.item_id]]
+        return vectors
 
     def _as_query(self, change: Change) -> Query:
         known = self._base.release.facts.query_columns
@@ -291,6 +310,7 @@ class ChangedRetriever(Retriever):
         self._row_of_item = Overlaid(base._row_of_item, rows)
         self._item_ids = side.ids[: len(hidden) + side.count]
         self._vectors = TwoParts(base._vectors, side.vectors[: side.count])
+        self._roles = ItemRoles(self._vectors, TwoParts(base._roles.query_side, side.query_side[: side.count]))
         self._searcher = Segments(segments)
         if self._entity == "item":
             self._row_of_query = Overlaid(base._row_of_query, asked)
@@ -422,6 +442,7 @@ class _Side:
     Attributes:
         ids: ids of all item rows, those of the release first.
         vectors: `[room, dim]`, float32.
+        query_side: `[room, dim]`, float32; see `ItemRoles`.
         count: rows that are taken.
         hidden: `[count]`, rows that are out of date.
         shown: display columns of each row.
@@ -430,9 +451,11 @@ class _Side:
         generation: another one after the rows were numbered anew.
     """
 
-    def __init__(self, base: Retriever, ids: np.ndarray, vectors: Float32, generation: int) -> None:
+    def __init__(
+        self, base: Retriever, ids: np.ndarray, vectors: Float32, query_side: Float32, generation: int
+    ) -> None:
         self._base = base
-        self.ids, self.vectors, self.generation = ids, vectors, generation
+        self.ids, self.vectors, self.query_side, self.generation = ids, vectors, query_side, generation
         self.count = 0
         self.hidden = np.zeros(0, bool)
         self.shown: list[dict[str, Any]] = []
@@ -441,21 +464,23 @@ class _Side:
 
     @classmethod
     def empty(cls, base: Retriever, generation: int = 0) -> _Side:
-        return cls(base, base._item_ids, np.zeros((0, base._vectors.shape[1]), np.float32), generation)
+        nothing = np.zeros((0, base._vectors.shape[1]), np.float32)
+        return cls(base, base._item_ids, nothing, nothing, generation)
 
     def copy(self) -> _Side:
         """Return one that may be appended to: it shares what stands there."""
-        other = _Side(self._base, self.ids, self.vectors, self.generation)
+        other = _Side(self._base, self.ids, self.vectors, self.query_side, self.generation)
         other.count, other.hidden = self.count, self.hidden.copy()
         other.shown, other.tables, other.filters = self.shown, self.tables, self.filters
         return other
 
-    def append(self, changes: Sequence[Change], counts: Sequence[int]) -> range:
+    def append(self, changes: Sequence[Change], query_side: Float32, counts: Sequence[int]) -> range:
         """Take new rows for changed items and return them."""
         if not changes:
             return range(0)
         vectors = np.array([change.vector for change in changes], np.float32)
-        return self._take([each.item_id for each in changes], vectors, _columns(self._base, changes, counts))
+        ids = [each.item_id for each in changes]
+        return self._take(ids, vectors, query_side, _columns(self._base, changes, counts))
 
     def without_hidden(self) -> tuple[_Side, np.ndarray]:
         """Return one with only the rows that count, and which they were."""
@@ -463,17 +488,21 @@ class _Side:
         other = _Side.empty(self._base, self.generation + 1)
         first = len(self._base._item_ids)
         table = pa.concat_tables(self.tables).take(pa.array(places))
-        other._take(self.ids[first + places], self.vectors[places], table)
+        other._take(self.ids[first + places], self.vectors[places], self.query_side[places], table)
         return other, places
 
-    def _take(self, ids: Sequence[str], vectors: Float32, table: pa.Table) -> range:
+    def _take(self, ids: Sequence[str], vectors: Float32, query_side: Float32, table: pa.Table) -> range:
         start, count, first = self.count, self.count + len(ids), len(self._base._item_ids)
         if count > len(self.vectors):
             room = max(FEW, 2 * count)
-            grown_ids, grown = np.empty(first + room, object), np.empty((room, self.vectors.shape[1]), np.float32)
-            grown_ids[: first + start], grown[:start] = self.ids[: first + start], self.vectors[:start]
-            self.ids, self.vectors = grown_ids, grown
-        self.ids[first + start : first + count], self.vectors[start:count] = ids, vectors
+            shape = (room, self.vectors.shape[1])
+            grown_ids, *grown = np.empty(first + room, object), np.empty(shape, np.float32), np.empty(shape, np.float32)
+            grown_ids[: first + start] = self.ids[: first + start]
+            for new, old in zip(grown, (self.vectors, self.query_side), strict=True):
+                new[:start] = old[:start]
+            self.ids, (self.vectors, self.query_side) = grown_ids, grown
+        self.ids[first + start : first + count] = ids
+        self.vectors[start:count], self.query_side[start:count] = vectors, query_side
         self.shown = self.shown if len(self.shown) == start else self.shown[:start]
         self.shown.extend(plain_rows(table.select(self._base._shown.column_names)))
         if len(self.tables) >= TABLES:

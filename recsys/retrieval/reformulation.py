@@ -16,16 +16,16 @@ from recsys.documents import read_json
 from recsys.errors import RequestError, SettingError, describe, unknown
 from recsys.export.release import parts_of
 from recsys.files import write_atomically
-from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, unit
+from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, lengths, unit
 from recsys.retrieval.guard import Guard, signals
 from recsys.stages import stage
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Neighbours
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, ItemRoles, Neighbours
 
 FOLDER = "reformulators"
 SETTINGS = "settings.json"
 WEIGHTS = "weights.npz"
 DEFAULT = "default.json"
-UNTRAINED = ("identity", "average", "rocchio")
+UNTRAINED = ("identity", "average", "history", "rocchio")
 """Kinds that every release can use under their own names, with their default settings."""
 
 
@@ -103,8 +103,20 @@ class NamedReformulator:
         np.savez(folder / WEIGHTS, **self.weights)
         write_atomically(folder / SETTINGS, json.dumps(asdict(settings), indent=1) + "\n")
         if default:
-            (home / FOLDER / DEFAULT).unlink(missing_ok=True)
-            write_atomically(home / FOLDER / DEFAULT, json.dumps(self.name) + "\n")
+            set_default(home, self.name)
+
+
+def set_default(home: Path, name: str) -> None:
+    """Write into a release folder which reformulator requests get that name none.
+
+    Args:
+        home: the release's folder.
+        name: of one that the release holds, or of an untrained kind.
+    """
+    path = home / FOLDER / DEFAULT
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)  # a derived release holds hard links, which must not be written into
+    write_atomically(path, json.dumps(name) + "\n")
 
 
 class Reformulators:
@@ -156,9 +168,10 @@ class Reformulators:
 
 def feedback_of(
     queries: Float32,
-    item_vectors: Float32,
+    roles: ItemRoles,
     item_rows: np.ndarray,
     *,
+    query_lengths: Float32 | None = None,
     kinds: np.ndarray | None = None,
     ranks: np.ndarray | None = None,
 ) -> Feedback:
@@ -166,32 +179,39 @@ def feedback_of(
 
     Args:
         queries: `[batch, dim]`, float32.
-        item_vectors: `[items, dim]`, float32; may be a memory map.
+        roles: the vectors of the items; may be memory maps.
         item_rows: `[batch, k]`, integers, `NO_ROW` after the last of each query.
+        query_lengths: `[batch]`, float32, > 0, how much each query weighs against an item; None means 1.
         kinds: `[batch, k]`, values of `FeedbackKind`; None means pseudo feedback.
         ranks: `[batch, k]`, `NO_ROW` where unknown; None means 0, 1, ... in order.
     """
-    present = item_rows != NO_ROW
-    vectors = np.asarray(item_vectors[np.maximum(item_rows, 0)], np.float32) * present[..., None]
+    present, rows = item_rows != NO_ROW, np.maximum(item_rows, 0)
+    found, query_side = (np.asarray(each[rows], np.float32) for each in (roles.found, roles.query_side))
+    raw = lengths(query_side)[..., 0]
+    relative = raw if query_lengths is None else raw / query_lengths[:, None]
+    found, directions = found * present[..., None], unit(query_side) * present[..., None]
     # As in training, which knows queries of unit length only; a request may bring a vector of any length.
-    scores = np.vecdot(unit(queries)[:, None], vectors)
+    scores = np.vecdot(unit(queries)[:, None], found)
     if kinds is None:
         kinds = np.full(item_rows.shape, FeedbackKind.PSEUDO, np.int32)
     if ranks is None:
         ranks = np.broadcast_to(np.arange(item_rows.shape[1], dtype=np.int32), item_rows.shape)
-    return Feedback(vectors, kinds, ranks, scores, present)
+    return Feedback(directions, relative, found, kinds, ranks, scores, present)
 
 
-def pseudo_feedback(queries: Float32, item_vectors: Float32, first: Neighbours, depth: int) -> Feedback:
+def pseudo_feedback(
+    queries: Float32, roles: ItemRoles, first: Neighbours, depth: int, query_lengths: Float32 | None = None
+) -> Feedback:
     """Return the first results of a search as feedback.
 
     Args:
         queries: `[batch, dim]`, float32, that the search was made with.
-        item_vectors: `[items, dim]`, float32.
+        roles: the vectors of the items.
         first: what it found.
         depth: how many of its items count, at most.
+        query_lengths: see `feedback_of`.
     """
-    return feedback_of(queries, item_vectors, first.item_rows[:, :depth])
+    return feedback_of(queries, roles, first.item_rows[:, :depth], query_lengths=query_lengths)
 
 
 def _load(folder: Path) -> NamedReformulator:

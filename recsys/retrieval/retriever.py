@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,9 @@ from recsys import registry
 from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown, verbatim
+from recsys.export import query_side
 from recsys.export.own_items import OWN, OwnItems, OwnWeights
+from recsys.export.query_side import QuerySide
 from recsys.export.release import Release, open_release, parts_of
 from recsys.export.run_file import read_served
 from recsys.export.saved_model import QUERY_TOWER, load_tower
@@ -26,6 +28,7 @@ from recsys.export.seen import SeenItems
 from recsys.features import Encoder
 from recsys.features._history_encoder import Meeting
 from recsys.indexes import UNUSABLE, ExactSearcher, Searcher, first_unusable
+from recsys.reformulators import unit
 from recsys.retrieval.coding import coded
 from recsys.retrieval.exclusion import NOTHING, NOTHING_EXCLUDED, Excluded, search_excluding
 from recsys.retrieval.filtering import ITEM_BYTES, Allowed, ItemFilters
@@ -51,6 +54,7 @@ from recsys.types import (
     Float32,
     Int32,
     Int64,
+    ItemRoles,
     Mention,
     Neighbours,
     Origin,
@@ -66,6 +70,8 @@ GOLDEN_TOLERANCE = 1e-4
 PART_QUERIES = 16
 PART_FILTER_BYTES = 2**25
 """Queries of a batch that are answered together, and what their filters may take: both bound the memory of a batch."""
+MET = (FeedbackKind.LIKED, FeedbackKind.CLICKED)
+"""Feedback that counts as having met an item."""
 TOWER_ROWS = 256
 METADATA_ROWS = 256
 """Rows that go through the query tower, or become display columns, between two checkpoints."""
@@ -79,15 +85,18 @@ class Encoding:
         vectors: `[batch, dim]`, float32; zeros where the origin is `POPULARITY`.
         origins: what each was made from.
         missing_ids: for each query, the ids in it that the release does not know, in the request's order.
+        lengths: `[batch]`, float32, > 0: how much each query weighs against an item that it meets, where a typical
+            query has 1: a query over a long history is moved less by one more item. 1 for queries by vector.
     """
 
     vectors: Float32
     origins: tuple[Origin, ...]
     missing_ids: tuple[tuple[str, ...], ...]
+    lengths: Float32
 
     def part(self, places: slice) -> Encoding:
         """Return the encoding of some of the queries."""
-        return Encoding(self.vectors[places], self.origins[places], self.missing_ids[places])
+        return Encoding(self.vectors[places], self.origins[places], self.missing_ids[places], self.lengths[places])
 
 
 @dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call gets one
@@ -260,6 +269,8 @@ class Retriever:
         if self._vectors.dtype != np.float32 or self._vectors.shape != shape:
             got = verbatim(f"{self._vectors.dtype}, {self._vectors.shape}")
             raise ReleaseError(describe(f"{folder}/item_embeddings.npy", got, f"float32, {shape}"))
+        self._query_side = QuerySide.load(folder / query_side.FOLDER, *shape)
+        self._roles = ItemRoles(self._vectors, self._query_side.vectors)
         self._searcher = registry.build("indexes", served.index, "index").load(folder / "index", self._vectors)
         self._filters = ItemFilters(self._items, served.item.filters or self._shown_names)
         self._planner = PLANNER
@@ -316,7 +327,7 @@ class Retriever:
         asked = pq.read_table(folder / "queries.parquet")
         vectors, item_rows = np.load(folder / "vectors.npy"), np.load(folder / "item_rows.npy")
         for name in self.reformulators if len(vectors) else ():
-            first = feedback_of(vectors[:1], self._vectors, np.zeros((1, 1), np.int32))
+            first = feedback_of(vectors[:1], self._roles, np.zeros((1, 1), np.int32))
             self._reformulators.get(name).move(vectors[:1], first)
         encoding = self.encode(self._golden(asked))
         worst = float(np.abs(encoding.vectors - vectors).max(initial=0))
@@ -346,6 +357,7 @@ class Retriever:
         """
         dim = self._vectors.shape[1]
         vectors = np.zeros((len(queries), dim), np.float32)
+        lengths = np.ones(len(queries), np.float32)
         origins = [Origin.POPULARITY] * len(queries)
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
@@ -362,14 +374,12 @@ class Retriever:
             elif query.item_ids:
                 known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
                 missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
-                if self._entity == "item":
-                    asked = {item_id: self._row_of_query.get(item_id) for item_id in known}
-                    through_tower.extend((place, asked[item_id]) for item_id in known if asked[item_id] is not None)
-                    own = [item_id for item_id in known if asked[item_id] is None]
-                    if own:
-                        vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in own]].sum(axis=0)
-                elif known:
-                    vectors[place] = self._vectors[[self._row_of_item[item_id] for item_id in known]].mean(axis=0)
+                in_history, others = ([], known) if query.similar else self._by_history(known)
+                if others:
+                    role = self._roles.found if query.similar else self._roles.query_side
+                    vectors[place] = role[[self._row_of_item[item_id] for item_id in others]].sum(axis=0)
+                if in_history:
+                    through_tower.append((place, Query(history=in_history)))
                 origins[place] = Origin.ITEMS if known else Origin.POPULARITY
             elif query.entity_id is not None and query.entity_id in self._row_of_query:
                 through_tower.append((place, self._row_of_query[query.entity_id]))
@@ -386,19 +396,18 @@ class Retriever:
         for start in range(0, len(through_tower), TOWER_ROWS):
             checkpoint()
             rows = through_tower[start : start + TOWER_ROWS]
-            encoded = self._query_tower(self._codes(rows))
+            encoded, raw = self._query_tower.encode(self._codes(rows))
             places = [place for place, _ in rows]
-            if len(set(places)) == len(places):
-                vectors[places] += encoded
-            else:
-                np.add.at(vectors, places, encoded)
+            lengths[places] = self._query_side.lengths(raw)
+            is_sum = np.array([origins[place] is Origin.ITEMS for place in places])
+            vectors[places] += encoded * np.where(is_sum, lengths[places], np.float32(1))[:, None]
         for place, origin in enumerate(origins):
-            if origin is Origin.ITEMS:
-                vectors[place] /= max(float(np.linalg.norm(vectors[place])), 1e-12)
+            if origin is Origin.ITEMS and (length := float(np.linalg.norm(vectors[place]))) > 0:
+                vectors[place], lengths[place] = vectors[place] / length, length
         # A tower that only reads a history gives zeros where there is none: a query that says nothing.
         for place in np.flatnonzero(~vectors.any(axis=1)):
             origins[place] = Origin.POPULARITY
-        return Encoding(vectors, tuple(origins), tuple(missing))
+        return Encoding(vectors, tuple(origins), tuple(missing), lengths)
 
     @property
     def filter_fields(self) -> Mapping[str, FilterType]:
@@ -631,7 +640,10 @@ class Retriever:
             self._heard(revision, rows[: revision.pseudo_k]) if own else _NOTHING_HEARD
             for revision, rows, own in zip(revisions, first, moves, strict=True)
         ]
-        move = named.move(encoding.vectors, self._feedback(encoding.vectors, heard), guarded=guarded)
+        feedback = self._feedback(encoding, heard)
+        if named.choice.reads_extended:
+            feedback = replace(feedback, extended=self._extended(queries, encoding, heard))
+        move = named.move(encoding.vectors, feedback, guarded=guarded)
         before = first
         if explained and not diversity.changes_nothing:
             before = [
@@ -640,6 +652,8 @@ class Retriever:
         still = [None if own else each for each, own in zip(narrow, moves, strict=True)]
         popular = self._nearest_narrowed(encoding, k, still, diversity)
         answers = []
+        own = [self._own_after(*each) for each in zip(own, heard, move.item_weights, strict=True)]
+        narrow = [each and replace(each, own=after) for each, after in zip(narrow, own, strict=True)]
         for place, found in enumerate(self._search_each(move.vectors, places, excluded, own, narrow, diversity)):
             unknown_ids = self._unknown_ids(revisions[place])
             if not moves[place]:
@@ -909,7 +923,7 @@ class Retriever:
                 heard.add(row, FeedbackKind.PSEUDO, rank)
         return heard.first(revision.depth)
 
-    def _feedback(self, vectors: Float32, heard: Sequence[_Heard]) -> Feedback:
+    def _feedback(self, encoding: Encoding, heard: Sequence[_Heard]) -> Feedback:
         """Return as feedback what was heard of each query, `[batch, dim]`."""
         most = max(len(each.rows) for each in heard)
         rows, kinds, ranks = np.full((3, len(heard), most), NO_ROW, np.int32)
@@ -917,7 +931,72 @@ class Retriever:
         for place, each in enumerate(heard):
             count = len(each.rows)
             rows[place, :count], kinds[place, :count], ranks[place, :count] = each
-        return feedback_of(vectors, self._vectors, rows, kinds=kinds, ranks=ranks)
+        return feedback_of(
+            encoding.vectors, self._roles, rows, query_lengths=encoding.lengths, kinds=kinds, ranks=ranks
+        )
+
+    def _own_after(self, own: OwnItems | None, heard: _Heard, item_weights: Float32) -> OwnItems | None:
+        """Return an entity's own items after feedback that moved its query by some weights, `[k]`.
+
+        An item that the query moves away from adds nothing any more; one that was liked or chosen counts as met once
+        more.
+        """
+        if own is None or self._own is None:
+            return own
+        scores = dict(zip(own.rows.tolist(), own.scores.tolist(), strict=True))
+        for row, kind, weight in zip(heard.rows, heard.kinds, item_weights.tolist(), strict=False):
+            if weight < 0:
+                scores.pop(row, None)
+            elif weight > 0 and kind in MET:
+                scores[row] = scores.get(row, 0.0) + self._own.fusion.weight
+        rows = np.array(sorted(scores), np.int32)
+        return OwnItems(rows, np.array([scores[row] for row in rows.tolist()], np.float32))
+
+    def _extended(self, queries: Sequence[Query], encoding: Encoding, heard: Sequence[_Heard]) -> Float32:
+        """Return each query encoded again with what was liked or chosen in its history, `[batch, dim]`, unit length.
+
+        What the query tower has no history vector for is added by its query-side vector.
+        """
+        total = unit(encoding.vectors) * encoding.lengths[:, None]
+        again: list[tuple[int, Query | int, Sequence[str]]] = []
+        for place, each in enumerate(heard):
+            chosen = [row for row, kind in zip(each.rows, each.kinds, strict=True) if kind in MET]
+            met, others = self._by_history([self._item_ids[row] for row in chosen])
+            if met and (asked := self._asked(queries[place])) is not None:
+                again.append((place, asked, met))
+            else:
+                others = [*met, *others]
+            total[place] += self._roles.query_side[[self._row_of_item[item_id] for item_id in others]].sum(axis=0)
+        if again:
+            codes = dict(self._codes([(place, asked) for place, asked, _ in again]))
+            for name, encoder in self._encoders.items():
+                if encoders.is_history(encoder):
+                    codes[name] = encoders.extended(encoder, codes[name], [met for _, _, met in again])
+            places = [place for place, _, _ in again]
+            vectors, raw = self._query_tower.encode(codes)
+            longer = vectors * self._query_side.lengths(raw)[:, None]
+            total[places] += longer - unit(encoding.vectors[places]) * encoding.lengths[places, None]
+        moves = [any(kind in MET for kind in each.kinds) for each in heard]
+        return np.where(np.array(moves)[:, None], unit(total), encoding.vectors)
+
+    def _asked(self, query: Query) -> Query | int | None:
+        """Return what of a query goes through the query tower: a known row, or a query; None where nothing does."""
+        if query.vector is not None:
+            return None
+        if query.item_ids:
+            in_history, _ = self._by_history([each for each in query.item_ids if each in self._row_of_item])
+            return None if query.similar or not in_history else Query(history=in_history)
+        return self._row_of_query.get(query.entity_id, query) if query.entity_id is not None else query
+
+    def _by_history(self, item_ids: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the items that the query tower has history vectors for, and the others."""
+        if self._entity == "item" or not item_ids or not self.release.facts.reads_history:
+            return [], list(item_ids)
+        own = encoders.in_histories(self._encoders, pa.array(item_ids, pa.string())).tolist()
+        parts: tuple[list[str], list[str]] = ([], [])
+        for item_id, is_own in zip(item_ids, own, strict=True):
+            parts[not is_own].append(item_id)
+        return parts
 
     def _explained(self, rows: list[int], weights: Float32, first_rows: np.ndarray, answer: Answer) -> Explanation:
         before, after = tuple(self._item_ids[first_rows]), answer.item_ids

@@ -15,10 +15,10 @@ from recsys.data.mined import Mined
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.files import storage
 from recsys.progress import task
-from recsys.reformulators import Weights, unit
+from recsys.reformulators import Weights, lengths, total_move, unit
 from recsys.stack import tf
 from recsys.training.loop import stop_request
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, RowSets
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, RowSets
 
 DISLIKED_RATE = 0.25
 """Share of simulated explicit feedback that says no."""
@@ -154,7 +154,7 @@ class Trained:
 
 def train_reformulator(
     mined: Mined,
-    item_vectors: Float32,
+    roles: ItemRoles,
     settings: Reformulation,
     *,
     seed: int,
@@ -165,7 +165,7 @@ def train_reformulator(
 
     Args:
         mined: the queries to learn from.
-        item_vectors: `[items, dim]`, float32, unit length; constants.
+        roles: the vectors of the items; constants.
         settings: how.
         seed: of the weights and of every draw.
         validate: returns the validation metric of weights, larger is better; asked before and after each epoch.
@@ -177,24 +177,27 @@ def train_reformulator(
         DataError: the checkpoint is damaged.
         StorageError: the disk is full, or the folder may not be written.
     """
-    return _Loop(mined, item_vectors, settings, seed, validate, folder).run_to_end()
+    return _Loop(mined, roles, settings, seed, validate, folder).run_to_end()
 
 
 class _Loop:
     def __init__(
         self,
         mined: Mined,
-        item_vectors: Float32,
+        roles: ItemRoles,
         settings: Reformulation,
         seed: int,
         validate: Callable[[Weights], float],
         folder: Path,
     ) -> None:
         self._settings, self._validate, self._folder, self._seed = settings, validate, folder, seed
-        self._steps = Steps(mined, settings, len(item_vectors), seed)
-        self._items = tf.constant(item_vectors)
+        items, dim = roles.found.shape
+        self._steps = Steps(mined, settings, items, seed)
+        self._items = tf.constant(roles.found)
+        self._directions, self._item_lengths = tf.constant(unit(roles.query_side)), lengths(roles.query_side)[:, 0]
+        self._query_lengths = tf.constant(mined.query_lengths)
         self._queries = tf.constant(unit(mined.query_vectors))
-        initial = settings.reformulator.initial(item_vectors.shape[1], seed)
+        initial = settings.reformulator.initial(dim, seed)
         self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in initial.items()}
         self._best = {name: tf.Variable(value, trainable=False) for name, value in initial.items()}
         total = self._steps.steps_per_epoch * settings.epochs
@@ -247,12 +250,16 @@ class _Loop:
             queries = tf.repeat(tf.gather(self._queries, step["places"]), revisions, axis=0)
             rows = tf.reshape(step["item_rows"], [batch * revisions, k])
             present = rows != NO_ROW
-            vectors = tf.gather(self._items, tf.maximum(rows, 0)) * tf.cast(present, tf.float32)[..., None]
+            there, of = tf.cast(present, tf.float32)[..., None], tf.maximum(rows, 0)
+            found = tf.gather(self._items, of) * there
+            query_lengths = tf.repeat(tf.gather(self._query_lengths, step["places"]), revisions)
             feedback = Feedback(
-                vectors,
+                tf.gather(self._directions, of) * there,
+                tf.gather(self._item_lengths, of) / query_lengths[:, None],
+                found,
                 tf.reshape(step["kinds"], rows.shape),
                 tf.reshape(step["ranks"], rows.shape),
-                tf.einsum("bd,bkd->bk", queries, vectors),
+                tf.einsum("bd,bkd->bk", queries, found),
                 present,
             )
             moved = self._moved(queries, feedback, number)
@@ -277,7 +284,7 @@ class _Loop:
         weights = reformulator.ready(tnp, self._weights)
         item_weights, further = reformulator.direction(tnp, queries, feedback, weights, drop)
         item_weights = tf.where(feedback.present, item_weights, 0.0)
-        total = queries + tf.einsum("bk,bkd->bd", item_weights, feedback.vectors)
+        total = queries + total_move(tnp, feedback, item_weights)
         if further is not None:
             total += further
         # As at serving time: without feedback a query stays where it is.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from recsys import registry
-from recsys.reformulators import unit
+from recsys.reformulators import moved, unit
 from recsys.stack import tf
 from recsys.types import NO_ROW, Feedback, FeedbackKind
 
@@ -20,7 +22,7 @@ CHOICES = [{"kind": kind} for kind in registry.names("reformulators")] + [
 ]
 LEARNED = [table for table in CHOICES if registry.choice("reformulators", table["kind"]).learned]
 BATCH, K, DIM = 4, 6, 5
-PARTS = [field.name for field in dataclasses.fields(Feedback)]
+PARTS = [field.name for field in dataclasses.fields(Feedback) if field.name != "extended"]
 
 
 def name_of(table):
@@ -65,7 +67,8 @@ def exact_weights(reformulator):
 
 def doubled(given):
     """Return feedback with its numbers in double precision."""
-    return dataclasses.replace(given, vectors=given.vectors.astype(np.float64), scores=given.scores.astype(np.float64))
+    numbers = ("vectors", "lengths", "found", "scores")
+    return dataclasses.replace(given, **{name: getattr(given, name).astype(np.float64) for name in numbers})
 
 
 def assert_equal_as_float32(found, expected):
@@ -90,14 +93,16 @@ def feedback(counts=(6, 3, 1, 4), kinds=None):
     """Return feedback of every kind, so many items a query, some of known rank."""
     random = np.random.default_rng(2)
     present = np.arange(K) < np.array(counts)[:, None]
-    vectors = drawn(BATCH, K, DIM, seed=1) * present[..., None]
+    vectors, found = (drawn(BATCH, K, DIM, seed=seed) * present[..., None] for seed in (1, 3))
     return Feedback(
         vectors=vectors,
+        lengths=random.uniform(0.1, 2, size=(BATCH, K)).astype(np.float32),
+        found=found,
         kinds=random.integers(len(FeedbackKind), size=(BATCH, K)).astype(np.int32) if kinds is None else kinds,
         ranks=np.where(
             random.random((BATCH, K)) < 0.3, NO_ROW, random.permuted(np.tile(np.arange(K), (BATCH, 1)), axis=1)
         ).astype(np.int32),
-        scores=np.einsum("bd,bkd->bk", queries(), vectors).astype(np.float32),
+        scores=np.einsum("bd,bkd->bk", queries(), found).astype(np.float32),
         present=present,
     )
 
@@ -175,7 +180,11 @@ def test_feedback_of_one_kind_alone_gives_finite_numbers(reformulator, weights, 
 
 def test_the_same_item_again_and_again_gives_finite_numbers(reformulator, weights):
     given = feedback((K,) * BATCH)
-    same = dataclasses.replace(given, vectors=np.repeat(given.vectors[:, :1], K, axis=1))
+    same = dataclasses.replace(
+        given,
+        vectors=np.repeat(given.vectors[:, :1], K, axis=1),
+        found=np.repeat(given.found[:, :1], K, axis=1),
+    )
     assert np.isfinite(reformulator.reformulate(queries(), same, weights).vectors).all()
 
 
@@ -183,7 +192,7 @@ def test_feedback_that_is_the_query_or_its_opposite_gives_unit_vectors(reformula
     for sign in (1, -1):
         vectors = np.repeat(sign * queries()[:, None], K, axis=1)
         given = dataclasses.replace(
-            feedback((K,) * BATCH), vectors=vectors, scores=np.full((BATCH, K), sign, np.float32)
+            feedback((K,) * BATCH), vectors=vectors, found=vectors, scores=np.full((BATCH, K), sign, np.float32)
         )
         result = reformulator.reformulate(queries(), given, weights)
         np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-5)
@@ -238,8 +247,8 @@ def test_a_shortened_one_adds_a_share_of_what_the_whole_one_adds(table, share):
     if not share:
         # nothing at all, and not only nearly nothing: ties stay ties
         ready = reformulator.ready(np, reformulator.shortened(trained(reformulator), share))
-        moved = reformulator.reformulate(queries(), feedback(), ready).vectors
-        np.testing.assert_array_equal(moved, unit(unit(queries())))
+        result = reformulator.reformulate(queries(), feedback(), ready).vectors
+        np.testing.assert_array_equal(result, unit(unit(queries())))
 
 
 @pytest.mark.parametrize("kind", sorted({table["kind"] for table in LEARNED}))
@@ -265,5 +274,52 @@ def test_the_weights_of_the_items_tell_the_whole_move(kind):
     reformulator = built({"kind": kind})
     given, asked = feedback(), queries()
     result = reformulator.reformulate(asked, given, weights_of(reformulator))
-    told = unit(asked + np.einsum("bk,bkd->bd", result.item_weights, given.vectors))
+    towards, away = np.maximum(result.item_weights, 0), np.minimum(result.item_weights, 0)
+    told = unit(asked + np.einsum("bk,bkd->bd", towards, given.vectors) + np.einsum("bk,bkd->bd", away, given.found))
     np.testing.assert_allclose(result.vectors, told, atol=1e-6)
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    items=st.integers(2, 30),
+    kind=st.sampled_from([FeedbackKind.DISLIKED, FeedbackKind.SKIPPED]),
+    dim=st.integers(2, 8),
+)
+@pytest.mark.parametrize("kind_of", ["history", "rocchio"])
+def test_a_dislike_never_raises_the_rank_of_the_disliked_item(kind_of, seed, items, kind, dim):
+    random = np.random.default_rng(seed)
+    found = random.normal(size=(items, dim))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    directions = random.normal(size=(items, dim))  # whatever having met the items means
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    query, disliked = random.normal(size=(1, dim)), random.integers(items)
+    given = Feedback(
+        vectors=directions[None, [disliked]],
+        lengths=np.full((1, 1), 3.0),
+        found=found[None, [disliked]],
+        kinds=np.array([[kind]], np.int32),
+        ranks=np.full((1, 1), NO_ROW, np.int32),
+        scores=query @ found[[disliked]].T,
+        present=np.ones((1, 1), bool),
+    )
+    result = built({"kind": kind_of}).reformulate(query, given).vectors.astype(np.float64)
+    before, after = found @ query[0], found @ result[0]
+    # an item that was ahead by more than float32 may lose is still not behind
+    was_ahead = before > before[disliked] + 1e-5
+    assert (after[was_ahead] > after[disliked]).all()
+
+
+def test_a_query_moves_towards_an_item_by_its_query_side_and_away_from_it_by_what_it_is_found_by():
+    # (1, 0, 0) + 2 * 0.5 (0, 1, 0) - 0.25 (0, 0, 1): the length counts towards an item only
+    given = Feedback(
+        vectors=np.array([[[0, 1, 0], [1, 0, 0]]], np.float32),
+        lengths=np.array([[0.5, 9]], np.float32),
+        found=np.array([[[1, 0, 0], [0, 0, 1]]], np.float32),
+        kinds=np.zeros((1, 2), np.int32),
+        ranks=np.zeros((1, 2), np.int32),
+        scores=np.zeros((1, 2), np.float32),
+        present=np.ones((1, 2), bool),
+    )
+    result = moved(np.array([[4, 0, 0]], np.float32), given, np.array([[2, -0.25]], np.float32))
+    np.testing.assert_allclose(result.vectors, unit(np.array([[1, 1, -0.25]], np.float32)), rtol=1e-6)
+    np.testing.assert_allclose(result.item_weights, [[1, -0.25]])

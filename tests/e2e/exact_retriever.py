@@ -66,7 +66,7 @@ class ExactRetriever:
     def encode(self, queries: Sequence[Query]) -> Encoding:
         made = [self._encode(query, f"queries[{place}]") for place, query in enumerate(queries)]
         vectors, origins, missing_ids = zip(*made, strict=True)
-        return Encoding(np.array(vectors, np.float32), origins, missing_ids)
+        return Encoding(np.array(vectors, np.float32), origins, missing_ids, np.ones(len(origins), np.float32))
 
     def nearest(
         self,

@@ -11,7 +11,7 @@ import pytest
 
 from recsys import config, pipeline
 from recsys.export.release import Release
-from recsys.export.saved_model import QUERY_TOWER, load_graph, load_tower
+from recsys.export.saved_model import QUERY_TOWER, GraphTower, load_tower
 from recsys.retrieval import Retriever
 from recsys.types import Query
 from serving.answers import Upsert
@@ -81,7 +81,7 @@ def test_items_are_filtered_by_a_column_of_any_name(release):
 
 def test_the_towers_of_tensorflow_take_features_of_any_name_and_agree_with_the_numpy_form(release):
     codes = {name: np.array([place % 3 + 2], np.int32) for place, name in enumerate([*NAMES, "who"])}
-    tower = load_graph(release.folder / QUERY_TOWER)
+    tower = GraphTower(release.folder / QUERY_TOWER)
     np.testing.assert_allclose(tower(codes), load_tower(release.folder, QUERY_TOWER)(codes), atol=1e-5)
 
 

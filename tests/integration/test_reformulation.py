@@ -221,9 +221,7 @@ def test_mining_goes_on_after_an_interruption(world, validation, tmp_path):
     (parts / "1024.arrow").write_bytes(content)
     marked = Mined.read(parts / "0.arrow")
     names = pa.array([f"marked {row}" for row in range(reformulation.BLOCK)])
-    Mined(names, marked.query_vectors, marked.first, marked.relevant, marked.excluded, marked.facts).write(
-        parts / "0.arrow"
-    )
+    replace(marked, case_ids=names).write(parts / "0.arrow")
     mined, whole = reformulation.mine(world.release, run, **asked), Mined.read(validation)
     assert mined.case_ids.to_pylist() == names.to_pylist() + whole.case_ids.to_pylist()[reformulation.BLOCK :]
     np.testing.assert_array_equal(mined.first.item_rows, whole.first.item_rows)

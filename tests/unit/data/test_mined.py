@@ -100,14 +100,24 @@ def test_a_single_query_cannot_be_divided():
 
 def test_as_many_of_everything_as_queries_are_wanted(mined):
     with pytest.raises(ShapeError, match=r"^mined: got \[4, 5\], expected as many of everything as queries"):
-        Mined(mined.case_ids, mined.query_vectors, mined.first, sets([1], [2], [3], [4]), mined.excluded, {})
+        Mined(
+            mined.case_ids,
+            mined.query_vectors,
+            mined.query_lengths,
+            mined.first,
+            sets([1], [2], [3], [4]),
+            mined.excluded,
+            {},
+        )
 
 
 def table(**changes: pa.Array) -> pa.Table:
     numbers = pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2))
     rows = pa.array([[1, 2]], pa.list_(pa.int32(), 2))
     some = pa.array([[1]], pa.large_list(pa.int32()))
-    columns = dict(zip(COLUMNS, (pa.array(["a"]), numbers, rows, numbers, some, some), strict=True))
+    columns = dict(
+        zip(COLUMNS, (pa.array(["a"]), numbers, pa.array([1.0], pa.float32()), rows, numbers, some, some), strict=True)
+    )
     return pa.table({name: changes.get(name, column) for name, column in columns.items()})
 
 
@@ -183,7 +193,13 @@ def test_where_nothing_can_be_written_nothing_is_left(mined, tmp_path):
 def test_no_queries_are_written_and_read_back(tmp_path):
     none = np.zeros((0, 3), np.float32)
     empty = Mined(
-        pa.array([], pa.string()), none, Neighbours(none.astype(np.int32), none), RowSets.empty(0), RowSets.empty(0), {}
+        pa.array([], pa.string()),
+        none,
+        none[:, 0],
+        Neighbours(none.astype(np.int32), none),
+        RowSets.empty(0),
+        RowSets.empty(0),
+        {},
     )
     empty.write(tmp_path / "mined.arrow")
     assert_same(Mined.read(tmp_path / "mined.arrow"), empty)

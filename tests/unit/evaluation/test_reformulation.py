@@ -21,7 +21,7 @@ from recsys.reformulators.average import Average
 from recsys.reformulators.identity import Identity
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
-from recsys.types import NO_ROW, FeedbackKind, RowSets
+from recsys.types import NO_ROW, FeedbackKind, ItemRoles, RowSets
 from tests.mined import clustered, mined_of, sets
 
 METRIC = "nDCG@10"
@@ -167,11 +167,11 @@ def test_a_curve_is_measured_by_exact_search_with_the_moved_query_of_each_depth(
     found = curve(AVERAGE, mined, items, ["R@5", "Success@1"], [4, 2, 4])
     assert found.depths == (0, 2, 4)
     for place, depth in enumerate(found.depths):
-        shown = items[mined.first.item_rows[:, :depth]]
+        shown = items.found[mined.first.item_rows[:, :depth]]
         vectors = AVERAGE.move(mined.query_vectors, feedback_of(mined.query_vectors, items,
                                mined.first.item_rows[:, :depth])).vectors  # fmt: skip
         assert shown.shape[1] == depth
-        scores = vectors @ items.T
+        scores = vectors @ items.found.T
         scores[np.arange(30), mined.first.item_rows[:, 1]] = -np.inf
         best = np.argsort(-scores, axis=1)[:, :5]
         hits = np.array([np.isin(rows, mined.relevant[case]) for case, rows in enumerate(best)])
@@ -219,10 +219,10 @@ def explicit(given: int = 6, seed: int = 0, relevant: int = 5):
     wanted = [random.permutation(40)[: relevant if case % 3 else 1] for case in range(12)]
     mined = mined_of(first, wanted, excluded=[[39]] * 12)
     items = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
-    rest, feedback = simulated_explicit(mined, items, given=given, disliked_rate=0.4, seed=seed)
+    rest, feedback = simulated_explicit(mined, ItemRoles.shared(items), given=given, disliked_rate=0.4, seed=seed)
     rows = [
         [int(np.flatnonzero((items == vector).all(axis=1))[0]) for vector in vectors[there]]
-        for vectors, there in zip(feedback.vectors, feedback.present, strict=True)
+        for vectors, there in zip(feedback.found, feedback.present, strict=True)
     ]
     return mined, rest, feedback, rows
 
@@ -264,7 +264,7 @@ def test_cases_with_a_single_answer_are_passed_over():
 def test_a_share_of_what_is_said_is_no():
     mined = mined_of([list(range(20))] * 300, [list(range(20, 40))] * 300)
     items = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
-    _, feedback = simulated_explicit(mined, items, given=8, disliked_rate=0.25, seed=0)
+    _, feedback = simulated_explicit(mined, ItemRoles.shared(items), given=8, disliked_rate=0.25, seed=0)
     kinds = feedback.kinds[feedback.present]
     # 2,400 items, each no with a chance of 0.25: a standard deviation of 0.009
     assert (kinds == FeedbackKind.DISLIKED).mean() == pytest.approx(0.25, abs=0.035)
@@ -280,7 +280,7 @@ def test_one_seed_gives_one_feedback_and_another_another():
 def test_where_nobody_has_two_answers_nothing_can_be_said():
     mined = mined_of([[1, 2]] * 3, [[0]] * 3)
     with pytest.raises(DataError, match=r"^mined: got no case with two relevant items, expected at least one"):
-        simulated_explicit(mined, np.eye(4, dtype=np.float32), given=3, disliked_rate=0.2, seed=0)
+        simulated_explicit(mined, ItemRoles.shared(np.eye(4, dtype=np.float32)), given=3, disliked_rate=0.2, seed=0)
 
 
 FIRST = np.random.default_rng(2).integers(0, 1000, (200, 5)).astype(np.int32)
@@ -323,7 +323,7 @@ def test_cases_choose_with_the_kind_of_feedback_that_training_gives():
     for rate, share in ((0.0, (0, 0)), (1.0, (1, 1)), (0.5, (0.2, 0.8))):
         asked, given = as_in_training(mined, items, given=4, explicit_rate=rate, disliked_rate=0.25, seed=0)
         assert sorted(asked.case_ids.to_pylist()) == sorted(mined.case_ids.to_pylist())
-        assert given.vectors.shape == (40, 4, items.shape[1])
+        assert given.vectors.shape == (40, 4, items.found.shape[1])
         pseudo = (given.kinds == FeedbackKind.PSEUDO) & given.present
         explicit = given.present.any(axis=1) & ~pseudo.any(axis=1)
         assert share[0] * (~single).sum() <= explicit.sum() <= share[1] * (~single).sum()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ReleaseError
-from recsys.export.saved_model import load_graph, save_tower
+from recsys.export.saved_model import GraphTower, save_tower
 from recsys.forward import packed
 from recsys.layers import BagLookup, Dense, HistoryLookup, Lookup, Perceptron, Tables
 from recsys.stack import tf
@@ -58,7 +58,7 @@ def test_every_tower_that_training_writes_loads_and_answers_as_before(
     expected = trained({name: tf.constant(codes) for name, codes in CODES.items()}).numpy()
     # bfloat16 has 8 bits: a graph may round where single ops, which fuse less, do not
     tolerance = 1e-6 if policy == "float32" else 2**-6
-    np.testing.assert_allclose(load_graph(tmp_path / "tower")(CODES), expected, atol=tolerance)
+    np.testing.assert_allclose(GraphTower(tmp_path / "tower")(CODES), expected, atol=tolerance)
 
 
 def doctored(folder: Path, body, **attributes) -> Path:
@@ -149,7 +149,7 @@ def test_an_op_that_does_more_than_compute_is_refused_by_name_and_does_nothing(t
     target.write_text("mine")
     # then
     with pytest.raises(ReleaseError, match=rf"tower: got the op \w*({op})\w* in .*expected ops that only compute"):
-        load_graph(folder)
+        GraphTower(folder)
     assert target.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["target", "tower"]
 
@@ -161,10 +161,10 @@ def test_a_table_that_is_filled_from_a_file_is_refused(tmp_path):
     table = tf.lookup.StaticHashTable(initializer, -1)
     folder = doctored(tmp_path / "tower", lambda: tf.cast(table.size(), tf.float32), table=table)
     with pytest.raises(ReleaseError, match=r"got the file assets/words|an object of kind resource"):
-        load_graph(folder)
+        GraphTower(folder)
     shutil.rmtree(folder / "assets")
     with pytest.raises(ReleaseError, match="an object of kind "):
-        load_graph(folder)
+        GraphTower(folder)
 
 
 def test_a_graph_of_tensorflow_1_which_is_run_to_be_loaded_is_refused(tmp_path):
@@ -175,7 +175,7 @@ def test_a_graph_of_tensorflow_1_which_is_run_to_be_loaded_is_refused(tmp_path):
         builder.add_meta_graph_and_variables(session, ["serve"], {"encode": signature}, main_op=tf.no_op())
         builder.save()
     with pytest.raises(ReleaseError, match="expected one graph with its objects, as TensorFlow 2 writes it"):
-        load_graph(tmp_path / "tower")
+        GraphTower(tmp_path / "tower")
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\xff" * 100])
@@ -183,7 +183,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path, content):
     save_tower(tower(), ENCODED, tmp_path / "tower")
     (tmp_path / "tower" / "saved_model.pb").write_bytes(content)
     with pytest.raises(ReleaseError, match=r"saved_model\.pb"):
-        load_graph(tmp_path / "tower")
+        GraphTower(tmp_path / "tower")
 
 
 @pytest.mark.parametrize("name", ["saved_model.pbtxt", "saved_model.cpb", "assets.extra/code.so", "variables/other"])
@@ -193,4 +193,4 @@ def test_a_further_file_is_refused(tmp_path, name):
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({}))
     with pytest.raises(ReleaseError, match=f"got the file {name}"):
-        load_graph(tmp_path / "tower")
+        GraphTower(tmp_path / "tower")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from recsys.types import NO_ROW, Feedback, FeedbackKind
@@ -9,19 +11,24 @@ from recsys.types import NO_ROW, Feedback, FeedbackKind
 EAST, NORTH, WEST, SOUTH = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)
 
 
+def shared(vectors, kinds, ranks, scores, present):
+    """Return feedback in a space that queries and items share: both roles of an item are one vector."""
+    return Feedback(vectors, np.ones(kinds.shape, np.float32), vectors, kinds, ranks, scores, present)
+
+
 def said(query, *items):
     """Return feedback on one query: pairs of vector and kind, at unknown ranks."""
     vectors = np.array([[vector for vector, _ in items]], np.float32).reshape(1, len(items), 2)
     kinds = np.array([[kind for _, kind in items]], np.int32)
     scores = (vectors @ np.array(query, np.float32)).astype(np.float32)
-    return Feedback(vectors, kinds, np.full(kinds.shape, NO_ROW, np.int32), scores, np.ones(kinds.shape, bool))
+    return shared(vectors, kinds, np.full(kinds.shape, NO_ROW, np.int32), scores, np.ones(kinds.shape, bool))
 
 
 def pseudo(query, *vectors):
     """Return pseudo feedback on one query, ranks 0, 1, ..."""
     given = said(query, *((vector, FeedbackKind.PSEUDO) for vector in vectors))
     ranks = np.arange(len(vectors), dtype=np.int32)[None]
-    return Feedback(given.vectors, given.kinds, ranks, given.scores, given.present)
+    return replace(given, ranks=ranks)
 
 
 def asked(query):

@@ -7,8 +7,8 @@ import pytest
 
 from recsys.reformulators import unit
 from recsys.reformulators.linear_feedback import LinearFeedback
-from recsys.types import NO_ROW, Feedback, FeedbackKind
-from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said
+from recsys.types import NO_ROW, FeedbackKind
+from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said, shared
 
 RELEVANCE = {
     FeedbackKind.LIKED: 1.0,
@@ -54,7 +54,7 @@ def test_its_vector_gives_every_candidate_the_formula_s_score_up_to_one_positive
     kinds = random.integers(len(FeedbackKind), size=(1, count)).astype(np.int32)
     kinds[0, :2] = FeedbackKind.PSEUDO, FeedbackKind.DISLIKED
     scores = np.einsum("bd,bkd->bk", query, vectors).astype(np.float32)
-    given = Feedback(vectors, kinds, np.full((1, count), NO_ROW, np.int32), scores, np.ones((1, count), bool))
+    given = shared(vectors, kinds, np.full((1, count), NO_ROW, np.int32), scores, np.ones((1, count), bool))
     relevance = [RELEVANCE.get(kind, scores[0, place]) for place, kind in enumerate(kinds[0])]
     formula = a * candidates @ query[0]
     for p in range(count):

@@ -36,7 +36,7 @@ def test_the_mean_of_the_negative_items_is_taken_away():
 
 
 def test_without_gamma_only_negative_feedback_moves_nothing():
-    result = Rocchio().reformulate(asked(EAST), said(EAST, (NORTH, DISLIKED)))
+    result = Rocchio(gamma=0).reformulate(asked(EAST), said(EAST, (NORTH, DISLIKED)))
     np.testing.assert_allclose(result.vectors, [EAST])
 
 

@@ -19,7 +19,7 @@ from recsys.retrieval.reformulation import (
     feedback_of,
     pseudo_feedback,
 )
-from recsys.types import NO_ROW, FeedbackKind, Neighbours
+from recsys.types import NO_ROW, FeedbackKind, ItemRoles, Neighbours
 from tests.worlds import copy_of
 
 
@@ -192,11 +192,12 @@ def test_a_name_that_could_be_no_folder_is_refused(name):
 
 
 VECTORS = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+ITEMS = ItemRoles.shared(VECTORS)
 
 
 def test_item_rows_become_pseudo_feedback_in_their_order():
     queries = np.array([[1, 0], [0, 2]], np.float32)
-    given = feedback_of(queries, VECTORS, np.array([[2, 0], [1, NO_ROW]]))
+    given = feedback_of(queries, ITEMS, np.array([[2, 0], [1, NO_ROW]]))
     np.testing.assert_allclose(given.vectors, [[[0.6, 0.8], [1, 0]], [[0, 1], [0, 0]]])
     # <(1, 0), (0.6, 0.8)> = 0.6, <(1, 0), (1, 0)> = 1, <(0, 2) / 2, (0, 1)> = 1: training has unit length, too
     np.testing.assert_allclose(given.scores, [[0.6, 1], [1, 0]])
@@ -208,13 +209,13 @@ def test_item_rows_become_pseudo_feedback_in_their_order():
 
 def test_the_first_results_of_a_search_are_pseudo_feedback_up_to_the_depth():
     first = Neighbours(np.array([[2, 0, NO_ROW]], np.int32), np.array([[0.9, 0.1, -np.inf]], np.float32))
-    assert [pseudo_feedback(VECTORS[:1], VECTORS, first, depth).counts.tolist() for depth in (0, 1, 2, 3)] == [
+    assert [pseudo_feedback(VECTORS[:1], ITEMS, first, depth).counts.tolist() for depth in (0, 1, 2, 3)] == [
         [0], [1], [2], [2],
     ]  # fmt: skip
 
 
 def test_less_deep_feedback_is_a_prefix():
-    given = feedback_of(VECTORS[:2], VECTORS, np.array([[2, 0, 1], [1, 0, NO_ROW]]))
+    given = feedback_of(VECTORS[:2], ITEMS, np.array([[2, 0, 1], [1, 0, NO_ROW]]))
     for depth in range(4):
         shallow = given.first(depth)
         assert shallow.counts.tolist() == [min(depth, 3), min(depth, 2)]

@@ -1,0 +1,51 @@
+"""Feedback as history: what somebody liked or chose counts as met, and the query is encoded again."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from recsys.reformulators import NO_WEIGHTS, Weights, moved
+from recsys.registry import settings
+from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+
+
+@settings()
+class History:
+    """`unit(q' - disliked_weight sum(disliked) - skipped_weight sum(skipped))`, q' = q with liked items in its history.
+
+    Where the query tower reads a history, q' is what it makes of the longer one, which is exact for any such tower.
+    Elsewhere, and for a query that came as a vector, what having met each item once means is added. Pseudo feedback
+    moves nothing: nobody has met it.
+
+    A dislike always lowers the rank of the disliked item: all items are found by vectors of unit length, so that the
+    disliked one loses the most.
+
+    Attributes:
+        disliked_weight: how far the query, of unit length, moves away from a disliked item.
+        skipped_weight: how far it moves away from an item that was shown and passed over.
+    """
+
+    learned: ClassVar[bool] = False
+    reads_extended: ClassVar[bool] = True
+
+    disliked_weight: float = Field(default=0.2, ge=0)
+    skipped_weight: float = Field(default=0.05, ge=0)
+
+    def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
+        """Return the moved queries, of unit length.
+
+        Args:
+            queries: `[batch, dim]`, float32.
+            feedback: all kinds but pseudo feedback count.
+            weights: none.
+        """
+        liked = feedback.positive & (feedback.kinds != FeedbackKind.PSEUDO)
+        disliked, skipped = feedback.kinds == FeedbackKind.DISLIKED, feedback.kinds == FeedbackKind.SKIPPED
+        away = (disliked * self.disliked_weight + skipped * self.skipped_weight).astype(np.float32)
+        if feedback.extended is None:
+            return moved(queries, feedback, liked - away)
+        result = moved(feedback.extended, feedback, -away)
+        return Reformulated(result.vectors, result.item_weights + liked * feedback.lengths)
