@@ -76,7 +76,7 @@ class QuerySide:
             to_query_side = np.load(folder / MAP, allow_pickle=False)
             typical = json.loads((folder / FACTS).read_text(encoding="utf-8"))["typical_length"]
             is_number = isinstance(typical, (int, float)) and 0 <= typical < float("inf")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
             raise ReleaseError(f"{folder}: not a part that this version wrote ({error}).") from None
         found = [(str(each.dtype), each.shape) for each in (vectors, to_query_side)]
         expected = [("float32", (items, dim)), ("float32", (dim, dim))]

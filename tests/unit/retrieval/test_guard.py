@@ -101,7 +101,8 @@ def test_a_move_keeps_the_original_only_where_the_guard_doubts_it():
     # rocchio: (1, 0) + 1.5 v: (1, 1.5) drifts by 1 - 1 / sqrt(3.25) = 0.445, (2.5, 0) by 0
     named = NamedReformulator("r", build("reformulators", {"kind": "rocchio"}, "r"), guard=Guard(max_drift=0.4))
     two = pseudo(EAST, NORTH), pseudo(EAST, EAST)
-    both = type(two[0])(*(np.concatenate(parts) for parts in zip(*(vars(each).values() for each in two), strict=True)))
+    names = [name for name, part in vars(two[0]).items() if part is not None]
+    both = type(two[0])(**{name: np.concatenate([getattr(each, name) for each in two]) for name in names})
     queries = np.array([EAST, (3, 0)], np.float32)
     move = named.move(queries, both)
     assert move.fell_back.tolist() == [True, False]

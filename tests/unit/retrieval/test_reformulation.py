@@ -32,7 +32,7 @@ def attention(name="learned", seed=0, **facts):
 def test_what_is_written_is_read(tmp_path):
     attention(depth=5).save(tmp_path, default=True)
     read = Reformulators.load(tmp_path)
-    assert read.names == ("average", "identity", "learned", "rocchio")
+    assert read.names == ("average", "history", "identity", "learned", "rocchio")
     assert read.default == "learned"
     found = read.get()
     assert (found.name, found.choice, found.guard, found.facts) == (
@@ -49,7 +49,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_a_folder_without_any_has_the_untrained_kinds_and_rocchio_by_default(tmp_path):
     read = Reformulators.load(tmp_path)
-    assert (read.names, read.default) == (("average", "identity", "rocchio"), "rocchio")
+    assert (read.names, read.default) == (("average", "history", "identity", "rocchio"), "rocchio")
     assert [registry.kind_of(read.get(name).choice) for name in read.names] == list(read.names)
 
 
@@ -177,7 +177,7 @@ def test_a_derived_release_holds_it_under_its_fingerprint_and_leaves_the_parent_
         open_release(release.folder)
     first, second = (Reformulators.load(release.folder).get("learned") for release in (once, twice))
     assert np.abs(first.weights["query_in"] - second.weights["query_in"]).max() > 0
-    assert Reformulators.load(parent.folder).default == "rocchio"
+    assert Reformulators.load(parent.folder).default == "history"
 
 
 @pytest.mark.parametrize("name", ["attention-2_b", "A", "x" * 64])

@@ -154,7 +154,7 @@ def test_a_metric_that_no_longer_improves_stops_the_training(tmp_path):
 def test_a_training_that_only_makes_it_worse_gives_the_weights_it_began_with(tmp_path):
     said = iter([0.5, 0.4, 0.3])
     trained = train(tmp_path, lambda weights: next(said), of=shorter(epochs=2))
-    for name, values in LINEAR.reformulator.initial(ITEMS.shape[1], 4).items():
+    for name, values in LINEAR.reformulator.initial(ITEMS.found.shape[1], 4).items():
         np.testing.assert_array_equal(trained.weights[name], values)
 
 

@@ -1,0 +1,116 @@
+"""One item, two roles: queries by items, likes and dislikes of a trained release."""
+
+from __future__ import annotations
+
+import json
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from recsys.errors import ReleaseError
+from recsys.export.query_side import FACTS, MAP, VECTORS, QuerySide
+from recsys.reformulators import unit
+from recsys.retrieval import Retriever
+from recsys.retrieval.live_items import Change, LiveItems
+from recsys.types import FeedbackKind, Mention, Origin, Query
+
+LIKED, DISLIKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED
+ITEMS = [f"item-ü{row}" for row in range(40)]
+
+
+@pytest.fixture(scope="module")
+def retriever(block_release) -> Retriever:
+    return Retriever.load(block_release.folder)
+
+
+@pytest.fixture(scope="module")
+def side(block_release) -> QuerySide:
+    facts = block_release.facts
+    return QuerySide.load(block_release.folder / "query_side", facts.item_count, facts.dim)
+
+
+def test_a_query_by_items_is_a_history_of_them(retriever):
+    asked = [Query(item_ids=ITEMS[2:5]), Query(history=ITEMS[2:5])]
+    encoding = retriever.encode(asked)
+    assert encoding.origins == (Origin.ITEMS, Origin.FEATURES)
+    np.testing.assert_allclose(encoding.vectors[0], encoding.vectors[1], atol=1e-6)
+
+
+def test_a_query_for_similar_items_compares_what_items_are_found_by(retriever, block_release):
+    found = np.load(block_release.folder / "item_embeddings.npy")
+    encoding = retriever.encode([Query(item_ids=ITEMS[2:3], similar=True), Query(item_ids=ITEMS[2:4], similar=True)])
+    np.testing.assert_allclose(encoding.vectors, [found[2], unit(found[2] + found[3])], atol=1e-6)
+    (answer,) = retriever.nearest([Query(item_ids=ITEMS[2:3], similar=True)], 3)
+    assert ITEMS[2] not in answer.item_ids
+
+
+def test_the_query_side_of_an_item_is_what_it_adds_to_an_empty_history(retriever, side):
+    rows = [Query(history=[item_id]) for item_id in ITEMS]
+    alone = retriever.encode(rows)
+    raw = alone.vectors * alone.lengths[:, None]
+    # What a history of one adds to none: the differences of two items are those of their histories.
+    np.testing.assert_allclose(raw[1:] - raw[:-1], side.vectors[1:] - side.vectors[:-1], atol=1e-5)
+
+
+def test_likes_extend_the_history_and_the_tower_encodes_again(retriever):
+    query = Query(features={"town": "north"}, history=ITEMS[:2])
+    mentions = [Mention(ITEMS[5], LIKED), Mention(ITEMS[7], FeedbackKind.CLICKED)]
+    answer = retriever.reformulate(query, 5, mentions=mentions)
+    (longer,) = retriever.encode([Query(features={"town": "north"}, history=[*ITEMS[:2], ITEMS[7], ITEMS[5]])]).vectors
+    assert answer.reformulator == "history"
+    np.testing.assert_allclose(answer.vector, longer, atol=1e-5)
+    by_items = retriever.reformulate(Query(item_ids=ITEMS[:2]), 5, mentions=mentions)
+    (longer,) = retriever.encode([Query(item_ids=[*ITEMS[:2], ITEMS[7], ITEMS[5]])]).vectors
+    np.testing.assert_allclose(by_items.vector, longer, atol=1e-5)
+
+
+def test_liking_what_the_history_holds_already_moves_nothing(retriever):
+    query = Query(history=ITEMS[:3])
+    answer = retriever.reformulate(query, 5, mentions=[Mention(ITEMS[1], LIKED)])
+    np.testing.assert_allclose(answer.vector, retriever.encode([query]).vectors[0], atol=1e-5)
+
+
+def test_a_like_on_a_query_by_vector_adds_what_having_met_the_item_means(retriever, side):
+    query = np.eye(1, side.vectors.shape[1], dtype=np.float32)[0]
+    answer = retriever.reformulate(Query(vector=query), 5, mentions=[Mention(ITEMS[4], LIKED)])
+    np.testing.assert_allclose(answer.vector, unit(query + side.vectors[4]), atol=1e-5)
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(user=st.integers(0, 59), item=st.integers(0, 39), name=st.sampled_from(["", "rocchio"]))
+def test_a_dislike_always_lowers_the_rank_of_the_disliked_item(retriever, user, item, name):
+    query = Query(entity_id=f"user {user}")
+    (before,) = retriever.nearest([query], len(ITEMS))
+    answer = retriever.reformulate(query, len(ITEMS), mentions=[Mention(ITEMS[item], DISLIKED)], reformulator=name)
+    old, new = (list(each.item_ids).index(ITEMS[item]) for each in (before, answer.answer))
+    assert new >= old
+
+
+def test_a_new_item_gets_its_query_side_from_the_map_and_a_known_one_keeps_it(retriever, side):
+    vector = unit(np.random.default_rng(3).normal(size=side.map.shape[0]).astype(np.float32))
+    live = LiveItems(retriever)
+    live.apply([Change("new", vector), Change(ITEMS[3], vector)])
+    query = Query(vector=np.eye(1, len(vector), dtype=np.float32)[0])
+    for item_id, expected in (("new", vector @ side.map), (ITEMS[3], side.vectors[3])):
+        answer = live.retriever.reformulate(query, 5, mentions=[Mention(item_id, LIKED)])
+        np.testing.assert_allclose(answer.vector, unit(query.vector + expected), atol=1e-5)
+    # in a history of known and new items both count
+    (both, known) = live.retriever.encode([Query(item_ids=[ITEMS[5], "new"]), Query(item_ids=[ITEMS[5]])]).vectors
+    assert np.abs(both - known).max() > 1e-4
+
+
+@pytest.mark.parametrize("damage", [VECTORS, MAP, FACTS])
+def test_a_query_side_of_another_release_is_refused(side, tmp_path, damage):
+    folder = tmp_path / "query_side"
+    side.save(folder)
+    if damage == FACTS:
+        (folder / FACTS).write_text(json.dumps({"typical_length": -1}))
+    else:
+        np.save(folder / damage, np.zeros((3, 3), np.float32))
+    with pytest.raises(ReleaseError, match="query_side: got"):
+        QuerySide.load(folder, *side.vectors.shape)
+    (folder / damage).write_bytes(b"")
+    with pytest.raises(ReleaseError, match="not a part that this version wrote"):
+        QuerySide.load(folder, *side.vectors.shape)
