@@ -126,6 +126,7 @@ def query(message: pb.Query, where: str, settings: ServerSettings) -> Query:
         )
     elif form == "items":
         asked = Query(item_ids=_ids(message.items.item_ids, where, "items.item_ids", settings))
+        asked.similar = message.items.similar
         if not asked.item_ids:
             raise RequestError(f"{where}.items.item_ids", "got none, expected at least 1")
     else:
@@ -165,6 +166,7 @@ def query_message(asked: Query, where: str = "query") -> pb.Query:
         message.vector.float32_le = _numbers(asked.vector, f"{where}.vector").tobytes()
     elif asked.item_ids:
         message.items.item_ids.extend(_id_texts(asked.item_ids, f"{where}.items.item_ids"))
+        message.items.similar = asked.similar
     elif by_entity:
         message.entity.SetInParent()
         if asked.entity_id is not None:

@@ -183,7 +183,7 @@ class Story:
 
         product = next(iter(self.shop.bought))
         self._console.rule("5. A product and its neighbors")
-        answer = client.nearest_items(Query(item_ids=[product]), K)
+        answer = client.nearest_items(Query(item_ids=[product], similar=True), K)
         self._say(f"Similar to {self.shop.name(product)} ({self.shop.category(product)}):")
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 

@@ -37,7 +37,10 @@ def command(
     feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; several values as a JSON list.")] = None,
     history: Annotated[str, typer.Option(help="Item ids met before, oldest first; see --items.")] = "",
     history_age_days: Annotated[str, typer.Option(help="Days since each item of --history was met, with commas.")] = "",
-    items: Annotated[str, typer.Option(help="Item ids to find neighbours of, with commas, or a JSON list.")] = "",
+    items: Annotated[
+        str, typer.Option(help="Item ids that were met, such as a basket, with commas, or a JSON list.")
+    ] = "",
+    similar: Annotated[bool, typer.Option("--similar", help="Find items that are like --items instead.")] = False,
     vector: Annotated[str, typer.Option(help="Numbers with commas.")] = "",
     exclude: Annotated[str, typer.Option(help="Item ids to leave out; see --items.")] = "",
     where: Annotated[
@@ -85,6 +88,7 @@ def command(
         history=_ids(history, "--history"),
         history_age_days=_numbers(history_age_days, "--history-age-days"),
         item_ids=_ids(items, "--items"),
+        similar=similar,
         vector=numbers,
         excluded_ids=_ids(exclude, "--exclude"),
         exclude_seen=exclude_seen,

@@ -237,10 +237,12 @@ class DoubleList(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Items(_message.Message):
-    __slots__ = ("item_ids",)
+    __slots__ = ("item_ids", "similar")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SIMILAR_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    similar: bool
+    def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., similar: _Optional[bool] = ...) -> None: ...
 
 class Vector(_message.Message):
     __slots__ = ("values", "float32_le")

@@ -92,6 +92,13 @@ def item_vectors(block_release) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
+def met(block_release) -> dict[str, np.ndarray]:
+    """What having met each item adds to the vector of a typical query."""
+    ids = pq.read_table(block_release.folder / "items.parquet")["item_id"].to_pylist()
+    return dict(zip(ids, np.load(block_release.folder / "query_side" / "vectors.npy"), strict=True))
+
+
+@pytest.fixture(scope="module")
 def server(retriever) -> Iterator[Server]:
     with running(retriever) as up:
         yield up
@@ -103,10 +110,10 @@ def client(server) -> Iterator[Client]:
         yield ready
 
 
-def test_liked_items_move_the_query_and_the_answer_says_how(client, item_vectors):
-    # rocchio: 0.4 q + 0.6 v, divided by 0.4: q + 1.5 v, brought to unit length
-    q, v = query_vector(), item_vectors["item-ü3"]
-    moved = unit(q + 1.5 * v)
+def test_liked_items_move_the_query_and_the_answer_says_how(client, item_vectors, met):
+    # rocchio: 0.4 q + 0.6 m, divided by 0.4: q + 1.5 m, brought to unit length
+    q, m = query_vector(), met["item-ü3"]
+    moved = unit(q + 1.5 * m)
     answer = client.reformulate(QUERY, K, likes(3), reformulator="rocchio", include_explanation=True)
     np.testing.assert_allclose(answer.vector, moved, rtol=1e-5)
     assert answer.vector.dtype == np.float32
@@ -118,14 +125,15 @@ def test_liked_items_move_the_query_and_the_answer_says_how(client, item_vectors
     assert answer.ranking.origin is Origin.VECTOR
 
 
-def test_the_explanation_tells_the_weights_and_what_entered_and_left(client):
+def test_the_explanation_tells_the_weights_and_what_entered_and_left(client, met):
     said = [*likes(3, 5), Mention("item-ü8", DISLIKED)]
     before = client.nearest_items(QUERY, K).item_ids
     answer = client.reformulate(QUERY, K, said, reformulator="rocchio", include_explanation=True)
     told = answer.explanation
-    # two positive ones share 0.6 / 0.4 = 1.5; the release's own rocchio has gamma = 0
+    # two positive ones share 0.6 / 0.4 = 1.5 of what having met them means; 0.08 / 0.4 = 0.2 away from the disliked one
     assert told.item_ids == ("item-ü3", "item-ü5", "item-ü8")
-    np.testing.assert_allclose(told.item_weights, [0.75, 0.75, 0.0])
+    lengths = [np.linalg.norm(met[item_id]) for item_id in ("item-ü3", "item-ü5")]
+    np.testing.assert_allclose(told.item_weights, [0.75 * lengths[0], 0.75 * lengths[1], -0.2], rtol=1e-5)
     assert told.entered_ids == tuple(each for each in answer.ranking.item_ids if each not in before)
     assert told.left_ids == tuple(each for each in before if each not in answer.ranking.item_ids)
     assert len(told.entered_ids) == len(told.left_ids) > 0
@@ -135,12 +143,12 @@ def test_nothing_is_explained_unless_asked_for(client):
     assert client.reformulate(QUERY, K, likes(3)).explanation is None
 
 
-def test_pseudo_feedback_takes_the_first_results_as_relevant(client, item_vectors):
+def test_pseudo_feedback_takes_the_first_results_as_relevant(client, met):
     first = client.nearest_items(QUERY, 3).item_ids
     answer = client.reformulate(QUERY, K, pseudo=True, depth=3, reformulator="average", include_explanation=True)
     assert answer.explanation.item_ids == first
     np.testing.assert_allclose(
-        answer.vector, unit(query_vector() + sum(item_vectors[item_id] for item_id in first)), rtol=1e-5
+        answer.vector, unit(query_vector() + sum(met[item_id] for item_id in first)), rtol=1e-4, atol=1e-6
     )
 
 
@@ -154,7 +162,9 @@ def test_what_was_said_comes_before_first_results_and_depth_counts_both(client):
     assert answer.explanation.item_ids == (first[1],)
 
 
-@pytest.mark.parametrize("name", ["", "average", "doubtful", "identity", "learned", "never", "pairs", "rocchio"])
+@pytest.mark.parametrize(
+    "name", ["", "average", "doubtful", "history", "identity", "learned", "never", "pairs", "rocchio"]
+)
 def test_depth_0_answers_exactly_as_the_original_query(client, name):
     plain = client.nearest_items(QUERY, K, include_metadata=True)
     for said, pseudo in ((likes(3), False), ([], True), (likes(3), True)):
@@ -214,17 +224,17 @@ def test_no_more_items_count_than_the_limit_of_depth(retriever):
             assert caught.value.field == "depth"
 
 
-def test_an_item_named_twice_counts_once_as_it_was_named_last(client):
+def test_an_item_named_twice_counts_once_as_it_was_named_last(client, met):
     twice = client.reformulate(
         QUERY, K, [*likes(3), Mention("item-ü3", DISLIKED), *likes(4)], reformulator="average", include_explanation=True
     )
     assert twice.explanation.item_ids == ("item-ü3", "item-ü4")
-    np.testing.assert_array_equal(twice.explanation.item_weights, [0, 1])
+    np.testing.assert_allclose(twice.explanation.item_weights, [0, np.linalg.norm(met["item-ü4"])], rtol=1e-5)
     same = client.reformulate(QUERY, K, likes(4, 4, 4), reformulator="average")
     np.testing.assert_array_equal(same.vector, client.reformulate(QUERY, K, likes(4), reformulator="average").vector)
 
 
-@pytest.mark.parametrize("name", ["average", "identity", "learned", "pairs", "rocchio"])
+@pytest.mark.parametrize("name", ["average", "history", "identity", "learned", "pairs", "rocchio"])
 @pytest.mark.parametrize("kind", [DISLIKED, SKIPPED])
 def test_feedback_that_only_says_no_gives_a_finite_answer(client, name, kind):
     said = [Mention(f"item-ü{row}", kind, row) for row in range(40)]
@@ -232,6 +242,30 @@ def test_feedback_that_only_says_no_gives_a_finite_answer(client, name, kind):
     assert len(answer.ranking.item_ids) == K
     assert np.isfinite(answer.ranking.scores).all()
     np.testing.assert_allclose(np.linalg.norm(answer.vector), 1, rtol=1e-5)
+
+
+def test_a_query_by_items_is_a_history_and_similar_items_are_found_by_like_vectors(client, plain, item_vectors):
+    basket = ["item-ü3", "item-ü4"]
+    answers = [client.nearest_items(query, K) for query in (Query(item_ids=basket), Query(history=basket))]
+    excluded = [item_id for item_id in answers[1].item_ids if item_id not in basket]
+    assert [item_id for item_id in answers[0].item_ids if item_id in excluded] == excluded
+    similar = client.nearest_items(Query(item_ids=["item-ü3"], similar=True), K)
+    ranked = sorted(item_vectors, key=lambda item_id: -item_vectors[item_id] @ item_vectors["item-ü3"])
+    assert list(similar.item_ids) == ranked[1 : K + 1]
+    assert similar.origin is Origin.ITEMS
+
+
+def test_likes_extend_the_history_by_default_and_a_dislike_lowers_the_item(plain):
+    with running(plain) as server, Client(server.address, timeout_s=20.0) as client:
+        begun = Query(history=["item-ü1", "item-ü2"])
+        answer = client.reformulate(begun, K, [Mention("item-ü9", CLICKED), *likes(7)])
+        (longer,) = plain.encode([Query(history=["item-ü1", "item-ü2", "item-ü7", "item-ü9"])]).vectors
+        assert answer.reformulator == "history"
+        np.testing.assert_allclose(answer.vector, longer, atol=1e-5)
+        before = client.nearest_items(Query(entity_id="user 4"), 40).item_ids
+        for item_id in before[:5]:
+            after = client.reformulate(Query(entity_id="user 4"), 40, [Mention(item_id, DISLIKED)]).ranking.item_ids
+            assert after.index(item_id) >= before.index(item_id)
 
 
 def test_positions_reach_the_reformulator(block_release, tmp_path):
@@ -248,7 +282,8 @@ def test_positions_reach_the_reformulator(block_release, tmp_path):
     assert len({vector.tobytes() for vector in vectors}) == 3
 
 
-def test_the_guard_keeps_the_original_query_and_says_so(client):
+def test_the_guard_keeps_the_original_query_and_says_so(client, met):
+    lengths = np.linalg.norm([met["item-ü3"], met["item-ü5"]], axis=1)
     plain = client.nearest_items(QUERY, K)
     for name, confidence in (("never", 1), ("doubtful", 0)):
         answer = client.reformulate(QUERY, K, likes(3, 5), reformulator=name, include_explanation=True)
@@ -258,7 +293,7 @@ def test_the_guard_keeps_the_original_query_and_says_so(client):
         # drift, confidence and weights are those of the move that was not made
         assert answer.drift > 0.01
         assert answer.confidence == pytest.approx(confidence, abs=1e-6)
-        np.testing.assert_allclose(answer.explanation.item_weights, [0.75, 0.75])
+        np.testing.assert_allclose(answer.explanation.item_weights, 0.75 * lengths, rtol=1e-5)
         assert answer.explanation.entered_ids == answer.explanation.left_ids == ()
 
 
@@ -282,7 +317,16 @@ def test_an_unknown_reformulator_is_the_callers_mistake_and_names_the_known_ones
 
 def test_the_release_names_its_reformulators(client):
     release = client.release()
-    assert release.reformulators == ("average", "doubtful", "identity", "learned", "never", "pairs", "rocchio")
+    assert release.reformulators == (
+        "average",
+        "doubtful",
+        "history",
+        "identity",
+        "learned",
+        "never",
+        "pairs",
+        "rocchio",
+    )
     assert release.default_reformulator == "learned"
     assert client.reformulate(QUERY, K, likes(3)).reformulator == "learned"
 
@@ -360,12 +404,12 @@ def test_the_rounds_of_a_session_add_up(client):
         np.testing.assert_array_equal(answer.vector, both.vector)
 
 
-def test_in_a_session_the_last_word_on_an_item_counts_and_depth_keeps_the_newest(client):
+def test_in_a_session_the_last_word_on_an_item_counts_and_depth_keeps_the_newest(client, met):
     with client.session(QUERY, K, depth=2, reformulator="average", include_explanation=True) as session:
         session.ask(likes(3, 4))
         told = session.ask([Mention("item-ü4", DISLIKED), Mention("item-ü6", LIKED)]).explanation
         assert told.item_ids == ("item-ü4", "item-ü6")
-        np.testing.assert_array_equal(told.item_weights, [0, 1])
+        np.testing.assert_allclose(told.item_weights, [0, np.linalg.norm(met["item-ü6"])], rtol=1e-5)
         assert session.ask(likes(9)).explanation.item_ids == ("item-ü9", "item-ü4")
 
 
@@ -391,7 +435,7 @@ def test_a_session_stays_on_its_release_when_another_one_is_installed(plain, ret
             later = session.ask(likes(3))
             assert later.ranking.release.fingerprint == plain.release.fingerprint
             # the old release's default, where the new one has another
-            assert later.reformulator == "rocchio"
+            assert later.reformulator == "history"
         with client.session(QUERY, K) as session:
             assert session.ask().ranking.release.fingerprint == retriever.release.fingerprint
 

@@ -33,7 +33,7 @@ from tests.worlds import block_run, write_block_world
 
 USERS = 1200
 """More than are mined at once."""
-NAMES = ("average", "first", "identity", "rocchio")
+NAMES = ("average", "first", "history", "identity", "rocchio")
 
 
 def tables_of(data: Path, **changes: object) -> dict[str, object]:
@@ -278,7 +278,7 @@ def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first,
     words = ("reformulate", "train", first.folder, validation, *words)
     second = released(world.call(*words, "--no-default"))
     both, held = Retriever.load(second.folder), Reformulators.load(second.folder)
-    assert both.reformulators == ("average", "first", "identity", "rocchio", "second-1")
+    assert both.reformulators == ("average", "first", "history", "identity", "rocchio", "second-1")
     assert both.default_reformulator == "first"
     assert (held.get("first").choice.width, held.get("second-1").choice.width) == (16, 8)
     for name, values in Reformulators.load(first.folder).get("first").weights.items():
