@@ -8,7 +8,7 @@ import pytest
 from recsys import config, pipeline
 from recsys.data.prepare import prepare
 from recsys.errors import SettingError
-from recsys.export.saved_model import QUERY_TOWER, load_graph, load_tower
+from recsys.export.saved_model import QUERY_TOWER, GraphTower, load_tower
 from recsys.forward import PlainTower
 from recsys.retrieval import Retriever
 from recsys.training.loop import fit
@@ -63,7 +63,7 @@ def test_the_item_that_follows_the_last_one_is_found_first(trained):
 
 def test_the_server_needs_no_tensorflow_for_it_and_gives_the_vectors_of_the_graph(trained):
     _, release, prepared = trained
-    plain, graph = load_tower(release.folder, QUERY_TOWER), load_graph(release.folder / QUERY_TOWER)
+    plain, graph = load_tower(release.folder, QUERY_TOWER), GraphTower(release.folder / QUERY_TOWER)
     assert isinstance(plain, PlainTower)
     histories = [[f"i{item}" for item in range(length)] for length in (0, 1, 5, POSITIONS, POSITIONS + 5)]
     codes = {"recent": prepared.query_encoders["recent"].encode_values(histories)}
