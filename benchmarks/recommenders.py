@@ -181,6 +181,7 @@ PLANS = {
         {
             "two_tower_defaults": DEFAULTS,
             "two_tower_dlae": bag("dlae", "auto"),
+            "two_tower_dlae_features": with_features(bag("dlae", "auto"), VIEWER_FEATURES, FILM_FEATURES),
             "two_tower_ease": bag("ease", "auto"),
             "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
             "two_tower_features": with_features(
@@ -196,6 +197,7 @@ PLANS = {
         {
             "two_tower_defaults": DEFAULTS,
             "two_tower_dlae": bag("dlae", "auto"),
+            "two_tower_dlae_features": with_features(bag("dlae", "auto"), ARTICLE_FEATURES, ARTICLE_FEATURES),
             "two_tower_ease": bag("ease", "auto"),
             "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
             "two_tower_features": with_features(

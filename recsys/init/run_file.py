@@ -105,6 +105,8 @@ def sections_of(facts: Facts, name: str, source: Mapping[str, Any], reasons: Map
     if facts.raw.queries is not None:
         table = facts.raw.queries
         queries = {column: propose_feature(column, table[column], facts.query_counts) for column in _columns(table)}
+    elif facts.queries_are_items:
+        queries = items
     chosen = [f"{setting}: {reason}." for setting, reason in reasons.items()]
     return [
         Section("", {"name": name}, _summary(facts)),

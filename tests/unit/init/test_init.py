@@ -78,6 +78,16 @@ def test_the_proposed_run_file_reads_the_files_as_their_owner_would(tmp_path, su
     assert sum(batch.num_rows for batch in raw.interactions()) == 900
 
 
+def test_queries_that_are_items_bring_the_features_of_items(tmp_path):
+    _, catalog, _ = tables()
+    random = np.random.default_rng(1)
+    links = pa.table({"source": random.choice(catalog["sku"], 500), "sku": random.choice(catalog["sku"], 500)})
+    named = Named(write(tmp_path, links, "links", ".parquet"), write(tmp_path, catalog, "pages", ".parquet"))
+    run = config.from_tables(tomllib.loads(run_file_for_files(named, "links")))
+    assert run.query.entity == "item"
+    assert set(run.query.features) == {"met", "name", "colors", "weight_kg", "department"}
+
+
 def test_interactions_alone_are_enough(tmp_path):
     met, _, _ = tables()
     run = config.from_tables(tomllib.loads(run_file_for_files(Named(write(tmp_path, met, "sales", ".csv")), "sales")))
