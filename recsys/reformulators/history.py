@@ -20,7 +20,7 @@ class History:
     Elsewhere, and for a query that came as a vector, what having met each item once means is added. Pseudo feedback
     moves nothing: nobody has met it.
 
-    A dislike always lowers the rank of the disliked item: all items are found by vectors of unit length, so that the
+    A dislike never raises the rank of the disliked item: all items are found by vectors of unit length, so that the
     disliked one loses the most.
 
     Attributes:
@@ -31,8 +31,8 @@ class History:
     learned: ClassVar[bool] = False
     reads_extended: ClassVar[bool] = True
 
-    disliked_weight: float = Field(default=0.2, ge=0)
-    skipped_weight: float = Field(default=0.05, ge=0)
+    disliked_weight: float = Field(default=0.02, ge=0)
+    skipped_weight: float = Field(default=0.005, ge=0)
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the moved queries, of unit length.

@@ -36,7 +36,7 @@ class Rocchio:
 
     alpha: float = Field(default=0.4, gt=0)
     beta: float = Field(default=0.6, ge=0)
-    gamma: float = Field(default=0.08, ge=0)
+    gamma: float = Field(default=0.008, ge=0)
     top_k: int = Field(default=0, ge=0)
     bottom_k: int = Field(default=0, ge=0)
 

@@ -54,8 +54,8 @@ def answers(printed: str) -> list[str]:
 
 
 def test_the_worked_example_ends_in_answers_for_every_form_of_query(printed):
-    # four queries, five places each
-    assert len(answers(printed)) == 20
+    # five queries, five places each
+    assert len(answers(printed)) == 25
 
 
 def test_a_reader_is_recommended_books_of_their_genre(printed):
@@ -64,12 +64,11 @@ def test_a_reader_is_recommended_books_of_their_genre(printed):
 
 
 def test_the_last_query_tells_what_its_feedback_did(printed):
-    # two of 1.5 / 2 each; Rocchio's gamma is 0 by default
-    assert re.findall(r"^│ (b\d+) +│ +(\S+) │$", printed, re.MULTILINE) == [
-        ("b3", "+0.7500"),
-        ("b7", "+0.7500"),
-        ("b4", "+0.0000"),
-    ]
+    # `history`: towards liked books as far as having met them means, away from disliked ones by its weight
+    told = re.findall(r"^│ (b\d+) +│ +(\S+) │$", printed, re.MULTILINE)
+    assert [book for book, _ in told] == ["b3", "b7", "b4"]
+    assert min(float(weight) for _, weight in told[:2]) > 0
+    assert told[2] == ("b4", "-0.0200")
 
 
 def test_the_example_of_feedback_runs_against_the_release(printed, folder):
@@ -83,7 +82,7 @@ def test_the_example_of_feedback_runs_against_the_release(printed, folder):
         server.stop()
     assert done.returncode == 0, done.stderr
     names, _, both = done.stdout.strip().splitlines()
-    assert names == "('average', 'identity', 'rocchio')"
+    assert names == "('average', 'history', 'identity', 'rocchio')"
     shown, better = re.findall(r"\(([^()]*)\)", both)
     assert shown != better
 

@@ -130,10 +130,10 @@ def test_the_explanation_tells_the_weights_and_what_entered_and_left(client, met
     before = client.nearest_items(QUERY, K).item_ids
     answer = client.reformulate(QUERY, K, said, reformulator="rocchio", include_explanation=True)
     told = answer.explanation
-    # two positive ones share 0.6 / 0.4 = 1.5 of what having met them means; 0.08 / 0.4 = 0.2 away from the disliked one
+    # two positive ones share 0.6 / 0.4 = 1.5 of what having met them means; 0.008 / 0.4 = 0.02 away from the disliked one
     assert told.item_ids == ("item-ü3", "item-ü5", "item-ü8")
     lengths = [np.linalg.norm(met[item_id]) for item_id in ("item-ü3", "item-ü5")]
-    np.testing.assert_allclose(told.item_weights, [0.75 * lengths[0], 0.75 * lengths[1], -0.2], rtol=1e-5)
+    np.testing.assert_allclose(told.item_weights, [0.75 * lengths[0], 0.75 * lengths[1], -0.02], rtol=1e-5)
     assert told.entered_ids == tuple(each for each in answer.ranking.item_ids if each not in before)
     assert told.left_ids == tuple(each for each in before if each not in answer.ranking.item_ids)
     assert len(told.entered_ids) == len(told.left_ids) > 0

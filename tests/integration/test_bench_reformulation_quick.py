@@ -18,7 +18,7 @@ from recsys import config
 ROOT = Path(__file__).parents[2]
 SHAPE = {"benchmark", "command", "commit", "date", "machine", "versions", "rows", "notes"}
 LEARNING = {"linear_feedback", "attention", "attention_parallel", "attention_lol", "attention_lol_paper"}
-SUBJECTS = {"identity", "average", "rocchio", *LEARNING}
+SUBJECTS = {"identity", "average", "history", "rocchio", *LEARNING}
 METRICS = ("nDCG@10", "AP@100", "R@100", "helped_rate", "hurt_rate", "robustness_index", "fallback_rate")
 DEPTHS = (0, 1, 2, 3, 4, 5, 10)
 real_data = pytest.mark.skipif(not os.environ.get("RECSYS_DATA_DIR"), reason="RECSYS_DATA_DIR is not set")

@@ -14,7 +14,7 @@ from recsys.export.own_items import Fusion, OwnWeights
 from recsys.export.seen import SeenItems
 from recsys.retrieval import Retriever, where
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.types import Diversity, Query, Repeats, RowSets
+from recsys.types import Diversity, FeedbackKind, Mention, Query, Repeats, RowSets
 from tests.worlds import ITEMS, USERS
 
 IDS = [f"item-ü{row}" for row in range(ITEMS)]
@@ -115,3 +115,27 @@ def test_weights_of_another_release_are_refused(tmp_path):
     assert OwnWeights.load(tmp_path / "own", 3).fusion == Fusion(0.5, 30.0)
     with pytest.raises(ReleaseError, match="not the weights of 4 pairs"):
         OwnWeights.load(tmp_path / "own", 4)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(weights=owned, item=st.integers(0, ITEMS - 1), filtered=st.sampled_from(FILTERS[:2]))
+def test_a_disliked_item_loses_its_own_score_and_its_rank_never_rises(retriever, weights, item, filtered):
+    found = with_own(retriever, weights)
+    query = Query(entity_id="user 4", filter=filtered)
+    (before,) = found.nearest([query], ITEMS)
+    mentions = [Mention(IDS[item], FeedbackKind.DISLIKED)]
+    after = found.reformulate(query, ITEMS, mentions=mentions).answer
+    if IDS[item] in before.item_ids:
+        place = after.item_ids.index(IDS[item])
+        assert place >= before.item_ids.index(IDS[item])
+        assert after.own_scores is None or after.own_scores[place] == 0
+    kept = found.reformulate(query, ITEMS, mentions=mentions, reformulator="identity").answer
+    assert kept.item_ids == before.item_ids
+
+
+def test_a_liked_item_counts_as_met_once_more(retriever):
+    found = with_own(retriever, {3: 2.0})
+    mentions = [Mention(IDS[row], FeedbackKind.LIKED) for row in (3, 8)]
+    after = found.reformulate(Query(entity_id="user 4"), ITEMS, mentions=mentions).answer
+    own = dict(zip(after.item_ids, after.own_scores.tolist(), strict=True))
+    assert {item_id: score for item_id, score in own.items() if score} == {IDS[3]: 1.5, IDS[8]: 0.5}
