@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Reformulation, Run
+from recsys.data import encoders
 from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare, refitted
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
@@ -96,12 +97,13 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
             if (block := read_if_whole(file)) is not None:
                 running.start_at(start + len(rows))
             else:
-                vectors, raw = tower.encode({name: codes[rows] for name, codes in asked.codes.items()})
+                codes = {name: of_query[rows] for name, of_query in asked.codes.items()}
+                vectors, raw = tower.encode(codes)
                 excluded = asked.excluded.take(rows)
                 block = Mined(
                     case_ids=asked.case_ids.take(pa.array(rows)),
                     query_vectors=vectors,
-                    query_lengths=side.lengths(raw),
+                    query_lengths=side.lengths(encoders.evidence(prepared.query_encoders, codes, raw)),
                     first=retriever.search_without(vectors, k, excluded),
                     relevant=asked.relevant.take(rows),
                     excluded=excluded,

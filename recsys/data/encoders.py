@@ -19,7 +19,8 @@ from recsys.errors import DataError, unknown
 from recsys.features import Encoder
 from recsys.features._lookup import BagEncoder
 from recsys.features._vocabulary import MISSING, PADDING, Ragged, widened
-from recsys.types import ITEM_ID, QUERY_ID, Int64
+from recsys.forward import unpacked
+from recsys.types import ITEM_ID, QUERY_ID, Float32, Int64
 
 T = TypeVar("T")
 
@@ -125,6 +126,26 @@ def extended(encoder: Encoder, codes: np.ndarray, added: Sequence[Sequence[str]]
     for place, row in enumerate(rows):
         padded[place, : len(row)] = row[:width]
     return padded
+
+
+def evidence(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray], raw_lengths: Float32) -> Float32:
+    """Return the lengths that queries would have if their histories were sums, `[batch]`, float32.
+
+    One more item moves a mean of n items by 1 / n of what it moves a sum: so much more the query weighs against it.
+
+    Args:
+        encoders: of the query side.
+        codes: of the queries.
+        raw_lengths: of the query tower's vectors before they are brought to unit length, `[batch]`.
+    """
+    for name in filter(lambda each: is_history(encoders[each]), encoders):
+        values, weights, _ = unpacked(codes[name])
+        counted = np.where(values > MISSING, weights, np.float32(0))
+        pooling = encoders[name].settings.pooling
+        if pooling != "sum":
+            total = np.sqrt(np.square(counted).sum(axis=1)) if pooling == "sqrt" else counted.sum(axis=1)
+            return raw_lengths * np.where(total > 0, total, np.float32(1))
+    return raw_lengths
 
 
 def in_histories(encoders: Mapping[str, Encoder], item_ids: Any) -> NDArray[np.bool_]:

@@ -126,7 +126,7 @@ def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes
         queries = _in_blocks(lambda places: tower(codes.now(rows[places])), len(rows)).reshape(-1, dim)
         learned = fit_map(means, queries, identity, run.seed)
         return QuerySide(item_vectors @ learned, learned, 0.0)
-    raw = tower.encode(golden)[1]
+    raw = encoders.evidence(prepared.query_encoders, golden, tower.encode(golden)[1])
     some = raw[raw > 2 * SHORTEST_SQUARED**0.5]  # queries that say something
     typical = float(np.median(some)) if len(some) else 1.0
     without = _raw(tower, encoders.only_histories(prepared.query_encoders, [[]]))

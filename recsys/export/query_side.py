@@ -29,8 +29,7 @@ class QuerySide:
             vector of a typical query has length 1.
         map: `[dim, dim]`, float32, finite: `found @ map` stands for the vector of an item that the query tower has
             nothing of its own for, such as a new one.
-        typical_length: of the query tower's vectors before they are brought to unit length, > 0; 0 where the lengths
-            say nothing.
+        typical_length: of queries, as `recsys.data.encoders.evidence` gives it, > 0; 0 where lengths say nothing.
     """
 
     vectors: Float32
@@ -41,7 +40,7 @@ class QuerySide:
         """Return the lengths of queries where a typical one has length 1, `[batch]`.
 
         Args:
-            raw: the lengths of the query tower's vectors before they were brought to unit length, `[batch]`.
+            raw: their lengths as `recsys.data.encoders.evidence` gives them, `[batch]`.
         """
         if not self.typical_length:
             return np.ones_like(raw)

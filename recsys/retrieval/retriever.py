@@ -396,9 +396,10 @@ class Retriever:
         for start in range(0, len(through_tower), TOWER_ROWS):
             checkpoint()
             rows = through_tower[start : start + TOWER_ROWS]
-            encoded, raw = self._query_tower.encode(self._codes(rows))
+            codes = self._codes(rows)
+            encoded, raw = self._query_tower.encode(codes)
             places = [place for place, _ in rows]
-            lengths[places] = self._query_side.lengths(raw)
+            lengths[places] = self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))
             is_sum = np.array([origins[place] is Origin.ITEMS for place in places])
             vectors[places] += encoded * np.where(is_sum, lengths[places], np.float32(1))[:, None]
         for place, origin in enumerate(origins):
@@ -974,7 +975,7 @@ class Retriever:
                     codes[name] = encoders.extended(encoder, codes[name], [met for _, _, met in again])
             places = [place for place, _, _ in again]
             vectors, raw = self._query_tower.encode(codes)
-            longer = vectors * self._query_side.lengths(raw)[:, None]
+            longer = vectors * self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))[:, None]
             total[places] += longer - unit(encoding.vectors[places]) * encoding.lengths[places, None]
         moves = [any(kind in MET for kind in each.kinds) for each in heard]
         return np.where(np.array(moves)[:, None], unit(total), encoding.vectors)

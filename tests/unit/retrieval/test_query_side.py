@@ -6,11 +6,14 @@ import json
 
 import hypothesis
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
+from recsys.data import encoders
 from recsys.errors import ReleaseError
 from recsys.export.query_side import FACTS, MAP, VECTORS, QuerySide
+from recsys.features.history import History
 from recsys.reformulators import unit
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
@@ -114,3 +117,12 @@ def test_a_query_side_of_another_release_is_refused(side, tmp_path, damage):
     (folder / damage).write_bytes(b"")
     with pytest.raises(ReleaseError, match="not a part that this version wrote"):
         QuerySide.load(folder, *side.vectors.shape)
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [("sum", 1.0), ("mean", 4.0), ("sqrt", 2.0)])
+def test_one_more_item_moves_a_pooled_history_as_it_moves_their_sum(pooling, expected):
+    # four items: the fifth moves their mean by a fourth of what it moves their sum, and a sum over the root by half
+    fitted = History(pooling=pooling).fit(pa.chunked_array([ITEMS]), np.ones(len(ITEMS), np.int64))
+    codes = {"met": fitted.encode_values([ITEMS[:4], []])}
+    lengths = encoders.evidence({"met": fitted}, codes, np.ones(2, np.float32))
+    np.testing.assert_allclose(lengths, [expected, 1], rtol=1e-6)
