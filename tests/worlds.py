@@ -123,9 +123,10 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
             "batch_size": 64,
             "optimizer": "adagrad",
             "learning_rate": 0.1,
+            "schedule": {"kind": "constant"},
             "deterministic": True,
         },
-        "evaluation": {"resamples": 100},
+        "evaluation": {"resamples": 100, "baselines": ["popularity", "item_knn"]},
         "index": {"kind": "brute_force"},
     }
     return tables | changes
