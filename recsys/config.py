@@ -312,11 +312,13 @@ class Training:
 
     def epochs_of(self, steps_per_epoch: int) -> int:
         """Return the epochs of a run whose epochs have so many steps."""
-        return self.epochs or max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch))
+        return max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch)) if self.epochs is None else self.epochs
 
     def epochs_between_looks(self, steps_per_epoch: int) -> int:
         """Return the epochs between two validations of a run whose epochs have so many steps."""
-        return self.validate_every_epochs or math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)
+        if self.validate_every_epochs is not None:
+            return self.validate_every_epochs
+        return math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)
 
 
 @settings()

@@ -330,9 +330,7 @@ class TowerLayer(tf.keras.layers.Layer):
 
         Arguments as for `call`.
         """
-        whole = self._whole(self.raw(codes, seed, position))
-        length = tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(whole), axis=1), SHORTEST_SQUARED))
-        return whole / length[:, None], length
+        return _unit(self._whole(self.raw(codes, seed, position)))
 
     def raw(
         self, codes: dict[str, tf.Tensor], seed: tf.Tensor | None = None, position: tf.Tensor | None = None
@@ -373,7 +371,7 @@ class TowerLayer(tf.keras.layers.Layer):
                     vectors = tf.nn.experimental.stateless_dropout(vectors, views.dropout_rate, seed=drawn)
                 columns.append(tf.where(views.masked[view, :, place, None], self._defaults[place], vectors))
         stacked = [tf.concat(of_views, axis=0) for of_views in zip(*inputs, strict=True)]
-        unit = tf.math.l2_normalize(self._combined(stacked, seed), axis=1)
+        unit, _ = _unit(self._combined(stacked, seed))
         return tf.reshape(unit, [views.count, -1, self.width])
 
     def _combined(self, vectors: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
@@ -411,6 +409,12 @@ class TowerLayer(tf.keras.layers.Layer):
             self._length,
             1.0 if self.longest is None else float(self.longest.numpy()),
         )
+
+
+def _unit(vectors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return vectors brought to unit length, `[batch, width]`, and the lengths they had, `[batch]`."""
+    length = tf.sqrt(tf.maximum(tf.reduce_sum(tf.square(vectors), axis=1), SHORTEST_SQUARED))
+    return vectors / length[:, None], length
 
 
 class Perceptron(TowerLayer):

@@ -78,7 +78,9 @@ def test_every_combination_of_every_row_makes_a_run_of_its_own_over_features_of_
     assert any(registry.kind_of(feature) == "multi_categorical" for feature in runs[0].item.features.values())
 
 
-@pytest.mark.parametrize("shipped", config.shipped())
+@pytest.mark.parametrize(
+    "shipped", [name for name in config.shipped() if config.load(name).objective.reads != "matrix"]
+)
 def test_every_row_fits_every_run_file_that_comes_with_the_package(shipped):
     tables = config.plain_tables(config.load(shipped))
     for subject in subjects_of(AblationPlan()).values():
