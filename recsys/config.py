@@ -367,7 +367,8 @@ class AblationPlan:
         variants: rows of your own, by name: tables with `like`, the row that they start from, `settings`, values by
             path, and `search`, the values to try by path; without it they search what that row searches.
         training_rates: shares (0..1) of the training interactions that are kept, one comparison each.
-        logq: corrections of the main task, as in `objective.logq`, one comparison each.
+        logq: corrections of the main task, as in `objective.logq`, one comparison each; not read where the objective
+            has no such setting.
         seeds: of the trainings of each row; split and test cases have the run's own seed.
         metrics: columns, in ir-measures spelling.
         tuning_metric: what settings are chosen by, on validation cases.

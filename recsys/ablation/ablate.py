@@ -12,10 +12,12 @@ from typing import Any
 from recsys import config
 from recsys.ablation.cells import Case, Cell, Cells, asked
 from recsys.ablation.rows import BASELINE, Subject, combinations, put, row_tables, subjects_of
-from recsys.ablation.tables import Ablation, Measured, Trial, measure_case
+from recsys.ablation.show import titled
+from recsys.ablation.tables import Ablation, Measured, Trial, below_references, measure_case
 from recsys.config import AblationPlan, Run
 from recsys.data.encoders import bags_of
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
+from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import measure, parse
@@ -56,9 +58,12 @@ class _Rounds:
         self._run, self._plan = run, run.ablation
         self._subjects = subjects_of(run.ablation)
         self._cells = Cells(home, jobs)
-        self._cases = [Case(rate, logq) for rate in self._plan.training_rates for logq in self._plan.logq]
         self._base = _baseline_tables(run)
+        corrections = _corrections(self._plan, self._base["objective"])
+        self._cases = [Case(rate, logq) for rate in self._plan.training_rates for logq in corrections]
         self._parts: dict[tuple[float, str], HeldOut] = {}
+        self._references: dict[float, dict[str, Int32]] = {}
+        self._left_out: dict[str, str] = {}
         self._notice = ""
         self._has_bags = True
         self._seconds: dict[str, float] = {}
@@ -81,15 +86,27 @@ class _Rounds:
                 for seed in self._plan.seeds
             ]
             self._seconds["train the rows"] = self._cells.train(grid, "train the rows")
+        for training_rate in self._plan.training_rates:
+            self._references[training_rate] = self._rank_references(training_rate)
+        by_case = {case: self._measure(case, grid) for case in self._cases}
         return Ablation(
             name=self._run.name,
             notice=self._notice,
             metrics=tuple(self._plan.metrics),
             chosen=chosen,
             trials=(*tuned_baseline, *tuned_rows),
-            measured=tuple(entry for case in self._cases for entry in self._measure(case, grid)),
+            measured=tuple(itertools.chain.from_iterable(by_case.values())),
             seconds=self._seconds,
-            remarks=tuple(remarks(self._run, self._subjects, tuned=all(baseline.values()), has_bags=self._has_bags)),
+            remarks=(
+                *remarks(self._run, self._subjects, tuned=all(baseline.values()), has_bags=self._has_bags),
+                *(f"not compared with {kind}: {reason}" for kind, reason in self._left_out.items()),
+                *(
+                    sentence
+                    for case, measured in by_case.items()
+                    for sentence in refusals(case, measured, list(self._references[case.training_rate]))
+                ),
+            ),
+            references=tuple(dict.fromkeys(itertools.chain.from_iterable(self._references.values()))),
         )
 
     def _check_rows(self) -> None:
@@ -110,7 +127,7 @@ class _Rounds:
                 raise SettingError(f"row {name!r} of the ablation: {error}{advice}") from None
 
     def _prepare(self, training_rate: float) -> None:
-        case = Case(training_rate, self._plan.logq[0])
+        case = Case(training_rate, self._cases[0].logq)
         run = self._cell(case, BASELINE, {}, {}, 0, "test").run
         prepared = self._cells.prepared(run)
         self._notice = prepared.notice
@@ -136,7 +153,8 @@ class _Rounds:
     ) -> Cell:
         tables = row_tables(self._base, frozen, self._subjects[subject], chosen)
         put(tables, "data.training_rate", case.training_rate)
-        put(tables, "objective.logq", case.logq)
+        if case.logq:
+            put(tables, "objective.logq", case.logq)
         # With every default written out, so that a cell is known by what it is, not by how it was said.
         return Cell(case, subject, chosen, seed, part, config.plain_tables(config.from_tables(tables)))
 
@@ -177,6 +195,21 @@ class _Rounds:
         values = measure(names, self._cells.ranked(cell), reachable)
         return {name: float(of_cases.mean()) for name, of_cases in values.items()}
 
+    def _rank_references(self, training_rate: float) -> dict[str, Int32]:
+        """Return what each of the run's baselines ranks for the test cases, by kind, `[cases, depth]`."""
+        test, plan = self._parts[training_rate, "test"], self._plan
+        fitted, left_out = fit_baselines(
+            self._run.evaluation.baselines,
+            self._parts[training_rate, "validation"],
+            test,
+            metric=plan.tuning_metric,
+            search_s=self._run.evaluation.baseline_search_s,
+        )
+        self._left_out |= left_out
+        rows, _ = asked(test)
+        depth = max(parse(name).cutoff for name in plan.metrics)
+        return {kind: each.recommender.recommend(rows, depth).item_rows for kind, each in fitted.items()}
+
     def _measure(self, case: Case, grid: Sequence[Cell]) -> list[Measured]:
         ranked: dict[str, list[Int32]] = {name: [] for name in self._subjects}
         for cell in grid:
@@ -184,7 +217,25 @@ class _Rounds:
                 ranked[cell.subject].append(self._cells.ranked(cell))
         test, plan = self._parts[case.training_rate, "test"], self._plan
         likes = {name: str(table.get("like", BASELINE)) for name, table in plan.variants.items() if name in ranked}
-        return list(measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed, likes))
+        references = self._references[case.training_rate]
+        return measure_case(case, test, ranked, plan.metrics, plan.resamples, self._run.seed, likes, references)
+
+
+def refusals(case: Case, measured: Sequence[Measured], references: Sequence[str]) -> Iterator[str]:
+    """Yield one sentence where gains have no star because the baseline itself is below a simplest reference.
+
+    Args:
+        case: the comparison.
+        measured: its numbers.
+        references: the kinds that it was compared with.
+    """
+    if found := below_references(measured, references):
+        listed = ", ".join(f"{kind} in {metric} ({difference:+.4f})" for metric, kind, difference in found)
+        yield (
+            f"{titled(case)}: gains in {', '.join(dict.fromkeys(metric for metric, _, _ in found))} have no star, "
+            f"because the baseline is below {listed}: give ablation.baseline_search more to try (learning rate, "
+            "epochs, dimensions) until it is above, or look for broken columns with `recsys data describe`."
+        )
 
 
 def remarks(run: Run, subjects: Mapping[str, Subject], *, tuned: bool, has_bags: bool) -> Iterator[str]:
@@ -223,6 +274,16 @@ def _with_plain_metrics(plan: AblationPlan) -> AblationPlan:
     metrics = dict.fromkeys(parse(name, "ablation.metrics").name for name in plan.metrics)
     tuning_metric = parse(plan.tuning_metric, "ablation.tuning_metric").name
     return dataclasses.replace(plan, metrics=tuple(metrics), tuning_metric=tuning_metric)
+
+
+def _corrections(plan: AblationPlan, objective: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the corrections to compare; an empty one where the objective has no such setting."""
+    if "logq" in objective:
+        return plan.logq
+    if len(plan.logq) > 1:
+        rule = f"one value, because the objective {objective['kind']!r} has no logq"
+        raise SettingError(describe("ablation.logq", plan.logq, rule, "Leave it out."))
+    return ("",)
 
 
 def _baseline_tables(run: Run) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Case:
 
     Attributes:
         training_rate: share (0..1) of the training interactions that is kept.
-        logq: the main task's correction, as in `objective.logq`.
+        logq: the main task's correction, as in `objective.logq`; empty where the objective has none.
     """
 
     training_rate: float
@@ -145,7 +145,7 @@ class Cells:
         deciding = {name: table for name, table in cell.tables.items() if name not in UNTRAINED}
         settled = json.dumps([deciding, cell.seed, cell.part, cell.depth, cell.training_version], sort_keys=True)
         digest = hashlib.sha256(settled.encode()).hexdigest()[:16]
-        case = f"{cell.case.training_rate:g}-{cell.case.logq}"
+        case = "-".join(filter(None, (f"{cell.case.training_rate:g}", cell.case.logq)))
         return self._home / "cells" / case / f"{cell.subject}-{cell.part}-{digest}"
 
     def _data_folder(self, data_version: str) -> Path:

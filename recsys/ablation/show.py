@@ -24,14 +24,18 @@ from recsys.files import write_atomically
 WEIGHT = "self_supervision.objective.weight"
 CAPTION = (
     "below each mean over seeds and cases: its relative gain over the baseline, with the paired 95 % interval "
-    "(bootstrap over seeds and cases); * excludes zero"
+    "(bootstrap over seeds and cases); * significant at 5 % after Holm's correction for all rows, metrics and slices; "
+    "(reference): one of evaluation.baselines, never starred"
 )
 
 
 def titled(case: Case) -> str:
     """Return a case in words."""
+    share = f"{100 * case.training_rate:g}% of the training data"
+    if not case.logq:
+        return share
     correction = "plain softmax" if case.logq == "none" else f"logQ from {case.logq}"
-    return f"{100 * case.training_rate:g}% of the training data, {correction}"
+    return f"{share}, {correction}"
 
 
 def render(ablation: Ablation, console: Console) -> None:
@@ -75,13 +79,13 @@ def verdicts(ablation: Ablation) -> Iterator[str]:
         yield f"{titled(case)}, {metric}: {name} over {like}, which it starts from: {gain(entry)}."
     for case in ablation.cases:
         for metric in ablation.metrics:
-            rows = [ablation.find(case, ALL, name, metric) for name in ablation.subjects if name != BASELINE]
+            rows = [ablation.find(case, ALL, name, metric) for name in ablation.rivals]
             rows = [row for row in rows if row is not None and row.gain_low == row.gain_low]
             if not rows:
                 continue
-            best = max(rows, key=lambda row: row.gain_low)
-            helps = best.gain_low > 0
-            word = "the surest gain is" if helps else "no row gains for sure; the nearest is"
+            best = max(rows, key=lambda row: (row.has_star and row.gain_rate > 0, row.gain_low))
+            helps = best.has_star and best.gain_rate > 0
+            word = "the most confident gain is" if helps else "no row gains significantly; the nearest is"
             yield f"{titled(case)}, {metric}: {word} {best.subject} with {gain(best)}."
     yield from ablation.remarks
 
@@ -93,6 +97,7 @@ def to_dict(ablation: Ablation) -> dict[str, Any]:
         "notice": ablation.notice,
         "seconds": dict(ablation.seconds),
         "remarks": list(ablation.remarks),
+        "references": list(ablation.references),
         "chosen": [
             {**asdict(case), "subject": name, "settings": dict(settings)}
             for case, by_row in ablation.chosen.items()
@@ -201,10 +206,10 @@ def _cell(entry: Measured | None) -> str:
 
 
 def gain(entry: Measured) -> str:
-    """Return a relative gain with its interval in words, a star where that excludes zero."""
+    """Return a relative gain with its interval in words, with its star."""
     if entry.gain_rate != entry.gain_rate:
         return f"the {entry.over} finds nothing"
-    star = " *" if entry.gain_low > 0 or entry.gain_high < 0 else ""
+    star = " *" if entry.has_star else ""
     return f"{entry.gain_rate:+.1%} [{_bound(entry.gain_low)}, {_bound(entry.gain_high)}]{star}"
 
 

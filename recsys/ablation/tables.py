@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from recsys.ablation.cells import Case, asked
 from recsys.ablation.rows import BASELINE
+from recsys.evaluation.comparison import holm
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.slices import ALL, item_slices
+from recsys.evaluation.verdict import LEVEL, simplest_of
 from recsys.metrics.ranking import measure
 from recsys.types import Bool, Int32, RowSets
 
@@ -59,6 +62,10 @@ class Measured:
         gain_low: lower bound of its paired 95 % interval; NaN where there is none.
         gain_high: upper bound; NaN where there is none, because the baseline measures 0 in too many resamples.
         over: the row that the gain is over; `gain_rate` speaks of it as the baseline.
+        p_value: of the difference from `over`, two-sided, 0..1.
+        corrected_p_value: the same after Holm's correction for all comparisons of the case's tables; NaN where the
+            number is not one of these comparisons.
+        has_star: the difference is significant, and the baseline is not below the simplest references.
     """
 
     case: Case
@@ -74,6 +81,9 @@ class Measured:
     gain_low: float
     gain_high: float
     over: str = BASELINE
+    p_value: float = float("nan")
+    corrected_p_value: float = float("nan")
+    has_star: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ class Ablation:
         measured: the table.
         seconds: of all trainings, tuning and table apart, by round.
         remarks: sentences without which the table would say more than was found.
+        references: the run's `evaluation.baselines`, by kind: rows to compare with that the ablation did not train.
     """
 
     name: str
@@ -99,6 +110,7 @@ class Ablation:
     measured: tuple[Measured, ...]
     seconds: Mapping[str, float]
     remarks: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     def tried(self, case: Case, subject: str) -> int:
         """Return how many settings of a row were looked at on the validation cases."""
@@ -111,8 +123,14 @@ class Ablation:
 
     @property
     def subjects(self) -> list[str]:
-        """The rows, in order."""
+        """The rows, in order, the references last."""
         return list(dict.fromkeys(entry.subject for entry in self.measured))
+
+    @property
+    def rivals(self) -> list[str]:
+        """The rows that are compared with the baseline: neither itself nor a reference."""
+        references = {reference_row(kind) for kind in self.references}
+        return [name for name in self.subjects if name != BASELINE and name not in references]
 
     def find(self, case: Case, slice: str, subject: str, metric: str, over: str = BASELINE) -> Measured | None:
         """Return one number of the table; None where the slice has no case, or the row was not compared with `over`."""
@@ -123,6 +141,11 @@ class Ablation:
         return {(entry.case, entry.slice, entry.subject, entry.metric, entry.over): entry for entry in self.measured}
 
 
+def reference_row(kind: str) -> str:
+    """Return what the row of a reference is called; no variant can have this name."""
+    return f"{kind} (reference)"
+
+
 def measure_case(
     case: Case,
     test: HeldOut,
@@ -131,8 +154,12 @@ def measure_case(
     resamples: int,
     seed: int,
     likes: Mapping[str, str],
-) -> Iterator[Measured]:
-    """Yield the numbers of one comparison: each row over the baseline, and a variant over the row that it is like, too.
+    references: Mapping[str, Int32] | None = None,
+) -> list[Measured]:
+    """Return the numbers of one comparison: each row over the baseline, a variant over the row that it is like, too.
+
+    Stars follow Holm's correction over all comparisons in the tables of the case: row, metric and slice of `SLICES`. A
+    metric has no stars where a simplest reference has a higher mean over all cases than the baseline.
 
     Args:
         case: the comparison.
@@ -142,7 +169,50 @@ def measure_case(
         resamples: bootstrap resamples.
         seed: of the bootstrap.
         likes: the row that each variant starts from, by name.
+        references: by kind: item rows as in `ranked`, the same for every seed. They are not among the comparisons.
     """
+    references = references or {}
+    rows = {reference_row(kind): [of_kind] * len(ranked[BASELINE]) for kind, of_kind in references.items()}
+    found = list(_numbers(case, test, {**ranked, **rows}, metrics, resamples, seed, likes))
+    compared = [
+        place
+        for place, entry in enumerate(found)
+        if entry.slice in SLICES and entry.subject != entry.over and entry.subject in ranked
+    ]
+    refused = {metric for metric, _, _ in below_references(found, list(references))}
+    corrected = holm(np.array([found[place].p_value for place in compared]))
+    for place, p_value in zip(compared, corrected.tolist(), strict=True):
+        has_star = p_value < LEVEL and found[place].metric not in refused
+        found[place] = replace(found[place], corrected_p_value=p_value, has_star=has_star)
+    return found
+
+
+def below_references(measured: Sequence[Measured], kinds: Sequence[str]) -> list[tuple[str, str, float]]:
+    """Return where the baseline is below a simplest reference over all cases: metric, kind and difference of the means.
+
+    Args:
+        measured: numbers of one case.
+        kinds: of the references.
+    """
+    values = {(entry.subject, entry.metric): entry.value for entry in measured if entry.slice == ALL}
+    return [
+        (metric, kind, difference)
+        for metric in dict.fromkeys(metric for _, metric in values)
+        for kind in simplest_of(kinds)
+        if (difference := values[BASELINE, metric] - values[reference_row(kind), metric]) < 0
+    ]
+
+
+def _numbers(
+    case: Case,
+    test: HeldOut,
+    ranked: Mapping[str, Sequence[Int32]],
+    metrics: Sequence[str],
+    resamples: int,
+    seed: int,
+    likes: Mapping[str, str],
+) -> Iterator[Measured]:
+    """Yield the numbers of one comparison before any correction."""
     _, reachable = asked(test)
     for name, members in _slices(test).items():
         kept = members[reachable.rows]
@@ -170,6 +240,7 @@ def measure_case(
                 *_bounds(means[subject][:, place]),
                 *_gain(of_subject, of_other, means[subject][:, place], means[over][:, place]),
                 over,
+                _p_value(of_subject - of_other, means[subject][:, place] - means[over][:, place]),
             )
 
 
@@ -218,6 +289,25 @@ def _gain(values: Float64, baseline: Float64, means: Float64, of_baseline: Float
     neither = (of_baseline <= 0) & (means <= 0)
     low, high = _quantile(np.where(neither, -1.0, gains), 0.025), _quantile(gains, 0.975)
     return float(values.mean() / baseline.mean() - 1), low, high
+
+
+def _p_value(differences: Float64, means: Float64) -> float:
+    """Return a two-sided p-value of a mean difference by its bootstrap standard error, in normal approximation.
+
+    Counting resamples could not give p-values that are small enough to survive a correction for a whole table. Where
+    few cases differ, a standard error means little: no p-value is below `2^(1 - n)`, the smallest that a randomization
+    test over the n cases that differ could give.
+
+    Args:
+        differences: `[seeds, cases]`, float64, paired.
+        means: `[resamples]`, the resampled means of `differences`.
+    """
+    differing = np.count_nonzero(differences.mean(axis=0))
+    if not differing:
+        return 1.0
+    error = float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    deviations = abs(float(differences.mean())) / error if error else math.inf
+    return max(math.erfc(deviations / math.sqrt(2)), 2.0 ** (1 - int(differing)))
 
 
 def _quantile(values: Float64, at: float) -> float:

@@ -59,12 +59,8 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
 
 
 def objections(report: EvaluationReport) -> tuple[str, ...]:
-    """Return what speaks against serving the model at all: each of the simplest baselines that has a higher mean.
-
-    The simplest baselines of a report are those in `SIMPLEST`, or where it has none of them, the first that it has.
-    """
-    baselines = [name for name in report.recommenders if name != OURS]
-    simplest = [name for name in baselines if name in SIMPLEST] or baselines[:1]
+    """Return what speaks against serving the model at all: each of the simplest baselines that has a higher mean."""
+    simplest = simplest_of([name for name in report.recommenders if name != OURS])
     if not simplest or OURS not in report.recommenders:
         return ()
     metric = report.metrics[0]
@@ -73,6 +69,11 @@ def objections(report: EvaluationReport) -> tuple[str, ...]:
         for name, (sign, difference) in _signs(report, simplest, metric, ALL).items()
         if difference < 0
     )
+
+
+def simplest_of(baselines: Sequence[str]) -> list[str]:
+    """Return the baselines that are in `SIMPLEST`; the first baseline where none of them is."""
+    return [name for name in baselines if name in SIMPLEST] or list(baselines[:1])
 
 
 def _signs(report: EvaluationReport, baselines: Sequence[str], metric: str, slice: str) -> dict[str, tuple[int, float]]:

@@ -123,7 +123,11 @@ def test_it_prints_a_table_with_gains_and_their_intervals_and_what_follows(finis
 
 def test_it_writes_every_number_with_its_interval_as_json(found):
     everyone = {(entry["subject"], entry["metric"]): entry for entry in found["measured"] if entry["slice"] == "all"}
-    assert everyone.keys() == {(name, metric) for name in ("baseline", "cfm") for metric in PLAN["metrics"]}
+    references = [f"{kind} (reference)" for kind in found["references"]]
+    assert "popularity (reference)" in references
+    assert everyone.keys() == {
+        (name, metric) for name in ("baseline", "cfm", *references) for metric in PLAN["metrics"]
+    }
     for (subject, _), entry in everyone.items():
         assert (entry["cases"], entry["seeds"]) == (USERS, 2)
         assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
@@ -323,6 +327,19 @@ def test_rows_that_do_not_fit_the_features_are_named_with_the_way_out(block_worl
     run = config.from_tables(ablation_run(block_world, item=item, ablation={**PLAN, "subjects": []}))
     with pytest.raises(SettingError, match=r"^row 'rfm' of .* random_mask over 1 features .* ablation\.subjects\.$"):
         ablate(run, tmp_path)
+
+
+def test_an_objective_without_logq_is_compared_without_one(block_world, tmp_path):
+    run = config.from_tables(
+        ablation_run(block_world, objective={"kind": "all_items"}, ablation={**PLAN, "subjects": ["baseline"]})
+    )
+    found = ablate(run, tmp_path, jobs=1)
+    assert [(case.training_rate, case.logq) for case in found.cases] == [(1.0, "")]
+    several = config.from_tables(
+        ablation_run(block_world, objective={"kind": "all_items"}, ablation={**PLAN, "logq": ["none", "counts"]})
+    )
+    with pytest.raises(SettingError, match=r"ablation\.logq: got .* the objective 'all_items' has no logq"):
+        ablate(several, tmp_path / "several")
 
 
 def test_without_validation_cases_it_says_what_to_do(block_world, tmp_path):

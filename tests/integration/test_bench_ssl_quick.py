@@ -185,7 +185,8 @@ def test_an_ablation_becomes_a_report(run_file, rehearsal, tmp_path):
         if entry.slice in ("all", "head", "tail"):
             row = values[(1.0, True, entry.slice), entry.subject, entry.metric]
             assert (row["value"], row["low"], row["high"], row["runs"]) == (entry.value, entry.low, entry.high, 1)
-    assert {subject for _, subject, _ in values} == set(EIGHT)
+    references = {f"{kind} (reference)" for kind in found.references}
+    assert {subject for _, subject, _ in values} == set(EIGHT) | references
     assert sum("(chosen on validation cases)" in note for note in content["notes"]) == len(EIGHT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,17 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 from scipy.sparse import csr_matrix
+from scipy.stats import norm
 
 from recsys import config
 from recsys.ablation import show
-from recsys.ablation.ablate import remarks
+from recsys.ablation.ablate import refusals, remarks
 from recsys.ablation.cells import Case
 from recsys.ablation.rows import BASELINE, SUBJECTS
-from recsys.ablation.tables import DECILES, Ablation, Measured, Trial, measure_case
+from recsys.ablation.tables import DECILES, Ablation, Measured, Trial, measure_case, reference_row
 from recsys.data.history import Met
 from recsys.evaluation.cases import EvaluationCases
+from recsys.evaluation.comparison import holm
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.types import NO_ROW, RowSets
@@ -282,12 +285,12 @@ def test_a_gain_without_a_bound_or_without_a_baseline_is_told_in_words_and_is_nu
     number = {"case": CASE, "slice": "all", "metric": "R@1", "cases": 4, "seeds": 2}
     number |= {"value": 0.5, "low": 0.4, "high": 0.6}
     baseline = Measured(**number, subject="baseline", gain_rate=0.0, gain_low=0.0, gain_high=0.0)
-    open_above = Measured(**number, subject="cfm", gain_rate=1.0, gain_low=0.2, gain_high=nan)
+    open_above = Measured(**number, subject="cfm", gain_rate=1.0, gain_low=0.2, gain_high=nan, has_star=True)
     none = Measured(**number, subject="fd", gain_rate=nan, gain_low=nan, gain_high=nan)
     found = ablation_of(baseline, open_above, none)
     text = printed(found)
     assert "+100.0% [+20.0%, no bound] *" in text
-    assert "the surest gain is cfm with +100.0% [+20.0%, no bound] *." in text
+    assert "the most confident gain is cfm with +100.0% [+20.0%, no bound] *." in text
     assert "the baseline finds nothing" in text
     assert "nan" not in text
     assert [entry["gain_high"] for entry in show.to_dict(found)["measured"]] == [0.0, None, None]
@@ -338,7 +341,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_other_bounds():
 def test_a_row_s_numbers_do_not_depend_on_which_other_rows_are_compared():
     random = np.random.default_rng(0)
     ranks = {name: random.integers(1, 11, (2, 30)) for name in ("baseline", "a", "b")}
-    assert reciprocal(ranks)["b"] == reciprocal({name: ranks[name] for name in ("baseline", "b")})["b"]
+    among_others, alone = reciprocal(ranks)["b"], reciprocal({name: ranks[name] for name in ("baseline", "b")})["b"]
+    # All but the correction for the number of comparisons.
+    uncorrected = {"corrected_p_value": 0.0, "has_star": False}
+    assert dataclasses.replace(among_others, **uncorrected) == dataclasses.replace(alone, **uncorrected)
 
 
 def test_bounds_agree_with_all_draws_of_seeds_and_cases_that_there_are():
@@ -373,3 +379,83 @@ def test_with_one_seed_bounds_agree_with_a_bootstrap_over_cases():
     # The standard error of the mean is about 0.27 / sqrt(400) = 0.013; two bootstraps differ by a small part of it.
     assert entry.low == pytest.approx(theirs.low[0], abs=0.002)
     assert entry.high == pytest.approx(theirs.high[0], abs=0.002)
+
+
+# The stars
+
+
+def test_a_p_value_is_that_of_a_z_test_on_the_mean_difference_of_the_cases():
+    random = np.random.default_rng(4)
+    ranks = random.integers(2, 11, (1, 400))
+    moved = np.clip(ranks - random.integers(-3, 4, ranks.shape), 1, 10)
+    entry = reciprocal({"baseline": ranks, "row": moved}, resamples=20_000)["row"]
+    differences = (1 / moved - 1 / ranks)[0]
+    deviations = differences.mean() / (differences.std() / np.sqrt(400))
+    assert entry.p_value == pytest.approx(2 * norm.sf(abs(deviations)), rel=0.1)
+
+
+def test_a_row_equal_to_the_baseline_has_p_value_one_and_no_star():
+    ranks = np.random.default_rng(0).integers(1, 11, (3, 50))
+    entry = reciprocal({"baseline": ranks, "same": ranks})["same"]
+    assert (entry.p_value, entry.corrected_p_value, entry.has_star) == (1.0, 1.0, False)
+
+
+def test_few_cases_earn_no_star_even_if_the_row_is_better_in_all_of_them():
+    # Of four cases a randomization test gives 2^(1 - 4) at best, although resampling them shows no spread.
+    entry = reciprocal({"baseline": [[2] * 4], "row": [[1] * 4]})["row"]
+    assert (entry.gain_low, entry.p_value, entry.has_star) == (1.0, 0.125, False)
+
+
+def test_stars_are_corrected_for_every_row_metric_and_slice_of_the_tables():
+    random = np.random.default_rng(5)
+    ranks = {name: at_ranks(random.integers(1, 11, (2, 40))) for name in ("baseline", "a", "b")}
+    test, metrics = held_out([[0]] * 40, [1] * 11), ["RR@10", "R@5"]
+    found = measured(test, ranks, metrics)
+    compared = [key for key in found if key[0] in ("all", "head", "tail", "cold") and key[1] != "baseline"]
+    assert len(compared) == 2 * 2 * 2  # rows, metrics, and the slices all and head
+    theirs = holm(np.array([found[key].p_value for key in compared]))
+    assert [found[key].corrected_p_value for key in compared] == pytest.approx(theirs)
+    assert all(entry.has_star == (entry.corrected_p_value < 0.05) for entry in found.values())
+
+
+def test_chance_among_many_rows_earns_no_star():
+    # 60 rows that are as good as the baseline: about three intervals exclude zero.
+    random = np.random.default_rng(6)
+    ranks = {name: random.integers(1, 11, (1, 200)) for name in ("baseline", *map(str, range(60)))}
+    found = reciprocal(ranks, resamples=500)
+    assert any(entry.gain_low > 0 or entry.gain_high < 0 for entry in found.values())
+    assert not any(entry.has_star for entry in found.values())
+
+
+@pytest.mark.parametrize("reference_rank", [1, 10])
+def test_gains_over_a_baseline_below_the_simplest_reference_have_no_star_and_a_sentence(reference_rank):
+    ranks = np.random.default_rng(1).integers(3, 9, (2, 60))
+    arrays = {name: list(at_ranks(of_row)) for name, of_row in (("baseline", ranks), ("row", ranks - 1))}
+    popularity = at_ranks([[reference_rank] * 60])[0]
+    found = measure_case(
+        CASE, held_out([[0]] * 60, [1] * 11), arrays, ["RR@10"], 200, 0, {}, {"popularity": popularity}
+    )
+    stars = {entry.subject: entry.has_star for entry in found if entry.slice == "all"}
+    refused = reference_rank == 1
+    assert stars == {"baseline": False, "row": not refused, "popularity (reference)": False}
+    sentences = list(refusals(CASE, found, ["popularity"]))
+    assert len(sentences) == refused
+    if refused:
+        assert "gains in RR@10 have no star, because the baseline is below popularity in RR@10 (-0." in sentences[0]
+        assert "ablation.baseline_search" in sentences[0]
+
+
+def test_references_stand_in_the_tables_and_are_never_called_a_gain():
+    number = {"case": CASE, "slice": "all", "metric": "R@1", "cases": 4, "seeds": 2, "low": 0.4, "high": 0.6}
+    rows = [("baseline", 0.5, 0.0), ("cfm", 0.6, 0.1), (reference_row("ease"), 0.9, 0.8)]
+    entries = [
+        Measured(**number, subject=name, value=value, gain_rate=gain, gain_low=gain, gain_high=gain)
+        for name, value, gain in rows
+    ]
+    text = printed(dataclasses.replace(ablation_of(*entries), references=("ease",)))
+    assert "│ ease (reference) " in text
+    assert "no row gains significantly; the nearest is cfm" in text
+
+
+def test_a_case_of_an_objective_without_logq_is_titled_by_its_share_of_the_data():
+    assert show.titled(Case(0.5, "")) == "50% of the training data"
