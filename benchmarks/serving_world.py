@@ -65,7 +65,7 @@ class World:
         described = [
             Query(
                 features={column: known[user][column] for column in columns},
-                history=tuple(known[user].get("history", ())[-HISTORY:]),
+                history=tuple(met["item_id"] for met in known[user].get("history", ())[:HISTORY]),
             )
             for user in users
         ]

@@ -13,8 +13,9 @@ import tomli_w
 
 from tests.worlds import block_run
 
-PROGRESS_LINE = re.compile(r"[a-z][\w ,]*: [\d,]+")
-"""`train: 400/400 examples (100%), ...`: what `recsys.progress` writes where there is no terminal."""
+OWN_LINE = re.compile(r"[a-z][\w ,]*: [\d,]+|Training (did|stopped)")
+"""`train: 400/400 examples (100%), ...`: what `recsys.progress` writes where there is no terminal, and why training
+ended."""
 
 
 def recsys(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -34,11 +35,11 @@ def run_file(block_world: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_training_writes_nothing_but_progress_to_standard_error(run_file):
+def test_training_writes_nothing_but_progress_and_its_end_to_standard_error(run_file):
     done = recsys("train", str(run_file), folder=run_file.parent)
 
     assert done.returncode == 0, done.stderr
-    foreign = [line for line in done.stderr.splitlines() if not PROGRESS_LINE.match(line)]
+    foreign = [line for line in done.stderr.splitlines() if not OWN_LINE.match(line)]
     assert foreign == []
     assert "scann" in done.stdout
     assert "WARNING" not in done.stdout
