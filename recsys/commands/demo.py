@@ -41,7 +41,7 @@ def command(
     """Train on grocery purchases, judge, serve, recommend, take feedback, filter, refuse damage: three minutes."""
     from recsys import config, pipeline, progress
     from recsys.data.prepare import prepare
-    from recsys.evaluation import report
+    from recsys.evaluation import report, report_page
     from recsys.evaluation.verdict import verdict
     from serving.process import served
 
@@ -74,6 +74,7 @@ def command(
     console.rule("10. Look around")
     for line in (
         f"release      {release.folder}",
+        f"report       {report_page.path_of(release)} (with a map of the products)",
         f"server log   {home / 'server.log'}",
         f"all figures  {program()} release show {release.folder}",
         f"serve it     {program()} serve {release.folder}",

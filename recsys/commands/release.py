@@ -12,6 +12,7 @@ from rich.table import Table
 from recsys.commands import Ca, Certificate, Key, ReleaseFolder, TokenFile, UseTls, connected
 
 if TYPE_CHECKING:
+    from recsys.evaluation.index_quality import Certificate
     from recsys.export.release import Release
     from serving.answers import HeldReleases
 
@@ -210,6 +211,15 @@ def _print_held(held: HeldReleases) -> None:
     Console().print(table)
 
 
+def index_in_words(certificate: Certificate) -> str:
+    """Return what an index was certified for, in one line."""
+    return (
+        f"{certificate.kind}: recall@{certificate.k} {certificate.recall:.4f}, at least {certificate.recall_low:.4f} "
+        f"with {certificate.confidence:.0%} confidence ({certificate.queries} queries); "
+        f"{certificate.query_us:.0f} us a query, exact search {certificate.exact_query_us:.0f} us"
+    )
+
+
 def show_release(release: Release, console: Console) -> None:
     """Print a release's facts, evaluation and index certificate."""
     from recsys.evaluation import report
@@ -227,12 +237,7 @@ def show_release(release: Release, console: Console) -> None:
     table.add_row("catalogue", f"{facts.item_count:,} items, {facts.dim} dimensions")
     table.add_row("queries", f"{facts.query_entity}; {facts.query_count:,} known by id")
     certificate = Certificate.read(release.folder / CERTIFICATE)
-    found = (
-        f"{certificate.kind}: recall@{certificate.k} {certificate.recall:.4f}, at least {certificate.recall_low:.4f} "
-        f"with {certificate.confidence:.0%} confidence ({certificate.queries} queries); "
-        f"{certificate.query_us:.0f} us a query, exact search {certificate.exact_query_us:.0f} us"
-    )
-    table.add_row("index", found)
+    table.add_row("index", index_in_words(certificate))
     if certificate.note:
         table.add_row("", certificate.note)
     reformulators = Reformulators.load(release.folder)
