@@ -31,7 +31,7 @@ $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/bench.txt
 	@touch $@
 
-demo: $(VENV)/.demo ## Train on real data, judge, serve over gRPC, recommend, take feedback (3 minutes on 2 quiet cores)
+demo: $(VENV)/.demo ## Train on real data, judge, serve over gRPC, recommend, take feedback (some minutes)
 	$(BIN)/recsys demo
 
 demo-experiment: $(VENV)/.dev ## Two arms, simulated users, their log, and the decision beside the known truth (5 minutes at most on 2 cores)

@@ -38,7 +38,7 @@ def command(
         False
     ),
 ) -> None:
-    """Train on grocery purchases, judge, serve, recommend, take feedback, filter, refuse damage: three minutes."""
+    """Train on grocery purchases, judge, serve, recommend, take feedback, filter, refuse damage: some minutes."""
     from recsys import config, pipeline, progress
     from recsys.data.prepare import prepare
     from recsys.evaluation import report, report_page
