@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import config, pipeline
+from recsys.evaluation.index_quality import CERTIFICATE, Certificate
 from recsys.export.release import Release
 from recsys.types import Origin, Query
 from serving.client import Client
@@ -107,7 +108,9 @@ def test_the_index_behind_the_wire_finds_what_its_certificate_says(client, relea
     answers = client.batch_nearest_items([Query(vector=vector) for vector in asked], 10)
     exact = np.argsort(-(asked @ vectors.T), axis=1)[:, :10]
     found = [len(set(answer.item_ids) & set(ids[rows])) / 10 for answer, rows in zip(answers, exact, strict=True)]
-    assert np.mean(found) >= 0.9
+    certificate = Certificate.read(release.folder / CERTIFICATE)
+    error = np.std(found) / np.sqrt(len(found))  # other queries than those of the certificate
+    assert np.mean(found) >= certificate.recall_low - 4 * error
 
 
 def test_vectors_find_what_queries_with_the_same_vectors_find(client, release):
