@@ -156,6 +156,21 @@ def with_features(tables: Tables, query: Mapping[str, Any], item: Mapping[str, A
 
 
 DEFAULTS = {"tower": None, "objective": None, "training": None}
+
+
+def models_of(query: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Tables]:
+    """Return our models for data with some features on both sides, by name."""
+    trained = bag("all_items", 256, dropout_rate=0.65)
+    return {
+        "two_tower_defaults": DEFAULTS,
+        "two_tower_dlae": bag("dlae", "auto"),
+        "two_tower_dlae_features": with_features(bag("dlae", "auto"), query, item),
+        "two_tower_ease": bag("ease", "auto"),
+        "two_tower_all_items": trained,
+        "two_tower_features": with_features(trained, query, item),
+    }
+
+
 PEERS = {
     "popularity": Popularity(),
     "item_knn": ItemKnn(),
@@ -178,32 +193,14 @@ ARTICLE_FEATURES = {
 PLANS = {
     "ml-1m": Plan(
         "enriched_movielens",
-        {
-            "two_tower_defaults": DEFAULTS,
-            "two_tower_dlae": bag("dlae", "auto"),
-            "two_tower_dlae_features": with_features(bag("dlae", "auto"), VIEWER_FEATURES, FILM_FEATURES),
-            "two_tower_ease": bag("ease", "auto"),
-            "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
-            "two_tower_features": with_features(
-                bag("all_items", 256, dropout_rate=0.65), VIEWER_FEATURES, FILM_FEATURES
-            ),
-        },
+        models_of(VIEWER_FEATURES, FILM_FEATURES),
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs, temperature=0.1) for epochs in (5, 10)),
         Bar(margin=0.002, above=2, train_s=180),
     ),
     "wikispeedia": Plan(
         "wikispeedia",
-        {
-            "two_tower_defaults": DEFAULTS,
-            "two_tower_dlae": bag("dlae", "auto"),
-            "two_tower_dlae_features": with_features(bag("dlae", "auto"), ARTICLE_FEATURES, ARTICLE_FEATURES),
-            "two_tower_ease": bag("ease", "auto"),
-            "two_tower_all_items": bag("all_items", 256, dropout_rate=0.65),
-            "two_tower_features": with_features(
-                bag("all_items", 256, dropout_rate=0.65), ARTICLE_FEATURES, ARTICLE_FEATURES
-            ),
-        },
+        models_of(ARTICLE_FEATURES, ARTICLE_FEATURES),
         PEERS,
         tuple(ranking.RankingSettings(hidden=(256,), epochs=epochs) for epochs in (5, 10, 20)),
         Bar(margin=0.0, above=6, significant=("nDCG@20", "R@20")),
@@ -320,7 +317,7 @@ class Compared:
 
     Attributes:
         ours: our models by name, an outcome for each seed.
-        peers: the peers likewise.
+        peers: the peers by name, in the same form.
         bar: what each of our models is held to.
     """
 

@@ -55,7 +55,7 @@ READS = {
 """What the objective of a section must compare."""
 
 MIN_EPOCHS, MIN_STEPS = 10, 1000
-"""Length of a training that names no epochs: so many at least, and as many as make so many steps."""
+"""Lower bounds on the length of a training whose run file names no epochs."""
 BATCH_SIZES = {"pairs": 1024, "sets": 256, "matrix": 256}
 """Size of a batch where none is named, by what the objective reads: interactions, or query entities."""
 LOOKS = 20
@@ -311,11 +311,11 @@ class Training:
     refit: Literal["validation", "none"] = "validation"
 
     def epochs_of(self, steps_per_epoch: int) -> int:
-        """Return the epochs of a run whose epochs have so many steps."""
+        """Return the number of epochs, given the steps of one epoch."""
         return max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps_per_epoch)) if self.epochs is None else self.epochs
 
     def epochs_between_looks(self, steps_per_epoch: int) -> int:
-        """Return the epochs between two validations of a run whose epochs have so many steps."""
+        """Return the number of epochs between two validations, given the steps of one epoch."""
         if self.validate_every_epochs is not None:
             return self.validate_every_epochs
         return math.ceil(self.epochs_of(steps_per_epoch) / LOOKS)

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 
 def obstacle(queries: int, items: int) -> str:
-    """Return why a closed form cannot be solved for so many query entities and items; empty where it can."""
+    """Return why the data are too large for a closed form; empty if they are not."""
     if min(queries, items) <= MAX_INVERTED:
         return ""
     got = verbatim(f"{queries:,} query entities and {items:,} items")

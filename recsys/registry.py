@@ -10,15 +10,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import itertools
 import pkgutil
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 from pydantic import ConfigDict
 
 from recsys.errors import SettingError, describe, unknown, verbatim
+
+T = TypeVar("T")
 
 FAMILIES = (
     "sources",
@@ -155,3 +158,14 @@ def _section(cls: type, name: object) -> type:
     kind = fields[name].annotation if name in fields else cls
     held = (kind, *typing.get_args(kind))
     return next((each for each in held if dataclasses.is_dataclass(each)), cls)
+
+
+def combinations(given: T, *names: str) -> tuple[T, ...]:
+    """Return a copy of some settings for each combination of the values to try, one value in each.
+
+    Args:
+        given: an instance with a tuple of values to try in each of the named fields.
+        names: the fields; of the last one the values change first.
+    """
+    tried = itertools.product(*(((value,) for value in getattr(given, name)) for name in names))
+    return tuple(dataclasses.replace(given, **dict(zip(names, values, strict=True))) for values in tried)

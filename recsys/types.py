@@ -44,6 +44,9 @@ TRAINING_COUNT = "training_count"
 UNKNOWN_AGE = -1.0
 """The age in days of a meeting of which no time is known; it counts as one of now."""
 
+DAY_US = 86_400_000_000
+"""Microseconds of a day."""
+
 NO_ROW = -1
 """The row that stands for 'no item here': padding of short histories and of short result lists."""
 

@@ -41,7 +41,7 @@ def dataset(history: History) -> Dataset:
 
 
 class Looks(Callback):
-    """Take the vectors after every so many epochs."""
+    """Collect the vectors at regular intervals of epochs."""
 
     def __init__(self, model: SASRecModel, inputs: Inputs, folder: Path) -> None:
         self._model = model

@@ -81,7 +81,7 @@ class Baseline(Protocol):
         """Return one baseline for each combination of settings to try, the best guess first."""
 
     def obstacle(self, queries: int, items: int) -> str:
-        """Return why the baseline cannot be fitted to so many query entities and items; empty where it can."""
+        """Return why the data are too large for the baseline; empty if they are not."""
 
     def fit(self, training: Histories) -> Scorer:
         """Learn from what the query entities met, with the first of the settings to try.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveFloat
 
 from recsys import linear_models
 from recsys.baselines import Histories, Scorer, linear_scorer
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 
 
 @settings()
@@ -34,10 +32,7 @@ class Dlae:
 
     def candidates(self) -> tuple[Dlae, ...]:
         """Return one choice for each combination of settings to try."""
-        combinations = itertools.product(self.dropout_rate, self.regularization_weight)
-        return tuple(
-            replace(self, dropout_rate=(rate,), regularization_weight=(weight,)) for rate, weight in combinations
-        )
+        return combinations(self, "dropout_rate", "regularization_weight")
 
     def obstacle(self, queries: int, items: int) -> str:
         """Return the limit of closed forms where the data are beyond it."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field, PositiveFloat
 
 from recsys import linear_models
 from recsys.baselines import Histories, Scorer, linear_scorer
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 
 
 @settings()
@@ -32,7 +31,7 @@ class Ease:
 
     def candidates(self) -> tuple[Ease, ...]:
         """Return one choice for each weight to try."""
-        return tuple(replace(self, regularization_weight=(weight,)) for weight in self.regularization_weight)
+        return combinations(self, "regularization_weight")
 
     def obstacle(self, queries: int, items: int) -> str:
         """Return the limit of closed forms where the data are beyond it."""

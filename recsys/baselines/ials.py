@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from recsys import linear_models
 from recsys.baselines import Histories, Scorer, popularity_background
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 from recsys.types import Float32
 
 
@@ -43,11 +41,7 @@ class Ials:
 
     def candidates(self) -> tuple[Ials, ...]:
         """Return one choice for each combination of settings to try."""
-        combinations = itertools.product(self.dim, self.unobserved_weight, self.regularization_weight)
-        return tuple(
-            replace(self, dim=(dim,), unobserved_weight=(unobserved,), regularization_weight=(weight,))
-            for dim, unobserved, weight in combinations
-        )
+        return combinations(self, "dim", "unobserved_weight", "regularization_weight")
 
     def obstacle(self, queries: int, items: int) -> str:
         """Return nothing: time and memory grow with the interactions, not with the catalog's square."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from scipy.sparse import csr_matrix, diags_array
 
 from recsys.baselines import Histories, Scorer, popularity_background
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 from recsys.types import Float32
 
 
@@ -43,8 +41,7 @@ class ItemKnn:
 
     def candidates(self) -> tuple[ItemKnn, ...]:
         """Return one choice for each combination of settings to try."""
-        combinations = itertools.product(self.neighbors, self.shrinkage)
-        return tuple(replace(self, neighbors=(count,), shrinkage=(added,)) for count, added in combinations)
+        return combinations(self, "neighbors", "shrinkage")
 
     def obstacle(self, queries: int, items: int) -> str:
         """Return nothing: only the nearest items are kept."""

@@ -9,11 +9,8 @@ from pydantic import Field, NonNegativeFloat
 from scipy.sparse import csr_matrix
 
 from recsys.baselines import Histories, Scorer, popularity_background
-from recsys.registry import settings
-from recsys.types import Float32
-
-DAY_US = 86_400_000_000
-"""Microseconds of a day."""
+from recsys.registry import combinations, settings
+from recsys.types import DAY_US, Float32
 
 
 @settings()
@@ -34,7 +31,7 @@ class Repeat:
 
     def candidates(self) -> tuple[Repeat, ...]:
         """Return one baseline for each half-life to try."""
-        return tuple(Repeat(half_life_days=(days,)) for days in self.half_life_days)
+        return combinations(self, "half_life_days")
 
     def obstacle(self, queries: int, items: int) -> str:
         """Return nothing: counting is always possible."""

@@ -9,10 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from recsys.features._history_encoder import entries_of
-from recsys.types import UNKNOWN_AGE, Float32, Int32, Int64, Interactions
-
-DAY_US = 86_400_000_000
-"""Microseconds of a day."""
+from recsys.types import DAY_US, UNKNOWN_AGE, Float32, Int32, Int64, Interactions
 
 
 class Met(NamedTuple):

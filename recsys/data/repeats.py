@@ -33,5 +33,5 @@ def repeat_rate(interactions: Interactions) -> float:
 
 
 def is_repeat_consumption(interactions: Interactions) -> bool:
-    """Return whether repeats are so many that a list without them would miss what the entities come for."""
+    """Return whether the repeat rate reaches `MIN_REPEAT_RATE`."""
     return repeat_rate(interactions) >= MIN_REPEAT_RATE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import polars as pl
 import pyarrow as pa
@@ -253,8 +252,3 @@ def _separator(values: pl.Series) -> str:
         if parts.n_unique() <= DISTINCT_PARTS_RATE * len(parts) and long_words < 2:
             return separator
     return ""
-
-
-def head(values: Iterable[str], count: int = 3) -> str:
-    """Return a few values for a message."""
-    return ", ".join(repr(value) for value in islice(values, count))

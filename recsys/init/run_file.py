@@ -175,7 +175,7 @@ def _free_name(wanted: str, taken: Container[str]) -> str:
 
 def _query_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section]:
     entity = "item" if facts.queries_are_items else "user"
-    reason = "The query entities are items." if facts.queries_are_items else "Who asks."
+    reason = "The query entities are items." if facts.queries_are_items else "The query entities are users or the like."
     met = _free_name("met", proposals)
     history = {"kind": "history", "shared": False, "pooling": "sum", "min_count": 0}
     if _repeats(facts) and facts.has_times:

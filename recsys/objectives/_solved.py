@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from recsys.registry import settings
-
-T = TypeVar("T")
+from recsys.registry import combinations, settings
 
 
 @settings()
@@ -36,7 +32,7 @@ class ColdStart:
 
     def candidates(self, *names: str) -> tuple[ColdStart, ...]:
         """Return one choice for each combination of some settings to try."""
-        return _combinations(self, names)
+        return combinations(self, *names)
 
 
 @settings()
@@ -57,14 +53,9 @@ class Solved:
     cold_start: ColdStart = Field(default_factory=ColdStart)
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
+        """Return the files, other than the source, that training reads: none."""
         return ()
 
     def candidates(self, *names: str) -> tuple[Solved, ...]:
         """Return one choice for each combination of some settings to try; without names, those of the model itself."""
-        return _combinations(self, names or self.own)
-
-
-def _combinations(given: T, names: tuple[str, ...]) -> tuple[T, ...]:
-    tried = itertools.product(*(((value,) for value in getattr(given, name)) for name in names))
-    return tuple(replace(given, **dict(zip(names, values, strict=True))) for values in tried)
+        return combinations(self, *(names or self.own))

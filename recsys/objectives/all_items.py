@@ -42,7 +42,7 @@ class AllItems:
     weight: float = Field(default=1.0, gt=0)
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
+        """Return the files, other than the source, that training reads: none."""
         return ()
 
     def loss(

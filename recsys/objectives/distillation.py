@@ -67,7 +67,7 @@ class Distillation:
         return self.similarity == "cosine"
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source: none."""
+        """Return the files, other than the source, that training reads: none."""
         return ()
 
     def loss(

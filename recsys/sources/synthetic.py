@@ -14,12 +14,11 @@ from pydantic import Field
 
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData
-from recsys.types import Float32, Int64
+from recsys.types import DAY_US, Float32, Int64
 
 NOTICE = "Synthetic: drawn from a formula; no person or product stands behind it."
 BATCH_ROWS = 65_536
 FIRST_TIME_US = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-DAY_US = 86_400_000_000
 COUNTRIES = ("AR", "DE", "IN", "JP", "KE")
 
 

@@ -375,11 +375,8 @@ class _Loop:
         return time.monotonic() - saved_at > self._run.training.checkpoint_every_s
 
     def _progress(self) -> AbstractContextManager[Task]:
-        verb, examples = (
-            "train" if self._choice is None else "fit anew",
-            self._end * self._batches.batch_size,
-        )
-        return task(f"{verb} on {rows_of(self._prepared)}", examples, "examples")
+        verb = "train" if self._choice is None else "fit anew"
+        return task(f"{verb} on {rows_of(self._prepared)}", self._end * self._batches.batch_size, "examples")
 
     def _chosen(self, validations: Sequence[Validation], done: int, stopped: bool) -> Choice:
         training, total, rows = self._run.training, self._batches.steps, len(self._prepared.parts["train"])

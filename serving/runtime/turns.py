@@ -1,4 +1,4 @@
-"""Turns: only so many calls work at the same time, and those that have used least go first."""
+"""Turns: a limited number of calls work at a time, and those that have used the least time go first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.errors import OverloadedError
 TURN_S = 0.002
 """Processor time by which a call must be ahead of one that waits to pause for it."""
 OLDEST_EVERY = 4
-"""One in so many turns goes to the call that has waited longest: long calls get on beside any number of new ones."""
+"""Every nth turn goes to the call that has waited longest, so that new calls cannot starve long ones."""
 RETRY_AFTER_S = 1.0
 
 
