@@ -84,7 +84,7 @@ def _show(console: Console, title: str, cls: type, section: str) -> None:
     table = Table(caption=caption, caption_justify="left")
     for column in ("setting", "default", "meaning"):
         table.add_column(column, overflow="fold")
-    meanings = _meanings(document)
+    meanings = meanings_of(cls)
     for field in dataclasses.fields(cls):
         table.add_row(field.name, escape(default_of(field, section)), escape(meanings.get(field.name, "")))
     console.print(table)
@@ -114,8 +114,16 @@ def default_of(field: dataclasses.Field[Any], section: str) -> str:
     return repr(default).lower() if isinstance(default, bool) else repr(default)
 
 
-def _meanings(document: str) -> dict[str, str]:
-    """Return the text of each entry of the docstring's `Attributes:` section."""
+def meanings_of(cls: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say of each setting, under `Attributes:`."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings |= _attributes(inspect.cleandoc(vars(base).get("__doc__") or ""))
+    return meanings
+
+
+def _attributes(document: str) -> dict[str, str]:
+    """Return the text of each entry of a docstring's `Attributes:` section."""
     _, _, section = document.partition("Attributes:\n")
     meanings: dict[str, str] = {}
     name = ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
+from scipy.sparse import csr_matrix
 
 from recsys.registry import combinations, settings
+from recsys.types import Float32
 
 
 @settings()
@@ -36,12 +39,12 @@ class ColdStart:
 
 
 @settings()
-class Solved:
-    """An objective that is solved at once, without training steps.
+class Solved(ABC):
+    """An objective that reads `matrix`: it is solved at once, without training steps.
 
     Attributes:
         query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
-        cold_start: how the item features take part.
+        cold_start: how items without interactions, or with few, get vectors from their features.
     """
 
     reads: ClassVar[str] = "matrix"
@@ -59,3 +62,23 @@ class Solved:
     def candidates(self, *names: str) -> tuple[Solved, ...]:
         """Return one choice for each combination of some settings to try; without names, those of the model itself."""
         return combinations(self, *(names or self.own))
+
+    @abstractmethod
+    def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
+        """Return what each column adds to a query's vector, and the vector that each item is found by.
+
+        The first value of each setting to try counts.
+
+        Args:
+            met: `[queries, columns]`, float32: how much each query entity met each item, then its features as numbers.
+            items: how many of the columns are items. The others predict, and are not predicted.
+            dim: length of the vectors, at most.
+            seed: of every draw.
+
+        Returns:
+            `[columns, up to dim]` and `[items, up to dim]`, float32, the directions that explain most first; a query's
+            vector is the sum over its columns.
+
+        Raises:
+            SettingError: the data are too large for a closed form, or the settings have no solution.
+        """

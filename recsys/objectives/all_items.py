@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
+from recsys.objectives._sets import SetObjective, Sets
 from recsys.registry import settings
 from recsys.stack import tf
 
 
 @settings()
-class AllItems:
+class AllItems(SetObjective):
     """The main task: each query scores every item of the catalog, its own ones 1 and the others 0.
 
     Up to `exact_items` items a step reads the whole catalog; above, running Gramians of a uniform sample stand for it.
@@ -20,40 +20,17 @@ class AllItems:
     Attributes:
         unobserved_weight: weight of an item that the query entity has not met, alpha0, unitless; that of a met item is
             the interaction's, 1 by default.
-        exact_items: the largest catalog that each step reads as a whole.
-        sampled_items: size of the sample above that.
         gramian_rate: share (0..1] of a step's own estimate in the running Gramians.
-        regularization_weight: weight of the squares of the vectors of items, in histories and by id.
-        feature_regularization_weight: weight of the squares of all other weights.
-        regularization_exponent: 0 regularizes all rows of a table alike, 1 in proportion to how often each is trained.
-        weight: factor of this objective in the sum of objectives, unitless.
     """
 
-    reads: ClassVar[str] = "sets"
     unit_length: ClassVar[bool] = False
 
     unobserved_weight: float = Field(default=0.3, gt=0)
-    exact_items: int = Field(default=20_000, ge=1)
-    sampled_items: int = Field(default=4_096, ge=1)
     gramian_rate: float = Field(default=0.05, gt=0, le=1)
     regularization_weight: float = Field(default=1e-3, ge=0)
     feature_regularization_weight: float = Field(default=3e-3, ge=0)
-    regularization_exponent: float = Field(default=0.0, ge=0, le=1)
-    weight: float = Field(default=1.0, gt=0)
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the files, other than the source, that training reads: none."""
-        return ()
-
-    def loss(
-        self,
-        queries: tf.Tensor,
-        items: tf.Tensor,
-        owner: tf.Tensor,
-        column: tf.Tensor,
-        weight: tf.Tensor,
-        stands_for: tf.Tensor,
-    ) -> tf.Tensor:
+    def loss(self, queries: tf.Tensor, items: tf.Tensor, sets: Sets) -> tf.Tensor:
         """Return how far the scores are from 1 for the queries' own items and from 0 for all others.
 
         `(1 / batch) sum_b( alpha0 sum_j s_bj^2 + sum_{j in b}( w_bj (s_bj - 1)^2 - alpha0 s_bj^2 ) )`, `s = <u, v>`
@@ -67,26 +44,20 @@ class AllItems:
         Args:
             queries: `[batch, dim]`, float32, any length.
             items: `[candidates, dim]`, float32, any length.
-            owner: `[pairs]`, int32: the query of each pair of a query and an item that it met.
-            column: `[pairs]`, int32: the item's place among the candidates.
-            weight: `[pairs]`, float32, >= 0.
-            stands_for: `[candidates]`, float32, >= 0: how many items of the catalog each stands for.
+            sets: what the queries have met.
 
         Returns:
             Scalar, float32, >= 0 up to rounding where the candidates are the whole catalog.
         """
-        everywhere = tf.reduce_sum(tf.matmul(queries, item_gramian(items, stands_for)) * queries)
+        everywhere = tf.reduce_sum(tf.matmul(queries, item_gramian(items, sets.stands_for)) * queries)
         everywhere /= tf.cast(tf.shape(queries)[0], tf.float32)
-        return self.unobserved_weight * everywhere + self._own(queries, items, owner, column, weight)
+        return self.unobserved_weight * everywhere + self._own(queries, items, sets)
 
     def running_loss(
         self,
         queries: tf.Tensor,
         items: tf.Tensor,
-        owner: tf.Tensor,
-        column: tf.Tensor,
-        weight: tf.Tensor,
-        stands_for: tf.Tensor,
+        sets: Sets,
         of_queries: tf.Tensor,
         of_items: tf.Tensor,
     ) -> tf.Tensor:
@@ -99,27 +70,22 @@ class AllItems:
             Krichene et al. 2019, arXiv:1807.07187, Alg. 2 (SOGram).
 
         Args:
-            queries: see `loss`, as all others without a line here.
+            queries: see `loss`.
             items: see `loss`.
-            owner: see `loss`.
-            column: see `loss`.
-            weight: see `loss`.
-            stands_for: see `loss`.
+            sets: see `loss`.
             of_queries: `mean_b u_b u_b^T` of the newest steps, `[dim, dim]`, float32.
             of_items: `sum_j v_j v_j^T` over the catalog, of the newest steps, `[dim, dim]`, float32.
         """
         of_queries, of_items = tf.stop_gradient(of_queries), tf.stop_gradient(of_items)
         by_query = tf.reduce_sum(query_gramian(queries) * of_items)
-        by_item = tf.reduce_sum(item_gramian(items, stands_for) * of_queries)
+        by_item = tf.reduce_sum(item_gramian(items, sets.stands_for) * of_queries)
         everywhere = by_query + by_item - tf.stop_gradient(by_item)
-        return self.unobserved_weight * everywhere + self._own(queries, items, owner, column, weight)
+        return self.unobserved_weight * everywhere + self._own(queries, items, sets)
 
-    def _own(
-        self, queries: tf.Tensor, items: tf.Tensor, owner: tf.Tensor, column: tf.Tensor, weight: tf.Tensor
-    ) -> tf.Tensor:
+    def _own(self, queries: tf.Tensor, items: tf.Tensor, sets: Sets) -> tf.Tensor:
         """Return what own items add to the sum in which they are items like all others."""
-        scores = tf.reduce_sum(tf.gather(queries, owner) * tf.gather(items, column), axis=1)
-        own = weight * tf.square(scores - 1.0) - self.unobserved_weight * tf.square(scores)
+        scores = tf.reduce_sum(tf.gather(queries, sets.owner) * tf.gather(items, sets.column), axis=1)
+        own = sets.weight * tf.square(scores - 1.0) - self.unobserved_weight * tf.square(scores)
         return tf.reduce_sum(own) / tf.cast(tf.shape(queries)[0], tf.float32)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from recsys import registry
 from recsys.errors import unknown
 from recsys.objectives import MASKED
-from recsys.objectives._sets import others_count
+from recsys.objectives._sets import SetObjective, Sets
 from recsys.registry import settings
 from recsys.stack import tf
 
 
 @settings()
-class Distillation:
+class Distillation(SetObjective):
     """The main task: the probabilities of items under an ensemble of teachers, from the query's whole history.
 
     Items that the query has met are left out: teachers score them so high that nothing of the rest would be learned.
@@ -29,27 +28,13 @@ class Distillation:
         sharpness: factor of the teachers' mean score, which lies in 0..1, in their softmax.
         similarity: score by the `cosine`, or by the `dot` product, whose lengths carry popularity.
         temperature: divides the scores, > 0; the inverse of `sharpness` suits the cosine, 1 the dot product.
-        exact_items: the largest catalog that each step reads as a whole.
-        sampled_items: size of the sample above that.
-        regularization_weight: weight of the squares of the vectors of items, in histories and by id.
-        feature_regularization_weight: weight of the squares of all other weights.
-        regularization_exponent: 0 regularizes all rows of a table alike, 1 in proportion to how often each is trained.
-        weight: factor of this objective in the sum of objectives, unitless.
     """
-
-    reads: ClassVar[str] = "sets"
 
     teachers: tuple[str, ...] = Field(default=("dlae", "ease"), min_length=1)
     teacher_dim: int = Field(default=256, ge=2)
     sharpness: float = Field(default=30.0, gt=0)
     similarity: Literal["dot", "cosine"] = "cosine"
     temperature: float = Field(default=0.04, gt=0)
-    exact_items: int = Field(default=20_000, ge=1)
-    sampled_items: int = Field(default=4_096, ge=1)
-    regularization_weight: float = Field(default=0.0, ge=0)
-    feature_regularization_weight: float = Field(default=0.0, ge=0)
-    regularization_exponent: float = Field(default=0.0, ge=0, le=1)
-    weight: float = Field(default=1.0, gt=0)
 
     @field_validator("teachers")
     @classmethod
@@ -66,20 +51,7 @@ class Distillation:
         """Whether towers are trained at unit length, so that lengths carry nothing."""
         return self.similarity == "cosine"
 
-    def paths(self) -> tuple[Path, ...]:
-        """Return the files, other than the source, that training reads: none."""
-        return ()
-
-    def loss(
-        self,
-        queries: tf.Tensor,
-        items: tf.Tensor,
-        owner: tf.Tensor,
-        column: tf.Tensor,
-        weight: tf.Tensor,
-        stands_for: tf.Tensor,
-        taught: tf.Tensor,
-    ) -> tf.Tensor:
+    def loss(self, queries: tf.Tensor, items: tf.Tensor, sets: Sets, taught: tf.Tensor) -> tf.Tensor:
         """Return how far the queries' probabilities of the items that they have not met are from those of the teachers.
 
         `mean_b KL(softmax(sharpness mean_t minmax_j t_bj) || softmax(<u_b, v_j> / temperature))`
@@ -94,17 +66,13 @@ class Distillation:
         Args:
             queries: `[batch, dim]`, float32.
             items: `[candidates, dim]`, float32.
-            owner: `[pairs]`, int32: the query of each pair of a query and an item that it met.
-            column: `[pairs]`, int32: the item's place among the candidates.
-            weight: `[pairs]`, not read: the teachers have read it.
-            stands_for: `[candidates]`, float32, >= 0: how many items of the catalog each stands for.
+            sets: what the queries have met; weights are not read, as the teachers have read them.
             taught: `[teachers, batch, candidates]`, float32, the teachers' scores.
 
         Returns:
             Scalar, float32, in nats, >= 0 up to rounding.
         """
-        del weight
-        counts = others_count(owner, column, queries, stands_for)
+        counts = sets.others_count(queries)
         is_own = tf.cast(counts == 0, tf.float32)
         lowest = tf.reduce_min(taught, axis=2, keepdims=True)
         above = (taught - lowest) * (1.0 - is_own)

@@ -25,8 +25,6 @@ class Dlae(Solved):
     Attributes:
         dropout_rate: shares (0..1) of the history that is hidden, to try.
         regularization_weight: weights of the squared length of the item-to-item weights, to try.
-        query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
-        cold_start: how items without interactions, or with few, get vectors from their features.
     """
 
     own: ClassVar[tuple[str, ...]] = ("dropout_rate", "regularization_weight")

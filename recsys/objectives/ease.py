@@ -24,8 +24,6 @@ class Ease(Solved):
         regularization_weight: weights of the squared length of the item-to-item weights to try; the one that is best
             on the validation cases is taken. It is added to each item's count of query entities, so that more data
             wants more of it.
-        query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
-        cold_start: how items without interactions, or with few, get vectors from their features.
     """
 
     own: ClassVar[tuple[str, ...]] = ("regularization_weight",)

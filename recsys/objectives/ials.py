@@ -32,8 +32,6 @@ class Ials(Solved):
         epochs: sweeps over query entities and items.
         dropout_rate: share (0..1) of the history that is hidden when the map is fitted.
         history_regularization_weight: weight of the map's squared length.
-        query_feature_weight: factors of the query features as inputs beside the history, to try where there are any.
-        cold_start: how items without interactions, or with few, get vectors from their features.
     """
 
     own: ClassVar[tuple[str, ...]] = ("unobserved_weight", "regularization_weight")

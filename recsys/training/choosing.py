@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys.config import Run
 from recsys.data.prepare import Prepared
-from recsys.objectives import Solvable
+from recsys.objectives._solved import Solved
 from recsys.progress import task
 from recsys.towers.sum import AUTO
 from recsys.training.model import TwoTowerModel
@@ -78,10 +78,10 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
             metrics.extend(found)
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
 
-        def solved(objective: Solvable, dim: int) -> Solution:
+        def solved(objective: Solved, dim: int) -> Solution:
             return solve(objective, prepared, dim, run.seed, "train")
 
-        def assign_solved(objective: Solvable) -> None:
+        def assign_solved(objective: Solved) -> None:
             dim = min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]
             tables.assign(solved(objective, dim), provisional, dim)
 
@@ -114,5 +114,5 @@ def _dims(run: Run, prepared: Prepared) -> Sequence[int]:
     return [dim for dim in DIMS if dim < largest] or DIMS[:1]
 
 
-def _with(run: Run, objective: Solvable, dim: int) -> Run:
+def _with(run: Run, objective: Solved, dim: int) -> Run:
     return replace(run, objective=objective, tower=replace(run.tower, dim=dim))

@@ -16,7 +16,7 @@ from recsys.data.frequency import CountedFrequency, StreamingFrequency
 from recsys.data.prepare import Prepared
 from recsys.features._vocabulary import Ragged
 from recsys.layers import EmbeddingTable
-from recsys.objectives import SetObjective
+from recsys.objectives._sets import SetObjective, Sets
 from recsys.objectives.all_items import item_gramian, query_gramian
 from recsys.progress import track
 from recsys.stack import tf
@@ -166,7 +166,7 @@ class SetTask(tf.keras.layers.Layer):
     def loss(self, model: TwoTowerModel, batch: SetBatch, training: bool) -> tf.Tensor:
         """Return the weighted objective over one batch, scalar, float32."""
         queries, items = self.vectors(model, batch)
-        given = (queries, items, batch["owner"], batch["column"], batch["weight"], batch["stands_for"])
+        given = (queries, items, Sets(batch["owner"], batch["column"], batch["weight"], batch["stands_for"]))
         if self._gramians is None:
             loss = self._objective.loss(*given, *self._taught(batch, tf.shape(queries)[0]))
         else:

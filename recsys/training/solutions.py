@@ -16,8 +16,7 @@ from recsys.errors import SettingError, describe, verbatim
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
 from recsys.linear_models import MAX_INVERTED, Array, RegularizedInverse
-from recsys.objectives import Solvable
-from recsys.objectives._solved import ColdStart
+from recsys.objectives._solved import ColdStart, Solved
 from recsys.types import ITEM_ID, Float32, Int32
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Solution:
     query_features: Mapping[str, Float32]
 
 
-def solve(objective: Solvable, prepared: Prepared, dim: int, seed: int, *parts: str) -> Solution:
+def solve(objective: Solved, prepared: Prepared, dim: int, seed: int, *parts: str) -> Solution:
     """Return the solution of an objective on the interactions of some parts.
 
     Args:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from recsys import registry
+from recsys.commands.choices import meanings_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("recsys", "serving") for path in (ROOT / folder).rglob("*.py"))
@@ -52,9 +53,8 @@ def test_every_choice_is_a_documented_frozen_dataclass_named_after_its_file(fami
     for kind in registry.names(family):
         cls = registry.choice(family, kind)
         assert cls.__dataclass_params__.frozen, f"{family}/{kind}"
-        documented = inspect.getdoc(cls) or ""
-        settings = [field.name for field in dataclasses.fields(cls)]
-        missing = [name for name in settings if f"    {name}: " not in documented]
+        documented = meanings_of(cls)
+        missing = [field.name for field in dataclasses.fields(cls) if not documented.get(field.name)]
         assert missing == [], f"{family}/{kind}: settings without a line under Attributes"
 
 

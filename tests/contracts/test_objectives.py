@@ -10,6 +10,7 @@ from scipy import sparse
 
 from recsys import registry
 from recsys.errors import SettingError, ShapeError
+from recsys.objectives._sets import Sets
 from recsys.stack import tf
 
 # Each kind by its settings and, where it has several forms, each form.
@@ -178,8 +179,8 @@ class TestObjectivesOfWholeSets:
         objective = smooth(kind)
         weight = tf.constant([1.0, 2.0, 1.0, 0.5, 1.0, 1.0, 1.0])
         stands_for = tf.ones(tf.shape(items)[0]) if stands_for is None else tf.constant(stands_for, tf.float32)
-        given = (queries, items, tf.constant(owner), tf.constant(column), weight, stands_for)
-        return objective.loss(*given, *self.taught(objective, *given[:2]))
+        sets = Sets(tf.constant(owner), tf.constant(column), weight, stands_for)
+        return objective.loss(queries, items, sets, *self.taught(objective, queries, items))
 
     def taught(self, objective, queries, items):
         """Return the scores of two teachers where the objective has some; items from the fifth on are alike."""
@@ -222,6 +223,6 @@ class TestObjectivesOfWholeSets:
             items = self.ITEMS.copy()
             items[1] = row
             given = (tf.constant(self.QUERIES[:1], tf.float32), tf.constant(items, tf.float32))
-            met, taught = (tf.constant([0, 0]), tf.constant([0, 2]), tf.ones(2)), self.taught(objective, *given)
-            losses.append(float(objective.loss(*given, *met, others, *taught)))
+            sets = Sets(tf.constant([0, 0]), tf.constant([0, 2]), tf.ones(2), others)
+            losses.append(float(objective.loss(*given, sets, *self.taught(objective, *given))))
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)

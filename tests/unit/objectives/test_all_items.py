@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.objectives._sets import Sets
 from recsys.objectives.all_items import AllItems, item_gramian, query_gramian
 from recsys.stack import tf
 
@@ -14,17 +15,16 @@ from recsys.stack import tf
 def test_own_items_are_pulled_to_1_and_all_others_to_0():
     # Scores of the one query (1, 2): items (1, 0) -> 1, (0, 1) -> 2, (1, 1) -> 3. It has met the last two.
     items = tf.constant([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    owner, column, weight = tf.constant([0, 0]), tf.constant([1, 2]), tf.constant([1.0, 3.0])
-    found = AllItems(unobserved_weight=0.5).loss(tf.constant([[1.0, 2.0]]), items, owner, column, weight, tf.ones(3))
+    sets = Sets(tf.constant([0, 0]), tf.constant([1, 2]), tf.constant([1.0, 3.0]), tf.ones(3))
+    found = AllItems(unobserved_weight=0.5).loss(tf.constant([[1.0, 2.0]]), items, sets)
     # met: 1 (2 - 1)^2 + 3 (3 - 1)^2 = 13; not met: 0.5 * 1^2
     assert float(found) == pytest.approx(13.5)
 
 
 def test_it_is_the_mean_over_the_queries():
     items = tf.constant([[1.0], [2.0]])
-    found = AllItems(unobserved_weight=1.0).loss(
-        tf.constant([[1.0], [0.0]]), items, tf.constant([0]), tf.constant([0]), tf.constant([1.0]), tf.ones(2)
-    )
+    sets = Sets(tf.constant([0]), tf.constant([0]), tf.constant([1.0]), tf.ones(2))
+    found = AllItems(unobserved_weight=1.0).loss(tf.constant([[1.0], [0.0]]), items, sets)
     # the first: (1 - 1)^2 + 2^2 = 4; the second, which has met nothing: 0
     assert float(found) == pytest.approx(2.0)
 
@@ -32,7 +32,7 @@ def test_it_is_the_mean_over_the_queries():
 def test_scores_of_1_for_own_items_and_0_for_all_others_cost_nothing():
     owner, column = tf.constant([0, 0, 1, 3]), tf.constant([0, 2, 1, 4])
     queries = tf.scatter_nd(tf.stack([owner, column], axis=1), tf.ones(4), [4, 5])
-    found = AllItems().loss(queries, tf.eye(5), owner, column, tf.ones(4), tf.ones(5))
+    found = AllItems().loss(queries, tf.eye(5), Sets(owner, column, tf.ones(4), tf.ones(5)))
     assert float(found) == pytest.approx(0, abs=1e-6)
 
 
@@ -51,10 +51,12 @@ def tensors(queries, items, owner, column, weight):
     return (
         tf.Variable(queries, dtype=tf.float32),
         tf.Variable(items, dtype=tf.float32),
-        tf.constant(owner, tf.int32),
-        tf.constant(column, tf.int32),
-        tf.constant(weight, tf.float32),
-        tf.ones(len(items)),
+        Sets(
+            tf.constant(owner, tf.int32),
+            tf.constant(column, tf.int32),
+            tf.constant(weight, tf.float32),
+            tf.ones(len(items)),
+        ),
     )
 
 
@@ -74,10 +76,10 @@ def test_the_gramian_gives_what_all_scores_give(drawn, alpha0):
 @given(sets())
 def test_with_gramians_of_this_very_step_the_running_loss_has_the_gradient_of_the_exact_one(drawn):
     given_tensors, objective = tensors(*drawn), AllItems()
-    queries, items, *_, stands_for = given_tensors
+    queries, items, sets = given_tensors
     with tf.GradientTape(persistent=True) as tape:
         exact = objective.loss(*given_tensors)
-        running = objective.running_loss(*given_tensors, query_gramian(queries), item_gramian(items, stands_for))
+        running = objective.running_loss(*given_tensors, query_gramian(queries), item_gramian(items, sets.stands_for))
     assert float(running) == pytest.approx(float(exact), rel=1e-4, abs=1e-4)
     for variable in (queries, items):
         wanted = tape.gradient(exact, variable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recsys.objectives._sets import Sets
 from recsys.objectives.cosine_contrastive import CosineContrastive
 from recsys.stack import tf
 
@@ -13,10 +14,8 @@ ITEMS = [[0.6, 0.8], [0.8, 0.6], [-1.0, 0.0]]
 
 
 def loss(stands_for=(1.0, 1.0, 1.0), **settings):
-    met = (tf.constant([0]), tf.constant([0]), tf.constant([1.0]))
-    return float(
-        CosineContrastive(**settings).loss(tf.constant(QUERY), tf.constant(ITEMS), *met, tf.constant(stands_for))
-    )
+    sets = Sets(tf.constant([0]), tf.constant([0]), tf.constant([1.0]), tf.constant(stands_for))
+    return float(CosineContrastive(**settings).loss(tf.constant(QUERY), tf.constant(ITEMS), sets))
 
 
 def test_others_cost_what_they_are_above_the_margin_on_average():

@@ -8,6 +8,7 @@ from scipy.special import log_softmax
 
 from recsys import registry
 from recsys.errors import SettingError
+from recsys.objectives._sets import Sets
 from recsys.objectives.distillation import Distillation
 from recsys.stack import tf
 
@@ -17,8 +18,8 @@ QUERIES, ITEMS, TAUGHT = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=(6, 3)),
 
 def loss(objective, queries, taught):
     nothing = tf.zeros([0], tf.int32)
-    vectors = (tf.constant(queries, tf.float32), tf.constant(ITEMS, tf.float32))
-    return float(objective.loss(*vectors, nothing, nothing, tf.zeros([0]), tf.ones(6), tf.constant(taught, tf.float32)))
+    queries, items, taught = (tf.constant(each, tf.float32) for each in (queries, ITEMS, taught))
+    return float(objective.loss(queries, items, Sets(nothing, nothing, tf.zeros([0]), tf.ones(6)), taught))
 
 
 def test_it_is_the_divergence_of_two_softmaxes():

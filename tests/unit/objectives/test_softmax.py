@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from recsys.objectives._sets import Sets
 from recsys.objectives.softmax import Softmax
 from recsys.stack import tf
 
 
 def loss(objective, queries, items, met, weight, stands_for):
     owner, column = (each.astype(np.int32) for each in np.nonzero(met))
-    given = (queries, items, owner, column, weight[met], stands_for)
-    return float(objective.loss(*(tf.constant(each if each.dtype == np.int32 else each.astype(np.float32))
-                                  for each in given)))  # fmt: skip
+    queries, items, weight, stands_for = (
+        tf.constant(each, tf.float32) for each in (queries, items, weight[met], stands_for)
+    )
+    return float(objective.loss(queries, items, Sets(tf.constant(owner), tf.constant(column), weight, stands_for)))
 
 
 def world(seed=0):
