@@ -48,7 +48,7 @@ def save_tower(tower: tf.keras.layers.Layer, encoders: Mapping[str, Encoder], fo
     module = tf.Module()
     module.tower = tower
     module.encode = encode
-    # What is served has no gradients, and TensorFlow cannot save those that come as slices of a large table.
+    # What is served has no gradients; those of large tables have operations that `check_graph` refuses.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: encode}, options=options)
     (folder / FEATURES).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -29,21 +29,10 @@ ENOUGH = 0.995
 """Share of the best metric that is enough for the first of several values, which has other merits."""
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What validation chose.
-
-    Attributes:
-        run: the run with one value for each setting that has several to try, and the tower's dim.
-        metrics: of all looks at the validation cases, in order.
-    """
-
-    run: Run
-    metrics: tuple[float, ...]
-
-
-def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Chosen:
-    """Return the run with the settings that are best on the validation cases.
+def choose(
+    run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None
+) -> tuple[Run, tuple[float, ...]]:
+    """Return the run with the settings that are best on the validation cases, and the metrics of all looks at these.
 
     The settings of the linear model are chosen first, then the query features' weight, the length of the vectors, and
     how item features take part; each on top of what was chosen before.
@@ -53,11 +42,14 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
         prepared: the data; only its training part is solved for.
         validate: returns the validation metric of the model, larger is better; None takes the first of all values, and
             the shortest vectors of items without interactions, which displace others least.
+
+    Returns:
+        The run with one value for each setting that has several to try, and the tower's dim; the metrics in order.
     """
     dims, cold_start = _dims(run, prepared), run.objective.cold_start
     if validate is None:
         objective = replace(run.objective, cold_start=replace(cold_start, length=cold_start.length[-1:]))
-        return Chosen(_with(run, objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ())
+        return _with(run, objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ()
     model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
     model.encode_items()  # makes every variable
     tables, metrics = SolvedTables(model, prepared), []
@@ -103,7 +95,7 @@ def choose(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], flo
         if not metrics:  # one look in any case: own items are weighed against a model that has not seen the cases
             tables.assign(solved(objective, dim), cold_start, dim)
             metrics.append(validate(model))
-    return Chosen(_with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics))
+    return _with(run, replace(objective, cold_start=cold_start), dim), tuple(metrics)
 
 
 def _dims(run: Run, prepared: Prepared) -> Sequence[int]:

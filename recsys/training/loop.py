@@ -221,13 +221,13 @@ def _choose_settings(
     run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None
 ) -> tuple[Choice, tuple[Validation, ...]]:
     """Return the settings of an objective without training steps whose solution is the best on validation cases."""
-    chosen, rows = choose(run, prepared, validate), len(prepared.parts["train"])
+    chosen, metrics = choose(run, prepared, validate)
     sentence = "Solved in closed form, without training steps"
-    if chosen.metrics:
-        best = f"the best {run.training.validation_metric} was {max(chosen.metrics):.4f}"
-        sentence += f"; settings were chosen in {len(chosen.metrics)} looks at the validation cases, where {best}"
-    looks = tuple(Validation(0, metric, math.nan) for metric in chosen.metrics)
-    return Choice(chosen.run, 1.0, math.nan, rows, f"{sentence}."), looks
+    if metrics:
+        best = f"the best {run.training.validation_metric} was {max(metrics):.4f}"
+        sentence += f"; settings were chosen in {len(metrics)} looks at the validation cases, where {best}"
+    looks = tuple(Validation(0, metric, math.nan) for metric in metrics)
+    return Choice(chosen, 1.0, math.nan, len(prepared.parts["train"]), f"{sentence}."), looks
 
 
 def _solved(prepared: Prepared, choice: Choice) -> Fitted:

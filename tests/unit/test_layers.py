@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from recsys import registry
 from recsys.augmentations.embedding_dropout import EmbeddingDropout
-from recsys.layers import BagLookup, Dense, Tables, _bag_sums
+from recsys.layers import BagLookup, Dense, Tables
 from recsys.stack import tf
 from recsys.towers.mlp import Mlp
 from recsys.views import Views
@@ -244,24 +244,6 @@ def test_the_gradient_of_a_large_table_names_only_the_rows_that_were_met():
     gradient = tape.gradient(told, table.vectors)
     assert sorted(gradient.indices.numpy().tolist()) == [0, 3, 7, 12, 49]
     assert gradient.values.shape == (5, 4)
-
-
-@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
-@each_size
-def test_a_sum_of_vectors_can_be_exported_whatever_the_size_of_the_table(rows, weighted, tmp_path):
-    module = tf.Module()
-    module.table = Tables().get("one", rows, 4, 0).vectors
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def encode(codes):
-        weights = tf.fill([tf.size(codes)], 2.0) if weighted else None
-        return {"sums": _bag_sums(module.table, codes, tf.zeros_like(codes), tf.constant(1), weights)}
-
-    module.encode = encode
-    tf.saved_model.save(module, str(tmp_path), signatures={"encode": encode})
-    sums = tf.saved_model.load(str(tmp_path)).signatures["encode"](codes=tf.constant([3, 7]))["sums"]
-    expected = (module.table[3] + module.table[7]) * (2 if weighted else 1)
-    np.testing.assert_allclose(sums.numpy()[0], expected.numpy(), rtol=1e-5)
 
 
 @each_size
