@@ -29,6 +29,8 @@ Length = Literal["none", "query", "item"]
 
 SMALLEST_WEIGHT = 1e-12
 """What the weights of a bag are divided by at least, so that an empty bag stays zeros."""
+MAX_ENTRIES = 4096
+"""Entries of bags whose vectors are in memory at the same time: 4 MB at 256 dimensions."""
 
 
 def packed(codes: Int32, weights: Float32, age_days: Float32) -> Int32:
@@ -47,6 +49,34 @@ def packed(codes: Int32, weights: Float32, age_days: Float32) -> Int32:
 def unpacked(codes: Int32) -> tuple[Int32, Float32, Float32]:
     """Return what `packed` put together; weights and ages of padding, whose code is negative, have no meaning."""
     return codes[..., 0], codes[..., 1].view(np.float32), codes[..., 2].view(np.float32)
+
+
+def weighted_sums(table: Float32, codes: Int32, weights: Float32) -> Float32:
+    """Return the weighted sum of each bag's vectors, `[batch, width]`, float32.
+
+    `sum_e( weights[i, e] * table[codes[i, e]] )`
+
+    Rows of the table are read for `MAX_ENTRIES` entries at a time, and only from bags that are that long, so that one
+    long bag makes the others of its batch cost nothing more.
+
+    Args:
+        table: `[rows, width]`, float32.
+        codes: `[batch, entries]`, int32; negative ones are padding, which stands at the end of a bag.
+        weights: `[batch, entries]`, float32, unitless; 0 where there is padding.
+    """
+    if codes.size <= MAX_ENTRIES:
+        return _sums(table, codes, weights)
+    total = np.zeros((len(codes), table.shape[1]), np.float32)
+    sizes, start = (codes >= 0).sum(axis=1), 0
+    while len(longer := np.flatnonzero(sizes > start)):
+        stop = start + max(1, MAX_ENTRIES // len(longer))
+        total[longer] += _sums(table, codes[longer, start:stop], weights[longer, start:stop])
+        start = stop
+    return total
+
+
+def _sums(table: Float32, codes: Int32, weights: Float32) -> Float32:
+    return (weights[:, None, :] @ table.take(codes, axis=0, mode="clip"))[:, 0]
 
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -110,9 +140,7 @@ class Field:
             weights = np.where(codes >= 0, weights, np.float32(0))
         else:
             weights = (codes >= 0).astype(np.float32)
-        found = tables[self.table].take(codes, axis=0, mode="clip")
-        found *= weights[:, :, None]
-        total = found.sum(axis=1)
+        total = weighted_sums(tables[self.table], codes, weights)
         if self.pooling == "sum":
             return total
         if self.pooling == "mean":

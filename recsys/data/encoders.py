@@ -77,6 +77,12 @@ def encode_rows(encoder: Encoder, values: pa.Array) -> np.ndarray | Ragged:
     return encoder.encode_rows(values) if isinstance(encoder, BagEncoder) else encoder.encode(values)
 
 
+def longest_bags(codes: Mapping[str, np.ndarray | Ragged], rows: int) -> Int64:
+    """Return the length of each row's longest bag, `[rows]`, int64; bags that `encode_rows` has padded do not count."""
+    lengths = [each.lengths for each in codes.values() if isinstance(each, Ragged)]
+    return np.max([np.zeros(rows, np.int64), *lengths], axis=0)
+
+
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the codes of several batches as one, `[rows, *shape]`, bags padded to the widest."""
     if parts[0].ndim > 1:
@@ -148,12 +154,15 @@ def evidence(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray], r
     return raw_lengths
 
 
-def in_histories(encoders: Mapping[str, Encoder], item_ids: Any) -> NDArray[np.bool_]:
-    """Return which items have a vector of their own in a history of the query side, `[items]`."""
+def in_histories(encoders: Mapping[str, Encoder], item_ids: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which items have a vector of their own in a history of the query side, `[items]`.
+
+    Without Arrow, whose allocator keeps some megabytes for each thread of a server that has used it.
+    """
     own = np.zeros(len(item_ids), bool)
     for encoder in filter(is_history, encoders.values()):
-        codes = encoder.vocabulary.codes(encoder.spelling.spell_column(item_ids))
-        own |= codes >= encoder.vocabulary.reserved
+        codes = encoder.vocabulary.codes_of(map(encoder.spelling.spell, item_ids))
+        own |= np.array(codes) >= encoder.vocabulary.reserved
     return own
 
 

@@ -137,7 +137,7 @@ def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes
         return (_raw(tower, codes) - without) / np.float32(typical)
 
     vectors = _in_blocks(alone, prepared.item_count)
-    own = encoders.in_histories(prepared.query_encoders, prepared.items[ITEM_ID])
+    own = encoders.in_histories(prepared.query_encoders, item_ids)
     learned = fit_map(item_vectors[own], vectors[own], np.zeros_like(identity), run.seed)
     vectors[~own] = item_vectors[~own] @ learned
     return QuerySide(vectors, learned, typical)

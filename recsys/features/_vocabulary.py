@@ -93,15 +93,18 @@ class Ragged:
     Args:
         lengths: `[rows]`, int64, values of each row.
         codes: `[sum(lengths), *shape of one]`, int32.
+
+    Attributes:
+        lengths: as given.
     """
 
     def __init__(self, lengths: Int64, codes: Int32) -> None:
         self._ends, self._codes = np.cumsum(lengths), codes
-        self._lengths = lengths
+        self.lengths = lengths
 
     def __getitem__(self, rows: NDArray[np.integer]) -> Int32:
         """Return `[batch, values, *shape of one]`, int32, as wide as the longest of these rows; see `pad`."""
-        lengths = self._lengths[rows]
+        lengths = self.lengths[rows]
         starts = np.repeat(self._ends[rows] - lengths, lengths)
         steps = np.arange(len(starts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return pad(lengths, self._codes[starts + steps], max(1, int(lengths.max(initial=0))))

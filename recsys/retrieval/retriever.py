@@ -45,7 +45,6 @@ from recsys.types import (
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
-    UNKNOWN_AGE,
     Diversity,
     Exclusions,
     Feedback,
@@ -75,6 +74,8 @@ MET = (FeedbackKind.LIKED, FeedbackKind.CLICKED)
 TOWER_ROWS = 256
 METADATA_ROWS = 256
 """Rows that go through the query tower, or become display columns, between two checkpoints."""
+TOWER_ENTRIES = 2**16
+"""Entries of histories, padded to the longest, that go through the query tower together: 0.8 MB of codes."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +294,7 @@ class Retriever:
                 name: encoders.encode_rows(encoder, known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
             }
+            self._known_lengths = encoders.longest_bags(self._known_codes, known.num_rows)
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = True, signed_by: Sequence[Path] = ()) -> Retriever:
@@ -393,9 +395,8 @@ class Retriever:
                     origins[place] = Origin.FEATURES
         if given and (bad := first_unusable(vectors)) is not None:
             raise RequestError(f"queries[{bad}].vector", UNUSABLE)
-        for start in range(0, len(through_tower), TOWER_ROWS):
+        for rows in self._tower_parts(through_tower):
             checkpoint()
-            rows = through_tower[start : start + TOWER_ROWS]
             codes = self._codes(rows)
             encoded, raw = self._query_tower.encode(codes)
             places = [place for place, _ in rows]
@@ -993,7 +994,7 @@ class Retriever:
         """Return the items that the query tower has history vectors for, and the others."""
         if self._entity == "item" or not item_ids or not self.release.facts.reads_history:
             return [], list(item_ids)
-        own = encoders.in_histories(self._encoders, pa.array(item_ids, pa.string())).tolist()
+        own = encoders.in_histories(self._encoders, item_ids).tolist()
         parts: tuple[list[str], list[str]] = ([], [])
         for item_id, is_own in zip(item_ids, own, strict=True):
             parts[not is_own].append(item_id)
@@ -1066,6 +1067,25 @@ class Retriever:
             list({self._row_of_item[item_id] for item_id in item_ids if item_id in self._row_of_item}), np.int32
         )
 
+    def _tower_parts(self, wanted: Sequence[tuple[int, Query | int]]) -> Iterator[list[tuple[int, Query | int]]]:
+        """Return known rows and queries by features in parts, shorter histories first.
+
+        A part is padded to its longest history: one long history makes the other queries of a batch no larger.
+        """
+
+        def length(each: tuple[int, Query | int]) -> int:
+            _, query = each
+            return len(query.history) if isinstance(query, Query) else int(self._known_lengths[query])
+
+        part: list[tuple[int, Query | int]] = []
+        for each in sorted(wanted, key=length):
+            if part and (len(part) == TOWER_ROWS or (len(part) + 1) * length(each) > TOWER_ENTRIES):
+                yield part
+                part = []
+            part.append(each)
+        if part:
+            yield part
+
     def _codes(self, wanted: Sequence[tuple[int, Query | int]]) -> Mapping[str, np.ndarray]:
         """Return the codes of known rows and of queries by features, in the order wanted."""
         asked = [(place, query) for place, query in wanted if isinstance(query, Query)]
@@ -1122,10 +1142,11 @@ def _with_exclusions(answers: Sequence[Answer | None], excluded: Sequence[Exclud
     return answers
 
 
-def _meetings(query: Query) -> list[Meeting]:
-    """Return what a query's history holds, newest first."""
-    ages = query.history_age_days if len(query.history_age_days) else [UNKNOWN_AGE] * len(query.history)
-    return [Meeting(*met) for met in zip(reversed(query.history), reversed(ages), strict=True)]
+def _meetings(query: Query) -> list[Meeting] | list[str]:
+    """Return what a query's history holds, newest first; item ids alone where ages are not known."""
+    if not len(query.history_age_days):
+        return list(reversed(query.history))
+    return [Meeting(*met) for met in zip(reversed(query.history), reversed(query.history_age_days), strict=True)]
 
 
 def _check_places(k: int) -> None:

@@ -45,7 +45,7 @@ PATIENCE_S = 30.0
 """What any wait of these tests may take before it counts as never."""
 ABUSE_S, SLOWEST_S = 4.0, 10.0
 BATCH, LONGEST = 4000, 97
-GROWTH_BYTES = 400 * 2**20
+GROWTH_BYTES = 200 * 2**20
 
 
 class EndlessRetriever(ExactRetriever):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recsys.errors import ReleaseError
-from recsys.forward import DESCRIPTION, Field, PlainTower
+from recsys.forward import DESCRIPTION, Field, PlainTower, weighted_sums
 from recsys.layers import BagLookup, Dense, EmbeddingTable, Lookup, Perceptron
 from recsys.stack import tf
 
@@ -61,6 +64,36 @@ def test_a_bag_counts_values_and_no_padding():
     assert Field("t", "sum").vectors(codes, table).tolist() == [[1, 2]]
     assert Field("t", "mean").vectors(codes, table).tolist() == [[0.5, 1]]
     np.testing.assert_allclose(Field("t", "sqrt").vectors(codes, table), [[1 / 2**0.5, 2 / 2**0.5]], rtol=1e-6)
+
+
+@given(st.lists(st.integers(0, 6000), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=25)
+def test_bags_of_any_lengths_are_the_weighted_sums_of_their_vectors(sizes, seed):
+    random = np.random.default_rng(seed)
+    codes, weights = np.full((len(sizes), max(sizes)), -1, np.int32), np.zeros((len(sizes), max(sizes)), np.float32)
+    table = random.integers(-3, 4, (50, 3)).astype(np.float32)
+    expected = np.zeros((len(sizes), 3), np.float32)
+    for row, size in enumerate(sizes):
+        codes[row, :size] = random.integers(0, 50, size)
+        weights[row, :size] = random.integers(1, 5, size)
+        # Whole numbers below 2^24 add up exactly in any order.
+        expected[row] = (table[codes[row, :size]] * weights[row, :size, None]).sum(axis=0)
+    np.testing.assert_array_equal(weighted_sums(table, codes, weights), expected)
+
+
+def test_a_long_bag_takes_no_memory_for_the_short_ones_of_its_batch():
+    table = {"t": np.ones((10, 256), np.float32)}
+    codes = np.full((64, 10_000), -1, np.int32)
+    codes[:, 0], codes[5] = 3, 3
+    tracemalloc.start()
+    try:
+        found = Field("t", "sum").vectors(codes, table)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found[:7, 0].tolist() == [1, 1, 1, 1, 1, 10_000, 1]
+    # The vectors of all places would be 64 * 10,000 * 256 * 4 bytes = 655 MB; weights and codes of all are 5 MB.
+    assert peak_bytes < 30e6
 
 
 def test_zeros_stay_zeros():

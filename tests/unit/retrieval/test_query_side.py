@@ -41,6 +41,14 @@ def test_a_query_by_items_is_a_history_of_them(retriever):
     np.testing.assert_allclose(encoding.vectors[0], encoding.vectors[1], atol=1e-6)
 
 
+def test_a_query_by_items_takes_nothing_from_arrows_allocator(retriever):
+    """It keeps some megabytes for each thread that has ever used it, and a server has many."""
+    pool = pa.default_memory_pool()
+    before = pool.total_bytes_allocated()
+    retriever.encode([Query(item_ids=ITEMS), Query(history=ITEMS), Query(item_ids=ITEMS, similar=True)])
+    assert pool.total_bytes_allocated() == before
+
+
 def test_a_query_for_similar_items_compares_what_items_are_found_by(retriever, block_release):
     found = np.load(block_release.folder / "item_embeddings.npy")
     encoding = retriever.encode([Query(item_ids=ITEMS[2:3], similar=True), Query(item_ids=ITEMS[2:4], similar=True)])

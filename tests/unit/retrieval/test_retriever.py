@@ -155,6 +155,15 @@ def test_answers_do_not_depend_on_the_company(retriever):
         np.testing.assert_allclose(alone.scores, answer.scores, rtol=1e-5)
 
 
+def test_vectors_do_not_depend_on_long_histories_of_the_company(retriever):
+    ids = [f"item-ü{row % ITEMS}" for row in range(10_000)]
+    queries = [Query(history=ids[place : place + (1, 10_000, 3)[place % 3]]) for place in range(30)]
+    queries[4:4] = [Query(entity_id="user 3"), Query(item_ids=ids)]
+    together = retriever.encode(queries)
+    for place, query in enumerate(queries):
+        np.testing.assert_allclose(retriever.encode([query]).vectors[0], together.vectors[place], atol=1e-6)
+
+
 def test_no_queries_give_no_answers(retriever):
     assert retriever.nearest([], 3) == []
 
