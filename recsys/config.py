@@ -721,6 +721,16 @@ def _check_main_objective(run: Run) -> None:
         _check_solvable(run, kind)
     else:
         _check_histories(run, kind)
+        if run.objective.start:
+            _check_start(run, kind)
+
+
+def _check_start(run: Run, kind: str) -> None:
+    """Refuse a start from a solution that the towers cannot hold, or whose lengths the objective does not read."""
+    if run.objective.unit_length:
+        advice = f"The objective {kind!r} compares unit-length vectors, and those of a closed form have lengths."
+        raise SettingError(describe("objective.start", run.objective.start, "''", advice))
+    _check_solvable(run, run.objective.start)
 
 
 def _check_histories(run: Run, kind: str) -> None:

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys.objectives import MASKED
+from recsys.objectives._solved import solved_kind
 from recsys.registry import settings
 from recsys.stack import tf
 
@@ -75,6 +76,9 @@ class SetObjective(ABC):
         feature_regularization_weight: weight of the squares of all other weights.
         regularization_exponent: 0 regularizes all rows of a table alike, 1 in proportion to how often each is trained.
         weight: factor of this objective in the sum of objectives, unitless.
+        start: kind of the objective in closed form whose solution training starts from, such as `dlae`; empty starts
+            from random vectors. Its settings are chosen on the validation cases, and training that makes nothing
+            better there keeps it.
     """
 
     reads: ClassVar[str] = "sets"
@@ -87,6 +91,12 @@ class SetObjective(ABC):
     feature_regularization_weight: float = Field(default=0.0, ge=0)
     regularization_exponent: float = Field(default=0.0, ge=0, le=1)
     weight: float = Field(default=1.0, gt=0)
+    start: str = ""
+
+    @field_validator("start")
+    @classmethod
+    def _is_solved(cls, start: str) -> str:
+        return start and solved_kind(start)
 
     def paths(self) -> tuple[Path, ...]:
         """Return the files, other than the source, that training reads: none."""

@@ -9,8 +9,23 @@ from typing import Annotated, ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from scipy.sparse import csr_matrix
 
+from recsys import registry
+from recsys.errors import unknown
 from recsys.registry import combinations, settings
 from recsys.types import Float32
+
+
+def solved_kind(kind: str) -> str:
+    """Return the kind of an objective that reads `matrix`.
+
+    Raises:
+        ValueError: there is none of this kind.
+    """
+    kinds = registry.names("objectives")
+    solved = [each for each in kinds if registry.choice("objectives", each).reads == "matrix"]
+    if kind not in solved:
+        raise ValueError(f"an objective that reads 'matrix': {unknown('objective', kind, solved)}")
+    return kind
 
 
 @settings()

@@ -6,10 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from recsys import registry
-from recsys.errors import unknown
 from recsys.objectives import MASKED
 from recsys.objectives._sets import SetObjective, Sets
+from recsys.objectives._solved import solved_kind
 from recsys.registry import settings
 from recsys.stack import tf
 
@@ -39,12 +38,7 @@ class Distillation(SetObjective):
     @field_validator("teachers")
     @classmethod
     def _solved(cls, teachers: tuple[str, ...]) -> tuple[str, ...]:
-        kinds = registry.names("objectives")
-        solved = [kind for kind in kinds if registry.choice("objectives", kind).reads == "matrix"]
-        for kind in teachers:
-            if kind not in solved:
-                raise ValueError(f"kinds of objectives that read 'matrix': {unknown('teacher', kind, solved)}")
-        return teachers
+        return tuple(map(solved_kind, teachers))
 
     @property
     def unit_length(self) -> bool:

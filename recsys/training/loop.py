@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys import registry
 from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.batches import PositionBatches, SetBatches, TrainingBatches, ViewBatches
@@ -54,10 +55,11 @@ class Choice:
 
     Attributes:
         run: the run with the settings that were chosen.
-        steps_rate: share (0..1] of the run's steps after which the weights were best.
+        steps_rate: share (0..1) of the run's steps after which the weights were best; 0 where the start was.
         loss: mean training loss then, in nats; NaN where there was no validation.
         rows: training interactions.
         sentence: when training stopped, why, and which weights are used.
+        start: the run whose solution training starts from; None starts from random vectors.
     """
 
     run: Run
@@ -65,6 +67,7 @@ class Choice:
     loss: float
     rows: int
     sentence: str
+    start: Run | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def fit(
     if run.objective.reads == "matrix":
         choice, looks = _choose_settings(run, prepared, validate)
         return replace(fit_as_chosen(run, refit_on or prepared, folder, choice), validations=looks)
-    fitted = _Loop(run, prepared, folder, validate).run_to_end()
+    fitted = _Loop(run, prepared, folder, validate, start=_choose_start(run, prepared, validate)).run_to_end()
     inform(fitted.choice.sentence)
     if refit_on is None:
         return fitted
@@ -155,7 +158,7 @@ def fit_as_chosen(run: Run, prepared: Prepared, folder: Path, choice: Choice) ->
     _begin(run)
     if run.objective.reads == "matrix":
         return _solved(prepared, choice)
-    return _Loop(run, prepared, folder, None, choice).run_to_end()
+    return _Loop(run, prepared, folder, None, choice, choice.start).run_to_end()
 
 
 def _begin(run: Run) -> None:
@@ -230,15 +233,29 @@ def _choose_settings(
     return Choice(chosen, 1.0, math.nan, len(prepared.parts["train"]), f"{sentence}."), looks
 
 
+def _choose_start(run: Run, prepared: Prepared, validate: Callable[[TwoTowerModel], float] | None) -> Run | None:
+    """Return the run whose solution training starts from, its settings chosen; None starts from random vectors."""
+    kind = getattr(run.objective, "start", "")
+    if not kind:
+        return None
+    objective = registry.build("objectives", {"kind": kind}, "objective.start")
+    return choose(replace(run, objective=objective), prepared, validate).run
+
+
+def _assign_solution(model: TwoTowerModel, prepared: Prepared, run: Run) -> None:
+    """Set all tables to the solution of a run whose settings are chosen."""
+    with task(f"solve on {rows_of(prepared)}", 1, "solutions") as running:
+        solution = solve(run.objective, prepared, run.tower.dim, run.seed, "train")
+        SolvedTables(model, prepared).assign(solution, run.objective.cold_start, run.tower.dim)
+        running.advance(1)
+
+
 def _solved(prepared: Prepared, choice: Choice) -> Fitted:
     """Return the model whose weights are the solution of the objective."""
     run = choice.run
     model = TwoTowerModel(prepared, run, steps=1)
     model.encode_items()  # makes every variable
-    with task(f"solve on {rows_of(prepared)}", 1, "solutions") as running:
-        solution = solve(run.objective, prepared, run.tower.dim, run.seed, "train")
-        SolvedTables(model, prepared).assign(solution, run.objective.cold_start, run.tower.dim)
-        running.advance(1)
+    _assign_solution(model, prepared, run)
     return Fitted(model, prepared, choice, (), steps=1, stopped_early=False)
 
 
@@ -269,13 +286,14 @@ class _Loop:
         folder: Path,
         validate: Callable[[TwoTowerModel], float] | None,
         choice: Choice | None = None,
+        start: Run | None = None,
     ) -> None:
         self._run, self._validate, self._folder, self._prepared = run, validate, folder, prepared
         self._batches = training_batches(run, prepared)
-        self._choice = choice
+        self._choice, self._start = choice, start
         per_epoch = self._batches.steps_per_epoch
         self._looks_every = per_epoch * run.training.epochs_between_looks(per_epoch)
-        self._end = self._batches.steps if choice is None else max(1, round(choice.steps_rate * self._batches.steps))
+        self._end = self._batches.steps if choice is None else _steps_of(choice, self._batches.steps)
         self._losses_before = (0.0, 0)
         second = run.self_supervision
         self._views = ViewBatches(prepared, run) if second is not None and second.rows == "catalogue" else None
@@ -304,7 +322,12 @@ class _Loop:
         self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
     def run_to_end(self) -> Fitted:
+        if self._start is not None and self._latest.latest_checkpoint is None:
+            _assign_solution(self._model, self._prepared, self._start)
         first, validations = self._restore()
+        if self._start is not None and self._validate is not None and first == 0:
+            validations = [self._look(0, math.nan)]
+            self._write_validations(validations)
         losses: list[tf.Tensor] = []
         saved_at = time.monotonic()
         stopped = self._patience_is_over()
@@ -382,20 +405,21 @@ class _Loop:
         training, total, rows = self._run.training, self._batches.steps, len(self._prepared.parts["train"])
         if not validations:
             sentence = f"Training did all {done:,} steps; without validation cases, the last weights are used."
-            return Choice(self._run, done / total, math.nan, rows, sentence)
-        best = max(validations, key=lambda look: look.metric)
+            return Choice(self._run, done / total, math.nan, rows, sentence, self._start)
+        best = max(validations, key=lambda look: look.metric)  # of equal ones the first
         ended = f"Training did all {done:,} steps."
         if stopped:
             ended = (
                 f"Training stopped early, after step {done:,} of {total:,}: {training.validation_metric} had not "
                 f"improved in {training.patience} validations (training.patience)."
             )
-        which = "the last step" if best.step == done else f"step {best.step:,}"
+        which = f"step {best.step:,}" if best.step else f"the start, {registry.kind_of(self._start.objective)!r},"
+        which = "the last step" if best.step == done else which
         sentence = (
             f"{ended} The weights of {which} are used, with the best {training.validation_metric} on validation cases, "
             f"{best.metric:.4f}."
         )
-        return Choice(self._run, best.step / total, best.loss, rows, sentence)
+        return Choice(self._run, best.step / total, best.loss, rows, sentence, self._start)
 
     def _restore(self) -> tuple[int, list[Validation]]:
         """Return the step and the looks of the newest checkpoint, or of a fresh start."""
@@ -476,6 +500,11 @@ class _Loop:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(asdict(look)) + "\n" for look in validations))
         os.replace(temporary, path)
+
+
+def _steps_of(choice: Choice, steps: int) -> int:
+    """Return how many of a run's steps a refit does: at least one, unless the start was the best."""
+    return max(round(choice.steps_rate * steps), 1 if choice.steps_rate else 0)
 
 
 def _optimizer(run: Run, steps: int) -> tf.keras.optimizers.Optimizer:

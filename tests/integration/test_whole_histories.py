@@ -144,6 +144,20 @@ def test_the_loss_over_the_catalog_trains_towers_of_any_features(block_world, tm
     assert np.mean(own) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("objective", "changes", "path"),
+    [
+        ({"kind": "all_items", "start": "popularity"}, {}, "objective.start"),
+        ({"kind": "softmax", "similarity": "cosine", "start": "dlae"}, {}, "objective.start"),
+        ({"kind": "all_items", "start": "dlae"}, {"tower": {"kind": "mlp"}}, "tower.kind"),
+        ({"kind": "all_items", "start": "dlae"}, {"query": {"features": {"who": {"kind": "id"}}}}, "query.features"),
+    ],
+)
+def test_a_start_that_the_towers_cannot_hold_is_refused(objective, changes, path, block_world):
+    with pytest.raises(SettingError, match=rf"^{path}: got "):
+        config.from_tables(linear_run(block_world, objective) | changes)
+
+
 FEATURES = {
     "taste": {"kind": "categorical", "width": 4},
     "tags": {"kind": "multi_categorical", "max_values": 3},
@@ -211,6 +225,43 @@ def test_features_leave_the_vectors_of_met_items_as_they_were_solved(block_world
         codes = QueryCodes(prepared, Past(prepared.parts["train"], prepared.query_count)).now(np.arange(20))
         scores[name] = model.query_tower.raw(codes).numpy() @ model.item_tower.raw(prepared.item_codes).numpy().T
     np.testing.assert_allclose(scores["featured"], scores["plain"], rtol=0, atol=1e-5)
+
+
+def started(block_world, folder, metrics):
+    """Return what a training that starts from DLAE ends with, and the same solution, on training and validation rows.
+
+    Args:
+        metrics: what validation sees: the start, then five looks in training.
+    """
+    features = {"item": {"features": {"id": ITEM_ID} | FEATURES}}
+    tables = linear_run(block_world, {"kind": "all_items", "start": "dlae"}) | features
+    tables["training"] |= {"epochs": 5, "validate_every_epochs": 1}
+    run, solved = config.from_tables(tables), config.from_tables(tables | {"objective": {"kind": "dlae"}})
+    prepared = prepare(run, folder / "prepared")
+    both = refitted(run, prepared, "train", "validation")
+    looks = len(fit(solved, prepared, folder / "solved", lambda _: 0.5).validations)
+
+    def validation():
+        given = iter([0.5] * looks + metrics + [0.0])
+        return lambda _: next(given)
+
+    return fit(run, prepared, folder / "trained", validation(), both), fit(
+        solved, prepared, folder, lambda _: 0.5, both
+    )
+
+
+def test_training_that_makes_nothing_better_ends_where_it_started(block_world, tmp_path):
+    found, solved = started(block_world, tmp_path, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert found.validations[0].step == found.steps == 0
+    assert "the start, 'dlae'" in found.choice.sentence
+    np.testing.assert_array_equal(found.model.encode_items(), solved.model.encode_items())
+
+
+def test_training_goes_on_from_the_start(block_world, tmp_path):
+    found, solved = started(block_world, tmp_path, [0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    assert found.steps > 0
+    likeness = (found.model.encode_items() * solved.model.encode_items()).sum(axis=1)
+    assert 0.9 < likeness.mean() < 0.9999
 
 
 def test_the_length_of_vectors_is_the_shortest_that_is_nearly_the_best_on_validation_cases(tmp_path):
