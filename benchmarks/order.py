@@ -33,7 +33,7 @@ from recsys.metrics.ranking import measure
 from recsys.sources.synthetic import Synthetic
 from recsys.training.loop import fit
 from recsys.training.model import TwoTowerModel
-from recsys.types import Float32
+from recsys.types import DAY_US, Float32
 
 DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
 WORK = Path("work") / "bench-order"
@@ -43,14 +43,7 @@ DEPTH = 50
 DIM = 64
 PEER = "RecTools SASRec"
 
-WORLD: dict[str, Any] = {
-    "kind": "synthetic",
-    "users": 1_500,
-    "items": 500,
-    "interactions": 60_000,
-    "order_rate": 0.7,
-    "followers": 4,
-}
+SYNTHETIC: dict[str, Any] = {"kind": "synthetic", "users": 1_500, "items": 500, "interactions": 60_000, "followers": 4}
 TRANSFORMER = SequenceSettings(dim=DIM, blocks=2, heads=1, positions=50, batch_size=64, epochs=24, learning_rate=0.003)
 
 
@@ -99,10 +92,18 @@ class World:
 
 WORLDS = {
     "synthetic": World(
-        WORLD,
+        {**SYNTHETIC, "order_rate": 0.7},
         "Synthetic: 70 % of the items follow the user's item before, one of 4 that are equally likely, drawn at random "
         "once; the others are drawn by taste and popularity. It shows whether a model reads order, not what order is "
         "worth on real data.",
+        TRANSFORMER,
+        {"kind": "softmax"},
+    ),
+    "synthetic_memory": World(
+        {**SYNTHETIC, "order_rate": 0.6, "order_lag": 3, "session_days": 3.0},
+        "Synthetic with a longer memory: 60 % of the items follow the item that stands three places back in the user's "
+        "history, one of 4 that are equally likely. The others are drawn by taste and popularity; within a session (no "
+        "pause above three days), only from the topic of the session's first item.",
         TRANSFORMER,
         {"kind": "softmax"},
     ),
@@ -240,8 +241,18 @@ def truth(world: World, folder: Path) -> Outcome:
     assert isinstance(source, Synthetic)
     data = Data.of(transformer_run(world, 0), folder / "prepared")
     test, before = data.parts["test"], data.prepared.until("train", "validation")
-    last = before.item_row[np.searchsorted(before.query_row, test.query_rows, side="right") - 1]
-    scores = source.true_scores(test.query_rows, last)
+    ends = np.searchsorted(before.query_row, test.query_rows, side="right")
+    rows = np.arange(len(before.query_row))
+    is_first = np.diff(before.query_row, prepend=-1) != 0
+    starts_session = is_first | (np.diff(before.timestamp, prepend=0) > source.session_days * DAY_US)
+    session_start = np.maximum.accumulate(np.where(starts_session, rows, 0))[ends - 1]
+    followed = ends - source.order_lag
+    has_followed = followed >= np.searchsorted(before.query_row, test.query_rows)
+    scores = source.true_scores(
+        test.query_rows,
+        np.where(has_followed, before.item_row[followed], -1),
+        source.world().topics[before.item_row[session_start]],
+    )
     return Outcome(data.judge("test", scores, np.eye(scores.shape[1], dtype=np.float32)))
 
 

@@ -20,6 +20,7 @@ NOTICE = "Synthetic: drawn from a formula; no person or product stands behind it
 BATCH_ROWS = 65_536
 FIRST_TIME_US = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 COUNTRIES = ("AR", "DE", "IN", "JP", "KE")
+TOPICS = 12
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class World:
         log_probabilities: `[groups, items]`, float64, nats; each row's exponentials add up to 1.
         user_probabilities: `[users]`, float64, how active each user is; they add up to 1.
         followers: `[items, followers]`, int64, the items that may follow each item, random permutations.
+        topics: `[items]`, int64, the topic of each item: the nearest of `TOPICS` anchors on the latent sphere.
     """
 
     group_of_user: Int64
@@ -43,6 +45,22 @@ class World:
     log_probabilities: NDArray[np.float64]
     user_probabilities: NDArray[np.float64]
     followers: Int64
+    topics: Int64
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the users' next items depend on.
+
+    Attributes:
+        items: `[users, order_lag]`, int64, the last items, newest first, -1 where there is none.
+        row: `[users]`, int64, place of the last interaction among those of all users.
+        topic: `[users]`, int64, the topic of the newest session, -1 without one.
+    """
+
+    items: Int64
+    row: Int64
+    topic: Int64
 
 
 @settings()
@@ -52,11 +70,17 @@ class Synthetic:
     `p(item | user) = softmax( sharpness * <group vector, item vector> + popularity )`,
     `popularity = -popularity_exponent * log(rank)`
 
-    By default the interactions are independent: their order says nothing. With `order_rate` a user's items form a
-    Markov chain of order one: with that probability an item is one of the `followers` of the user's item before, each
-    equally likely, otherwise it is drawn as above. Followers are drawn at random once, whatever the item's taste, so
-    that only the last item says which they are. People are not like that: the chain shows whether a model reads order
-    at all, not what order is worth on real data.
+    By default the interactions are independent: their order says nothing. Two settings change that:
+
+    - `order_rate`: with this probability an item is one of the `followers` of the item that stands `order_lag` places
+      back in the user's history, each equally likely. Followers are drawn at random once, independently of taste, so
+      that only that one item predicts them.
+    - `session_days`: a user's items are divided into sessions. An item that comes more than `session_days` after the
+      user's item before starts a new one, and gives it its topic. Within a session, the items that follow no other are
+      drawn as above, but from the session's topic alone.
+
+    People are not like that: such a world shows whether a model reads order and time, not what these are worth on real
+    data.
 
     Items have `category` (nearest of 12 anchors on the latent sphere), `tags` (the three nearest of 40), `price` (grows
     with the first latent coordinate) and `title` (words of the category and the tags); users have `segment` (their
@@ -74,8 +98,10 @@ class Synthetic:
         popularity_exponent: of the power law of popularity; 0 means that taste alone decides.
         activity_exponent: of the power law of the users' activity; 0 means that all are equally active.
         feature_noise: share (0..1) of feature values that are random.
-        order_rate: share (0..1) of the items that follow the user's item before; 0 means that order says nothing.
+        order_rate: share (0..1) of the items that follow one of the user's earlier items; 0 means that none does.
+        order_lag: how many places back the item stands that is followed; 1 is the user's last item.
         followers: how many items may follow each item.
+        session_days: the longest time between two items of a session, in days; 0 means that there are no sessions.
         days: length of the period, in days.
         seed: everything follows from it.
     """
@@ -90,7 +116,9 @@ class Synthetic:
     activity_exponent: float = Field(default=0.5, ge=0)
     feature_noise: float = Field(default=0.1, ge=0, le=1)
     order_rate: float = Field(default=0.0, ge=0, le=1)
+    order_lag: int = Field(default=1, ge=1)
     followers: int = Field(default=5, ge=1)
+    session_days: float = Field(default=0.0, ge=0)
     days: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
 
@@ -119,27 +147,49 @@ class Synthetic:
             log_probabilities=logits - np.logaddexp.reduce(logits, axis=1, keepdims=True),
             user_probabilities=activity / activity.sum(),
             followers=self._followers(),
+            topics=_nearest(item_vectors, _on_sphere(np.random.default_rng([self.seed, 6]), TOPICS, self.true_dim), 1)[
+                :, 0
+            ],
         )
 
-    def true_scores(self, query_rows: ArrayLike, last_items: ArrayLike | None = None) -> Float32:
+    def true_scores(
+        self, query_rows: ArrayLike, followed: ArrayLike | None = None, topic: ArrayLike | None = None
+    ) -> Float32:
         """Return the log-probability that a user's next item is each item; no ranking can beat their order.
 
         Args:
             query_rows: `[queries]`, integers in 0..users-1: rows of the query table.
-            last_items: `[queries]`, integers in 0..items-1: the last item of each query; None for users without one.
+            followed: `[queries]`, integers in 0..items-1: the item `order_lag` places back, -1 for users without one;
+                None if no user has one.
+            topic: `[queries]`, integers: the topic of each user's newest session, which the next item may belong to or
+                not; -1 for users without one. None if no user has one.
 
         Returns:
             `[queries, items]`, float32, nats.
         """
-        world = self.world()
-        scores = world.log_probabilities[world.group_of_user[np.asarray(query_rows)]]
-        if last_items is not None and self.order_rate > 0:
-            chances = (1 - self.order_rate) * np.exp(scores)
-            following = world.followers[np.asarray(last_items)]
-            np.add.at(chances, (np.arange(len(chances))[:, None], following), self.order_rate / following.shape[1])
-            with np.errstate(divide="ignore"):
-                scores = np.log(chances)
-        return scores.astype(np.float32)
+        world, query_rows = self.world(), np.asarray(query_rows)
+        log_chances = world.log_probabilities[world.group_of_user[query_rows]]
+        if followed is None and topic is None:
+            return log_chances.astype(np.float32)
+        chances = np.exp(log_chances)
+        if topic is not None and self.session_days > 0:
+            topic = np.asarray(topic)
+            of_topic = np.where(world.topics == topic[:, None], chances, 0)
+            of_topic /= np.maximum(of_topic.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+            goes_on = np.where(topic >= 0, 1 - (1 - world.user_probabilities[query_rows]) ** self._session_rows, 0)
+            chances += goes_on[:, None] * (of_topic - chances)
+        if followed is not None and self.order_rate > 0:
+            followed = np.asarray(followed)
+            follows, following = np.flatnonzero(followed >= 0), world.followers[followed[followed >= 0]]
+            chances[follows] *= 1 - self.order_rate
+            np.add.at(chances, (follows[:, None], following), self.order_rate / self.followers)
+        with np.errstate(divide="ignore"):
+            return np.log(chances).astype(np.float32)
+
+    @property
+    def _session_rows(self) -> int:
+        """Rows of the interactions, all users together, that the longest pause within a session spans."""
+        return int(self.session_days / self.days * self.interactions)
 
     def _followers(self) -> Int64:
         """Return the items that may follow each item; each one follows as many as the others."""
@@ -184,7 +234,9 @@ class Synthetic:
         steps = (shares / shares[:, -1:] + np.arange(self.groups)[:, None]).ravel()
         activity = np.cumsum(world.user_probabilities)
         user_ids, item_ids = _names("u", np.arange(self.users)), _names("i", np.arange(self.items))
-        last_items = np.full(self.users, -1)
+        past = _Past(
+            np.full((self.users, self.order_lag), -1), np.full(self.users, -self.interactions), np.full(self.users, -1)
+        )
         for start in range(0, self.interactions, BATCH_ROWS):
             rows = np.arange(start, min(start + BATCH_ROWS, self.interactions))
             random = np.random.default_rng([self.seed, 3, start])
@@ -192,30 +244,47 @@ class Synthetic:
             group = world.group_of_user[user]
             place = np.searchsorted(steps, group + random.random(len(rows)), side="right")
             item = np.minimum(place - group * self.items, self.items - 1)
-            if self.order_rate > 0:
-                self._follow(world, np.random.default_rng([self.seed, 5, start]), user, item, last_items)
+            if self.order_rate > 0 or self.session_days > 0:
+                self._order(world, np.random.default_rng([self.seed, 5, start]), rows, user, item, past)
             times = FIRST_TIME_US + (rows / self.interactions * self.days * DAY_US).astype(np.int64)
             yield pa.RecordBatch.from_arrays(
                 [user_ids.take(pa.array(user)), item_ids.take(pa.array(item)), pa.array(times).cast(_TIME)],
                 names=[QUERY_ID, ITEM_ID, TIMESTAMP],
             )
 
-    def _follow(self, world: World, random: np.random.Generator, user: Int64, item: Int64, last_items: Int64) -> None:
-        """Replace a share of the items of a batch by ones that follow the user's item before, in place.
+    def _order(
+        self, world: World, random: np.random.Generator, rows: Int64, user: Int64, item: Int64, past: _Past
+    ) -> None:
+        """Replace the items of a batch that depend on the user's earlier ones, in place.
 
         Args:
-            world: gives the followers.
+            world: gives followers and topics.
             random: draws.
+            rows: `[rows]`, place of each row among all interactions.
             user: `[rows]`, in the order of time.
             item: `[rows]`, drawn independently.
-            last_items: `[users]`, the last item of each user, -1 without one; brought up to date.
+            past: of all users; brought up to date.
         """
         follows = random.random(len(user)) < self.order_rate
         chosen = random.integers(world.followers.shape[1], size=len(user))
+        share = random.random(len(user))
+        by_topic = np.argsort(world.topics, kind="stable")
+        bounds = np.searchsorted(world.topics[by_topic], np.arange(TOPICS + 1))
+        sums = np.cumsum(np.pad(np.exp(world.log_probabilities[:, by_topic]), ((0, 0), (1, 0))), axis=1)
         for row, each in enumerate(user.tolist()):
-            if follows[row] and last_items[each] >= 0:
-                item[row] = world.followers[last_items[each], chosen[row]]
-            last_items[each] = item[row]
+            followed, topic = past.items[each, -1], past.topic[each]
+            if rows[row] - past.row[each] > self._session_rows:
+                topic = -1
+            if follows[row] and followed >= 0:
+                item[row] = world.followers[followed, chosen[row]]
+            elif topic >= 0:
+                of_group, (first, end) = sums[world.group_of_user[each]], bounds[topic : topic + 2]
+                wanted = of_group[first] + share[row] * (of_group[end] - of_group[first])
+                place = np.searchsorted(of_group[first : end + 1], wanted, side="right") - 1
+                item[row] = by_topic[first + min(place, end - first - 1)]
+            past.topic[each] = world.topics[item[row]] if topic < 0 else topic
+            past.items[each] = item[row], *past.items[each, :-1]
+            past.row[each] = rows[row]
 
     def _blurred(self, random: np.random.Generator, values: Int64, count: int) -> Int64:
         replaced = random.random(values.shape) < self.feature_noise

@@ -155,3 +155,40 @@ def test_followers_stand_among_the_next_items_as_often_as_the_rate_says():
         expected += (0.7 + 0.3 * (own * chances).sum(axis=1)).sum()
         total += len(own)
     assert abs(followed - expected) < 6 * total**0.5
+
+
+REMEMBERING = Synthetic(
+    users=40, items=30, interactions=60_000, groups=4, order_rate=0.5, order_lag=3, followers=3, session_days=0.15
+)
+
+
+def test_items_follow_the_one_that_stands_the_lag_back_and_stay_within_a_session_s_topic():
+    world = REMEMBERING.world()
+    users, items, times = rows(REMEMBERING.read())
+    pause_us = REMEMBERING.session_days * 86_400_000_000
+    times = times.cast(pa.int64()).to_numpy()
+    owners, followed, topics, following = [], [], [], []
+    for user in range(REMEMBERING.users):
+        mine, at = items[users == user], times[users == user]
+        start = np.maximum.accumulate(np.where(np.diff(at, prepend=-np.inf) > pause_us, np.arange(len(at)), 0))
+        owners.append(np.full(len(mine) - 3, user))
+        followed.append(mine[:-3])
+        topics.append(world.topics[mine[start[2:-1]]])
+        following.append(mine[3:])
+
+    expected = np.exp(REMEMBERING.true_scores(*map(np.concatenate, (owners, followed, topics))).astype(np.float64))
+    following = np.concatenate(following)
+
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
+    # Mean probability of the item that came: what the formula says of all draws, and of those that came.
+    said, came = (expected**2).sum(axis=1).mean(), expected[np.arange(len(following)), following].mean()
+    assert came == pytest.approx(said, abs=6 * np.sqrt(0.25 / len(following)))
+    # An item of the wrong lag, or of another topic, would be expected half as often.
+    shuffled = np.exp(REMEMBERING.true_scores(np.concatenate(owners), np.roll(np.concatenate(followed), 1)))
+    assert shuffled[np.arange(len(following)), following].mean() < 0.7 * came
+
+
+def test_users_without_an_item_at_the_lag_and_without_a_session_choose_as_in_a_world_without_order():
+    without = REMEMBERING.true_scores([3, 5], [-1, -1], [-1, -1])
+
+    np.testing.assert_allclose(without, REMEMBERING.true_scores([3, 5]), rtol=1e-5)
