@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import lapack, lu
 from scipy.sparse import csr_matrix, diags_array
 from scipy.sparse.linalg import LinearOperator
 
@@ -22,7 +23,7 @@ BLOCK = 1024
 """Columns of a dense intermediate that are computed at once."""
 OVERSAMPLING = 32
 """Further directions that the randomized range finder follows."""
-POWER_ITERATIONS = 4
+POWER_ITERATIONS = 3
 GATHERED = 2**22
 """Numbers that the vectors of the items of several histories take at once: 16 MB in float32."""
 
@@ -38,54 +39,102 @@ def obstacle(queries: int, items: int) -> str:
 
 
 class RegularizedInverse:
-    """`(X^T X + diag(penalty))^-1`, through the smaller of the two Gram matrices of X.
+    """`P = (X^T X + diag(penalty))^-1`, through the smaller of the two Gram matrices of X.
 
-    Where queries are fewer than items, by Woodbury's identity:
-    `L^-1 - L^-1 X^T (I + X L^-1 X^T)^-1 X L^-1` with `L = diag(penalty)`.
+    Where queries are fewer than columns, by Woodbury's identity:
+    `P = L^-1 - L^-1 X^T K X L^-1` with `L = diag(penalty)` and `K = (I + X L^-1 X^T)^-1`.
 
     Args:
-        met: X, `[queries, items]`, float, >= 0: how much each query entity met each item.
-        penalty: `[items]`, float64, > 0.
+        met: X, `[queries, columns]`, float, >= 0: how much each query entity met each item.
+        penalty: `[columns]`, float64, > 0.
+        items: how many of the columns have their place on the diagonal computed; None means all.
+
+    Attributes:
+        met: X, float32.
+        penalty: `[columns, 1]`, float32.
+        is_dual: whether queries are fewer than columns.
+        matrix: K where `is_dual`, else P; float32, symmetric.
+        diagonal: the first places on the diagonal of P, `[items]`, float64, > 0.
 
     Raises:
         SettingError: both Gram matrices are larger than `MAX_INVERTED`, or the penalty is too small for an inverse.
     """
 
-    def __init__(self, met: csr_matrix, penalty: Array) -> None:
-        if beyond := obstacle(*met.shape):
-            raise SettingError(f"{beyond} Take the objective 'all_items', which inverts nothing.")
-        self._met, self._penalty = met.astype(np.float64).tocsr(), penalty
-        self._is_dual = met.shape[0] < met.shape[1]
-        if self._is_dual:
-            gram = _gram((self._met @ diags_array(penalty**-0.5)).T.tocsr())
-            gram.flat[:: len(gram) + 1] += 1
-        else:
-            gram = _gram(self._met)
-            gram.flat[:: len(gram) + 1] += penalty
-        self._inverse = _inverted(gram)
+    def __init__(self, met: csr_matrix, penalty: Array, items: int | None = None) -> None:
+        self.met, self.penalty = met.astype(np.float32).tocsr(), penalty[:, None].astype(np.float32)
+        gram, self.is_dual = _regularized_gram(met, penalty)
+        inverse = _inverted(gram)
+        self.matrix = inverse.astype(np.float32)
+        self.diagonal = _dual_diagonal(met, penalty, inverse, items) if self.is_dual else inverse.diagonal()[:items]
 
-    def apply(self, columns: Array) -> Array:
-        """Return the inverse times `[items, k]`."""
-        if not self._is_dual:
-            return self._inverse @ columns
-        scaled = columns / self._penalty[:, None]
-        inner = self._inverse @ (self._met @ scaled)
-        return scaled - (self._met.T @ inner) / self._penalty[:, None]
-
-    def diagonal(self) -> Array:
-        """Return the inverse's diagonal, `[items]`, > 0."""
-        if not self._is_dual:
-            return self._inverse.diagonal()
-        by_item = self._met.tocsc()
-        bounds = list(zip(by_item.indptr[:-1], by_item.indptr[1:], strict=True))
-        explained = np.zeros(len(bounds))
-        for item, (start, end) in enumerate(bounds):
-            queries, weights = by_item.indices[start:end], by_item.data[start:end]
-            explained[item] = weights @ self._inverse[queries[:, None], queries] @ weights
-        return (1 - explained / self._penalty) / self._penalty
+    def apply(self, columns: Float32) -> Float32:
+        """Return P times `[columns, k]`."""
+        if not self.is_dual:
+            return self.matrix @ columns
+        scaled = columns / self.penalty
+        return scaled - (self.met.T @ (self.matrix @ (self.met @ scaled))) / self.penalty
 
 
-def ease(met: csr_matrix, regularization_weight: float, items: int | None = None) -> LinearOperator:
+class ItemWeights:
+    """The weights from each column of X to each item, `W = diag(own) - P diag(factor)`, with a diagonal of zeros.
+
+    Args:
+        inverse: P.
+        own: `[items]`.
+        factor: `[items]`.
+
+    Attributes:
+        shape: columns of X, and items.
+    """
+
+    def __init__(self, inverse: RegularizedInverse, own: Array, factor: Array) -> None:
+        self._inverse, self.shape = inverse, (inverse.met.shape[1], len(own))
+        self._own, self._factor = (each[:, None].astype(np.float32) for each in (own, factor))
+
+    def matmat(self, of_items: Float32) -> Float32:
+        """Return W times `[items, k]`."""
+        padding = ((0, self.shape[0] - self.shape[1]), (0, 0))
+        own, scaled = (np.pad(each * of_items, padding) for each in (self._own, self._factor))
+        return own - self._inverse.apply(scaled)
+
+    def rmatmat(self, of_columns: Float32) -> Float32:
+        """Return `W^T` times `[columns, k]`."""
+        items = self.shape[1]
+        return self._own * of_columns[:items] - self._factor * self._inverse.apply(of_columns)[:items]
+
+    def predictions(self) -> LinearOperator:
+        """Return the smaller of the two Gram matrices of the predictions X W, as a function that multiplies by it.
+
+        `X W = X D - K X F` where P has the dual form, with `D = diag(own)` and `F = diag(factor) L^-1`, so that
+        `X W (X W)^T = A - B K - K B + K C K` with `A = X D^2 X^T`, `B = X D F X^T` and `C = X F^2 X^T`.
+        """
+        met, matrix = self._inverse.met, self._inverse.matrix
+        if not self._inverse.is_dual:
+            gram = _gram(met).astype(np.float32)
+            return _symmetric(len(self._own), lambda of_items: self.rmatmat(gram @ self.matmat(of_items)))
+        met, own = met[:, : self.shape[1]], self._own[:, 0]
+        factor = self._factor[:, 0] / self._inverse.penalty[: self.shape[1], 0]
+        of_own, of_both, of_factor = (
+            _gram((met @ diags_array(np.sqrt(each))).T.tocsr()).astype(np.float32)
+            for each in (own**2, own * factor, factor**2)
+        )
+
+        def multiply(of_queries: Float32) -> Float32:
+            turned = matrix @ of_queries
+            return of_own @ of_queries - of_both @ turned - matrix @ (of_both @ of_queries - of_factor @ turned)
+
+        return _symmetric(len(matrix), multiply)
+
+    def tables(self, directions: Float32) -> tuple[Float32, Float32]:
+        """Return `W V` and V, given the eigenvectors of `predictions` that V is made of; see `low_rank`."""
+        found = directions
+        if self._inverse.is_dual:  # the left singular vectors of X W
+            found = self.rmatmat(self._inverse.met.T @ directions)
+            found /= np.maximum(np.linalg.norm(found, axis=0), np.finfo(np.float32).tiny)
+        return self.matmat(found), found
+
+
+def ease(met: csr_matrix, regularization_weight: float, items: int | None = None) -> ItemWeights:
     """Return the weights of EASE from each column to each item, `[columns, items]`, with a diagonal of zeros.
 
     `B(i, j) = -P(i, j) / P(j, j)`, `P = (X^T X + regularization_weight * identity)^-1`
@@ -101,13 +150,8 @@ def ease(met: csr_matrix, regularization_weight: float, items: int | None = None
     Raises:
         SettingError: see `RegularizedInverse`.
     """
-    inverse = RegularizedInverse(met, np.full(met.shape[1], float(regularization_weight)))
-    scale = 1 / inverse.diagonal()[:, None]
-    return _operator(
-        (met.shape[1], met.shape[1] if items is None else items),
-        lambda columns: columns - inverse.apply(columns * scale),
-        lambda columns: columns - inverse.apply(columns) * scale,
-    )
+    inverse = RegularizedInverse(met, np.full(met.shape[1], float(regularization_weight)), items)
+    return ItemWeights(inverse, np.ones(len(inverse.diagonal)), 1 / inverse.diagonal)
 
 
 def history_map(met: csr_matrix, queries: Float32, dropout_rate: float, regularization_weight: float) -> Float32:
@@ -127,13 +171,27 @@ def history_map(met: csr_matrix, queries: Float32, dropout_rate: float, regulari
     Raises:
         SettingError: see `RegularizedInverse`.
     """
-    penalty = _dropout_penalty(met, dropout_rate, regularization_weight)
-    return RegularizedInverse(met, penalty).apply(met.T @ queries.astype(np.float64)).astype(np.float32)
+    return ridge(met, _dropout_penalty(met, dropout_rate, regularization_weight), queries).astype(np.float32)
 
 
-def dlae(
-    met: csr_matrix, dropout_rate: float, regularization_weight: float, items: int | None = None
-) -> LinearOperator:
+def ridge(met: csr_matrix, penalty: Array, targets: NDArray[np.floating]) -> Array:
+    """Return the weights of a ridge regression, `(X^T X + diag(penalty))^-1 X^T targets`, `[columns, k]`, float64.
+
+    Args:
+        met: X, `[rows, columns]`, float.
+        penalty: `[columns]`, float64, > 0.
+        targets: `[rows, k]`.
+
+    Raises:
+        SettingError: see `RegularizedInverse`.
+    """
+    gram, is_dual = _regularized_gram(met, penalty)
+    factor, wide = _factor(gram), targets.astype(np.float64)
+    solution, _ = lapack.dpotrs(factor, wide if is_dual else met.T @ wide, lower=1)
+    return (met.T @ solution) / penalty[:, None] if is_dual else solution
+
+
+def dlae(met: csr_matrix, dropout_rate: float, regularization_weight: float, items: int | None = None) -> ItemWeights:
     """Return the weights of a linear autoencoder trained with dropout, `[columns, items]`, with a diagonal of zeros.
 
     `W = (X^T X + L)^-1 X^T X`, `L = dropout_rate / (1 - dropout_rate) * diag(X^T X) + regularization_weight * identity`
@@ -154,43 +212,38 @@ def dlae(
         SettingError: see `RegularizedInverse`.
     """
     penalty = _dropout_penalty(met, dropout_rate, regularization_weight)
-    inverse, weight = RegularizedInverse(met, penalty), penalty[:, None]
-    off_diagonal = inverse.diagonal()[:, None] * weight  # W = 1 - P L, so that 1 - W(j, j) = P(j, j) L(j)
-    return _operator(
-        (met.shape[1], met.shape[1] if items is None else items),
-        lambda columns: off_diagonal * columns - inverse.apply(weight * columns),
-        lambda columns: off_diagonal * columns - weight * inverse.apply(columns),
-    )
+    inverse = RegularizedInverse(met, penalty, items)
+    # W = 1 - P L, so that 1 - W(j, j) = P(j, j) L(j)
+    return ItemWeights(inverse, inverse.diagonal * penalty[:items], penalty[:items])
 
 
-def low_rank(met: csr_matrix, weights: LinearOperator, dim: int, seed: int) -> tuple[Float32, Float32]:
+def low_rank(weights: ItemWeights, dim: int, seed: int) -> tuple[Float32, Float32]:
     """Return the two tables whose product best replaces the weights on the training histories.
 
     `E = W V` and `V`, where V are the top right singular vectors of X W: of all E, V of this rank, `X E V^T` is the one
-    closest to X W in the squared error (Eckart and Young 1936). V by a randomized range finder.
+    closest to X W in the squared error (Eckart and Young 1936). They are found by a randomized range finder in the
+    smaller of the two spaces, with LU factors instead of orthonormal ones between its steps.
 
     Reference:
-        Halko, Martinsson and Tropp 2011, arXiv:0909.4061, Alg. 4.4 and 5.1.
+        Halko, Martinsson and Tropp 2011, arXiv:0909.4061, Alg. 4.4 and 5.3.
 
     Args:
-        met: X, `[queries, columns]`, float; see `ease`.
         weights: W, `[columns, items]`.
-        dim: rank, at most the number of query entities and of items.
+        dim: rank; more than the number of query entities or of items adds nothing.
         seed: of the first directions.
 
     Returns:
         What each column of X adds to a query's vector, E, `[columns, dim]`, and the vector that an item is found by, V,
         `[items, dim]`; float32. The directions that explain most come first: the first d columns are those of rank d.
     """
-    met = met.astype(np.float64)
-    random = np.random.default_rng([seed, 17])
-    found = random.normal(size=(weights.shape[1], min(dim + OVERSAMPLING, met.shape[0], weights.shape[1])))
+    predictions = weights.predictions()
+    size = predictions.shape[0], min(dim + OVERSAMPLING, predictions.shape[0], weights.shape[1])
+    found = np.random.default_rng([seed, 17]).normal(size=size).astype(np.float32)
     for _ in range(POWER_ITERATIONS):
-        found, _ = np.linalg.qr(weights.rmatmat(met.T @ (met @ weights.matmat(found))))
-    history = weights.matmat(found)
-    _, _, rotation = np.linalg.svd(met @ history, full_matrices=False)
-    turned = rotation[:dim].T
-    return (history @ turned).astype(np.float32), (found @ turned).astype(np.float32)
+        found, _ = lu(predictions.matmat(found), permute_l=True, check_finite=False)
+    found, _ = np.linalg.qr(found)
+    _, rotation = np.linalg.eigh(found.T @ predictions.matmat(found))
+    return weights.tables(found @ rotation[:, : -dim - 1 : -1])
 
 
 def ials(
@@ -309,32 +362,29 @@ def _dropout_penalty(met: csr_matrix, dropout_rate: float, regularization_weight
     return energy * dropout_rate / (1 - dropout_rate) + regularization_weight
 
 
-def _operator(
-    shape: tuple[int, int], apply: Callable[[Array], Array], transposed: Callable[[Array], Array]
-) -> LinearOperator:
-    """Return the first columns of a square matrix, given as the functions that multiply with it and its transpose."""
-    size, columns = shape
+def _regularized_gram(met: csr_matrix, penalty: Array) -> tuple[Array, bool]:
+    """Return the smaller of `X^T X + L` and `I + X L^-1 X^T`, and whether it is the second, the dual form."""
+    if beyond := obstacle(*met.shape):
+        raise SettingError(f"{beyond} Take the objective 'all_items', which inverts nothing.")
+    met = met.astype(np.float64)
+    is_dual = met.shape[0] < met.shape[1]
+    gram = _gram((met @ diags_array(penalty**-0.5)).T.tocsr() if is_dual else met)
+    gram.flat[:: len(gram) + 1] += 1 if is_dual else penalty
+    return gram, is_dual
 
-    def padded(values: Array) -> Array:
-        return np.pad(values, ((0, size - columns), (0, 0))) if columns < size else values
 
-    def vector(of_columns: Callable[[Array], Array]) -> Callable[[Array], Array]:
-        return lambda values: of_columns(values.reshape(-1, 1)).ravel()
+def _symmetric(size: int, multiply: Callable[[Float32], Float32]) -> LinearOperator:
+    return LinearOperator((size, size), matvec=multiply, rmatvec=multiply, matmat=multiply, dtype=np.float32)
 
-    def multiplied(values: Array) -> Array:
-        return apply(padded(values))
 
-    def transposed_multiplied(values: Array) -> Array:
-        return transposed(values)[:columns]
-
-    return LinearOperator(
-        shape,
-        dtype=np.float64,
-        matvec=vector(multiplied),
-        rmatvec=vector(transposed_multiplied),
-        matmat=multiplied,
-        rmatmat=transposed_multiplied,
-    )
+def _dual_diagonal(met: csr_matrix, penalty: Array, inverse: Array, items: int | None) -> Array:
+    """Return the first places on the diagonal of P, from K; see `RegularizedInverse`."""
+    by_item, penalty = met[:, :items].tocsc(), penalty[:items]
+    explained = np.zeros(by_item.shape[1])
+    for item, (start, end) in enumerate(pairwise(by_item.indptr)):
+        queries, weights = by_item.indices[start:end], by_item.data[start:end]
+        explained[item] = weights @ inverse[queries[:, None], queries] @ weights
+    return (1 - explained / penalty) / penalty
 
 
 def _gram(matrix: csr_matrix) -> Array:
@@ -346,15 +396,20 @@ def _gram(matrix: csr_matrix) -> Array:
     return gram
 
 
-def _inverted(matrix: Array) -> Array:
-    """Return the inverse of a symmetric, positive definite matrix, which is overwritten."""
+def _factor(matrix: Array) -> Array:
+    """Return the Cholesky factor of a symmetric, positive definite matrix, which is overwritten, in its lower half."""
     # Symmetric, so that its transpose, which LAPACK can overwrite, is the same matrix.
     factor, is_broken = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
     if is_broken:
         advice = "Some items were always met together; take a larger weight."
         got = verbatim("a value for which the matrix has no inverse")
         raise SettingError(describe("regularization_weight", got, "a larger one", advice))
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return factor
+
+
+def _inverted(matrix: Array) -> Array:
+    """Return the inverse of a symmetric, positive definite matrix, which is overwritten."""
+    inverse, _ = lapack.dpotri(_factor(matrix), lower=1, overwrite_c=1)
     upper = inverse.T
     for start in range(0, len(upper), BLOCK):
         rows = slice(start, start + BLOCK)

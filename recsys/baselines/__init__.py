@@ -17,8 +17,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, csr_matrix
-from scipy.sparse.linalg import LinearOperator
 
+from recsys.linear_models import ItemWeights
 from recsys.types import Float32, Interactions
 
 
@@ -113,7 +113,7 @@ def popularity_background(training: Histories) -> Float32:
     return background
 
 
-def linear_scorer(weights: LinearOperator, training: Histories) -> Scorer:
+def linear_scorer(weights: ItemWeights, training: Histories) -> Scorer:
     """Return the scores `history W` of item-to-item weights W; items with the score 0 are ordered by popularity."""
     # Far below every score that is not 0, so that it only orders equals.
     background = np.float32(1e-30) * popularity_background(training)

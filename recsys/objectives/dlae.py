@@ -35,4 +35,4 @@ class Dlae(Solved):
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""
         weights = linear_models.dlae(met, self.dropout_rate[0], self.regularization_weight[0], items)
-        return linear_models.low_rank(met, weights, dim, seed)
+        return linear_models.low_rank(weights, dim, seed)

@@ -33,4 +33,4 @@ class Ease(Solved):
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""
         weights = linear_models.ease(met, self.regularization_weight[0], items)
-        return linear_models.low_rank(met, weights, dim, seed)
+        return linear_models.low_rank(weights, dim, seed)

@@ -15,7 +15,7 @@ from recsys.data.prepare import Codes, Prepared
 from recsys.errors import SettingError, describe, verbatim
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
-from recsys.linear_models import MAX_INVERTED, Array, RegularizedInverse
+from recsys.linear_models import MAX_INVERTED, Array, ridge
 from recsys.objectives._solved import ColdStart, Solved
 from recsys.types import ITEM_ID, Float32, Int32
 
@@ -221,10 +221,9 @@ class SolvedTables:
             raise SettingError(describe("item.features", got, f"at most {MAX_INVERTED:,} of either", advice))
         design = self._design[:, used][of_items] @ scales
         scaled = (sparse.diags_array(np.sqrt(weight[of_items])) @ design).tocsr()
-        inverse = RegularizedInverse(scaled, np.full(len(used), float(regularization_weight)))
-        targets = weight[of_items, None] * np.hstack([solution.history, solution.found])[of_items]
+        targets = np.sqrt(weight[of_items, None]) * np.hstack([solution.history, solution.found])[of_items]
         rows = np.zeros((self._design.shape[1], targets.shape[1]))
-        rows[used] = scales @ inverse.apply(design.T @ targets)
+        rows[used] = scales @ ridge(scaled, np.full(len(used), float(regularization_weight)), targets)
         return rows
 
 
