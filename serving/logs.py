@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from io import RawIOBase
 from typing import Any, BinaryIO
 
@@ -96,34 +95,6 @@ class Logger(structlog.make_filtering_bound_logger("info")):  # type: ignore[mis
     def line(self, line: bytes) -> None:
         """Write a line as it is."""
         self._logger.msg(line)
-
-
-class RateLimitedLogger:
-    """Logs each event at most once in a while; the next line of the event counts those that were suppressed.
-
-    For errors that every call can meet, such as a full disk. Safe for calls from several threads.
-
-    Args:
-        logger: a structlog logger.
-        every_s: seconds between two lines of one event.
-    """
-
-    def __init__(self, logger: Any, every_s: float = 10.0) -> None:
-        self._logger, self._every_s = logger, every_s
-        self._lock = threading.Lock()
-        self._last: dict[str, float] = {}
-        self._suppressed: Counter[str] = Counter()
-
-    def error(self, event: str, **fields: Any) -> None:
-        """Log an error, or count it where one of the same event was logged shortly before."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._last.get(event, -math.inf) < self._every_s:
-                self._suppressed[event] += 1
-                return
-            self._last[event] = now
-            suppressed = self._suppressed.pop(event, 0)
-        self._logger.error(event, **fields, suppressed=suppressed)
 
 
 def make_logger(file: BinaryIO | BackgroundFile) -> Logger:

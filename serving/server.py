@@ -133,7 +133,10 @@ class Server:
             EventServicer(self._log.events if self._log is not None else None, settings.log.max_events), self._server
         )
         catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
-            CatalogueServicer(self.releases, folder and folder.log, settings.catalogue, logger), self._server
+            CatalogueServicer(
+                self.releases, folder and folder.log, settings.catalogue, logger, self.observation.sampled_failures
+            ),
+            self._server,
         )
         if folder is not None:
             operator_service_pb2_grpc.add_OperatorServiceServicer_to_server(OperatorServicer(folder), self._server)

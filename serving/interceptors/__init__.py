@@ -44,7 +44,7 @@ class Interceptors:
     def __init__(self, logger: Any, observation: Observation) -> None:
         self._spans = observation.around
         self._record = call_record(observation.observers, observation.running)
-        self._mapping = error_mapping(logger)
+        self._mapping = error_mapping(logger, observation.sampled_failures)
         self._audit = Audit(logger, observation.sampled)
         self.refusal = Refusal(self._record, self._mapping, self._audit)
 

@@ -57,7 +57,8 @@ class Audit(Intercept):
             yield
         finally:
             rule = RULES.get(method)
-            if rule is not None and rule.audited and self._sampled.takes("audit", method, code_of(context)):
+            audited = rule is not None and rule.audited
+            if audited and self._sampled.takes("audit", method=method, code=code_of(context)):
                 self._log(method, context, count=0, asked={})
 
     def _log(self, method: str, context: grpc.ServicerContext, **facts: Any) -> None:

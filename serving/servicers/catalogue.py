@@ -15,12 +15,12 @@ from recsys.errors import RequestError, StorageError
 from recsys.types import Float32
 from serving import convert
 from serving.errors import CatalogueReadOnlyError
-from serving.logs import RateLimitedLogger
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.catalogue_records import delete_payload, folded, upsert_payload
 from serving.runtime.live_catalogue import LiveCatalogue
 from serving.runtime.releases import Releases
 from serving.settings import CatalogueSettings
+from serving.telemetry.sampled import Sampled
 from serving.v1 import catalogue_service_pb2 as pb
 from serving.v1 import catalogue_service_pb2_grpc as pb_grpc
 
@@ -32,12 +32,20 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         releases: those that answer.
         log: of the changes; None where there are none.
         settings: the limits.
-        logger: hears of a compaction that failed.
+        logger: gets a line for each compaction.
+        sampled: limits the lines of those that failed.
     """
 
-    def __init__(self, releases: Releases, log: CatalogueLog | None, settings: CatalogueSettings, logger: Any) -> None:
-        self._releases, self._log, self._settings, self._logger = releases, log, settings, logger
-        self._failures = RateLimitedLogger(logger)
+    def __init__(
+        self,
+        releases: Releases,
+        log: CatalogueLog | None,
+        settings: CatalogueSettings,
+        logger: Any,
+        sampled: Sampled,
+    ) -> None:
+        self._releases, self._log, self._settings = releases, log, settings
+        self._logger, self._sampled = logger, sampled
         self._compacting = threading.Lock()
 
     def UpsertItems(self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext) -> pb.UpsertItemsResponse:
@@ -104,7 +112,8 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
             log.compact(folded)
             self._logger.info("catalogue compacted", bytes_before=before, bytes_after=log.size_bytes)
         except StorageError as error:
-            self._failures.error("catalogue not compacted", reason=str(error))
+            if self._sampled.takes("catalogue not compacted"):
+                self._logger.error("catalogue not compacted", reason=str(error))
         finally:
             self._compacting.release()
 

@@ -30,7 +30,7 @@ def access_log(logger: Logger, rate: float, sampled: Sampled) -> Observer:
         if call.code == "OK":
             is_written = rate == 1 or random.random() < rate
         elif call.reason in REFUSALS or call.code == "CANCELLED":
-            is_written = sampled.takes("call", call.method, call.code)
+            is_written = sampled.takes("call", method=call.method, code=call.code)
         else:
             is_written = True
         if is_written:

@@ -23,7 +23,7 @@ class Observation:
     Args:
         settings: what is on.
         logger: gets a line a call.
-        deadlines: end the seconds in which lines are counted.
+        deadlines: end the windows in which lines are counted.
 
     Raises:
         SettingError: the address of the metrics is taken, or not one of this machine.
@@ -32,6 +32,7 @@ class Observation:
         running: the calls being worked on.
         observers: are shown every call that has ended.
         sampled: limits the lines of refused calls.
+        sampled_failures: limits the lines of what fails again and again while a disk is full: one in ten seconds.
         around: the block of a traced call; None where nothing is traced.
         metrics_address: host and port of `/metrics`; empty where there is none.
     """
@@ -39,6 +40,7 @@ class Observation:
     def __init__(self, settings: TelemetrySettings, logger: Logger, deadlines: Deadlines) -> None:
         self.running: set[Call] = set()
         self.sampled = Sampled(logger, deadlines)
+        self.sampled_failures = Sampled(logger, deadlines, lines=1, window_s=10.0)
         self.observers: list[Observer] = [access_log(logger, settings.access_log_rate, self.sampled)]
         self.around: Callable[[str, grpc.ServicerContext], AbstractContextManager[None]] | None = None
         self.metrics_address = ""

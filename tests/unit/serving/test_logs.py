@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.logs import BackgroundFile, RateLimitedLogger, make_logger
+from serving.logs import BackgroundFile, make_logger
 from serving.runtime.deadlines import Deadlines
 from serving.telemetry import calls
 from serving.telemetry.access_log import access_log, line_of
@@ -48,28 +48,6 @@ def test_what_a_slow_reader_leaves_no_room_for_is_dropped_and_told_later():
     *lines, told = gate.written.splitlines()
     assert lines == [b"1", b"2", b"3"]
     assert (json.loads(told)["event"], json.loads(told)["dropped"]) == ("log lines dropped", 2)
-
-
-def test_of_an_event_that_comes_by_the_thousand_one_line_is_logged_in_a_while_with_the_count_of_the_others():
-    log = io.BytesIO()
-    seldom, often = (
-        RateLimitedLogger(make_logger(log), every_s=3600.0),
-        RateLimitedLogger(make_logger(log), every_s=0.0),
-    )
-    for number in range(1000):
-        seldom.error("write refused", number=number)
-    seldom.error("something else")
-    (first, other) = map(json.loads, log.getvalue().splitlines())
-    assert (first["event"], first["number"], first["suppressed"]) == ("write refused", 0, 0)
-    assert other["event"] == "something else"
-    # when the time is over
-    seldom._every_s = 0.0
-    seldom.error("write refused", number=1000)
-    last = json.loads(log.getvalue().splitlines()[-1])
-    assert (last["number"], last["suppressed"]) == (1000, 999)
-    often.error("a")
-    often.error("a")
-    assert len(log.getvalue().splitlines()) == 5
 
 
 def test_closing_gives_up_on_a_reader_that_does_not_read():
