@@ -52,7 +52,7 @@ def tower(activation: str = "relu", policy: str = "float32", pooling: str = "mea
 def test_every_tower_that_training_writes_loads_and_answers_as_before(
     tmp_path, monkeypatch, activation, policy, largest
 ):
-    monkeypatch.setattr("recsys.layers.LARGEST_DENSE_GRADIENT", largest)
+    monkeypatch.setattr("recsys.bag_sums.LARGEST_DENSE_GRADIENT", largest)
     trained = tower(activation, policy, "sqrt" if largest == 1 else "mean")
     save_tower(trained, ENCODED, tmp_path / "tower")
     expected = trained({name: tf.constant(codes) for name, codes in CODES.items()}).numpy()
