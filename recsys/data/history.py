@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from recsys.features._history_encoder import entries_of
+from recsys.features._history_encoder import Weighing, entries_of
 from recsys.types import DAY_US, UNKNOWN_AGE, Float32, Int32, Int64, Interactions
 
 
@@ -108,17 +108,17 @@ class Past:
         return Met(lengths, self._shuffled[places], np.full(len(places), UNKNOWN_AGE, np.float32))
 
 
-def weighted(interactions: Interactions, queries: int, items: int, feature: Any) -> csr_array:
-    """Return how much each query entity met each item, as a history feature weighs it, `[queries, items]`, float32.
+def weighted(interactions: Interactions, queries: int, items: int, weighing: Weighing) -> csr_array:
+    """Return how much each query entity met each item, `[queries, items]`, float32.
 
     Args:
         interactions: sorted by query row, then time.
         queries: rows of the query side.
         items: rows of the catalog.
-        feature: gives `weights` and `half_life_days`; see `entries_of`.
+        weighing: how much its interactions count.
     """
     met = Past(interactions, queries).until_end(np.arange(queries), 0)
-    found = entries_of(feature, met.owners, met.item_row, met.age_days)
+    found = entries_of(weighing, met.owners, met.item_row, met.age_days)
     return csr_array((found.weight, (found.owner, found.value)), (queries, items))
 
 

@@ -209,7 +209,7 @@ def _index(release: Release, judged: EvaluationReport) -> Iterator[str]:
         f"this release: {certificate.query_us:.0f} µs": certificate.query_us,
         f"exact search: {certificate.exact_query_us:.0f} µs": certificate.exact_query_us,
     }
-    words = "; ".join(said for _, _, said in points)
+    words = "; ".join(label for _, _, label in points)
     yield curve(
         f"Recall of the index by time: more leaves searched from left to right ({len(queries):,} queries)",
         f"Recall at {certificate.k} of the index against the time of a query: {words}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +51,26 @@ class Entries(NamedTuple):
     age_days: Float32
 
 
-def entries_of(feature: Any, owner: Int64, value: Int32, age_days: Float32) -> Entries:
+class Weighing(Protocol):
+    """How much meetings count, as settings of a history or of an entity's own items say.
+
+    Attributes:
+        weights: `none`, `count` or `log_count`; see `entries_of`.
+        half_life_days: days after which a meeting counts half; 0 means that its age does not matter.
+        merges_repeats: whether several meetings with an item are one entry; otherwise each is one.
+    """
+
+    @property
+    def weights(self) -> str: ...
+
+    @property
+    def half_life_days(self) -> float: ...
+
+    @property
+    def merges_repeats(self) -> bool: ...
+
+
+def entries_of(weighing: Weighing, owner: Int64, value: Int32, age_days: Float32) -> Entries:
     """Return meetings as weighted entries.
 
     `none`: `decay(newest)`; `count`: `sum_m( decay(m) )`; `log_count`: `log2( 1 + sum_m( decay(m) ) )`
@@ -59,25 +78,25 @@ def entries_of(feature: Any, owner: Int64, value: Int32, age_days: Float32) -> E
     over the meetings m of a value, with `decay(m) = 2^( -age_days(m) / half_life_days )`, or 1 without a half-life
 
     Args:
-        feature: `weights` and `half_life_days`; where `merges_repeats` is false, each meeting is an entry of its own.
+        weighing: how much they count.
         owner: `[meetings]`, int64, ascending: whose meeting it is.
         value: `[meetings]`, int32, >= 0: what was met; newest first within an owner.
         age_days: `[meetings]`, float32, >= 0, or `UNKNOWN_AGE`.
     """
     decay = np.ones(len(value))
-    if feature.half_life_days:
-        decay = np.exp2(-np.clip(age_days.astype(np.float64) / feature.half_life_days, 0, MAX_HALF_LIVES))
-    if not feature.merges_repeats or len(value) == 0:
+    if weighing.half_life_days:
+        decay = np.exp2(-np.clip(age_days.astype(np.float64) / weighing.half_life_days, 0, MAX_HALF_LIVES))
+    if not weighing.merges_repeats or len(value) == 0:
         return Entries(owner, value, decay.astype(np.float32), age_days)
     keys = owner * (int(value.max()) + 1) + value
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     newest = order[starts]  # the sort is stable, so that the first of equal ones is the newest
-    if feature.weights == "none":
+    if weighing.weights == "none":
         weight = decay[newest]
     else:
         weight = np.add.reduceat(decay[order], starts)
-        if feature.weights == "log_count":
+        if weighing.weights == "log_count":
             weight = np.log1p(weight) / np.log(2)
     arranged = np.argsort(newest)
     kept = newest[arranged]

@@ -63,7 +63,7 @@ class SampledSoftmax:
     weight: float = Field(default=1.0, gt=0)
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the files that training reads besides the source."""
+        """Return the files, other than the source, that training reads."""
         return () if self.hard_negatives is None else (Path(self.hard_negatives.file),)
 
     def loss(

@@ -440,14 +440,14 @@ class _Loop:
             return
         rate = self._run.training.learning_rate
         advice = "Lower it, set training.clip_norm, or raise objective.temperature."
-        told = f"training.learning_rate: got {rate:g}, with which training diverged by step {step:,} (loss {loss}). "
         if large := large_inputs(self._prepared):
             raise DataError(
                 f"training: got a loss of {loss} by step {step:,}, expected a finite number. Inputs are very large: "
                 f"{'; '.join(large)}. Scale them down in the data. If that does not help, training.learning_rate = "
                 f"{rate:g} is too high: {advice[0].lower()}{advice[1:]}"
             )
-        raise SettingError(told + advice)
+        got = f"{rate:g}, with which training diverged by step {step:,} (loss {loss})"
+        raise SettingError(f"training.learning_rate: got {got}. {advice}")
 
     def _save(self, step: int, loss: float, losses: Sequence[tf.Tensor]) -> None:
         """Write a checkpoint, unless the weights are lost; `losses` are those since the last look or checkpoint."""

@@ -59,7 +59,7 @@ class PairTask(tf.keras.layers.Layer):
 
     @property
     def figures(self) -> Mapping[str, tf.Tensor]:
-        """What TensorBoard shows of it besides the loss, scalars by name."""
+        """Scalars that TensorBoard shows beside the loss, by name."""
         return {"temperature": self.temperature}
 
     def vectors(self, model: TwoTowerModel, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -101,7 +101,7 @@ class PairTask(tf.keras.layers.Layer):
         return total - tf.math.log(tf.cast(batch_size + negatives, tf.float32))
 
     def _log_others(self, candidate_row: tf.Tensor) -> tf.Tensor | float:
-        """Return log of how often each candidate is drawn besides the batch's own items, scalar or `[candidates]`."""
+        """Return log of how often each candidate is drawn in addition to the batch, scalar or `[candidates]`."""
         uniform = self._objective.uniform_negatives
         if self._expected_hard is None:
             return math.log(uniform) - math.log(self._item_count)
@@ -158,10 +158,10 @@ class SetTask(tf.keras.layers.Layer):
         """
         seed = model.seed_of(batch["step"])
         codes, position = model.codes_of(batch["candidate_row"]), batch.get("position")
-        queries, items = (model.query_tower, model.item_tower)
+        encode_queries, encode_items = model.query_tower, model.item_tower
         if not self._objective.unit_length:
-            queries, items = queries.raw, items.raw
-        return queries(batch["query"], seed=seed, position=position), items(codes, seed=seed + [0, 500])
+            encode_queries, encode_items = encode_queries.raw, encode_items.raw
+        return encode_queries(batch["query"], seed=seed, position=position), encode_items(codes, seed=seed + [0, 500])
 
     def loss(self, model: TwoTowerModel, batch: SetBatch, training: bool) -> tf.Tensor:
         """Return the weighted objective over one batch, scalar, float32."""
