@@ -239,7 +239,8 @@ def _choose_start(run: Run, prepared: Prepared, validate: Callable[[TwoTowerMode
     if not kind:
         return None
     objective = registry.build("objectives", {"kind": kind}, "objective.start")
-    return choose(replace(run, objective=objective), prepared, validate).run
+    chosen, _ = choose(replace(run, objective=objective), prepared, validate)
+    return chosen
 
 
 def _assign_solution(model: TwoTowerModel, prepared: Prepared, run: Run) -> None:
