@@ -39,7 +39,8 @@ class ColdStart:
             longer, the more items without interactions are shown, instead of others. The first one that costs no more
             than half a percent of the best metric on the validation cases is taken.
         residual_shrinkage: k, to try: an item with n interactions keeps n / (n + k) of what the features do not
-            explain; 0 keeps all. Chosen in the same way.
+            explain; 0 keeps all. That turns its vector, which keeps its length: the larger k, the more alike are items
+            that share features. Chosen in the same way.
     """
 
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.3, 1.0, 3.0, 10.0, 30.0), min_length=1)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FOLD_RATE = 0.2
 """Share of the trained items whose vectors are predicted by a regression that has not seen them."""
+SMALLEST = 1e-30
+"""Length that a vector of zeros is divided by."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,11 @@ class SolvedTables:
 
     `R = (Z^T N Z + regularization_weight * identity)^-1 Z^T N V`, N: interactions of each item over their mean
 
-    So an item without interactions gets a vector that lies in the same space as those of all others. In a history, an
-    item without interactions counts as what the same regression says, where the history's vocabulary has the item
-    (`min_count = 0`). A regression's vectors are shorter than those of items that are liked as much: R is stretched by
-    the ratio of the lengths of a fifth of the items to those predicted from the others, times `length`.
+    So an item without interactions gets a vector that lies in the same space as those of all others, and one that was
+    met rarely may be turned towards what its features say (see `_turned`). In a history, an item without interactions
+    counts as what the same regression says, where the history's vocabulary has the item (`min_count = 0`). A
+    regression's vectors are shorter than those of items that are liked as much: R is stretched by the ratio of the
+    lengths of a fifth of the items to those predicted from the others, times `length`.
 
     Args:
         model: its towers are of kind `sum`; the query tower has a history, the item tower an id.
@@ -187,8 +190,7 @@ class SolvedTables:
         stretch = cold_start.length[0] * self._shortness(solution, cold_start, dim)
         own = (self._counts / np.maximum(self._counts + cold_start.residual_shrinkage[0], 1))[:, None]
         is_trained = self._counts[:, None] > 0
-        history = said_of_history + own * (history - said_of_history)
-        found = said_of_found + own * (found - said_of_found)
+        history, found = _turned(history, said_of_history, own), _turned(found, said_of_found, own)
         tables = np.split(stretch * of_found, list(self._ends.values())[:-1])
         _assign_rows(self._model.item_tower, dict(zip(self._ends, tables, strict=True)))
         self._history.assign(np.where(is_trained, history, stretch * said_of_history))
@@ -225,6 +227,22 @@ class SolvedTables:
         rows = np.zeros((self._design.shape[1], targets.shape[1]))
         rows[used] = scales @ ridge(scaled, np.full(len(used), float(regularization_weight)), targets)
         return rows
+
+
+def _turned(vectors: Float32, predicted: Array, own: Array) -> Array:
+    """Return vectors with the direction of `predicted + own (vectors - predicted)`, and the lengths that they had.
+
+    Lengths carry how much items are liked, of which features know little: a prediction is as long for an item that was
+    met once as for the most popular one of its kind.
+
+    Args:
+        vectors: `[items, dim]`.
+        predicted: `[items, dim]`.
+        own: share (0..1) of what the prediction leaves open that each item keeps, `[items, 1]`; 1 changes nothing.
+    """
+    mixed = predicted + own * (vectors - predicted)
+    lengths, mixed_lengths = (np.linalg.norm(each, axis=1, keepdims=True) for each in (vectors, mixed))
+    return np.where(own < 1, mixed * (lengths / np.maximum(mixed_lengths, SMALLEST)), vectors)
 
 
 def design_of(fitted: Mapping[str, Encoder], codes: Codes) -> dict[str, sparse.csr_array]:

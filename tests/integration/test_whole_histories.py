@@ -266,6 +266,30 @@ def test_training_goes_on_from_the_start(block_world, tmp_path):
     assert 0.9 < likeness.mean() < 0.9999
 
 
+def test_shrinkage_turns_items_towards_their_features_and_keeps_their_lengths(block_world, tmp_path):
+    vectors = {}
+    for shrinkage in (0.0, 1e6):
+        objective = {
+            "kind": "ease",
+            "regularization_weight": [20.0],
+            "cold_start": {"residual_shrinkage": [shrinkage], "regularization_weight": [1.0], "length": [0.5]},
+        }
+        features = {"id": ITEM_ID, "taste": {"kind": "categorical"}}
+        run = config.from_tables(linear_run(block_world, objective) | {"item": {"features": features}})
+        prepared = prepare(run, tmp_path / "prepared")
+        model = fit(run, prepared, tmp_path / "training", None).model
+        vectors[shrinkage] = model.item_tower.raw(prepared.item_codes).numpy()[prepared.item_counts > 0]
+    own, turned = vectors.values()
+    np.testing.assert_allclose(*(np.linalg.norm(each, axis=1) for each in (own, turned)), rtol=1e-4)
+    for place, row in enumerate(np.flatnonzero(prepared.item_counts > 0)):
+        # Nothing of its own is left: an item points where all others of its taste do.
+        like = np.flatnonzero(np.flatnonzero(prepared.item_counts > 0) % 2 == row % 2)
+        cosines = turned[like] @ turned[place] / np.linalg.norm(turned[like], axis=1) / np.linalg.norm(turned[place])
+        np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    cosines = (own * turned).sum(axis=1) / np.linalg.norm(own, axis=1) / np.linalg.norm(turned, axis=1)
+    assert cosines.max() < 0.999
+
+
 def test_the_length_of_vectors_is_the_shortest_that_is_nearly_the_best_on_validation_cases(tmp_path):
     source = {"kind": "synthetic", "users": 300, "items": 200, "interactions": 6000}
     objective = {"kind": "dlae", "regularization_weight": [10.0]}
