@@ -39,7 +39,13 @@ def run_of(interactions: int, world: dict[str, int]) -> Run:
                 "features": {
                     "user": {"kind": "id", "width": 16},
                     "segment": {"kind": "categorical", "width": 8},
-                    "recent": {"kind": "history", "length": 20},
+                    "recent": {
+                        "kind": "history",
+                        "length": 20,
+                        "shared": True,
+                        "pooling": "mean",
+                        "dropout_rate": 0.0,
+                    },
                 }
             },
             "item": {
@@ -50,6 +56,7 @@ def run_of(interactions: int, world: dict[str, int]) -> Run:
                 }
             },
             "tower": {"kind": "mlp", "hidden": [64], "dim": 32},
+            "objective": {"kind": "sampled_softmax"},
             "training": {
                 "epochs": 1,
                 "batch_size": 1024,
@@ -57,7 +64,7 @@ def run_of(interactions: int, world: dict[str, int]) -> Run:
                 "learning_rate": 0.1,
                 "validation_cases": 1000,
             },
-            "evaluation": {"max_cases": 1000, "baselines": ["popularity"], "resamples": 100},
+            "evaluation": {"exclude_seen": False, "max_cases": 1000, "baselines": ["popularity"], "resamples": 100},
             "index": {"kind": "brute_force"},
         }
     )

@@ -118,11 +118,16 @@ def run_of(world: World, seed: int, objective: Mapping[str, Any], history: Mappi
             "name": "order",
             "seed": seed,
             "source": dict(world.source),
-            "query": {"features": {"history": {"kind": "history", "width": size.dim, **history}}},
+            "query": {
+                "features": {
+                    "history": {"kind": "history", "width": size.dim, "shared": True, "dropout_rate": 0.0, **history}
+                }
+            },
             "item": {"features": {"id": {"kind": "id", "width": size.dim}}},
             "split": {"kind": "leave_last"},
             "tower": {"kind": "sum", "dim": size.dim},
             "objective": dict(objective),
+            "evaluation": {"exclude_seen": False},
             "training": {
                 "epochs": size.epochs,
                 "batch_size": batch_size,

@@ -141,8 +141,9 @@ def _release(folder: Path, items: int) -> Release:
             "query": {"features": {"who": {"kind": "id", "width": 16}}},
             "item": {"features": {"id": {"kind": "id", "width": 16}, "category": {"kind": "categorical"}}},
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
+            "objective": {"kind": "sampled_softmax"},
             "training": {"epochs": 1, "batch_size": 1024, "optimizer": "adagrad", "learning_rate": 0.1},
-            "evaluation": {"resamples": 100, "max_cases": 1_000, "baselines": ["popularity"]},
+            "evaluation": {"exclude_seen": False, "resamples": 100, "max_cases": 1_000, "baselines": ["popularity"]},
             "index": {"kind": "scann", "leaves": 316, "quantisation": "ah"},
         }
     )

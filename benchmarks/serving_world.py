@@ -130,7 +130,14 @@ def run_of(quick: bool) -> Run:
                 "features": {
                     "who": {"kind": "id", "width": 16},
                     "segment": {"kind": "categorical", "width": 16},
-                    "recent": {"kind": "history", "length": HISTORY, "width": 32},
+                    "recent": {
+                        "kind": "history",
+                        "length": HISTORY,
+                        "shared": True,
+                        "pooling": "mean",
+                        "dropout_rate": 0.0,
+                        "width": 32,
+                    },
                 }
             },
             "item": {
@@ -142,6 +149,7 @@ def run_of(quick: bool) -> Run:
                 "metadata": ["title", "category", "price"],
             },
             "tower": {"kind": "mlp", "hidden": [64], "dim": DIM},
+            "objective": {"kind": "sampled_softmax"},
             "training": {
                 "epochs": 1 if quick else 2,
                 "batch_size": 1024,
@@ -149,7 +157,7 @@ def run_of(quick: bool) -> Run:
                 "learning_rate": 0.1,
                 "validation_cases": 500,
             },
-            "evaluation": {"resamples": 100, "max_cases": 500, "baselines": ["popularity"]},
+            "evaluation": {"exclude_seen": False, "resamples": 100, "max_cases": 500, "baselines": ["popularity"]},
             "index": {"kind": "brute_force"} if quick else {"kind": "scann", "tuning_queries": TUNING_QUERIES},
         }
     )

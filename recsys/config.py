@@ -7,6 +7,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,14 +38,19 @@ CHOICES = tuple(place for place in PLACES if "." not in place)
 """Those of them at the top of the run file."""
 DEFAULT_KINDS = {
     "split": "by_time",
-    "tower": "mlp",
-    "objective": "sampled_softmax",
+    "tower": "sum",
     "index": "scann",
     "self_supervision.objective": "contrastive",
     "reformulation.reformulator": "attention",
     "reformulation.objective": "comparative",
 }
 """The kind of a choice that a run file may leave out, by section."""
+DEFAULT_OBJECTIVES = ("dlae", "all_items", "sampled_softmax")
+"""Kinds of the main objective of a run file that names none: the first one that the run and its data allow."""
+DEFAULT_OBJECTIVES_OF_ORDER = ("softmax", "sampled_softmax")
+"""The same where the order of a history counts."""
+DEFAULT_DIM = 256
+"""Length of the vectors that `tower.dim = "auto"` stands for where the objective is no closed form."""
 DEFAULT_BASELINES = ("popularity", "repeat", "item_knn", "dlae", "ials")
 """The kinds of `evaluation.baselines` that a run file may leave out."""
 READS = {
@@ -339,7 +345,8 @@ class Evaluation:
 
     Attributes:
         metrics: names in ir-measures spelling.
-        exclude_seen: take items that the query entity met before the cut out of every ranking.
+        exclude_seen: take items that the query entity met before the cut out of every ranking. Left out: the data
+            decide, `false` where entities come back to what they have met, as in groceries, and `true` where not.
         max_cases: test cases, drawn with the run's seed when there are more; 0 means all.
         baselines: choices from `recsys.baselines` that are measured in the same table, each kind once; the kind alone
             stands for its default settings. Those that the data are too large for are left out, and the report says so.
@@ -350,7 +357,7 @@ class Evaluation:
     """
 
     metrics: tuple[str, ...] = ("nDCG@10", "AP@10", "R@10", "R@50", "RR@10", "Success@10")
-    exclude_seen: bool = False
+    exclude_seen: bool | None = None
     max_cases: int = Field(default=0, ge=0)
     baselines: tuple[Any, ...] = Field(default_factory=lambda: _baselines(DEFAULT_BASELINES))
     baseline_search_s: float = Field(default=60.0, ge=0)
@@ -413,7 +420,9 @@ class Run:
         item: the item side.
         split: a choice from `recsys.splits`.
         tower: a choice from `recsys.towers`, for both sides.
-        objective: a choice from `recsys.objectives`, the main task.
+        objective: a choice from `recsys.objectives`, the main task. Left out: the closed form `dlae` where the features
+            and the size of the data allow it, else `all_items`, or `softmax` where the order of a history counts; for
+            free features `sampled_softmax`. `recsys data describe` says which.
         self_supervision: the second task; without the section there is none.
         training: the loop.
         evaluation: the judgement.
@@ -431,7 +440,7 @@ class Run:
     query: QuerySide
     split: Any = _default("split")
     tower: Any = _default("tower")
-    objective: Any = _default("objective")
+    objective: Any = None
     self_supervision: SelfSupervision | None = None
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
@@ -554,7 +563,7 @@ def from_tables(tables: Mapping[str, Any]) -> Run:
             values[section] = registry.parse(cls, values[section], section)
     run = registry.parse(Run, values, "")
     _check_sides(run)
-    _check_main_objective(run)
+    run = _with_main_objective(run)
     _check_masks("item.augmentations", run.item.augmentations, run.item.features)
     if (second := run.self_supervision) is not None:
         for side in second.sides:
@@ -591,7 +600,8 @@ def plain_tables(run: Run) -> dict[str, Any]:
     """Return the resolved run as plain tables, the inverse of `from_tables`."""
     tables = registry.plain(run)
     for section in CHOICES:
-        tables[section] = registry.table_of(getattr(run, section))
+        if (made := getattr(run, section)) is not None:
+            tables[section] = registry.table_of(made)
     for side in ("query", "item"):
         features = getattr(run, side).features
         tables[side]["features"] = {name: registry.table_of(feature) for name, feature in features.items()}
@@ -700,12 +710,49 @@ def _baselines(tables: Any) -> tuple[Any, ...]:
     return baselines
 
 
+def with_default_objective(run: Run, *, in_steps: bool = False) -> Run:
+    """Return the run, with the first default objective that its sections allow where it names none.
+
+    Args:
+        run: the run.
+        in_steps: pass over closed forms.
+
+    Raises:
+        SettingError: the run allows none of them; the message says why not the last one.
+    """
+    if run.objective is not None:
+        return run
+    orders = any(getattr(each, "reads_order", False) for each in run.query_features.values())
+    *others, last = DEFAULT_OBJECTIVES_OF_ORDER if orders else DEFAULT_OBJECTIVES
+    for kind in others:
+        objective = chosen("objective", {"kind": kind})
+        if in_steps and objective.reads == "matrix":
+            continue
+        try:
+            return _with_main_objective(replace(run, objective=objective))
+        except SettingError:
+            continue
+    return _with_main_objective(replace(run, objective=chosen("objective", {"kind": last})))
+
+
+def _with_main_objective(run: Run) -> Run:
+    """Return the run with an objective, unless the data must choose between a closed form and training in steps.
+
+    Raises:
+        SettingError: features, tower or query side do not fit the objective.
+    """
+    if run.objective is None:
+        by_default = with_default_objective(run)
+        return run if by_default.objective.reads == "matrix" else by_default
+    _check_main_objective(run)
+    if run.objective.reads != "matrix" and run.tower.dim == "auto":
+        return replace(run, tower=replace(run.tower, dim=DEFAULT_DIM))
+    return run
+
+
 def _check_main_objective(run: Run) -> None:
     """Refuse a main objective that the features, the tower or the query side do not fit."""
     reads, kind = run.objective.reads, registry.kind_of(run.objective)
-    if reads != "matrix" and run.tower.dim == "auto":
-        advice = "Only objectives in closed form choose it."
-        raise SettingError(describe("tower.dim", "auto", "an integer >= 2", advice))
     if reads == "pairs":
         return
     if run.query.entity == "features":
@@ -760,8 +807,13 @@ def _check_solvable(run: Run, kind: str) -> None:
     for name in (name for name, feature in queries.items() if feature == "id"):
         rule = "another kind: a query entity is what it has met"
         raise SettingError(describe(f"query.features.{name}.kind", "id", rule, advice))
-    for setting, rule in (("shared", False), ("pooling", "sum"), ("length", 0)):
-        if (value := getattr(run.query_features[histories[0]], setting)) != rule:
+    history = run.query_features[histories[0]]
+    for setting, value, rule in (
+        ("shared", history.shares_table, False),
+        ("pooling", history.pooling, "sum"),
+        ("length", history.length, 0),
+    ):
+        if value != rule:
             raise SettingError(describe(f"query.features.{histories[0]}.{setting}", value, repr(rule), advice))
     items = [registry.kind_of(each) for each in run.item.features.values()]
     if items.count("id") != 1:

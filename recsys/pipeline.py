@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from recsys import config
 from recsys.config import Run
+from recsys.data.decisions import decide
 from recsys.data.prepare import Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
@@ -25,6 +26,7 @@ from recsys.export.own_items import Fusion
 from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
 from recsys.metrics.ranking import measure, parse
+from recsys.progress import inform
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import set_default
 from recsys.training.loop import Fitted, fit, fit_as_chosen
@@ -60,15 +62,18 @@ def train(run: Run, work: Path, releases: Path) -> Release:
             folder.mkdir(parents=True, exist_ok=True)
     with exclusive(home):
         _same_run(run, home)
+        prepared = prepare(run, home / "prepared")
+        run, decisions = decide(run, prepared)
+        for sentence in decisions:
+            inform(sentence)
         if (finished := _published(run, home, releases)) is not None:
             return finished
-        release = _train(run, home, releases)
+        release = _train(run, prepared, home, releases)
         write_atomically(home / PUBLISHED, f"{release.folder}\n")
     return release
 
 
-def _train(run: Run, home: Path, releases: Path) -> Release:
-    prepared = prepare(run, home / "prepared")
+def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
     check_cases(run, prepared)
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     with storage(home):

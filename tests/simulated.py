@@ -9,6 +9,7 @@ from recsys import config, pipeline
 from recsys.experiment.simulation import Habits, People
 from recsys.export.release import promote
 from serving.simulation import Simulated, simulate
+from tests.worlds import POOLED
 
 USERS = 200
 PLAN = """\
@@ -40,16 +41,19 @@ def run_of(name: str, **training: Any) -> config.Run:
         "source": {
             "kind": "synthetic", "users": USERS, "items": 150, "interactions": 4000, "groups": 6, "sharpness": 12.0,
         },
-        "query": {"features": {"recent": {"kind": "history", "length": 10}, "country": {"kind": "categorical"}}},
+        "query": {
+            "features": {"recent": {"kind": "history", "length": 10, **POOLED}, "country": {"kind": "categorical"}},
+        },
         "item": {
             "features": {"id": {"kind": "id", "width": 8}, "category": {"kind": "categorical"}},
             "metadata": ["title"],
         },
         "tower": {"kind": "mlp", "hidden": [], "dim": 8},
+        "objective": {"kind": "sampled_softmax"},
         "training": {
             "batch_size": 256, "optimizer": "adagrad", "learning_rate": 0.1, "validation_cases": 100, **training,
         },
-        "evaluation": {"resamples": 100, "baselines": []},
+        "evaluation": {"exclude_seen": False, "resamples": 100, "baselines": []},
         "index": {"kind": "brute_force"},
     }  # fmt: skip
     return config.from_tables(tables)

@@ -16,6 +16,8 @@ from recsys.types import Interactions
 
 USERS, ITEMS, PER_USER = 60, 40, 12
 DAY_US = 86_400_000_000
+POOLED = {"shared": True, "pooling": "mean", "dropout_rate": 0.0}
+"""Settings of a history that is the mean of its items' id vectors."""
 TOY_MET = np.array(
     [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 0, 0, 1, 0]],
 )
@@ -101,7 +103,7 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
             "features": {
                 "town": {"kind": "categorical", "width": 4},
                 "who": {"kind": "id", "width": 8},
-                "recent": {"kind": "history", "length": 5},
+                "recent": {"kind": "history", "length": 5, **POOLED},
             }
         },
         "item": {
@@ -118,6 +120,7 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
         },
         "split": {"kind": "leave_last"},
         "tower": {"kind": "mlp", "hidden": [16], "dim": 8},
+        "objective": {"kind": "sampled_softmax"},
         "training": {
             "epochs": 4,
             "batch_size": 64,
@@ -129,7 +132,9 @@ def block_run(folder: Path, **changes: Any) -> dict[str, Any]:
         "evaluation": {"resamples": 100, "baselines": ["popularity", "item_knn"]},
         "index": {"kind": "brute_force"},
     }
-    return tables | changes
+    changed = tables | changes
+    changed["evaluation"] = {"exclude_seen": False, **changed["evaluation"]}
+    return changed
 
 
 def copy_of(release: Release, root: Path) -> Release:

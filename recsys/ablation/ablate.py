@@ -31,7 +31,8 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
     """Tune and measure every row of `run.ablation`; an interrupted call goes on where it stopped.
 
     Args:
-        run: the run; its own second task, if any, is left out, and `ablation` says what is compared.
+        run: the run; its own second task, if any, is left out, and `ablation` says what is compared. Without an
+            objective it takes the first default one that is trained in steps: a closed form has no second task.
         home: holds prepared data and cells; made if needed.
         jobs: worker processes; 0 means one for each core. Each trains on its share of the cores.
 
@@ -42,6 +43,7 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
         DataError: no test or validation case, or a worker was killed.
         RecsysError: as the stages raise.
     """
+    run = config.with_default_objective(run, in_steps=True)
     run = dataclasses.replace(run, ablation=_with_plain_metrics(run.ablation))
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,7 @@ class _Rounds:
     def __init__(self, run: Run, home: Path, jobs: int) -> None:
         self._run, self._plan = run, run.ablation
         self._subjects = subjects_of(run.ablation)
+        self._misfits: dict[str, str] = {}
         self._cells = Cells(home, jobs)
         self._base = _baseline_tables(run)
         corrections = _corrections(self._plan, self._base["objective"])
@@ -100,6 +103,7 @@ class _Rounds:
             remarks=(
                 *remarks(self._run, self._subjects, tuned=all(baseline.values()), has_bags=self._has_bags),
                 *(f"not compared with {kind}: {reason}" for kind, reason in self._left_out.items()),
+                *(f"the row {name} was left out: {reason}" for name, reason in self._misfits.items()),
                 *(
                     sentence
                     for case, measured in by_case.items()
@@ -119,12 +123,19 @@ class _Rounds:
             try:
                 self._trials(self._cases[0], name, {})
             except SettingError as error:
-                advice = "" if self._plan.subjects else " Name the rows that fit in ablation.subjects."
+                if not self._plan.subjects and name not in (BASELINE, *self._plan.variants):
+                    self._misfits[name] = str(error)
+                    continue
+                advice = ""
                 if name == BASELINE:  # it is always among the rows; what is wrong can only come from its search
                     advice = " Mend ablation.baseline_search."
                 elif name in self._plan.variants:
                     advice = f" Mend ablation.variants.{name}."
                 raise SettingError(f"row {name!r} of the ablation: {error}{advice}") from None
+        self._subjects = {name: each for name, each in self._subjects.items() if name not in self._misfits}
+        if len(self._subjects) == 1 and self._misfits:
+            name, error = next(iter(self._misfits.items()))
+            raise SettingError(f"row {name!r} of the ablation: {error} No other row fits the run either.")
 
     def _prepare(self, training_rate: float) -> None:
         case = Case(training_rate, self._cases[0].logq)

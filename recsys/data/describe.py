@@ -20,6 +20,7 @@ from recsys import registry
 from recsys.baselines import obstacle
 from recsys.config import Run
 from recsys.data import encoders
+from recsys.data.decisions import decide
 from recsys.data.encoders import raw_column
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import (
@@ -153,6 +154,7 @@ class Report:
         duplicate_count: interactions beyond the first of each pair; None for free features.
         repeat_rate: share (0..1) of the interactions whose entity has met the item earlier; None for free features.
         repeats: in words, whether entities come back to items, and what follows; empty for free features.
+        decisions: sentences on what the run file leaves to the data; empty where training would stop.
         first_time: earliest time, ISO 8601 in UTC; None without times.
         last_time: latest time.
         concentration: how unevenly items are met.
@@ -177,6 +179,7 @@ class Report:
     duplicate_count: int | None
     repeat_rate: float | None
     repeats: str
+    decisions: tuple[str, ...]
     first_time: str | None
     last_time: str | None
     concentration: Concentration
@@ -202,7 +205,7 @@ def describe_data(run: Run) -> Report:
     met = _Met(run, raw)
     usable = read_interactions(run, raw, met.add)
     free = run.query.entity == "features"
-    parts, problems = _trial(run, raw, usable)
+    parts, decisions, problems = _trial(run, raw, usable)
     interactions = met.interactions()
     columns = tuple(_columns(run, raw, met))
     counts = np.bincount(interactions.item_row, minlength=raw.items.num_rows)[: raw.items.num_rows]
@@ -220,6 +223,7 @@ def describe_data(run: Run) -> Report:
         duplicate_count=None if free else len(interactions) - pairs,
         repeat_rate=None if free else repeat_rate(interactions),
         repeats="" if free else _repeats(interactions),
+        decisions=decisions,
         first_time=None if times is None else iso(times.min()),
         last_time=None if times is None else iso(times.max()),
         concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
@@ -232,7 +236,7 @@ def describe_data(run: Run) -> Report:
             for reason, count in sorted(raw.rejects.counts.items(), key=lambda entry: -entry[1])
             if reason != UNKNOWN_ID
         ),
-        problems=tuple(problems),
+        problems=problems,
         warnings=(
             *usable.warnings,
             *_row_warnings(met),
@@ -278,6 +282,8 @@ def render(report: Report, console: Console) -> None:
     console.print(overview)
     if report.repeats:
         console.print(report.repeats)
+    for sentence in report.decisions:
+        console.print(f"By default {sentence}", markup=False, highlight=False)
     if report.history:
         console.print(f"History of a query at evaluation: {report.history}.")
     will_run = [kind for kind, reason in report.baselines.items() if not reason]
@@ -509,7 +515,7 @@ def _repeats(interactions: Interactions) -> str:
     share = f"{repeat_rate(interactions):.1%} of the interactions come back to an item that the entity has met earlier"
     if is_repeat_consumption(interactions):
         return f"Repeat consumption: {share}. Answers hold such items, and their scores count how often and how lately."
-    return f"No repeat consumption: {share}. Set evaluation.exclude_seen, and exclude_seen in requests."
+    return f"No repeat consumption: {share}. Set exclude_seen in requests."
 
 
 def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
@@ -527,8 +533,13 @@ def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
     )
 
 
-def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactions], list[str]]:
-    """Do what training does with the data before its first step; return the parts, if any, and what would stop it."""
+def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactions], tuple[str, ...], tuple[str, ...]]:
+    """Do what training does with the data before its first step.
+
+    Returns:
+        The parts, if any, sentences on what the data decide, and what would stop training.
+    """
+    decisions: tuple[str, ...] = ()
     problems: list[str] = []
 
     @contextmanager
@@ -548,10 +559,11 @@ def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactio
     with noted():
         prepared = encode(run, raw, usable, parts or {"train": usable.interactions})
         if parts:
+            run, decisions = decide(run, prepared)
             check_cases(run, prepared)
             if run.objective.reads == "pairs" and (hard := run.objective.hard_negatives):
                 HardNegatives.read(Path(hard.file), prepared, hard.per_query)
-    return parts, problems
+    return parts, decisions, tuple(problems)
 
 
 def _row_warnings(met: _Met) -> Iterable[str]:

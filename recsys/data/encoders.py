@@ -217,7 +217,7 @@ def table_key(run: Run, side: str, name: str) -> str:
     if side == "query":
         feature = run.query_features[name]
         if is_history_feature(feature):
-            id_feature = _item_id_feature(run) if feature.shared else None
+            id_feature = _item_id_feature(run) if feature.shares_table else None
             return f"query/{name}" if id_feature is None else f"item/{id_feature}"
         shared = run.query.entity == "item" and run.training.share_tables
         if shared and run.objective.reads != "matrix" and run.item.features.get(name) == feature:
@@ -267,7 +267,7 @@ def _item_id_feature(run: Run) -> str | None:
 def _as_wide_as_item_ids(run: Run, history: Any) -> Any:
     """Return the history with the settings of the item side's `id` feature, where it reads that one's table."""
     name = _item_id_feature(run)
-    if name is None or not history.shared:
+    if name is None or not history.shares_table:
         return history
     shared = run.item.features[name]
     taken = {"width": shared.width, "min_count": shared.min_count, "oov_buckets": shared.oov_buckets}

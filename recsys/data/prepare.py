@@ -21,6 +21,7 @@ from recsys import config
 from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.filterable import check_filters
+from recsys.data.repeats import is_repeat_consumption
 from recsys.errors import DataError, describe, unknown, verbatim
 from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
@@ -166,7 +167,7 @@ def version(run: Run) -> str:
 
 def training_version(run: Run) -> str:
     """Return a digest of all data that decides the weights: that of `version`, and what the objective reads."""
-    besides = run.objective.paths()
+    besides = () if run.objective is None else run.objective.paths()
     return version(run) + (stamp(besides) if besides else "")
 
 
@@ -354,6 +355,22 @@ def _examples(queries: pa.Table) -> pa.Table:
     return queries.take(pa.array(np.flatnonzero(~nothing)[:EXAMPLES]))
 
 
+def rows_before_cut(prepared: Prepared) -> Interactions:
+    """Return the training part of the split as a whole, whatever `data.training_rate` leaves of it."""
+    return (prepared.as_split or prepared).until("train", UNUSED)
+
+
+def excludes_seen(run: Run, prepared: Prepared) -> bool:
+    """Return whether rankings leave out what a query entity has met: `evaluation.exclude_seen`, or what the data say.
+
+    Where the run leaves it to the data, the training part of the split decides. Queries of free features are no
+    entities that come back.
+    """
+    if run.evaluation.exclude_seen is not None:
+        return run.evaluation.exclude_seen
+    return run.query.entity != "features" and not is_repeat_consumption(rows_before_cut(prepared))
+
+
 def check_cases(run: Run, prepared: Prepared) -> None:
     """Refuse data whose test part asks for nothing that may be shown.
 
@@ -361,7 +378,7 @@ def check_cases(run: Run, prepared: Prepared) -> None:
         DataError: it is empty, or holds only what may not be shown.
     """
     asked = prepared.positives("test")
-    if run.evaluation.exclude_seen:
+    if excludes_seen(run, prepared):
         asked = asked.without(prepared.positives("train", "validation"))
     own = asked.owners == asked.rows if run.query.entity == "item" else np.zeros(len(asked.rows), bool)
     if own.all():

@@ -11,7 +11,7 @@ from recsys.baselines import Histories
 from recsys.config import Run
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Met, Past
-from recsys.data.prepare import Codes, Prepared
+from recsys.data.prepare import Codes, Prepared, excludes_seen
 from recsys.evaluation.cases import EvaluationCases
 from recsys.splits import history_at_evaluation
 from recsys.types import ITEM_ID, QUERY_ID, Int32, Interactions, RowSets
@@ -76,7 +76,7 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
     rows = np.flatnonzero(relevant.sizes > 0).astype(np.int32)
     if 0 < max_cases < len(rows):
         rows = np.sort(np.random.default_rng([run.seed, 6]).choice(rows, max_cases, replace=False))
-    earlier = prepared.until(*EARLIER[part])
+    earlier, leaves_out_seen = prepared.until(*EARLIER[part]), excludes_seen(run, prepared)
     past = _until_asked(earlier, prepared.parts[part], prepared.query_count) if run.split.cuts_in_time else earlier
     cases = EvaluationCases(
         case_ids=_ids(run, prepared, rows),
@@ -84,8 +84,8 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         item_ids=prepared.items[ITEM_ID],
         item_counts=prepared.item_counts,
         activity=np.bincount(prepared.parts["train"].query_row, minlength=prepared.query_count)[rows].astype(np.int64),
-        excluded=_excluded(run, known.take(rows), rows, seen=run.evaluation.exclude_seen),
-        known=known.take(rows) if run.query.entity == "user" and not run.evaluation.exclude_seen else None,
+        excluded=_excluded(run, known.take(rows), rows, seen=leaves_out_seen),
+        known=known.take(rows) if run.query.entity == "user" and not leaves_out_seen else None,
         history="" if run.query.entity == "features" else history_at_evaluation(run.split),
     )
     now = None if earlier.timestamp is None else int(earlier.timestamp.max(initial=0))

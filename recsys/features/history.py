@@ -13,6 +13,9 @@ from recsys.registry import settings
 from recsys.spelling import Spelling
 from recsys.types import HISTORY, Int64
 
+DROPOUT_RATE = 0.65
+"""Share of a history that training hides where the run file does not say."""
+
 
 @settings()
 class Transformer:
@@ -54,8 +57,9 @@ class History:
         half_life_days: days after which a meeting counts half; 0 means that its age does not matter. An age is counted
             to the example's own time, and for known entities to the last interaction of the data.
         shared: read the item side's `id` table, so that what an item means in a history and what it is found by are
-            one vector. Without, the history has a table of its own.
-        dropout_rate: share (0..1) of a history's items that training hides.
+            one vector. Otherwise the history has a table of its own. Left out: only with the pooling `transformer`.
+        dropout_rate: share (0..1) of a history's items that training hides. Left out: 0.65, and 0 with the pooling
+            `transformer`, which has one of its own. Closed forms do not read it.
         width: length of the vector; where `shared`, that of the item side's `id` feature.
         min_count: training interactions that an item needs to get a vector of its own; with 0 all of the catalog have
             one; from there as well.
@@ -63,14 +67,14 @@ class History:
     """
 
     length: int = Field(default=0, ge=0)
-    pooling: Literal["mean", "sum", "sqrt", "transformer"] = "mean"
+    pooling: Literal["mean", "sum", "sqrt", "transformer"] = "sum"
     transformer: Transformer = Field(default_factory=Transformer)
     weights: Literal["none", "count", "log_count"] = "log_count"
     half_life_days: NonNegativeFloat = 0.0
-    shared: bool = True
-    dropout_rate: float = Field(default=0.0, ge=0, lt=1)
+    shared: bool | None = None
+    dropout_rate: float | None = Field(default=None, ge=0, lt=1)
     width: int = Field(default=32, ge=1)
-    min_count: int = Field(default=1, ge=0)
+    min_count: int = Field(default=0, ge=0)
     oov_buckets: int = Field(default=1, ge=1)
 
     @property
@@ -82,6 +86,16 @@ class History:
     def reads_order(self) -> bool:
         """Whether the order of the items counts."""
         return self.pooling == "transformer"
+
+    @property
+    def shares_table(self) -> bool:
+        """Whether it reads the item side's `id` table."""
+        return self.reads_order if self.shared is None else self.shared
+
+    @property
+    def hidden_rate(self) -> float:
+        """Share (0..1) of a history's items that training hides."""
+        return DROPOUT_RATE if self.dropout_rate is None and not self.reads_order else self.dropout_rate or 0.0
 
     @property
     def places(self) -> int:
@@ -116,11 +130,11 @@ class History:
         """
         spelling = Spelling(self.column)
         vocabulary = Vocabulary.fit(spelling.spell_column(values), frequency, self.min_count, self.oov_buckets)
-        return HistoryEncoder(self, spelling, vocabulary, self.places, self.dropout_rate)
+        return HistoryEncoder(self, spelling, vocabulary, self.places, self.hidden_rate)
 
     def restore(self, state: pa.Table) -> HistoryEncoder:
         """Return the encoder that `fit` made."""
         spelling = Spelling.restore(self.column, state)
         return HistoryEncoder(
-            self, spelling, Vocabulary.restore(state, self.oov_buckets), self.places, self.dropout_rate
+            self, spelling, Vocabulary.restore(state, self.oov_buckets), self.places, self.hidden_rate
         )

@@ -30,12 +30,12 @@ class Sum:
         Factorization Machines, Eq. 1, for the sum of features.
 
     Attributes:
-        dim: length of the sum; `auto`, for objectives in closed form, takes the one of 64, 128, 256, 512 and 1024 that
-            is best on the validation cases, or a shorter one that is as good up to half a percent.
+        dim: length of the sum; with `auto`, objectives in closed form take the one of 64, 128, 256, 512 and 1024 that
+            is best on the validation cases, or a shorter one that is as good up to half a percent, and all others 256.
         dropout_rate: share (0..1) of the sum's numbers that is dropped in training.
     """
 
-    dim: Annotated[int, Field(ge=2)] | Literal["auto"] = 256
+    dim: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
 
     def build(

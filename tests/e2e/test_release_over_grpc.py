@@ -19,7 +19,7 @@ from recsys.evaluation.index_quality import CERTIFICATE, Certificate
 from recsys.export.release import Release
 from recsys.types import Origin, Query
 from serving.client import Client
-from tests.worlds import copy_of
+from tests.worlds import POOLED, copy_of
 
 USERS = 1_200
 SYNTHETIC = {
@@ -31,13 +31,14 @@ SYNTHETIC = {
             "age": {"kind": "numeric", "transform": "quantile"},
             "country": {"kind": "categorical", "hashed": True, "oov_buckets": 3},
             "who": {"kind": "id", "width": 8},
-            "recent": {"kind": "history", "length": 6},
+            "recent": {"kind": "history", "length": 6, **POOLED},
         }
     },
     "item": {"features": {"id": {"kind": "id", "width": 8}, "category": {"kind": "categorical"}}},
     "tower": {"kind": "mlp", "hidden": [16], "dim": 16},
+    "objective": {"kind": "sampled_softmax"},
     "training": {"epochs": 1, "batch_size": 512},
-    "evaluation": {"resamples": 100, "baselines": ["popularity"]},
+    "evaluation": {"exclude_seen": False, "resamples": 100, "baselines": ["popularity"]},
     "index": {"kind": "scann", "brute_force_below": 0, "target_recall": 0.9},
 }
 

@@ -127,8 +127,9 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         "item": {"features": {"size": {"kind": "categorical", "width": 4}}, "filters": ["label"]},
         "split": {"kind": "random", "test_rate": 0.1, "validation_rate": 0.0},
         "tower": {"kind": "mlp", "hidden": [], "dim": 8},
+        "objective": {"kind": "sampled_softmax"},
         "training": {"epochs": 3, "batch_size": 64, "optimizer": "adagrad", "learning_rate": 0.3},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"exclude_seen": False, "resamples": 100},
         "index": {"kind": "brute_force"},
     }
     return pipeline.train(config.from_tables(run), folder / "work", folder / "releases")

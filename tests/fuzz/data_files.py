@@ -212,6 +212,7 @@ def tables(draw: st.DrawFn) -> tuple[dict[str, Any], list[Table]]:
         "query": query,
         "item": {"features": item_side, "filters": list(items.columns)[1:2] if draw(_seldom()) else []},
         "tower": {"kind": "mlp", "hidden": [4], "dim": 4},
+        "objective": {"kind": "sampled_softmax"},
         "training": {"epochs": 1, "batch_size": 8},
         "evaluation": {"resamples": 100, "exclude_seen": draw(_seldom())},
         "index": {"kind": "brute_force"},

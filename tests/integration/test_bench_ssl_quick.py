@@ -139,6 +139,7 @@ def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "split": {"kind": "by_time", "test_rate": 0.2, "validation_rate": 0.1},
         "tower": {"kind": "mlp", "hidden": [8], "dim": 4},
+        "objective": {"kind": "sampled_softmax"},
         "training": {"batch_size": 64},
     }
     path = tmp_path_factory.mktemp("run") / "small.toml"

@@ -159,6 +159,7 @@ def test_interactions_without_any_query_feature_can_train(tmp_path):
             "item": {"features": {"id": {"kind": "id", "width": 4}}},
             "split": {"kind": "random"},
             "tower": {"kind": "mlp", "hidden": [4], "dim": 4},
+            "objective": {"kind": "sampled_softmax"},
             "training": {"epochs": 1, "batch_size": 8},
             "index": {"kind": "brute_force"},
         }
@@ -230,8 +231,9 @@ def world_of(tmp_path, pairs, items):
         "item": {"features": {"id": {"kind": "id"}, "taste": {"kind": "categorical"}}},
         "split": {"kind": "random", "test_rate": 0.3, "validation_rate": 0.2},
         "tower": {"kind": "mlp", "hidden": [4], "dim": 4},
+        "objective": {"kind": "sampled_softmax"},
         "training": {"epochs": 1},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"exclude_seen": False, "resamples": 100},
         "index": {"kind": "scann"},
     }
 

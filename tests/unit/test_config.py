@@ -129,8 +129,45 @@ def test_a_choice_without_a_kind_lists_the_kinds(block_world):
 
 
 def test_a_section_without_a_kind_has_the_default_one(block_world):
-    run = config.from_tables(block_run(block_world, objective={"temperature": 0.2}))
-    assert run.objective.temperature == 0.2
+    run = config.from_tables(block_run(block_world, tower={"dropout_rate": 0.2}))
+    assert (registry.kind_of(run.tower), run.tower.dropout_rate) == ("sum", 0.2)
+
+
+HISTORY = {"met": {"kind": "history"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective", "dim"),
+    [
+        ({"query": {"features": HISTORY}}, None, "auto"),
+        ({"query": {"features": HISTORY | {"town": {"kind": "categorical"}}}, "tower": {"dim": 32}}, None, 32),
+        ({"query": {"features": {"town": {"kind": "categorical"}}}}, "all_items", 256),
+        ({"query": {"features": HISTORY | {"who": {"kind": "id"}}}}, "all_items", 256),
+        ({"query": {"features": {"met": {"kind": "history", "shared": True}}}}, "all_items", 256),
+        ({"query": {"features": {"met": {"kind": "history", "pooling": "transformer"}}}}, "softmax", 256),
+        ({"query": {"features": HISTORY}, "tower": {"kind": "mlp"}}, "all_items", 64),
+        ({"query": {"features": HISTORY}, "self_supervision": {}}, "all_items", 256),
+        ({"query": {"entity": "item"}}, "all_items", 256),
+        ({"query": {"entity": "features", "features": {"town": {"kind": "categorical"}}}}, "sampled_softmax", 256),
+    ],
+    ids=str,
+)
+def test_an_objective_that_is_left_out_is_the_first_default_that_the_sections_allow(
+    block_world, changes, objective, dim
+):
+    """None: a closed form fits, and the size of the data decides."""
+    tables = block_run(block_world) | {"tower": {}} | changes
+    del tables["objective"]
+    run = config.from_tables(tables)
+    assert (run.objective and registry.kind_of(run.objective), run.tower.dim) == (objective, dim)
+    assert config.from_tables(tomllib.loads(config.dumps(run))) == run
+
+
+def test_a_run_that_leaves_its_objective_to_the_data_has_one_that_is_trained_in_steps_where_that_is_needed(block_world):
+    tables = block_run(block_world, query={"features": HISTORY}, tower={})
+    del tables["objective"]
+    run = config.with_default_objective(config.from_tables(tables), in_steps=True)
+    assert (registry.kind_of(run.objective), run.tower.dim) == ("all_items", 256)
 
 
 def test_a_kind_that_is_no_text_is_refused(block_world):

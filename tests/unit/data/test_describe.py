@@ -390,6 +390,18 @@ def test_the_data_of_a_run_with_any_objective_are_described(kind):
     assert describe_data(run).problems == ()
 
 
+def test_the_report_says_what_a_run_leaves_to_the_data(report_on):
+    history, item = {"met": {"kind": "history"}}, {"features": {"id": {"kind": "id"}}}
+    pairs = [(f"u{user}", "ab"[user % 2]) for user in range(40)]
+    objective, seen = report_on(met(pairs), query=history, item=item).decisions
+    assert objective.startswith("objective: 'dlae', 40 query entities and 3 items are few enough")
+    assert seen.startswith("evaluation.exclude_seen: true")
+    named = report_on(
+        met(pairs), query=history, item=item, objective={"kind": "ease"}, evaluation={"exclude_seen": False}
+    )
+    assert named.decisions == ()
+
+
 def test_the_notice_of_the_data_is_told():
     run = config.from_tables(
         {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from recsys import config, registry
+from recsys.data.decisions import decide
 from recsys.data.prepare import prepare
+from recsys.data.repeats import is_repeat_consumption
 from recsys.evaluation.held_out import held_out
-from tests.worlds import DAY_US, block_run
+from tests.worlds import DAY_US, POOLED, block_run, repeat_run, write_block_world, write_repeat_world
 
 DAYS = 20
 
@@ -34,7 +38,7 @@ def run_over_days(folder, **changes):
     tables = block_run(
         folder,
         item={"features": {"id": {"kind": "id"}}},
-        query={"features": {"recent": {"kind": "history", "length": DAYS}}},
+        query={"features": {"recent": {"kind": "history", "length": DAYS, **POOLED}}},
         **changes,
     )
     return config.from_tables(tables)
@@ -97,6 +101,36 @@ def test_a_split_by_time_keeps_all_of_the_past(tmp_path):
         codes = test.codes["recent"][place, :, 0]
         assert (codes >= 0).sum() == DAYS - 1
         assert days_of_codes(prepared, codes) == list(range(DAYS - 3, -1, -1))
+
+
+@pytest.mark.parametrize("given", [None, False, True])
+@pytest.mark.parametrize(
+    ("write", "tables", "repeats"), [(write_block_world, block_run, False), (write_repeat_world, repeat_run, True)]
+)
+def test_what_an_entity_has_met_is_left_out_where_the_run_says_so_or_where_it_does_not_and_nobody_comes_back(
+    tmp_path, given, write, tables, repeats
+):
+    write(tmp_path)
+    run = config.from_tables(tables(tmp_path))
+    run = replace(run, evaluation=replace(run.evaluation, exclude_seen=given))
+    prepared = prepare(run, tmp_path / "prepared")
+    expected = not repeats if given is None else given
+    decided, sentences = decide(run, prepared)
+    assert decided.evaluation.exclude_seen is expected
+    assert any(f"evaluation.exclude_seen: {str(expected).lower()}," in each for each in sentences) == (given is None)
+    for asked in (run, decided):
+        cases = held_out(asked, prepared, "test").cases
+        assert (cases.excluded is not None) == expected
+        assert (cases.known is None) == expected
+
+
+def test_the_share_of_the_training_rows_that_is_kept_does_not_decide_whether_repeats_count(tmp_path):
+    write_repeat_world(tmp_path)
+    tables = repeat_run(tmp_path) | {"data": {"training_rate": 0.02}}
+    run = config.from_tables(tables)
+    prepared = prepare(run, tmp_path / "prepared")
+    assert not is_repeat_consumption(prepared.parts["train"])
+    assert decide(run, prepared)[0].evaluation.exclude_seen is False
 
 
 def test_an_item_is_never_asked_to_be_its_own_neighbour(tmp_path):
