@@ -135,7 +135,8 @@ class _Rounds:
         self._subjects = {name: each for name, each in self._subjects.items() if name not in self._misfits}
         if len(self._subjects) == 1 and self._misfits:
             name, error = next(iter(self._misfits.items()))
-            raise SettingError(f"row {name!r} of the ablation: {error} No other row fits the run either.")
+            advice = "No other row fits either. Try --set objective.kind=all_items, which is trained in steps."
+            raise SettingError(f"row {name!r} of the ablation: {error} {advice}")
 
     def _prepare(self, training_rate: float) -> None:
         case = Case(training_rate, self._cases[0].logq)

@@ -24,6 +24,8 @@ from recsys.types import Int64
 LINE = 100
 QUERIES_ARE_ITEMS_RATE = 0.9
 HALF_LIFE_DAYS = 60.0
+HISTORY_DROPOUT_RATE, UNKNOWN_RATE = 0.7, 0.2
+"""For training in steps: shares of a history, and of the items' ids, that training hides."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Facts:
     def item_count(self) -> int:
         """Items of the catalog."""
         return self.raw.items.num_rows
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether query entities or items are few enough for a linear model in closed form."""
+        return min(self.query_count, self.item_count) <= MAX_INVERTED
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def sections_of(facts: Facts, name: str, source: Mapping[str, Any], reasons: Map
         Section("", {"name": name}, _summary(facts)),
         Section("source", source, " ".join(chosen)),
         *_query_side(facts, queries),
-        *_item_side(items),
+        *_item_side(facts, items),
         _split(facts),
         *_model(facts),
     ]
@@ -180,18 +187,26 @@ def _query_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section
     history = {"kind": "history", "shared": False, "pooling": "sum", "min_count": 0}
     if _repeats(facts) and facts.has_times:
         history["half_life_days"] = HALF_LIFE_DAYS
+    reason = "All items that the entity has met, in a table of their own."
+    if not facts.has_closed_form:
+        history["dropout_rate"] = HISTORY_DROPOUT_RATE
+        reason += " Training hides most of them, so that each learns to stand for the others."
     return [
         Section("query", {"entity": entity}, f"{reason} {_left_out(proposals)}".strip()),
-        Section(_path("query", met), history, "All items that the entity has met, in a table of their own."),
+        Section(_path("query", met), history, reason),
         *_features("query", proposals),
     ]
 
 
-def _item_side(proposals: Mapping[str, Proposal]) -> list[Section]:
-    item_id = _free_name("id", proposals)
-    left_out = _left_out(proposals)
-    named = Section(_path("item", item_id), {"kind": "id"}, f"What is particular to each item. {left_out}".strip())
-    return [named, *_features("item", proposals)]
+def _item_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section]:
+    settings: dict[str, Any] = {"kind": "id"}
+    reason = "What is particular to each item."
+    features = _features("item", proposals)
+    if features and not facts.has_closed_form:
+        settings["unknown_rate"] = UNKNOWN_RATE
+        reason += " Training hides some ids, so that items that nobody has met are found by their features."
+    named = Section(_path("item", _free_name("id", proposals)), settings, f"{reason} {_left_out(proposals)}".strip())
+    return [named, *features]
 
 
 def _split(facts: Facts) -> Section:
@@ -202,7 +217,7 @@ def _split(facts: Facts) -> Section:
 
 def _model(facts: Facts) -> list[Section]:
     size = f"{facts.query_count:,} query entities and {facts.item_count:,} items"
-    if min(facts.query_count, facts.item_count) <= MAX_INVERTED:
+    if facts.has_closed_form:
         chosen = [
             Section(
                 "tower", {"kind": "sum", "dim": "auto"}, "The length of the vectors is chosen on validation cases."

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys import config, registry
-from recsys.export.release import find
+from recsys import config, pipeline, registry
+from recsys.evaluation import report
+from recsys.export.release import find, open_release
 from recsys.retrieval import Retriever
 from serving.logs import make_logger
 from serving.server import Server
@@ -39,7 +40,6 @@ def printed(folder: Path) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
     subprocess.run([sys.executable, "-c", block("data")], cwd=folder, check=True, timeout=60)
-    (folder / "run.toml").write_text(block("run.toml"), encoding="utf-8")
     script = "set -euo pipefail\n" + block("commands")
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -92,6 +92,22 @@ def test_the_data_report_counts_what_was_written(printed):
     assert "9,000" in printed
 
 
+def test_the_run_file_by_hand_trains_the_same_kind_of_model_and_its_release_says_so(printed, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "by_hand.toml").write_text(block("run.toml"), encoding="utf-8")
+    run = config.load(folder / "by_hand.toml", ["evaluation.baselines=['popularity']"])
+    by_hand = pipeline.train(run, folder / "work", folder / "by_hand")
+    stored, proposed = (
+        config.load(release.folder / "run.toml") for release in (by_hand, open_release(find(folder / "releases")))
+    )
+    assert (run.objective, run.evaluation.exclude_seen) == (None, None)
+    assert registry.kind_of(stored.objective) == registry.kind_of(proposed.objective) == "dlae"
+    assert stored.evaluation.exclude_seen is proposed.evaluation.exclude_seen is False
+    judged = report.load(by_hand.folder)
+    ours, popular = (judged.find(name, "nDCG@10").value for name in (report.OURS, "popularity"))
+    assert ours > 1.5 * popular
+
+
 def test_the_second_task_of_the_readme_fits_its_run_file(tmp_path):
     (tmp_path / "run.toml").write_text(block("run.toml") + block("self_supervision.toml"), encoding="utf-8")
     run = config.load(tmp_path / "run.toml")
@@ -110,4 +126,4 @@ def test_the_closed_form_of_the_readme_replaces_sections_of_its_run_file():
 def test_the_transformer_of_the_readme_replaces_sections_of_its_run_file():
     tables, order = tomllib.loads(block("run.toml")), tomllib.loads(block("order.toml"))
     run = config.from_tables(tables | order)
-    assert run.query.features["recent"].reads_order
+    assert run.query.features["read"].reads_order

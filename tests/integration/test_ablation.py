@@ -22,7 +22,7 @@ import tomli_w
 
 from recsys import config
 from recsys.ablation import show
-from recsys.ablation.ablate import ablate
+from recsys.ablation.ablate import _Rounds, ablate
 from recsys.ablation.rows import SUBJECTS
 from recsys.errors import DataError, InterruptedRun, RefusedError, SettingError
 from tests.worlds import USERS, block_run
@@ -322,11 +322,28 @@ def test_a_setting_that_does_not_exist_is_told_before_anything_is_read_or_traine
     assert [path for path in tmp_path.iterdir() if path.name != ".lock"] == []
 
 
-def test_rows_that_do_not_fit_the_features_are_named_with_the_way_out(block_world, tmp_path):
+def test_rows_that_do_not_fit_the_run_are_left_out_unless_the_plan_names_them(block_world, tmp_path):
     item = {"features": {"id": {"kind": "id", "width": 4}, "taste": {"kind": "categorical", "width": 4}}}
     run = config.from_tables(ablation_run(block_world, item=item, ablation={**PLAN, "subjects": []}))
-    with pytest.raises(SettingError, match=r"^row 'rfm' of .* random_mask over 1 features .* ablation\.subjects\.$"):
-        ablate(run, tmp_path)
+    rounds = _Rounds(run, tmp_path, 1)
+    rounds._check_rows()
+    assert list(rounds._subjects) == ["baseline", "fd", "so", "no_masking"]
+    assert "random_mask over 1 features" in rounds._misfits["rfm"]
+    named = config.from_tables(ablation_run(block_world, item=item, ablation={**PLAN, "subjects": ["rfm"]}))
+    with pytest.raises(SettingError, match=r"^row 'rfm' of .* random_mask over 1 features"):
+        ablate(named, tmp_path)
+
+
+def test_a_closed_form_is_not_ablated_and_a_run_that_names_no_objective_is_in_steps(block_world, tmp_path):
+    history = {"features": {"met": {"kind": "history"}}}
+    tables = ablation_run(block_world, query=history, tower={}, ablation={**PLAN, "subjects": []})
+    with pytest.raises(SettingError, match=r"objective 'dlae' .* Try --set objective\.kind=all_items"):
+        ablate(config.from_tables(tables | {"objective": {"kind": "dlae"}}), tmp_path)
+    del tables["objective"]
+    run = config.with_default_objective(config.from_tables(tables), in_steps=True)
+    rounds = _Rounds(run, tmp_path, 1)
+    rounds._check_rows()
+    assert "fd" in rounds._misfits and "cfm" in rounds._subjects
 
 
 def test_an_objective_without_logq_is_compared_without_one(block_world, tmp_path):
