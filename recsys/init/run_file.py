@@ -15,11 +15,11 @@ import polars as pl
 import pyarrow as pa
 import tomli_w
 
-from recsys.data.repeats import MIN_REPEAT_RATE
+from recsys.data.repeats import MIN_REPEAT_RATE, repeat_rate
 from recsys.init.features import Proposal, propose_feature
 from recsys.linear_models import MAX_INVERTED
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData
-from recsys.types import Int64
+from recsys.types import Int64, Interactions
 
 LINE = 100
 QUERIES_ARE_ITEMS_RATE = 0.9
@@ -38,7 +38,7 @@ class Facts:
         query_count: distinct query entities.
         item_counts: `[items]`, int64, interactions of each item of the catalog.
         query_counts: `[rows of raw.queries]`, int64; None without such a table.
-        repeat_rate: share (0..1) of the interactions that repeat an earlier pair.
+        repeat_rate: see `recsys.data.repeats.repeat_rate`.
         has_times: whether the interactions have times of which not all are equal.
         queries_are_items: whether the query entities are items.
     """
@@ -90,7 +90,7 @@ def facts_of(raw: RawData) -> Facts:
         query_count=met[QUERY_ID].n_unique(),
         item_counts=_counts(met[ITEM_ID], items),
         query_counts=None if raw.queries is None else _counts(met[QUERY_ID], raw.queries[QUERY_ID]),
-        repeat_rate=1 - met.select(QUERY_ID, ITEM_ID).n_unique() / max(len(met), 1),
+        repeat_rate=repeat_rate(_interactions(met)),
         has_times=TIMESTAMP in met.columns and met[TIMESTAMP].drop_nulls().n_unique() > 1,
         queries_are_items=raw.queries is None
         and _share_in(met[QUERY_ID].unique(), pl.Series(items)) >= QUERIES_ARE_ITEMS_RATE,
@@ -143,6 +143,13 @@ def _counts(ids: pl.Series, table: pa.ChunkedArray) -> Int64:
     counted = ids.value_counts(name="count").rename({ids.name: "id"})
     rows = pl.DataFrame({"id": pl.Series(table)}).join(counted, on="id", how="left", maintain_order="left")
     return rows["count"].fill_null(0).to_numpy().astype(np.int64)
+
+
+def _interactions(met: pl.DataFrame) -> Interactions:
+    """Return interactions by the ranks of their ids, in the order of the rows."""
+    query_row, item_row = (met[name].rank("dense").cast(pl.Int32).to_numpy() for name in (QUERY_ID, ITEM_ID))
+    times = met[TIMESTAMP].cast(pl.Int64).to_numpy() if TIMESTAMP in met.columns else None
+    return Interactions(query_row, item_row, times)
 
 
 def _share_in(ids: pl.Series, known: pl.Series) -> float:

@@ -124,6 +124,21 @@ def test_each_choice_has_its_reason_beside_it(tmp_path):
         assert block.startswith("#"), block
 
 
+def test_two_rows_of_a_pair_at_one_instant_are_no_repeat_as_in_training(tmp_path):
+    users = [f"u{number}" for number in range(USERS)]
+    met = {"customer": users * 2, "sku": ["a", "b", "c"] * (2 * USERS // 3)}
+    times = {name: [START + timedelta(hours=hours)] * USERS for name, hours in (("first", 0), ("later", 24))}
+    # Each user meets one item twice: at one instant, or a day later.
+    one_instant = pa.table(met | {"bought_at": times["first"] * 2})
+    a_day_later = pa.table(met | {"bought_at": times["first"] + times["later"]})
+    found = [
+        run_file_for_files(Named(write(tmp_path, table, name, ".parquet")), "x").replace("\n# ", " ")
+        for name, table in (("one_instant", one_instant), ("a_day_later", a_day_later))
+    ]
+    assert "; 0% of them repeat an earlier pair" in found[0]
+    assert "; 50% of them repeat an earlier pair" in found[1]
+
+
 def test_the_command_writes_no_file_over_another(tmp_path):
     met, _, _ = tables()
     call = [sys.executable, "-m", "recsys.cli", "init", write(tmp_path, met, "sales", ".csv")]
