@@ -162,7 +162,7 @@ class _Axis:
         return round(self._start + share * (self._end - self._start), 1)
 
     def _ticks(self) -> Iterable[tuple[float, str]]:
-        digits = max(0, -math.floor(math.log10(self._step) + 1e-9) + (round(self._step * 100) % 10 == 5))
+        digits = next(places for places in count() if math.isclose(round(self._step, places), self._step))
         for number in range(round((self._high - self._low) / self._step) + 1):
             value = self._low + number * self._step
             yield self(value), f"{0.0 if abs(value) < self._step / 1e6 else value:,.{digits}f}"

@@ -49,7 +49,8 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 .wide { overflow-x: auto; } caption { text-align: left; font-weight: 600; padding: 8px 0 4px; }
 th, td { padding: 4px 10px 4px 0; border-bottom: 1px solid #e3e6ea; text-align: right; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; } td small { color: #57606a; display: block; }
-.facts td { text-align: left; } .best { font-weight: 700; }
+.facts td { text-align: left; } .facts th { white-space: nowrap; } .best { font-weight: 700; }
+td small { font-weight: 400; }
 figure { margin: 18px 0; break-inside: avoid; } figcaption { font-weight: 600; margin-bottom: 4px; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #1c2128; }
 svg text.number { font-variant-numeric: tabular-nums; } .grid { stroke: #e3e6ea; }
@@ -280,7 +281,8 @@ def _colored(
         f"Colors: the {len(frequent)} most frequent values of the column {name!r}. Of an item's 10 nearest neighbors, "
         f"{found.neighbors:.0%} share its value ({found.chance:.0%} of two items drawn at random do)."
     )
-    return name, (*groups, ("others", "#c9cdd3")), group, words
+    others = [("others", "#c9cdd3")] if (group == len(frequent)).any() else []
+    return name, (*groups, *others), group, words
 
 
 def _codes_of(items: pa.Table, name: str) -> tuple[np.ndarray, list[str]]:

@@ -95,9 +95,8 @@ class Fitted:
         """When training stopped, why, which weights are used, and on which rows they were fitted."""
         if self.prepared.as_split is None:
             return self.choice.sentence
-        return (
-            f"{self.choice.sentence} The model was then fitted anew on {rows_of(self.prepared)}, {self.steps:,} steps."
-        )
+        steps = "" if self.choice.run.objective.reads == "matrix" else f", {self.steps:,} steps"
+        return f"{self.choice.sentence} The model was then fitted anew on {rows_of(self.prepared)}{steps}."
 
 
 def fit(
