@@ -189,7 +189,7 @@ def _free_name(wanted: str, taken: Container[str]) -> str:
 
 def _query_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section]:
     entity = "item" if facts.queries_are_items else "user"
-    reason = "The query entities are items." if facts.queries_are_items else "The query entities are users or the like."
+    what = "The query entities are items." if facts.queries_are_items else "The query entities are users or the like."
     met = _free_name("met", proposals)
     history = {"kind": "history", "shared": False, "pooling": "sum", "min_count": 0}
     if _repeats(facts) and facts.has_times:
@@ -199,7 +199,7 @@ def _query_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section
         history["dropout_rate"] = HISTORY_DROPOUT_RATE
         reason += " Training hides most of them, so that each learns to stand for the others."
     return [
-        Section("query", {"entity": entity}, f"{reason} {_left_out(proposals)}".strip()),
+        Section("query", {"entity": entity}, f"{what} {_left_out(proposals)}".strip()),
         Section(_path("query", met), history, reason),
         *_features("query", proposals),
     ]

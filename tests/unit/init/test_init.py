@@ -120,8 +120,12 @@ def test_each_choice_has_its_reason_beside_it(tmp_path):
         "x",
     )
     assert "label (a value of its own in nearly every row" in text.replace("\n# ", " ")
-    for block in text.split("\n\n"):
+    blocks = text.split("\n\n")
+    for block in blocks:
         assert block.startswith("#"), block
+    comments = ["\n".join(line for line in block.splitlines() if line.startswith("#")) for block in blocks]
+    (of_queries,) = (comment for comment, block in zip(comments, blocks, strict=True) if "[query]" in block)
+    assert "query entities are users" in of_queries
 
 
 def test_two_rows_of_a_pair_at_one_instant_are_no_repeat_as_in_training(tmp_path):
