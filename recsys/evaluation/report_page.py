@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import config
+from recsys.config import Run
 from recsys.data.prepare import parts_in_words
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.charts import COLORS, GRAY, Interval, curve, dot_plot, scatter, text
@@ -111,7 +112,7 @@ def _head(release: Release, judged: EvaluationReport) -> Iterator[str]:
         ("queries", f"{facts.query_entity}; {facts.query_count:,} known by id"),
         ("released model", f"fitted on {fitted_on_in_words(facts)}"),
         ("test", f"{judged.cases:,} cases, all {judged.items:,} items ranked"),
-        ("left out of rankings", "seen items" if judged.with_exclusions else "nothing"),
+        ("left out of rankings", _left_out(config.load_spelt_out(release.folder / "run.toml"))),
         ("history of a query", judged.history),
         ("fitted for the test", fitted_in_words(judged.fits)),
         ("training", judged.training),
@@ -119,6 +120,13 @@ def _head(release: Release, judged: EvaluationReport) -> Iterator[str]:
     ]
     cells = "".join(f"<tr><th>{name}</th><td>{text(value)}</td></tr>" for name, value in rows if value)
     yield f'<table class="facts"><caption>What was evaluated</caption>{cells}</table>'
+
+
+def _left_out(run: Run) -> str:
+    """Return in words what no ranking of the run's evaluation holds."""
+    seen = ["what the query entity met before (evaluation.exclude_seen)"] * bool(run.evaluation.exclude_seen)
+    own = ["the item itself"] * (run.query.entity == "item")
+    return " and ".join(seen + own) or "nothing"
 
 
 def _verdict(release: Release, judged: EvaluationReport) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from recsys.evaluation.charts import Interval, curve, dot_plot, scatter, text
 from recsys.evaluation.item_map import agreement, layout
-from recsys.evaluation.report_page import path_of, write
+from recsys.evaluation.report_page import _left_out, path_of, write
 from tests.worlds import copy_of
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -63,6 +64,21 @@ def test_training_writes_a_page_that_stands_alone(block_release):
         assert heading in page.words
     assert "ahead of" in page.words or "not significantly different" in page.words
     assert "training and validation rows" in page.words
+
+
+@pytest.mark.parametrize(
+    ("entity", "exclude_seen", "words"),
+    [
+        ("user", False, "nothing"),
+        ("user", True, "what the query entity met before (evaluation.exclude_seen)"),
+        ("item", False, "the item itself"),
+        ("item", True, "what the query entity met before (evaluation.exclude_seen) and the item itself"),
+    ],
+)
+def test_the_page_says_what_rankings_leave_out(block_settings, entity, exclude_seen, words):
+    evaluation = replace(block_settings.evaluation, exclude_seen=exclude_seen)
+    run = replace(block_settings, evaluation=evaluation, query=replace(block_settings.query, entity=entity))
+    assert _left_out(run) == words
 
 
 def test_every_chart_says_in_words_what_it_shows(block_release):
