@@ -13,6 +13,9 @@ from recsys.objectives._solved import Solved
 from recsys.registry import settings
 from recsys.types import Float32
 
+SMALLEST = 1e-12
+"""Strength of a direction that counts as one, so that a catalog whose vectors are all zeros stays so."""
+
 
 @settings()
 class Ials(Solved):
@@ -46,7 +49,10 @@ class Ials(Solved):
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""
         weights, of_items = (self.unobserved_weight[0], self.regularization_weight[0]), met[:, :items]
         found = linear_models.ials(of_items, dim, *weights, self.epochs, seed)
-        _, _, rotation = np.linalg.svd(found, full_matrices=False)  # the directions that explain most first
-        found = found @ rotation.T
         queries = linear_models.regressed(of_items, found, *weights)
+        # The directions that explain most first. Scores stay if one side is divided by what the other is multiplied
+        # with: both get the root, or else the direction of popularity would make all frequent items look alike.
+        _, strengths, rotation = np.linalg.svd(found, full_matrices=False)
+        roots = np.sqrt(np.maximum(strengths, max(1e-6 * strengths[0], SMALLEST))).astype(np.float32)
+        found, queries = found @ rotation.T / roots, queries @ rotation.T * roots
         return linear_models.history_map(met, queries, self.dropout_rate, self.history_regularization_weight), found

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys.linear_models import history_map, ials, regressed
+from recsys.objectives.ials import Ials
 
 ALPHA, LAMBDA = 0.3, 0.05
 
@@ -113,3 +114,16 @@ def test_the_history_map_is_the_ridge_regression_that_dropout_amounts_to(shape):
     penalty = np.diag((dense**2).sum(axis=0) * rate / (1 - rate) + weight)
     expected = np.linalg.solve(dense.T @ dense + penalty, dense.T @ queries)
     np.testing.assert_allclose(history_map(met, queries, rate, weight), expected, rtol=0, atol=1e-5)
+
+
+def test_the_objective_gives_both_sides_the_same_strength_and_leaves_scores_as_they_are():
+    met = weights_at_random((60, 40), density=0.2)
+    choice = Ials(unobserved_weight=(ALPHA,), regularization_weight=(0.01,))
+    history, found = choice.solve(met, 40, 6, seed=3)
+    items = ials(met, 6, ALPHA, 0.01, choice.epochs, 3)
+    plain = history_map(
+        met, regressed(met, items, ALPHA, 0.01), choice.dropout_rate, choice.history_regularization_weight
+    )
+    np.testing.assert_allclose(history @ found.T, plain @ items.T, atol=1e-5)
+    # V = P S R with P and R orthogonal; the item vectors are P S^(1/2), so that their Gramian is S.
+    np.testing.assert_allclose(found.T @ found, np.diag(np.linalg.svd(items, compute_uv=False)), atol=1e-4)
