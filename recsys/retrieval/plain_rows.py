@@ -11,7 +11,7 @@ from recsys.spelling import cast, flat
 
 
 def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows of a table, one dictionary each.
+    """Return the rows of a table as people read them, one dictionary each; for features there is `spelling.as_python`.
 
     Times are ISO 8601 texts: Python's own times lack nanoseconds and end with the year 9999. Those with a zone are UTC.
     Floats of single and half precision have the same shortest spelling as in their column.
