@@ -60,7 +60,7 @@ def release(tmp_path_factory) -> Release:
     pq.write_table(items, world / "items.parquet")
     tables = block_run(world)
     tables["item"] |= {"metadata": ["title", *KINDS], "filters": list(KINDS)}
-    tables["training"] |= {"epochs": 1}
+    tables["training"] |= {"epochs": 1, "refit": "none"}
     return pipeline.train(config.from_tables(tables), world / "work", world / "releases")
 
 

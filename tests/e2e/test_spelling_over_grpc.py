@@ -129,7 +129,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         "tower": {"kind": "mlp", "hidden": [], "dim": 8},
         "objective": {"kind": "sampled_softmax"},
         "training": {"epochs": 3, "batch_size": 64, "optimizer": "adagrad", "learning_rate": 0.3},
-        "evaluation": {"exclude_seen": False, "resamples": 100},
+        "evaluation": {"exclude_seen": False, "resamples": 100, "baselines": []},
         "index": {"kind": "brute_force"},
     }
     return pipeline.train(config.from_tables(run), folder / "work", folder / "releases")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from subprocess import run
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.order import bench
 
 
 def test_the_short_form_of_the_order_benchmark_writes_its_table_and_resumes(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.order", "--quick", "--work", tmp_path / "work", "--results", tmp_path]
     tables = []
     for _ in range(2):
-        run(command, cwd=ROOT, check=True, capture_output=True, timeout=280)
+        bench("synthetic", tmp_path / "work", tmp_path, seeds=[0], only=[], quick=True)
         tables.append(json.loads((tmp_path / "order-synthetic-quick.json").read_text())["rows"])
     subjects = {row["subject"] for row in tables[0]}
     assert {"transformer", "bag, quadratic", "bag, softmax", "the formula itself"} <= subjects

@@ -44,7 +44,7 @@ def odd_run(folder: Path, **changes) -> dict:
     return block_run(
         folder, name="odd", query={"features": {**features, "who": {"kind": "id"}}},
         item={"features": {**features, "id": {"kind": "id"}}, "filters": list(NAMES)},
-        training={"epochs": 1, "batch_size": 64}, self_supervision=MASKS, **changes,
+        training={"epochs": 1, "batch_size": 64, "refit": "none"}, self_supervision=MASKS, **changes,
     )  # fmt: skip
 
 
