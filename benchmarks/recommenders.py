@@ -161,20 +161,21 @@ DEFAULTS = {"tower": None, "objective": None, "training": None}
 def models_of(query: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Tables]:
     """Return our models for data with some features on both sides, by name."""
     trained = bag("all_items", 256, dropout_rate=0.65)
+    started = bag("all_items", 512, dropout_rate=0.5, start="dlae")
     return {
         "two_tower_defaults": DEFAULTS,
         "two_tower_dlae": bag("dlae", "auto"),
         "two_tower_dlae_features": with_features(bag("dlae", "auto"), query, item),
         "two_tower_ease": bag("ease", "auto"),
         "two_tower_all_items": trained,
-        "two_tower_features": with_features(trained, query, item),
+        "two_tower_features": with_features(started, query, item),
     }
 
 
 PEERS = {
     "popularity": Popularity(),
     "item_knn": ItemKnn(),
-    "ials": Ials(dim=(128, 256), unobserved_weight=(0.1, 0.3, 1.0), regularization_weight=(0.01, 0.003)),
+    "ials": Ials(),
     "ease": Ease(regularization_weight=(250.0, 20.0, 60.0, 100.0, 500.0, 750.0)),
     "dlae": Dlae(dropout_rate=(0.5, 0.3), regularization_weight=(10.0, 50.0, 200.0, 800.0)),
 }

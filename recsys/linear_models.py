@@ -134,6 +134,20 @@ class ItemWeights:
         return self.matmat(found), found
 
 
+def evened(met: csr_matrix, items: int, exponent: float) -> csr_matrix:
+    """Return X with rows scaled so that each counts `(n / mean n)^-exponent` in a squared error over all rows.
+
+    Args:
+        met: X, `[queries, columns]`; see `ease`.
+        items: how many of the columns are items; n is their sum. Rows without any count once.
+        exponent: >= 0; 0 changes nothing.
+    """
+    met_items = np.asarray(met[:, :items].sum(axis=1), np.float64).ravel()
+    has_any = met_items > 0
+    share = np.where(has_any, met_items / met_items[has_any].mean() if has_any.any() else 1, 1)
+    return (diags_array((share ** (-exponent / 2)).astype(met.dtype)) @ met).tocsr()
+
+
 def ease(met: csr_matrix, regularization_weight: float, items: int | None = None) -> ItemWeights:
     """Return the weights of EASE from each column to each item, `[columns, items]`, with a diagonal of zeros.
 

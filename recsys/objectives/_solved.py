@@ -65,8 +65,8 @@ class Solved(ABC):
 
     reads: ClassVar[str] = "matrix"
     unit_length: ClassVar[bool] = False
-    own: ClassVar[tuple[str, ...]]
-    """The settings of the linear model itself."""
+    own: ClassVar[tuple[tuple[str, ...], ...]]
+    """The settings of the linear model itself, in groups: each is chosen after those before it."""
 
     query_feature_weight: tuple[NonNegativeFloat, ...] = Field(default=(1.0, 3.0, 0.3, 0.0), min_length=1)
     cold_start: ColdStart = Field(default_factory=ColdStart)
@@ -76,8 +76,8 @@ class Solved(ABC):
         return ()
 
     def candidates(self, *names: str) -> tuple[Solved, ...]:
-        """Return one choice for each combination of some settings to try; without names, those of the model itself."""
-        return combinations(self, *(names or self.own))
+        """Return one choice for each combination of some settings to try; without names, of those chosen first."""
+        return combinations(self, *(names or self.own[0]))
 
     @abstractmethod
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:

@@ -19,7 +19,7 @@ class Distillation(SetObjective):
 
     Items that the query has met are left out: teachers score them so high that nothing of the rest would be learned.
     Teachers are objectives that are solved at once. Each is solved on the training interactions with every combination
-    of its settings, and each solution is one teacher.
+    of the settings that validation would choose first, and each solution is one teacher.
 
     Attributes:
         teachers: kinds of objectives that read `matrix`.

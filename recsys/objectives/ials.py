@@ -37,7 +37,7 @@ class Ials(Solved):
         history_regularization_weight: weight of the map's squared length.
     """
 
-    own: ClassVar[tuple[str, ...]] = ("unobserved_weight", "regularization_weight")
+    own: ClassVar[tuple[tuple[str, ...], ...]] = (("unobserved_weight", "regularization_weight"),)
 
     unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.003), min_length=1)

@@ -31,7 +31,8 @@ class Sum:
 
     Attributes:
         dim: length of the sum; with `auto`, objectives in closed form take the one of 64, 128, 256, 512 and 1024 that
-            is best on the validation cases, or a shorter one that is as good up to half a percent, and all others 256.
+            is best on the validation cases, or a shorter one that is as good up to a tenth of a percent; all others
+            take 256.
         dropout_rate: share (0..1) of the sum's numbers that is dropped in training.
     """
 

@@ -26,7 +26,9 @@ DEFAULT_DIM = 256
 PREDICTED = 64
 """Directions of the vectors that choose how strongly the regression on item features is held back."""
 ENOUGH = 0.995
-"""Share of the best metric that is enough for the first of several values, which has other merits."""
+"""Share of the best metric that is enough for the first of several ways to treat rare items."""
+ENOUGH_OF_DIM = 0.999
+"""Share of the best metric that is enough for shorter vectors."""
 
 
 def choose(
@@ -77,13 +79,15 @@ def choose(
             dim = min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]
             tables.assign(solved(objective, dim), provisional, dim)
 
-        objective = best(run.objective.candidates(), assign_solved)
+        objective = run.objective
+        for names in objective.own:
+            objective = best(objective.candidates(*names), assign_solved)
         if len(prepared.query_encoders) > 1:
             objective = best(objective.candidates("query_feature_weight"), assign_solved)
         dim = dims[-1]
         if len(dims) > 1 or tables.has_item_features:
             solution = solved(objective, dims[-1])
-            dim = best(dims, lambda dim: tables.assign(solution, provisional, dim), ENOUGH)
+            dim = best(dims, lambda dim: tables.assign(solution, provisional, dim), ENOUGH_OF_DIM)
         if tables.has_item_features:
             weights = cold_start.candidates("regularization_weight")
             cold_start = max(

@@ -38,7 +38,8 @@ def linear_run(folder, objective, **changes):
     )
 
 
-OBJECTIVES = [{"kind": kind} for kind in ("ease", "dlae", "ials", "all_items", "softmax", "distillation")] + [
+SOLVED = ("ease", "dlae", "ials")
+OBJECTIVES = [{"kind": kind} for kind in (*SOLVED, "all_items", "softmax", "distillation")] + [
     {"kind": "cosine_contrastive", "negative_weight": 5.0}
 ]
 
@@ -292,11 +293,11 @@ def test_shrinkage_turns_items_towards_their_features_and_keeps_their_lengths(bl
 
 def test_the_length_of_vectors_is_the_shortest_that_is_nearly_the_best_on_validation_cases(tmp_path):
     source = {"kind": "synthetic", "users": 300, "items": 200, "interactions": 6000}
-    objective = {"kind": "dlae", "regularization_weight": [10.0]}
+    objective = {"kind": "dlae", "regularization_weight": [10.0], "query_exponent": [0.5]}
     tables = linear_run(tmp_path, objective) | {"source": source, "tower": {"kind": "sum", "dim": "auto"}}
     run = config.from_tables(tables | {"split": {"kind": "random"}})
     prepared = prepare(run, tmp_path / "prepared")
-    for metrics, expected in (((0.5, 0.502), 64), ((0.5, 0.51), 128)):
+    for metrics, expected in (((0.5, 0.5004), 64), ((0.5, 0.501), 128)):
         given = iter(metrics)
         assert fit(
             run, prepared, tmp_path / "training", lambda _, given=given: next(given)

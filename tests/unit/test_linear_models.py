@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from recsys.errors import SettingError
-from recsys.linear_models import RegularizedInverse, dlae, ease, low_rank, ridge
+from recsys.linear_models import RegularizedInverse, dlae, ease, evened, low_rank, ridge
 
 MANY_QUERIES, MANY_ITEMS = (40, 15), (15, 40)
 
@@ -40,6 +40,14 @@ def test_a_ridge_regression_solves_its_normal_equations(shape):
     targets = np.random.default_rng(0).normal(size=(shape[0], 3))
     expected = np.linalg.solve(met.toarray().T @ met.toarray() + np.diag(penalty), met.toarray().T @ targets)
     np.testing.assert_allclose(ridge(met, penalty, targets), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0, 2.0])
+def test_rows_count_in_the_squared_error_by_the_inverse_of_their_length(exponent):
+    met = sparse.csr_matrix(np.array([[1, 1, 1, 1, 5.0], [1, 0, 0, 0, 7.0], [0, 0, 0, 0, 3.0], [0, 1, 1, 2, 0.0]]))
+    lengths = np.array([4, 1, 3, 4])  # the last column is a feature; the third row has no item and counts as the mean
+    expected = (lengths / 3)[:, None] ** (-exponent / 2) * met.toarray()
+    np.testing.assert_allclose(evened(met, 4, exponent).toarray(), expected, rtol=1e-12)
 
 
 @both_shapes
