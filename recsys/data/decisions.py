@@ -51,12 +51,12 @@ def decide(run: Run, prepared: Prepared) -> tuple[Run, tuple[str, ...]]:
 def _inverted_rows(prepared: Prepared) -> tuple[int, int]:
     """Return the rows of the matrices that a closed form inverts: for its solution, and to explain it by features."""
     items = prepared.item_count
-    of_queries = _width(prepared.query_encoders, prepared.query_codes)
-    of_items = _width(prepared.item_encoders, prepared.item_codes)
+    of_queries = feature_width(prepared.query_encoders, prepared.query_codes)
+    of_items = feature_width(prepared.item_encoders, prepared.item_codes)
     return min(prepared.query_count, items + of_queries), min(items, of_items)
 
 
-def _width(fitted: Mapping[str, Encoder], codes: Codes) -> int:
+def feature_width(fitted: Mapping[str, Encoder], codes: Codes) -> int:
     """Return how many numbers, or different codes, the features of a side have, ids and histories left out."""
     features = (
         np.asarray(codes[name])

@@ -283,7 +283,7 @@ def render(report: Report, console: Console) -> None:
     if report.repeats:
         console.print(report.repeats)
     for sentence in report.decisions:
-        console.print(f"By default {sentence}", markup=False, highlight=False)
+        console.print(f"Left to the data: {sentence}", markup=False, highlight=False)
     if report.history:
         console.print(f"History of a query at evaluation: {report.history}.")
     will_run = [kind for kind, reason in report.baselines.items() if not reason]

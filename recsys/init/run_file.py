@@ -41,6 +41,7 @@ class Facts:
         repeat_rate: see `recsys.data.repeats.repeat_rate`.
         has_times: whether the interactions have times of which not all are equal.
         queries_are_items: whether the query entities are items.
+        has_wide_features: whether the features of the items have more values than a closed form can explain items by.
     """
 
     raw: RawData
@@ -51,6 +52,7 @@ class Facts:
     repeat_rate: float
     has_times: bool
     queries_are_items: bool
+    has_wide_features: bool = False
 
     @property
     def item_count(self) -> int:
@@ -59,8 +61,8 @@ class Facts:
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether query entities or items are few enough for a linear model in closed form."""
-        return min(self.query_count, self.item_count) <= MAX_INVERTED
+        """Whether the data are small enough for a linear model in closed form."""
+        return min(self.query_count, self.item_count) <= MAX_INVERTED and not self.has_wide_features
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import config
+from recsys.data.decisions import decide
+from recsys.data.prepare import prepare
 from recsys.errors import SettingError
 from recsys.init import Named, run_file_for_files
 from recsys.init.features import propose_feature
+from recsys.linear_models import MAX_INVERTED
+from recsys.registry import kind_of
 
 USERS, ITEMS = 60, 40
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,6 +112,18 @@ def test_a_number_made_of_the_interactions_is_left_out_as_a_leak():
     assert proposal.settings is None
     assert "leak" in proposal.reason
     assert propose_feature("n", pa.chunked_array([np.random.default_rng(0).random(100)]), counts).settings is not None
+
+
+@pytest.mark.parametrize(("words", "objective"), [(3, "dlae"), (2 * MAX_INVERTED, "all_items")])
+def test_a_closed_form_is_proposed_where_the_values_of_the_features_can_be_inverted(tmp_path, words, objective):
+    rows = np.arange(MAX_INVERTED + 1)
+    text = [f"{word} {word + 1} {word + 2} {word + 3}" for word in rows % words]
+    catalog = pa.table({"sku": [f"i{row}" for row in rows], "one": text, "two": text[::-1]})
+    met = pa.table({"user": [f"u{row % 30}" for row in rows], "sku": catalog["sku"]})
+    named = Named(write(tmp_path, met, "met", ".parquet"), write(tmp_path, catalog, "items", ".parquet"))
+    run = config.from_tables(tomllib.loads(run_file_for_files(named, "wide")))
+    decided, _ = decide(replace(run, objective=None), prepare(run, tmp_path / "prepared"))
+    assert kind_of(run.objective) == kind_of(decided.objective) == objective
 
 
 def test_each_choice_has_its_reason_beside_it(tmp_path):
