@@ -65,7 +65,7 @@ class Plan:
 
 
 FULL = Plan(seconds=10.0, rate=1200.0, ordinary_rate=100.0, at_once=8000, channels=80)
-QUICK = Plan(seconds=2.0, rate=300.0, ordinary_rate=20.0, at_once=2000, channels=20)
+QUICK = Plan(seconds=1.0, rate=300.0, ordinary_rate=20.0, at_once=1000, channels=20)
 
 
 @dataclass(frozen=True)

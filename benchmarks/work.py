@@ -69,7 +69,7 @@ class Plan:
     deadline_s: float = 0.5
 
 
-FULL, QUICK = Plan(seconds=8.0), Plan(seconds=1.0, every_s=0.1, deadline_s=0.2)
+FULL, QUICK = Plan(seconds=8.0), Plan(seconds=0.5, every_s=0.05, deadline_s=0.2)
 
 
 @dataclass

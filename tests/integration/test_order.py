@@ -35,7 +35,7 @@ def order_run(**changes):
         "tower": {"kind": "sum", "dim": DIM},
         "objective": {"kind": "softmax"},
         "training": {"epochs": 12, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"resamples": 100, "baselines": []},
         "index": {"kind": "brute_force"},
     } | changes
 

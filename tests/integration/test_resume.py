@@ -18,8 +18,8 @@ from tests.mined import mined_for_training
 from tests.worlds import block_run
 
 LONG = {
-    "epochs": 24, "batch_size": 16, "optimizer": "adagrad", "learning_rate": 0.1, "deterministic": True,
-    "checkpoint_every_s": 0.3, "validate_every_epochs": 8, "patience": 0,
+    "epochs": 12, "batch_size": 16, "optimizer": "adagrad", "learning_rate": 0.1, "deterministic": True,
+    "checkpoint_every_s": 0.3, "validate_every_epochs": 4, "patience": 0,
 }  # fmt: skip
 OBJECTIVE = {"kind": "sampled_softmax", "logq": "streaming", "learned_temperature": True, "uniform_negatives": 8}
 TOWER = {"kind": "mlp", "hidden": [16], "dim": 8, "dropout_rate": 0.2}
