@@ -146,7 +146,7 @@ class SolvedTables:
         self._fold = self._weight * drawn
         self._unseen = self._weight - self._fold
         self._solution: Solution | None = None
-        self._regressions: dict[tuple[float, bool], Array] = {}
+        self._regressions: dict[tuple[float, bool], tuple[Float32, Float32]] = {}
 
     @property
     def has_item_features(self) -> bool:
@@ -185,8 +185,9 @@ class SolvedTables:
             self._found.assign(found)
             _assign_rows(self._model.item_tower, dict.fromkeys(self._ends, np.zeros((0, dim), np.float32)))
             return
-        of_history, of_found = (rows[:, :dim] for rows in np.hsplit(self._ridge(solution, cold_start, True), 2))
-        said_of_history, said_of_found = self._design @ of_history, self._design @ of_found
+        rows, said = self._ridge(solution, cold_start, True)
+        of_found = np.hsplit(rows, 2)[1][:, :dim]
+        said_of_history, said_of_found = (each[:, :dim] for each in np.hsplit(said, 2))
         stretch = cold_start.length[0] * self._shortness(solution, cold_start, dim)
         own = (self._counts / np.maximum(self._counts + cold_start.residual_shrinkage[0], 1))[:, None]
         is_trained = self._counts[:, None] > 0
@@ -198,22 +199,27 @@ class SolvedTables:
 
     def _shortness(self, solution: Solution, cold_start: ColdStart, dim: int) -> float:
         """Return the ratio of the lengths of a fifth of the items to those predicted from the others, >= 1."""
-        predicted = self._design @ np.hsplit(self._ridge(solution, cold_start, False), 2)[1][:, :dim]
+        predicted = np.hsplit(self._ridge(solution, cold_start, False)[1], 2)[1][:, :dim]
         given = solution.found[:, :dim]
         energy, of_predicted = (self._fold @ np.square(each).sum(axis=1) for each in (given, predicted))
         return float(np.sqrt(energy / of_predicted)) if energy > of_predicted > 0 else 1.0
 
-    def _ridge(self, solution: Solution, cold_start: ColdStart, with_fold: bool) -> Array:
-        """Return R for both vectors of an item side by side, `[width, 2 * solution's dim]`, and keep it."""
+    def _ridge(self, solution: Solution, cold_start: ColdStart, with_fold: bool) -> tuple[Float32, Float32]:
+        """Return R for both vectors of an item side by side, and what it predicts of all items, and keep them.
+
+        Returns:
+            `[width, 2 * solution's dim]` and `[items, 2 * solution's dim]`.
+        """
         if solution is not self._solution:
             self._solution, self._regressions = solution, {}
         key = (cold_start.regularization_weight[0], with_fold)
         if key not in self._regressions:
             weight = self._weight if with_fold else self._unseen
-            self._regressions[key] = self._regression(solution, key[0], weight)
+            rows = self._regression(solution, key[0], weight)
+            self._regressions[key] = rows, self._design @ rows
         return self._regressions[key]
 
-    def _regression(self, solution: Solution, regularization_weight: float, weight: Array) -> Array:
+    def _regression(self, solution: Solution, regularization_weight: float, weight: Array) -> Float32:
         """Return R from items that count by a weight, `[items]`."""
         of_items, energies = np.flatnonzero(weight), _energies(self._design)
         used, scales = np.flatnonzero(energies > 0), sparse.diags_array(_scales(energies[energies > 0]))
@@ -224,7 +230,7 @@ class SolvedTables:
         design = self._design[:, used][of_items] @ scales
         scaled = (sparse.diags_array(np.sqrt(weight[of_items])) @ design).tocsr()
         targets = np.sqrt(weight[of_items, None]) * np.hstack([solution.history, solution.found])[of_items]
-        rows = np.zeros((self._design.shape[1], targets.shape[1]))
+        rows = np.zeros((self._design.shape[1], targets.shape[1]), np.float32)
         rows[used] = scales @ ridge(scaled, np.full(len(used), float(regularization_weight)), targets)
         return rows
 
