@@ -108,6 +108,25 @@ def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
     return release
 
 
+def best_on_validation(run: Run, folder: Path) -> float:
+    """Return the best validation metric of a run's training, which is not fitted anew, judged on tests or published.
+
+    Args:
+        run: the settings.
+        folder: holds prepared data and checkpoints; made if needed.
+
+    Raises:
+        DataError: there are no validation cases, or as the stages raise.
+    """
+    prepared = prepare(run, folder / "prepared")
+    check_cases(run, prepared)
+    validation = held_out(run, prepared, "validation", run.training.validation_cases)
+    if not validation.cases.reachable.rows.size:
+        raise DataError(f"{run.name}: no validation case names an item of the training part. Change the split.")
+    fitted = fit(run, prepared, folder / "training", Validator(run, validation))
+    return max(look.metric for look in fitted.validations)
+
+
 def judge(
     run: Run, fitted: Fitted, validation: HeldOut, test: HeldOut, fusion: Fusion | None = None
 ) -> EvaluationReport:

@@ -24,6 +24,9 @@ from recsys.types import Int64, Interactions
 LINE = 100
 QUERIES_ARE_ITEMS_RATE = 0.9
 HALF_LIFE_DAYS = 60.0
+ORDER_DIM = 64
+"""Width of a transformer over histories, and length of the vectors that it makes."""
+ORDER_TRAINING = {"optimizer": "adam", "learning_rate": 0.003, "batch_size": 64}
 HISTORY_DROPOUT_RATE, UNKNOWN_RATE = 0.7, 0.2
 """For training in steps: shares of a history, and of the items' ids, that training hides."""
 
@@ -99,7 +102,15 @@ def facts_of(raw: RawData) -> Facts:
     )
 
 
-def sections_of(facts: Facts, name: str, source: Mapping[str, Any], reasons: Mapping[str, str]) -> list[Section]:
+def sections_of(
+    facts: Facts,
+    name: str,
+    source: Mapping[str, Any],
+    reasons: Mapping[str, str],
+    *,
+    reads_order: bool = False,
+    found: str = "",
+) -> list[Section]:
     """Return the tables of a run file for some data.
 
     Args:
@@ -107,6 +118,8 @@ def sections_of(facts: Facts, name: str, source: Mapping[str, Any], reasons: Map
         name: the run's name.
         source: the settings of the source, `kind` first.
         reasons: why those of them were chosen that nobody gave.
+        reads_order: whether the model reads the order of the history, instead of a sum over it.
+        found: a sentence on how that was decided; empty where nothing was compared.
     """
     table, counts = facts.raw.items, facts.item_counts
     items = {column: propose_feature(column, table[column], counts) for column in _columns(table)}
@@ -120,10 +133,11 @@ def sections_of(facts: Facts, name: str, source: Mapping[str, Any], reasons: Map
     return [
         Section("", {"name": name}, _summary(facts)),
         Section("source", source, " ".join(chosen)),
-        *_query_side(facts, queries),
-        *_item_side(facts, items),
+        *_query_side(facts, queries, _ordered_history() if reads_order else _history(facts), found),
+        *_item_side(items, _ordered_id() if reads_order else _id(facts, items)),
         _split(facts),
-        *_model(facts),
+        *(_ordered_model() if reads_order else _model(facts)),
+        _evaluation(facts),
     ]
 
 
@@ -189,33 +203,45 @@ def _free_name(wanted: str, taken: Container[str]) -> str:
     return next(name for name in chain([wanted], numbered) if name not in taken)
 
 
-def _query_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section]:
+def _query_side(
+    facts: Facts, proposals: Mapping[str, Proposal], history: tuple[dict[str, Any], str], found: str
+) -> list[Section]:
     entity = "item" if facts.queries_are_items else "user"
     what = "The query entities are items." if facts.queries_are_items else "The query entities are users or the like."
-    met = _free_name("met", proposals)
-    history = {"kind": "history", "shared": False, "pooling": "sum", "min_count": 0}
-    if _repeats(facts) and facts.has_times:
-        history["half_life_days"] = HALF_LIFE_DAYS
-    reason = "All items that the entity has met, in a table of their own."
-    if not facts.has_closed_form:
-        history["dropout_rate"] = HISTORY_DROPOUT_RATE
-        reason += " Training hides most of them, so that each learns to stand for the others."
+    settings, reason = history
+    if facts.has_times and not found:
+        found = "A model that reads their order may be better: `recsys init --compare` trains both and decides."
     return [
         Section("query", {"entity": entity}, f"{what} {_left_out(proposals)}".strip()),
-        Section(_path("query", met), history, reason),
+        Section(_path("query", _free_name("met", proposals)), settings, f"{reason} {found}".strip()),
         *_features("query", proposals),
     ]
 
 
-def _item_side(facts: Facts, proposals: Mapping[str, Proposal]) -> list[Section]:
+def _item_side(proposals: Mapping[str, Proposal], item_id: tuple[dict[str, Any], str]) -> list[Section]:
+    settings, reason = item_id
+    named = Section(_path("item", _free_name("id", proposals)), settings, f"{reason} {_left_out(proposals)}".strip())
+    return [named, *_features("item", proposals)]
+
+
+def _history(facts: Facts) -> tuple[dict[str, Any], str]:
+    settings: dict[str, Any] = {"kind": "history", "shared": False, "pooling": "sum", "min_count": 0}
+    if _repeats(facts) and facts.has_times:
+        settings["half_life_days"] = HALF_LIFE_DAYS
+    reason = "All items that the entity has met, in a table of their own."
+    if not facts.has_closed_form:
+        settings["dropout_rate"] = HISTORY_DROPOUT_RATE
+        reason += " Training hides most of them, so that each learns to stand for the others."
+    return settings, reason
+
+
+def _id(facts: Facts, proposals: Mapping[str, Proposal]) -> tuple[dict[str, Any], str]:
     settings: dict[str, Any] = {"kind": "id"}
     reason = "What is particular to each item."
-    features = _features("item", proposals)
-    if features and not facts.has_closed_form:
+    if _features("item", proposals) and not facts.has_closed_form:
         settings["unknown_rate"] = UNKNOWN_RATE
         reason += " Training hides some ids, so that items that nobody has met are found by their features."
-    named = Section(_path("item", _free_name("id", proposals)), settings, f"{reason} {_left_out(proposals)}".strip())
-    return [named, *features]
+    return settings, reason
 
 
 def _split(facts: Facts) -> Section:
@@ -227,22 +253,41 @@ def _split(facts: Facts) -> Section:
 def _model(facts: Facts) -> list[Section]:
     size = f"{facts.query_count:,} query entities and {facts.item_count:,} items"
     if facts.has_closed_form:
-        chosen = [
+        return [
             Section(
                 "tower", {"kind": "sum", "dim": "auto"}, "The length of the vectors is chosen on validation cases."
             ),
             Section("objective", {"kind": "dlae"}, f"A linear model in closed form: {size} are few enough."),
         ]
-    else:
-        chosen = [
-            Section("tower", {"kind": "sum", "dim": 256}, "Sums of vectors, as in linear models."),
-            Section("objective", {"kind": "all_items"}, f"Trained in steps: {size} are too many for a closed form."),
-        ]
+    return [
+        Section("tower", {"kind": "sum", "dim": 256}, "Sums of vectors, as in linear models."),
+        Section("objective", {"kind": "all_items"}, f"Trained in steps: {size} are too many for a closed form."),
+    ]
+
+
+def _ordered_history() -> tuple[dict[str, Any], str]:
+    settings = {"kind": "history", "pooling": "transformer", "shared": True, "width": ORDER_DIM}
+    return settings, "The items that the entity has met, in their order, by the vectors that they are found by."
+
+
+def _ordered_id() -> tuple[dict[str, Any], str]:
+    return {"kind": "id", "width": ORDER_DIM}, "What is particular to each item."
+
+
+def _ordered_model() -> list[Section]:
+    return [
+        Section("tower", {"kind": "sum", "dim": ORDER_DIM}, "As wide as the transformer."),
+        Section("objective", {"kind": "softmax"}, "The next item against all others, at every place of a history."),
+        Section("training", ORDER_TRAINING, "Small batches: a history counts as often as it has items."),
+    ]
+
+
+def _evaluation(facts: Facts) -> Section:
     if _repeats(facts):
         reason = "Entities come back to what they have met: repeats count, and are judged apart."
     else:
         reason = "Few interactions repeat an earlier one: what an entity has met is left out of its lists."
-    return [*chosen, Section("evaluation", {"exclude_seen": not _repeats(facts)}, reason)]
+    return Section("evaluation", {"exclude_seen": not _repeats(facts)}, reason)
 
 
 def _repeats(facts: Facts) -> bool:

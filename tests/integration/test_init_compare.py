@@ -1,0 +1,42 @@
+"""`recsys init --compare`: validation decides whether the model reads the order of histories."""
+
+import tomllib
+
+import pytest
+
+from recsys import config
+from recsys.errors import SettingError
+from recsys.init import run_file_for_source
+
+WORLD = {"users": 40, "items": 12, "interactions": 1_600}
+
+
+@pytest.mark.parametrize(
+    ("order", "pooling"),
+    [({"order_rate": 1.0, "followers": 1}, "transformer"), ({"sharpness": 20.0}, "sum")],
+    ids=["order decides", "order says nothing"],
+)
+def test_validation_decides_whether_the_model_reads_the_order_of_histories(tmp_path, order, pooling):
+    text = run_file_for_source("synthetic", WORLD | order, "compared", tmp_path)
+    run = config.from_tables(tomllib.loads(text))
+
+    assert run.query_features["met"].pooling == pooling
+    assert "Validation chose between two models" in text
+
+
+def test_a_run_file_for_timed_data_says_how_to_compare():
+    text = run_file_for_source("synthetic", WORLD, "timed")
+
+    assert "recsys init --compare" in " ".join(text.replace("#", "").split())
+
+
+def test_without_times_there_is_no_order_to_compare(data_without_times, tmp_path):
+    with pytest.raises(SettingError, match="--compare: got interactions without times"):
+        run_file_for_source("parquet", data_without_times, "untimed", tmp_path)
+
+
+@pytest.fixture
+def data_without_times(tmp_path):
+    path = tmp_path / "met.csv"
+    path.write_text("query_id,item_id\n" + "".join(f"u{row % 7},i{row % 5}\n" for row in range(35)), encoding="utf-8")
+    return {"interactions": str(path)}
