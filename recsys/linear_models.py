@@ -18,7 +18,10 @@ from recsys.errors import SettingError, describe, verbatim
 from recsys.types import Float32
 
 MAX_INVERTED = 20_000
-"""Rows of the largest matrix that is inverted: 3.2 GB in float64, minutes on two cores; time grows with the cube."""
+"""Rows of the largest matrix that is inverted."""
+LIMIT_S, LIMIT_GIB = 230.0, 9.5
+"""Seconds of one core and memory that one solution takes at that size: measured with `dlae`, 256 dimensions, at 2,500,
+5,000 and 10,000 items (1.2, 5.2 and 28.8 s; 0.24, 0.68 and 2.4 GiB), then by the cube and the square."""
 BLOCK = 1024
 """Columns of a dense intermediate that are computed at once."""
 OVERSAMPLING = 32
@@ -36,6 +39,17 @@ def obstacle(queries: int, items: int) -> str:
         return ""
     got = verbatim(f"{queries:,} query entities and {items:,} items")
     return describe("closed form", got, f"at most {MAX_INVERTED:,} of either")
+
+
+def expected_cost(rows: int, solutions: int) -> tuple[float, float]:
+    """Return seconds of one core that closed forms take, and the GiB that are in use at once.
+
+    Args:
+        rows: of the matrix that is inverted.
+        solutions: how many closed forms are computed, one after the other.
+    """
+    share = rows / MAX_INVERTED
+    return solutions * LIMIT_S * share**3, LIMIT_GIB * share**2
 
 
 class RegularizedInverse:

@@ -119,6 +119,7 @@ def best_on_validation(run: Run, folder: Path) -> float:
         DataError: there are no validation cases, or as the stages raise.
     """
     prepared = prepare(run, folder / "prepared")
+    run, _ = decide(run, prepared)
     check_cases(run, prepared)
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     if not validation.cases.reachable.rows.size:

@@ -12,8 +12,11 @@ from recsys.data import encoders
 from recsys.data.prepare import Codes, Prepared, excludes_seen, rows_before_cut
 from recsys.data.repeats import repeat_rate
 from recsys.features import Encoder
-from recsys.linear_models import MAX_INVERTED
+from recsys.linear_models import MAX_INVERTED, expected_cost
 from recsys.registry import kind_of
+
+LONG_S = 120
+"""From here on, how long a closed form takes is said before it starts."""
 
 
 def decide(run: Run, prepared: Prepared) -> tuple[Run, tuple[str, ...]]:
@@ -36,6 +39,15 @@ def decide(run: Run, prepared: Prepared) -> tuple[Run, tuple[str, ...]]:
         if run.objective.reads != "matrix":
             reason = f"trained in steps, because {size} are too many for a closed form"
         sentences.append(f"objective: {kind_of(run.objective)!r}, {reason}.")
+    if run.objective.reads == "matrix":
+        rows, _ = _inverted_rows(prepared)
+        solutions = len(run.objective.candidates()) + 2  # the length of the vectors, and the refit
+        if len(prepared.query_encoders) > 1:
+            solutions += len(run.objective.query_feature_weight)
+        seconds, gib = expected_cost(rows, solutions)
+        if rows <= MAX_INVERTED and seconds >= LONG_S:
+            cost = f"about {seconds / 60:.0f} minutes on one core and {gib:.1f} GiB"
+            sentences.append(f"objective: {solutions} solutions with matrices of {rows:,} rows take {cost}.")
     if run.evaluation.exclude_seen is None:
         excludes = excludes_seen(run, prepared)
         run = replace(run, evaluation=replace(run.evaluation, exclude_seen=excludes))

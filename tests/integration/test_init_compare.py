@@ -8,7 +8,7 @@ from recsys import config
 from recsys.errors import SettingError
 from recsys.init import run_file_for_source
 
-WORLD = {"users": 40, "items": 12, "interactions": 1_600}
+WORLD = {"users": 80, "items": 40, "interactions": 2_400}
 
 
 @pytest.mark.parametrize(
