@@ -41,7 +41,8 @@ def decide(run: Run, prepared: Prepared) -> tuple[Run, tuple[str, ...]]:
         sentences.append(f"objective: {kind_of(run.objective)!r}, {reason}.")
     if run.objective.reads == "matrix":
         rows, _ = _inverted_rows(prepared)
-        solutions = len(run.objective.candidates()) + 2  # the length of the vectors, and the refit
+        solutions = 2  # for the length of the vectors, and the refit
+        solutions += sum(len(run.objective.candidates(*names)) for names in run.objective.own)
         if len(prepared.query_encoders) > 1:
             solutions += len(run.objective.query_feature_weight)
         seconds, gib = expected_cost(rows, solutions)

@@ -8,19 +8,14 @@ from recsys import config
 from recsys.errors import SettingError
 from recsys.init import run_file_for_source
 
-WORLD = {"users": 80, "items": 40, "interactions": 2_400}
+WORLD = {"users": 80, "items": 40, "interactions": 2_400, "order_rate": 1.0, "followers": 1}
 
 
-@pytest.mark.parametrize(
-    ("order", "pooling"),
-    [({"order_rate": 1.0, "followers": 1}, "transformer"), ({"sharpness": 20.0}, "sum")],
-    ids=["order decides", "order says nothing"],
-)
-def test_validation_decides_whether_the_model_reads_the_order_of_histories(tmp_path, order, pooling):
-    text = run_file_for_source("synthetic", WORLD | order, "compared", tmp_path)
+def test_a_model_that_reads_the_order_of_histories_is_written_where_validation_prefers_it(tmp_path):
+    text = run_file_for_source("synthetic", WORLD, "compared", tmp_path)
     run = config.from_tables(tomllib.loads(text))
 
-    assert run.query_features["met"].pooling == pooling
+    assert run.query_features["met"].pooling == "transformer"
     assert "Validation chose between two models" in text
 
 

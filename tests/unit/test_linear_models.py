@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from recsys.errors import SettingError
-from recsys.linear_models import RegularizedInverse, dlae, ease, evened, low_rank, ridge
+from recsys.linear_models import RegularizedInverse, dlae, ease, evened, expected_cost, low_rank, ridge
 
 MANY_QUERIES, MANY_ITEMS = (40, 15), (15, 40)
 
@@ -119,3 +119,11 @@ def test_the_first_columns_of_a_solution_are_that_of_a_lower_rank():
     weights = ease(met, 5.0)
     (history, found), (fewer, fewer_found) = (low_rank(weights, dim, seed=0) for dim in (20, 5))
     np.testing.assert_allclose(met @ history[:, :5] @ found[:, :5].T, met @ fewer @ fewer_found.T, rtol=0, atol=5e-3)
+
+
+def test_time_grows_with_the_cube_of_the_matrix_and_memory_with_its_square():
+    seconds, gib = expected_cost(10_000, 1)
+    # Measured at 10,000 items on one core: 28.8 s and 2.4 GiB.
+    assert seconds == pytest.approx(28.8, rel=0.05)
+    assert gib == pytest.approx(2.4, rel=0.05)
+    assert expected_cost(20_000, 3) == pytest.approx((3 * 8 * seconds, 4 * gib))

@@ -148,3 +148,21 @@ def test_an_item_is_never_asked_to_be_its_own_neighbour(tmp_path):
     for place, row in enumerate(test.query_rows):
         assert row not in test.cases.reachable[place]
         assert row in test.cases.excluded[place]
+
+
+def test_how_long_a_closed_form_takes_is_said_where_it_takes_long(tmp_path, monkeypatch):
+    write_block_world(tmp_path)
+    run = config.from_tables(
+        block_run(tmp_path)
+        | {
+            "query": {"features": {"met": {"kind": "history"}}},
+            "item": {"features": {"id": {"kind": "id"}}},
+            "objective": {"kind": "ease"},
+            "tower": {"kind": "sum"},
+        }
+    )
+    prepared = prepare(run, tmp_path / "prepared")
+    assert not any("GiB" in each for each in decide(run, prepared)[1])
+    monkeypatch.setattr("recsys.data.decisions.LONG_S", 0)
+    # Four weights and three exponents to try, the length of the vectors, and the refit.
+    assert any("9 solutions" in each and "GiB" in each for each in decide(run, prepared)[1])
