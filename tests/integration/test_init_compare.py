@@ -6,7 +6,7 @@ import pytest
 
 from recsys import config
 from recsys.errors import SettingError
-from recsys.init import run_file_for_source
+from recsys.init import Named, run_file_for_files, run_file_for_source
 
 WORLD = {"users": 80, "items": 40, "interactions": 2_400, "order_rate": 1.0, "followers": 1}
 
@@ -25,13 +25,9 @@ def test_a_run_file_for_timed_data_says_how_to_compare():
     assert "recsys init --compare" in " ".join(text.replace("#", "").split())
 
 
-def test_without_times_there_is_no_order_to_compare(data_without_times, tmp_path):
-    with pytest.raises(SettingError, match="--compare: got interactions without times"):
-        run_file_for_source("parquet", data_without_times, "untimed", tmp_path)
-
-
-@pytest.fixture
-def data_without_times(tmp_path):
+def test_without_times_there_is_no_order_to_compare(tmp_path):
     path = tmp_path / "met.csv"
-    path.write_text("query_id,item_id\n" + "".join(f"u{row % 7},i{row % 5}\n" for row in range(35)), encoding="utf-8")
-    return {"interactions": str(path)}
+    path.write_text("user,item\n" + "".join(f"u{row % 7},i{row % 5}\n" for row in range(35)), encoding="utf-8")
+
+    with pytest.raises(SettingError, match="--compare: got interactions without times"):
+        run_file_for_files(Named(str(path)), "untimed", tmp_path)
