@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +20,15 @@ from recsys.commands import Overrides, Releases, Work, program
 
 if TYPE_CHECKING:
     from recsys.data.prepare import Prepared
+    from recsys.evaluation.report import EvaluationReport
     from recsys.export.release import Release
+    from recsys.types import Query
     from serving.answers import Ranking
     from serving.client import Client
 
 RUN = "complete_journey"
 K = 5
+RANKED = 100
 SERVER_START_S = 120.0
 TIMED_CALLS = 200
 DAMAGED_PART = "item_embeddings.npy"
@@ -42,7 +46,6 @@ def command(
     from recsys import config, pipeline, progress
     from recsys.data.prepare import prepare
     from recsys.evaluation import report, report_page
-    from recsys.evaluation.verdict import verdict
     from serving.process import served
 
     started = time.monotonic()
@@ -62,8 +65,7 @@ def command(
     with progress.one_line("train, evaluate, index"):
         release = pipeline.train(run, work, releases)
     console.rule("3. The verdict")
-    for sentence in verdict(report.load(release.folder)):
-        console.print(sentence, highlight=False)
+    story.verdict(report.load(release.folder))
     with served(release.folder, home, start_s=SERVER_START_S) as client:
         story.household(client)
         story.neighbors(client)
@@ -92,21 +94,23 @@ class Shop:
     Attributes:
         household: the id of the first household whose demographics are known and which the test part asks about.
         demographics: what is known of it, in words.
-        bought: how often it bought each product before the test part, most often first.
+        purchases: the products that it bought before the test part, oldest first, a product as often as it was bought.
+        ages_days: how many days before the test part each was bought.
         bought_later: the products that it bought in the test part.
         products: display columns of each product by id, and how often it was bought in training.
     """
 
     household: str
     demographics: str
-    bought: Mapping[str, int]
+    purchases: tuple[str, ...]
+    ages_days: tuple[float, ...]
     bought_later: frozenset[str]
     products: Mapping[str, Mapping[str, Any]]
 
     @staticmethod
     def of(prepared: Prepared) -> Shop:
         """Choose the household, and look its purchases up."""
-        from recsys.types import ITEM_ID, QUERY_ID
+        from recsys.types import DAY_US, ITEM_ID, QUERY_ID
 
         columns = [ITEM_ID, "name", "department", "product_category"]
         rows = prepared.items.select(columns).to_pylist()
@@ -116,7 +120,7 @@ class Shop:
         asked = set(prepared.parts["test"].query_row.tolist())
         place = next(place for place, each in enumerate(households) if each["income"] is not None and place in asked)
         met, later = prepared.until("train", "validation"), prepared.parts["test"]
-        bought = Counter(rows[row][ITEM_ID] for row in met.item_row[met.query_row == place].tolist())
+        own = met.take(met.query_row == place)
         return Shop(
             household=households[place][QUERY_ID],
             demographics=", ".join(
@@ -124,10 +128,22 @@ class Shop:
                 for name, value in households[place].items()
                 if name != QUERY_ID and value is not None
             ),
-            bought=dict(bought.most_common()),
+            purchases=tuple(rows[row][ITEM_ID] for row in own.item_row.tolist()),
+            ages_days=tuple(((met.timestamp.max() - own.timestamp) / DAY_US).tolist()),
             bought_later=frozenset(rows[row][ITEM_ID] for row in later.item_row[later.query_row == place].tolist()),
             products={row[ITEM_ID]: row for row in rows},
         )
+
+    @cached_property
+    def bought(self) -> Mapping[str, int]:
+        """How often it bought each product before the test part, most often first."""
+        return dict(Counter(self.purchases).most_common())
+
+    def query(self, **changes: Any) -> Query:
+        """Return the household as it stood before the test part: a release knows its households until the end."""
+        from recsys.types import Query
+
+        return Query(history=self.purchases, history_age_days=self.ages_days, **changes)
 
     def name(self, item_id: str) -> str:
         """Return what a person calls a product."""
@@ -137,9 +153,9 @@ class Shop:
         """Return the category of a product."""
         return str(self.products[item_id]["product_category"] or "").capitalize()
 
-    def never_bought_category(self) -> str:
-        """Return the best-selling product among the categories that the household never bought from."""
-        known = {self.category(item_id) for item_id in (*self.bought, *self.bought_later)}
+    def never_bought_category(self, shown: Sequence[str]) -> str:
+        """Return the best-selling product of a category that the household never bought from and is not shown."""
+        known = {self.category(item_id) for item_id in (*self.bought, *self.bought_later, *shown)}
         others = [item_id for item_id in self.products if self.category(item_id) not in known]
         return max(others or self.products, key=lambda item_id: self.products[item_id]["count"])
 
@@ -164,19 +180,41 @@ class Story:
             f"settings. {prepared.notice}"
         )
 
+    def verdict(self, judged: EvaluationReport) -> None:
+        """Show the model beside its baselines: two metrics, then the verdict in sentences."""
+        from recsys.evaluation.report import OURS
+        from recsys.evaluation.slices import ALL, NEW_ITEMS
+        from recsys.evaluation.verdict import verdict
+
+        shown = ((ALL, "nDCG@10"), (ALL, "R@50"), (NEW_ITEMS, "nDCG@10"), (NEW_ITEMS, "R@50"))
+        columns = {"recommender": ["this model" if name == OURS else name for name in judged.recommenders]}
+        for part, metric in [each for each in shown if each[1] in judged.metrics]:
+            found = [judged.find(name, metric, part).value for name in judged.recommenders]
+            title = metric if part == ALL else f"{metric}, new products"
+            columns[title] = ["" if value is None else f"{value:.4f}" for value in found]
+        self._table(columns)
+        self._say(
+            "nDCG@10: how many of the first ten products were bought in the test, those in front counting more. R@50: "
+            "the share of what was bought that is among the first fifty. New products: only those that the household "
+            "had not bought before."
+        )
+        self._say("")
+        for sentence in verdict(judged):
+            self._say(sentence)
+
     def household(self, client: Client) -> None:
         """Show what a household bought beside what it is recommended, all products and only new ones."""
-        from recsys.types import Query, Repeats
+        from recsys.types import Repeats
 
         shop = self.shop
         self._console.rule("4. A household")
-        answer = client.nearest_items(Query(entity_id=shop.household), K)
-        new = client.nearest_items(Query(entity_id=shop.household, repeats=Repeats.EXCLUDE), K)
+        answer = client.nearest_items(shop.query(), K)
+        new = client.nearest_items(shop.query(repeats=Repeats.EXCLUDE), K)
         self._say(f"Household {shop.household}: {shop.demographics}.")
         bought = [f"{count} x {shop.name(item_id)}" for item_id, count in list(shop.bought.items())[:K]]
-        titles = ("bought most often", "recommended", "new to it")
+        titles = ("bought most often", "recommended", "recommended, new to it")
         self._table(dict(zip(titles, (bought, self._later(answer), self._later(new)), strict=True)))
-        self._say("* also bought in the weeks of the test, which the model has not seen")
+        self._say("* bought in the weeks of the test, of which neither the model nor this query knows")
 
     def neighbors(self, client: Client) -> None:
         """Show a product and what is similar to it."""
@@ -189,25 +227,28 @@ class Story:
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 
     def feedback(self, client: Client) -> None:
-        """Show what is new to the household, before and after a like and a dislike."""
-        from recsys.types import FeedbackKind, Mention, Query, Repeats
+        """Show what is new to the household, before and after a like and a dislike, and where the disliked one went."""
+        from recsys.types import FeedbackKind, Mention, Repeats
 
         self._console.rule("6. Like and dislike")
-        query = Query(entity_id=self.shop.household, repeats=Repeats.EXCLUDE)
+        query = self.shop.query(repeats=Repeats.EXCLUDE)
         before = client.nearest_items(query, K)
-        liked, disliked = self.shop.never_bought_category(), before.item_ids[0]
+        liked, disliked = self.shop.never_bought_category(before.item_ids), before.item_ids[0]
         feedback = [Mention(liked, FeedbackKind.LIKED), Mention(disliked, FeedbackKind.DISLIKED)]
-        after = client.reformulate(query, K, feedback).ranking
+        after = client.reformulate(query, RANKED, feedback).ranking
         self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
-        self._table({"new to it, before": self._names(before), "after": self._names(after)})
+        self._table({"new to it, before": self._names(before), "after": self._names(after)[:K]})
+        rank = after.item_ids.index(disliked) + 1 if disliked in after.item_ids else 0
+        where = f"number {rank}" if rank else f"beyond the first {RANKED}"
+        self._say(f"What it dislikes was number 1 before and is {where} after.")
+        if rank == 1:
+            self._say("One dislike weighs little beside a whole history: `excluded_ids` takes a product out for good.")
 
     def filtered(self, client: Client) -> None:
         """Show a list that a condition narrows."""
-        from recsys.types import Query
-
         self._console.rule("7. A filter")
         condition = {"department": "PRODUCE", "brand": "Private"}
-        answer = client.nearest_items(Query(entity_id=self.shop.household), K, where=condition)
+        answer = client.nearest_items(self.shop.query(), K, where=condition)
         self._say("For the same household, only produce of the store's own brand:")
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 

@@ -93,6 +93,17 @@ def test_feedback_changes_the_list(chapters):
     assert [row[0] for row in columns] != [row[-1] for row in columns]
 
 
+def test_it_says_where_a_disliked_product_stands_and_how_to_take_it_out_where_it_is_still_first(chapters):
+    said = " ".join(chapters["Like and dislike"].split())
+    (rank,) = re.findall(r"was number 1 before and is (number \d+|beyond the first \d+) after\.", said)
+    assert ("`excluded_ids`" in said) == (rank == "number 1")
+
+
+def test_the_verdict_shows_the_model_and_what_its_metrics_mean(chapters):
+    assert re.search(r"^ this model +\.?\d", chapters["The verdict"], re.MULTILINE)
+    assert "bought in the test" in " ".join(chapters["The verdict"].split())
+
+
 def test_a_copy_with_one_wrong_bit_is_refused_and_removed(chapters, folder):
     said = " ".join(chapters["A damaged copy"].split())
     assert "refused" in said
