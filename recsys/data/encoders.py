@@ -212,7 +212,7 @@ def table_key(run: Run, side: str, name: str) -> str:
     """Return the name of a feature's embedding table; equal names mean a shared table.
 
     A history reads the item ids' table where it says so. In an item-to-item run with `training.share_tables`, a feature
-    that stands on both sides with equal settings has one table, unless the objective is solved for each side.
+    that stands on both sides with equal settings has one table, unless a closed form gives each side its own.
     """
     if side == "query":
         feature = run.query_features[name]
@@ -220,7 +220,8 @@ def table_key(run: Run, side: str, name: str) -> str:
             id_feature = _item_id_feature(run) if feature.shares_table else None
             return f"query/{name}" if id_feature is None else f"item/{id_feature}"
         shared = run.query.entity == "item" and run.training.share_tables
-        if shared and run.objective.reads != "matrix" and run.item.features.get(name) == feature:
+        is_solved = run.objective.reads == "matrix" or getattr(run.objective, "start", "")
+        if shared and not is_solved and run.item.features.get(name) == feature:
             return f"item/{name}"
     return f"{side}/{name}"
 

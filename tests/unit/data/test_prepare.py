@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 from recsys import config
 from recsys.config import Run
 from recsys.data.batches import TrainingBatches
+from recsys.data.encoders import table_key
 from recsys.data.prepare import Prepared, count_leaks, prepare
 from recsys.errors import DataError
+from recsys.objectives.all_items import AllItems
+from recsys.objectives.dlae import Dlae
 from recsys.training.loop import compiled, train_steps
 from recsys.types import Interactions
 from tests.worlds import DAY_US, block_run
@@ -135,6 +139,13 @@ def test_id_tables_that_are_not_shared_know_their_own_side(tmp_path):
     assert known_ids(prepared, "item") == {f"item {row}" for row in set(train.item_row.tolist())}
     assert known_ids(prepared, "query") != known_ids(prepared, "item")
     assert np.isfinite(losses(run, prepared)).all()
+
+
+@pytest.mark.parametrize("objective", [Dlae(), AllItems(start="dlae")], ids=["solved", "started"])
+def test_a_closed_form_has_a_table_of_each_side(objective, tmp_path):
+    run = item_to_item(tmp_path, share_tables=True)
+    assert table_key(replace(run, objective=AllItems()), "query", "group") == "item/group"
+    assert table_key(replace(run, objective=objective), "query", "group") == "query/group"
 
 
 def test_data_that_was_prepared_for_shared_tables_is_not_taken_for_others(tmp_path):
