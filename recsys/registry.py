@@ -13,7 +13,7 @@ import importlib
 import itertools
 import pkgutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydantic
@@ -160,12 +160,16 @@ def _section(cls: type, name: object) -> type:
     return next((each for each in held if dataclasses.is_dataclass(each)), cls)
 
 
-def combinations(given: T, *names: str) -> tuple[T, ...]:
+def combinations(given: T, *names: str, **values: Sequence[Any]) -> tuple[T, ...]:
     """Return a copy of some settings for each combination of the values to try, one value in each.
 
     Args:
-        given: an instance with a tuple of values to try in each of the named fields.
-        names: the fields; of the last one the values change first.
+        given: the settings.
+        names: fields that hold a tuple of values to try; each copy has a tuple of one.
+        values: values to try of fields that hold one value. The values of the last field change first.
     """
-    tried = itertools.product(*(((value,) for value in getattr(given, name)) for name in names))
-    return tuple(dataclasses.replace(given, **dict(zip(names, values, strict=True))) for values in tried)
+    tried = {name: [(value,) for value in getattr(given, name)] for name in names} | values
+    return tuple(
+        dataclasses.replace(given, **dict(zip(tried, chosen, strict=True)))
+        for chosen in itertools.product(*tried.values())
+    )

@@ -362,7 +362,8 @@ class Exclusions:
     Attributes:
         total_count: distinct items that are left out.
         release_count: items that the release stores for the entity.
-        request_count: items that the query is about, and with `exclude_seen` those of its history.
+        request_count: items that the query is about, those of the feedback on it, and with `exclude_seen` those of its
+            history.
         event_count: items that events report.
         excluded_id_count: items that `excluded_ids` names.
         release_knows_entity: whether the release stores what the entity has met; without it nothing is left out that

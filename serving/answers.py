@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.retrieval import Explanation
-from recsys.types import Exclusions, FilterType, Float32, Origin, Plan
+from recsys.types import Exclusions, FeedbackKind, FilterType, Float32, Origin, Plan
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Reformulation:
         fell_back: the guard kept the original query.
         missing_ids: ids of the feedback that the release does not know.
         explanation: what the feedback did; None unless asked for.
+        ignored_kinds: kinds of the feedback that the reformulator does not read: they moved nothing.
     """
 
     ranking: Ranking
@@ -107,6 +108,7 @@ class Reformulation:
     fell_back: bool
     missing_ids: tuple[str, ...]
     explanation: Explanation | None
+    ignored_kinds: tuple[FeedbackKind, ...] = ()
 
 
 @dataclass(frozen=True)

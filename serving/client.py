@@ -131,6 +131,7 @@ class How(Narrowing, total=False):
         release_label: which of several served releases answers; empty means `stable`.
         include_metadata: also return the items' display columns.
         include_explanation: also say what the feedback did.
+        include_feedback_items: do not leave out the items of the feedback; disliked ones then come last.
         unit: who is asking, for experiments and the exposure log; a request that names its release is in no experiment.
     """
 
@@ -141,6 +142,7 @@ class How(Narrowing, total=False):
     release_label: str
     include_metadata: bool
     include_explanation: bool
+    include_feedback_items: bool
     unit: Unit
 
 
@@ -790,6 +792,7 @@ def _asked(
     release_label: str = "",
     include_metadata: bool = False,
     include_explanation: bool = False,
+    include_feedback_items: bool = False,
     diversity: Diversity = ALIKE,
     unit: Unit = NOBODY,
     **further: Any,
@@ -804,6 +807,7 @@ def _asked(
         release_label=release_label,
         include_metadata=include_metadata,
         include_explanation=include_explanation,
+        include_feedback_items=include_feedback_items,
         ignore_guard=not guarded,
         diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
         unit=convert.unit_message(unit),
@@ -848,6 +852,7 @@ def _reformulated(response: pb.ReformulateResponse) -> Reformulation:
         )
         if response.HasField("explanation")
         else None,
+        ignored_kinds=convert.ignored_kinds(response.ignored_kinds),
     )
 
 

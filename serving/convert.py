@@ -87,6 +87,8 @@ FILTER_TYPES = {
 BOUNDS = ("minimum", "exclusive_minimum", "maximum", "exclusive_maximum")
 DIVERSITY = {"crowding_field": "a column's name", "max_per_value": "a whole number", "mmr_weight": "a number"}
 EXCLUSIONS = tuple(field.name for field in dataclasses.fields(Exclusions))
+IGNORED_KINDS = {**FEEDBACK_KINDS, FeedbackKind.PSEUDO: pb.FEEDBACK_KIND_PSEUDO}
+"""All kinds: an answer may say that it ignored pseudo feedback, which a request does not name."""
 SAID = {number: kind for kind, number in FEEDBACK_KINDS.items()}
 LARGEST = 2**31 - 1
 MAX_UNIT_LETTERS = 256
@@ -403,6 +405,7 @@ def reformulated(
         fell_back=answer.fell_back,
         missing_ids=answer.missing_ids,
         reformulator=answer.reformulator,
+        ignored_kinds=[IGNORED_KINDS[kind] for kind in answer.ignored_kinds],
         release=release_id(retriever.release),
     )
     if answer.vector is not None:
@@ -410,6 +413,12 @@ def reformulated(
     if answer.explanation is not None:
         message.explanation.CopyFrom(_explanation(answer.explanation))
     return message
+
+
+def ignored_kinds(numbers: Sequence[int]) -> tuple[FeedbackKind, ...]:
+    """Return the kinds of a response; those of a newer server are passed over."""
+    kinds = {number: kind for kind, number in IGNORED_KINDS.items()}
+    return tuple(kinds[number] for number in numbers if number in kinds)
 
 
 def metadata_of(

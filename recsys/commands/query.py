@@ -69,6 +69,10 @@ def command(
         bool | None, typer.Option("--guard/--no-guard", help="Let the guard keep the original query; default: yes.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say what the feedback did.")] = False,
+    include_feedback_items: Annotated[
+        bool,
+        typer.Option("--include-feedback-items", help="Do not leave out items of the feedback; disliked ones last."),
+    ] = False,
     tls: UseTls = False,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -103,7 +107,11 @@ def command(
     }
     mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in ids]
     moves = bool(mentions or pseudo or reformulator or explain)
-    for option, given in (("--depth", depth is not None), ("--guard" if guard else "--no-guard", guard is not None)):
+    for option, given in (
+        ("--depth", depth is not None),
+        ("--guard" if guard else "--no-guard", guard is not None),
+        ("--include-feedback-items", include_feedback_items),
+    ):
         if given and not moves:
             advice = f"Add --like, --dislike, --click, --skip or --pseudo, or leave {option} out."
             raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
@@ -130,6 +138,7 @@ def command(
             release_pin=release,
             include_metadata=True,
             include_explanation=explain,
+            include_feedback_items=include_feedback_items,
             diversity=diversity,
         )
         print_reformulation(answer, Console())
@@ -199,6 +208,9 @@ def print_reformulation(answer: Reformulation, console: Console) -> None:
     print_ranking(answer.ranking, console)
     kept = "; the guard kept the original query" if answer.fell_back else ""
     console.print(f"{answer.reformulator}: drift {answer.drift:.4f}, confidence {answer.confidence:.4f}{kept}")
+    if answer.ignored_kinds:
+        kinds = ", ".join(kind.name.lower() for kind in answer.ignored_kinds)
+        console.print(f"{answer.reformulator} ignores feedback of these kinds: {kinds}")
     if answer.missing_ids:
         console.print(f"unknown feedback: {', '.join(answer.missing_ids)}")
     if answer.explanation is not None:

@@ -15,12 +15,12 @@ have unit length, and that both array libraries agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from recsys.types import Feedback, Float32, Reformulated
+from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
 
 Weights = Mapping[str, Any]
 """What training gives a learned reformulator, arrays by name; empty for the others."""
@@ -39,6 +39,10 @@ class Reformulator(Protocol):
     learned: ClassVar[bool]
     reads_extended: ClassVar[bool]
 
+    @property
+    def ignores(self) -> frozenset[FeedbackKind]:
+        """Kinds of feedback that move no query with these settings."""
+
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return where the queries move.
 
@@ -47,6 +51,13 @@ class Reformulator(Protocol):
             feedback: of the same batch and dim; any number of items a query.
             weights: of a learned one, as `ready` gives them.
         """
+
+
+class UntrainedReformulator(Reformulator, Protocol):
+    """Additional methods of one without training."""
+
+    def candidates(self) -> Sequence[UntrainedReformulator]:
+        """Return one choice for each combination of settings to try on validation queries."""
 
 
 class LearnedReformulator(Reformulator, Protocol):

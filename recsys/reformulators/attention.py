@@ -44,6 +44,7 @@ class Attention:
 
     learned: ClassVar[bool] = True
     reads_extended: ClassVar[bool] = False
+    ignores: ClassVar[frozenset[FeedbackKind]] = frozenset()
 
     width: int = Field(default=128, ge=1)
     heads: int = Field(default=4, ge=1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from recsys.reformulators import NO_WEIGHTS, Weights, moved
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+
+AWAY_WEIGHTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Weights of a disliked item that are tried."""
 
 
 @settings()
@@ -33,6 +37,17 @@ class History:
 
     disliked_weight: float = Field(default=0.02, ge=0)
     skipped_weight: float = Field(default=0.005, ge=0)
+
+    def candidates(self) -> tuple[History, ...]:
+        """Return one choice for each weight to try; a skipped item counts as a fourth of a disliked one."""
+        tried = combinations(self, disliked_weight=AWAY_WEIGHTS)
+        return tuple(replace(each, skipped_weight=each.disliked_weight / 4) for each in tried)
+
+    @property
+    def ignores(self) -> frozenset[FeedbackKind]:
+        """Pseudo feedback, and what has no weight."""
+        weights = {FeedbackKind.DISLIKED: self.disliked_weight, FeedbackKind.SKIPPED: self.skipped_weight}
+        return frozenset({FeedbackKind.PSEUDO, *(kind for kind, weight in weights.items() if not weight)})
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the moved queries, of unit length.

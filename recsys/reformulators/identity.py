@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.reformulators import NO_WEIGHTS, Weights
 from recsys.registry import settings
-from recsys.types import Feedback, Float32, Reformulated
+from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
 
 
 @settings()
@@ -17,6 +17,11 @@ class Identity:
 
     learned: ClassVar[bool] = False
     reads_extended: ClassVar[bool] = False
+    ignores: ClassVar[frozenset[FeedbackKind]] = frozenset(FeedbackKind)
+
+    def candidates(self) -> tuple[Identity]:
+        """Return the choice itself: it has no weights."""
+        return (self,)
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the queries.

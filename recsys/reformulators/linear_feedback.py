@@ -37,6 +37,7 @@ class LinearFeedback:
 
     learned: ClassVar[bool] = True
     reads_extended: ClassVar[bool] = False
+    ignores: ClassVar[frozenset[FeedbackKind]] = frozenset()
 
     a: float = Field(default=1.0, gt=0)
     b: float = Field(default=1.0, gt=0)

@@ -8,8 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from recsys.reformulators import NO_WEIGHTS, Weights, moved
-from recsys.registry import settings
+from recsys.registry import combinations, settings
 from recsys.types import Bool, Feedback, FeedbackKind, Float32, Reformulated
+
+BETAS = (0.04, 0.1, 0.2, 0.4, 0.6, 1.0)
+GAMMAS = (0.008, 0.04, 0.1)
+"""Weights that are tried."""
 
 
 @settings()
@@ -39,6 +43,21 @@ class Rocchio:
     gamma: float = Field(default=0.008, ge=0)
     top_k: int = Field(default=0, ge=0)
     bottom_k: int = Field(default=0, ge=0)
+
+    def candidates(self) -> tuple[Rocchio, ...]:
+        """Return one choice for each combination of weights to try."""
+        return combinations(self, beta=BETAS, gamma=GAMMAS)
+
+    @property
+    def ignores(self) -> frozenset[FeedbackKind]:
+        """What has no weight."""
+        sides = {True: self.beta, False: self.gamma}
+        uses_last = self.gamma > 0 and self.top_k > 0 and self.bottom_k > 0
+        return frozenset(
+            kind
+            for kind in FeedbackKind
+            if not sides[kind.positive] and not (kind is FeedbackKind.PSEUDO and uses_last)
+        )
 
     def reformulate(self, queries: Float32, feedback: Feedback, weights: Weights = NO_WEIGHTS) -> Reformulated:
         """Return the moved queries, of unit length.

@@ -25,6 +25,7 @@ FOLDER = "reformulators"
 SETTINGS = "settings.json"
 WEIGHTS = "weights.npz"
 DEFAULT = "default.json"
+CHOICE = "choice.json"
 UNTRAINED = ("identity", "average", "history", "rocchio")
 """Kinds that every release can use under their own names, with their default settings."""
 
@@ -71,6 +72,11 @@ class NamedReformulator:
         """The weights as `choice.reformulate` takes them."""
         return self.choice.ready(np, self.weights) if self.weights else NO_WEIGHTS
 
+    @property
+    def ignores(self) -> frozenset[FeedbackKind]:
+        """Kinds of feedback that move no query: all of them for a trained one whose moves were shortened to nothing."""
+        return frozenset(FeedbackKind) if self.facts.get("share") == 0 else self.choice.ignores
+
     @stage("reformulate")
     def move(self, queries: Float32, feedback: Feedback, *, guarded: bool = True) -> Move:
         """Return the moved queries.
@@ -106,17 +112,21 @@ class NamedReformulator:
             set_default(home, self.name)
 
 
-def set_default(home: Path, name: str) -> None:
+def set_default(home: Path, name: str, reasons: Mapping[str, Any] | None = None) -> None:
     """Write into a release folder which reformulator requests get that name none.
 
     Args:
         home: the release's folder.
         name: of one that the release holds, or of an untrained kind.
+        reasons: why, plain values for JSON; None where nothing decided.
     """
-    path = home / FOLDER / DEFAULT
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)  # a derived release holds hard links, which must not be written into
-    write_atomically(path, json.dumps(name) + "\n")
+    folder = home / FOLDER
+    folder.mkdir(exist_ok=True)
+    for path in (folder / DEFAULT, folder / CHOICE):
+        path.unlink(missing_ok=True)  # a derived release holds hard links, which must not be written into
+    write_atomically(folder / DEFAULT, json.dumps(name) + "\n")
+    if reasons is not None:
+        write_atomically(folder / CHOICE, json.dumps(reasons, indent=1) + "\n")
 
 
 class Reformulators:

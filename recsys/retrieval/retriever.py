@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -199,6 +199,11 @@ class Revision:
         """The mentions by item, each item at its first place with its last mention."""
         return {mention.item_id: mention for mention in self.mentions}
 
+    @cached_property
+    def disliked_ids(self) -> tuple[str, ...]:
+        """The items that somebody said no to."""
+        return tuple(item_id for item_id, mention in self.said.items() if mention.kind is FeedbackKind.DISLIKED)
+
 
 class _Heard(NamedTuple):
     """The feedback on one query: item rows, kinds, and ranks (`NO_ROW` where unknown)."""
@@ -232,6 +237,7 @@ class ReformulatedAnswer:
         fell_back: the guard kept the original query.
         missing_ids: feedback that the release does not know.
         explanation: None unless asked for.
+        ignored_kinds: kinds of the feedback that the reformulator does not read: it moved nothing.
     """
 
     answer: Answer
@@ -242,6 +248,7 @@ class ReformulatedAnswer:
     fell_back: bool
     missing_ids: tuple[str, ...]
     explanation: Explanation | None
+    ignored_kinds: tuple[FeedbackKind, ...] = ()
 
 
 class Retriever:
@@ -589,12 +596,19 @@ class Retriever:
         reformulator: str = "",
         guarded: bool = True,
         explained: bool = False,
+        include_feedback_items: bool = False,
         diversity: Diversity = ALIKE,
     ) -> ReformulatedAnswer:
         """Return the k nearest items of a query after feedback has moved it: `reformulate_all` of one `Revision`."""
         revision = Revision(query, mentions, pseudo_k, depth)
         (answer,) = self.reformulate_all(
-            [revision], k, reformulator=reformulator, guarded=guarded, explained=explained, diversity=diversity
+            [revision],
+            k,
+            reformulator=reformulator,
+            guarded=guarded,
+            explained=explained,
+            include_feedback_items=include_feedback_items,
+            diversity=diversity,
         )
         return answer
 
@@ -606,11 +620,12 @@ class Retriever:
         reformulator: str = "",
         guarded: bool = True,
         explained: bool = False,
+        include_feedback_items: bool = False,
         diversity: Diversity = ALIKE,
     ) -> list[ReformulatedAnswer]:
         """Return the k nearest items of each query after feedback has moved it.
 
-        Items that a query names are left out as in `nearest`; items of its feedback are not, unless it excludes them.
+        Items that a query names are left out as in `nearest`, and so are the items of its mentions.
 
         Args:
             revisions: the queries, each with the feedback on it.
@@ -618,6 +633,9 @@ class Retriever:
             reformulator: its name; empty means the release's default.
             guarded: let the reformulator's guard keep the original query.
             explained: also say what the feedback did; costs a search of k items.
+            include_feedback_items: do not leave out the items of the mentions. A disliked one then comes after all
+                other items that may be shown, whatever the reformulator makes of the dislike; with diversity it is left
+                out all the same.
             diversity: how alike the items of an answer may be; pseudo feedback comes as alike as it is.
 
         Raises:
@@ -651,19 +669,26 @@ class Retriever:
             before = [
                 found.rows for found in self._search_each(encoding.vectors, places, excluded, own, narrow, diversity)
             ]
+        own = [self._own_after(*each) for each in zip(own, heard, move.item_weights, strict=True)]
+        last = [self._last(*each, include_feedback_items) for each in zip(revisions, excluded, narrow, strict=True)]
+        excluded = [self._excluded_after(each, include_feedback_items) for each in checked(revisions)]
+        narrow = [
+            each and Narrow.of(each.allowed, left_out.rows, after)
+            for each, left_out, after in zip(narrow, excluded, own, strict=True)
+        ]
         still = [None if own else each for each, own in zip(narrow, moves, strict=True)]
         popular = self._nearest_narrowed(encoding, k, still, diversity)
         answers = []
-        own = [self._own_after(*each) for each in zip(own, heard, move.item_weights, strict=True)]
-        narrow = [each and replace(each, own=after) for each, after in zip(narrow, own, strict=True)]
         for place, found in enumerate(self._search_each(move.vectors, places, excluded, own, narrow, diversity)):
             unknown_ids = self._unknown_ids(revisions[place])
             if not moves[place]:
                 answer = popular[place] or self._most_popular(k, excluded[place], encoding, place)
+                self._append(answer, last[place], None, k, diversity)
                 nothing = Explanation((), np.zeros(0, np.float32), (), ()) if explained else None
                 answers.append(ReformulatedAnswer(answer, None, named.name, 0.0, 1.0, False, unknown_ids, nothing))
                 continue
             answer = self._answer_of(found, encoding, place)
+            self._append(answer, last[place], move.vectors[place], k, diversity)
             rows = heard[place].rows
             weights = move.item_weights[place, : len(rows)]
             answers.append(
@@ -676,6 +701,7 @@ class Retriever:
                     fell_back=bool(move.fell_back[place]),
                     missing_ids=unknown_ids,
                     explanation=self._explained(rows, weights, before[place][:k], answer) if explained else None,
+                    ignored_kinds=tuple(sorted(named.ignores & set(heard[place].kinds))),
                 )
             )
         _with_exclusions([each.answer for each in answers], excluded)
@@ -1010,9 +1036,54 @@ class Retriever:
             left_ids=tuple(item_id for item_id in before if item_id not in new),
         )
 
-    def _excluded(self, query: Query) -> Excluded:
-        """Return the items that the answer to a query leaves out."""
-        about = [*query.item_ids]
+    def _excluded_after(self, revision: Revision, include_feedback_items: bool) -> Excluded:
+        """Return the items that an answer after feedback leaves out, or finds for no other place than the last ones."""
+        mentioned = revision.disliked_ids if include_feedback_items else revision.said
+        return self._excluded(revision.query, mentioned)
+
+    def _last(
+        self, revision: Revision, excluded: Excluded, narrow: Narrow | None, include_feedback_items: bool
+    ) -> Int32:
+        """Return the rows of disliked items that may be shown after all others."""
+        if not include_feedback_items or not revision.disliked_ids:
+            return NOTHING
+        rows = self._rows(revision.disliked_ids)
+        return rows[~is_among(rows, excluded.rows) if narrow is None else narrow.passes(rows)]
+
+    def _append(self, answer: Answer, rows: Int32, vector: Float32 | None, k: int, diversity: Diversity) -> None:
+        """Add items to the end of an answer, as far as it has fewer than k.
+
+        Args:
+            answer: is changed.
+            rows: the items, which are not in it.
+            vector: `[dim]`, what was searched with; None where the most popular items answer.
+            k: places.
+            diversity: where it changes the answer, nothing is added: an item could be too like those before it.
+        """
+        if not len(rows) or not diversity.changes_nothing:
+            return
+        if vector is None:
+            by_popularity, shares = self._popular
+            is_last = np.isin(by_popularity, rows)
+            rows, scores = by_popularity[is_last], shares[is_last]
+        else:
+            scores = self._vectors.take(rows, axis=0) @ vector
+        order = np.lexsort((rows, -scores))[: k - len(answer.item_ids)]
+        answer.exhausted = answer.exhausted and len(order) == len(rows)
+        answer.item_ids += tuple(self._item_ids[rows[order]])
+        lowest = answer.scores.min(initial=np.inf)
+        answer.scores = np.concatenate([answer.scores, np.minimum(scores[order], lowest)])
+        if answer.own_scores is not None:
+            answer.own_scores = np.concatenate([answer.own_scores, np.zeros(len(order), np.float32)])
+
+    def _excluded(self, query: Query, mentioned: Iterable[str] = ()) -> Excluded:
+        """Return the items that the answer to a query leaves out.
+
+        Args:
+            query: names some of them.
+            mentioned: ids of the feedback on it that are left out, too.
+        """
+        about = [*query.item_ids, *mentioned]
         if self._entity == "item" and query.entity_id is not None:
             about.append(query.entity_id)
         if not about and not query.excluded_ids and not query.exclude_seen:

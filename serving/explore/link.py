@@ -86,6 +86,7 @@ class Link:
             release_pin=pin,
             include_metadata=True,
             include_explanation=True,
+            include_feedback_items=question.include_marked,
         )
         return Answer(question, compare(before, moved.ranking), moved)
 

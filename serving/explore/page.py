@@ -224,6 +224,9 @@ class Page:
             self._places.props("outlined dense options-dense").classes("places")
             self._guard = ui.switch("Guard", value=now.guarded, on_change=self._changes("guarded"))
             self._guard.tooltip("May keep the original query where it doubts the move")
+            changes = self._changes("include_marked")
+            self._marked = ui.switch("Marked items", value=now.include_marked, on_change=changes)
+            self._marked.tooltip("Show items after they were marked, too; disliked ones come last")
             ui.element("span").classes("space")
             self._undoes = ui.button("Undo", icon="undo", on_click=self._undo).props("flat no-caps")
             self._resets = ui.button("Reset", icon="restart_alt", on_click=self._reset).props("flat no-caps")
@@ -252,6 +255,9 @@ class Page:
                 _figure("guard", "kept the original query", "bad", hint)
             elif answer.question.marks:
                 _figure("guard", "let it pass", hint=hint)
+            if moved.ignored_kinds:
+                names = ", ".join(kind.name.lower() for kind in moved.ignored_kinds)
+                _figure("ignored marks", names, "bad", f"{moved.reformulator} does not read marks of this kind")
             if (origin := moved.ranking.origin) is not None:
                 _figure("query", ORIGINS[origin], "wide")
 
@@ -407,6 +413,7 @@ class Page:
             (self._depth, now.depth),
             (self._places, now.k),
             (self._guard, now.guarded),
+            (self._marked, now.include_marked),
         ):
             element.set_value(value)  # which is no step, because it is asked already
         await self._ask()

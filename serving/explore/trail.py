@@ -45,6 +45,7 @@ class Question:
         reformulator: its name; empty for the release's default.
         depth: how many marks count at most, the latest ones.
         guarded: whether the guard may keep the original query.
+        include_marked: whether the list after feedback may hold the marked items.
         k: places.
     """
 
@@ -53,6 +54,7 @@ class Question:
     reformulator: str = ""
     depth: int = 10
     guarded: bool = True
+    include_marked: bool = False
     k: int = 10
 
     def about(self, subject: Subject) -> Question:

@@ -309,6 +309,7 @@ class Conversation:
                 reformulator=way.reformulator or asked.reformulator,
                 guarded=not asked.ignore_guard,
                 explained=asked.include_explanation,
+                include_feedback_items=asked.include_feedback_items,
             )
             moved.append(answer)
             return answer.answer if effort == 1 else replace(answer.answer, degraded=True)

@@ -41,6 +41,7 @@ class FeedbackKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FEEDBACK_KIND_DISLIKED: _ClassVar[FeedbackKind]
     FEEDBACK_KIND_CLICKED: _ClassVar[FeedbackKind]
     FEEDBACK_KIND_SKIPPED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_PSEUDO: _ClassVar[FeedbackKind]
 
 class QueryEntity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -77,6 +78,7 @@ FEEDBACK_KIND_LIKED: FeedbackKind
 FEEDBACK_KIND_DISLIKED: FeedbackKind
 FEEDBACK_KIND_CLICKED: FeedbackKind
 FEEDBACK_KIND_SKIPPED: FeedbackKind
+FEEDBACK_KIND_PSEUDO: FeedbackKind
 QUERY_ENTITY_UNSPECIFIED: QueryEntity
 QUERY_ENTITY_USER: QueryEntity
 QUERY_ENTITY_ITEM: QueryEntity
@@ -439,7 +441,7 @@ class Feedback(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[FeedbackItem, _Mapping]]] = ..., pseudo: _Optional[bool] = ...) -> None: ...
 
 class ReformulateRequest(_message.Message):
-    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard", "release_label", "diversity", "unit")
+    __slots__ = ("query", "feedback", "depth", "reformulator", "k", "release_pin", "include_metadata", "include_explanation", "ignore_guard", "release_label", "diversity", "unit", "include_feedback_items")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
@@ -452,6 +454,7 @@ class ReformulateRequest(_message.Message):
     RELEASE_LABEL_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FEEDBACK_ITEMS_FIELD_NUMBER: _ClassVar[int]
     query: Query
     feedback: Feedback
     depth: int
@@ -464,7 +467,8 @@ class ReformulateRequest(_message.Message):
     release_label: str
     diversity: Diversity
     unit: Unit
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., unit: _Optional[_Union[Unit, _Mapping]] = ...) -> None: ...
+    include_feedback_items: bool
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., feedback: _Optional[_Union[Feedback, _Mapping]] = ..., depth: _Optional[int] = ..., reformulator: _Optional[str] = ..., k: _Optional[int] = ..., release_pin: _Optional[str] = ..., include_metadata: _Optional[bool] = ..., include_explanation: _Optional[bool] = ..., ignore_guard: _Optional[bool] = ..., release_label: _Optional[str] = ..., diversity: _Optional[_Union[Diversity, _Mapping]] = ..., unit: _Optional[_Union[Unit, _Mapping]] = ..., include_feedback_items: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("item_ids", "item_weights", "entered_ids", "left_ids")
@@ -479,7 +483,7 @@ class Explanation(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[str]] = ..., item_weights: _Optional[_Iterable[float]] = ..., entered_ids: _Optional[_Iterable[str]] = ..., left_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReformulateResponse(_message.Message):
-    __slots__ = ("result", "vector", "explanation", "drift", "confidence", "fell_back", "missing_ids", "reformulator", "release", "attribution_token", "assignments")
+    __slots__ = ("result", "vector", "explanation", "drift", "confidence", "fell_back", "missing_ids", "reformulator", "release", "attribution_token", "assignments", "ignored_kinds")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
@@ -491,6 +495,7 @@ class ReformulateResponse(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    IGNORED_KINDS_FIELD_NUMBER: _ClassVar[int]
     result: RankedItems
     vector: Vector
     explanation: Explanation
@@ -502,7 +507,8 @@ class ReformulateResponse(_message.Message):
     release: ReleaseId
     attribution_token: str
     assignments: _containers.RepeatedCompositeFieldContainer[Assignment]
-    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., drift: _Optional[float] = ..., confidence: _Optional[float] = ..., fell_back: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., reformulator: _Optional[str] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ..., attribution_token: _Optional[str] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ...) -> None: ...
+    ignored_kinds: _containers.RepeatedScalarFieldContainer[FeedbackKind]
+    def __init__(self, result: _Optional[_Union[RankedItems, _Mapping]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., drift: _Optional[float] = ..., confidence: _Optional[float] = ..., fell_back: _Optional[bool] = ..., missing_ids: _Optional[_Iterable[str]] = ..., reformulator: _Optional[str] = ..., release: _Optional[_Union[ReleaseId, _Mapping]] = ..., attribution_token: _Optional[str] = ..., assignments: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., ignored_kinds: _Optional[_Iterable[_Union[FeedbackKind, str]]] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
     __slots__ = ("begin", "feedback")

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from recsys import registry
 from recsys.reformulators import moved, unit
+from recsys.reformulators.linear_feedback import LinearFeedback
 from recsys.stack import tf
 from recsys.types import NO_ROW, Feedback, FeedbackKind
 
 CHOICES = [{"kind": kind} for kind in registry.names("reformulators")] + [
     {"kind": "rocchio", "gamma": 0.3},
+    {"kind": "rocchio", "beta": 0.0, "gamma": 0.3},
+    {"kind": "rocchio", "gamma": 0.0},
+    {"kind": "history", "disliked_weight": 0.0},
     {"kind": "linear_feedback", "a": 2.0, "b": 0.5, "c": 0.4},
     {"kind": "attention", "width": 8, "heads": 2, "layers": 2, "max_rank": 3},
     {"kind": "attention", "width": 8, "heads": 2, "residual": False},
@@ -149,6 +153,16 @@ def test_places_without_an_item_have_no_weight_and_no_say(reformulator, exact_we
     )
     again = reformulator.reformulate(asked, rubbish, exact_weights)
     assert_equal_as_float32(again.vectors, result.vectors)
+
+
+@pytest.mark.parametrize("kind", FeedbackKind)
+def test_feedback_moves_the_query_unless_the_reformulator_says_that_it_ignores_its_kind(reformulator, weights, kind):
+    moved_queries = reformulator.reformulate(queries(), only(kind), weights).vectors
+    if kind in reformulator.ignores:
+        np.testing.assert_array_equal(moved_queries, queries())
+    # Pairs of equal relevance say nothing, however many there are.
+    elif not isinstance(reformulator, LinearFeedback) or kind is FeedbackKind.PSEUDO:
+        assert np.abs(moved_queries - queries()).max() > 1e-6
 
 
 def test_the_company_does_not_matter(reformulator, exact_weights):

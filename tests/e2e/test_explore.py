@@ -116,7 +116,8 @@ def test_a_person_picks_a_user_likes_an_item_and_sees_what_enters_and_leaves(blo
         )
         assert set(entered) == set(after) - set(before) != set()
         assert len(texts(".gone .left")) == len(texts(".before .place.left")) == len(set(before) - set(after))
-        assert texts(".mark .score") == ["+1.500"]
+        (weight,) = texts(".mark .score")
+        assert float(weight) > 0
         # when: the keyboard dislikes the first item, and undoes both
         keyboard = find("body")[0]
         keyboard.send_keys("d")

@@ -238,10 +238,30 @@ def test_an_item_named_twice_counts_once_as_it_was_named_last(client, met):
 @pytest.mark.parametrize("kind", [DISLIKED, SKIPPED])
 def test_feedback_that_only_says_no_gives_a_finite_answer(client, name, kind):
     said = [Mention(f"item-ü{row}", kind, row) for row in range(40)]
-    answer = client.reformulate(QUERY, K, said, reformulator=name)
+    answer = client.reformulate(QUERY, K, said, reformulator=name, include_feedback_items=True)
     assert len(answer.ranking.item_ids) == K
+    assert client.reformulate(QUERY, K, said, reformulator=name).ranking.item_ids == ()
     assert np.isfinite(answer.ranking.scores).all()
     np.testing.assert_allclose(np.linalg.norm(answer.vector), 1, rtol=1e-5)
+
+
+def test_items_of_the_feedback_come_back_only_where_the_request_says_so(client):
+    first = client.nearest_items(QUERY, K).item_ids
+    said = [Mention(first[0], LIKED), Mention(first[1], DISLIKED)]
+    answer = client.reformulate(QUERY, K, said, reformulator="identity")
+    assert answer.ranking.item_ids == client.nearest_items(QUERY, K + 2).item_ids[2:]
+    assert answer.ignored_kinds == (LIKED, DISLIKED)
+    kept = client.reformulate(QUERY, 40, said, reformulator="identity", include_feedback_items=True)
+    assert (kept.ranking.item_ids[0], kept.ranking.item_ids[-1], len(kept.ranking.item_ids)) == (*first[:2], 40)
+    assert client.reformulate(QUERY, K, pseudo=True, depth=2, reformulator="history").ignored_kinds == (
+        FeedbackKind.PSEUDO,
+    )
+    with client.session(QUERY, 40, reformulator="identity", include_feedback_items=True) as session:
+        session.ask(said[:1])
+        assert session.ask(said[1:]).ranking.item_ids == kept.ranking.item_ids
+    with client.session(QUERY, K, reformulator="identity") as session:
+        session.ask(said[:1])
+        assert session.ask(said[1:]).ranking.item_ids == answer.ranking.item_ids
 
 
 def test_a_query_by_items_is_a_history_and_similar_items_are_found_by_like_vectors(client, plain, item_vectors):
@@ -264,8 +284,9 @@ def test_likes_extend_the_history_by_default_and_a_dislike_lowers_the_item(plain
         np.testing.assert_allclose(answer.vector, longer, atol=1e-5)
         before = client.nearest_items(Query(entity_id="user 4"), 40).item_ids
         for item_id in before[:5]:
-            after = client.reformulate(Query(entity_id="user 4"), 40, [Mention(item_id, DISLIKED)]).ranking.item_ids
-            assert after.index(item_id) >= before.index(item_id)
+            said = [Mention(item_id, DISLIKED)]
+            after = client.reformulate(Query(entity_id="user 4"), 40, said, include_feedback_items=True)
+            assert after.ranking.item_ids[-1] == item_id
 
 
 def test_positions_reach_the_reformulator(block_release, tmp_path):

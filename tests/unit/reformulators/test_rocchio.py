@@ -64,3 +64,8 @@ def test_top_and_bottom_mean_pseudo_feedback_only():
 def test_a_setting_out_of_its_range_is_refused_by_name(name, value):
     with pytest.raises(SettingError, match=rf"^rocchio\.{name}: got {value}, expected "):
         parse(Rocchio, {name: value}, "rocchio")
+
+
+def test_pseudo_feedback_is_read_where_its_last_items_count_as_negative():
+    assert FeedbackKind.PSEUDO in Rocchio(beta=0, gamma=0.3).ignores
+    assert FeedbackKind.PSEUDO not in Rocchio(beta=0, gamma=0.3, top_k=1, bottom_k=2).ignores

@@ -119,23 +119,28 @@ def test_weights_of_another_release_are_refused(tmp_path):
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(weights=owned, item=st.integers(0, ITEMS - 1), filtered=st.sampled_from(FILTERS[:2]))
-def test_a_disliked_item_loses_its_own_score_and_its_rank_never_rises(retriever, weights, item, filtered):
+def test_a_disliked_item_loses_its_own_score_and_comes_last(retriever, weights, item, filtered):
     found = with_own(retriever, weights)
     query = Query(entity_id="user 4", filter=filtered)
     (before,) = found.nearest([query], ITEMS)
     mentions = [Mention(IDS[item], FeedbackKind.DISLIKED)]
-    after = found.reformulate(query, ITEMS, mentions=mentions).answer
-    if IDS[item] in before.item_ids:
-        place = after.item_ids.index(IDS[item])
-        assert place >= before.item_ids.index(IDS[item])
-        assert after.own_scores is None or after.own_scores[place] == 0
-    kept = found.reformulate(query, ITEMS, mentions=mentions, reformulator="identity").answer
-    assert kept.item_ids == before.item_ids
+    for name in ("", "identity"):
+        how = {"mentions": mentions, "reformulator": name}
+        after = found.reformulate(query, ITEMS, include_feedback_items=True, **how).answer
+        assert set(after.item_ids) == set(before.item_ids)
+        if IDS[item] in before.item_ids:
+            assert after.item_ids[-1] == IDS[item]
+            assert after.own_scores is None or after.own_scores[-1] == 0
+    # The order of the others is what it was.
+    assert [each for each in after.item_ids if each != IDS[item]] == [
+        each for each in before.item_ids if each != IDS[item]
+    ]
 
 
 def test_a_liked_item_counts_as_met_once_more(retriever):
     found = with_own(retriever, {3: 2.0})
     mentions = [Mention(IDS[row], FeedbackKind.LIKED) for row in (3, 8)]
-    after = found.reformulate(Query(entity_id="user 4"), ITEMS, mentions=mentions).answer
+    asked = Query(entity_id="user 4")
+    after = found.reformulate(asked, ITEMS, mentions=mentions, include_feedback_items=True).answer
     own = dict(zip(after.item_ids, after.own_scores.tolist(), strict=True))
     assert {item_id: score for item_id, score in own.items() if score} == {IDS[3]: 1.5, IDS[8]: 0.5}

@@ -90,13 +90,17 @@ def test_a_like_on_a_query_by_vector_adds_what_having_met_the_item_means(retriev
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(user=st.integers(0, 59), item=st.integers(0, 39), name=st.sampled_from(["", "rocchio"]))
+@hypothesis.given(user=st.integers(0, 59), item=st.integers(0, 39), name=st.sampled_from(["", "rocchio", "identity"]))
 def test_a_dislike_always_lowers_the_rank_of_the_disliked_item(retriever, user, item, name):
     query = Query(entity_id=f"user {user}")
     (before,) = retriever.nearest([query], len(ITEMS))
-    answer = retriever.reformulate(query, len(ITEMS), mentions=[Mention(ITEMS[item], DISLIKED)], reformulator=name)
-    old, new = (list(each.item_ids).index(ITEMS[item]) for each in (before, answer.answer))
-    assert new >= old
+    mentions = [Mention(ITEMS[item], DISLIKED)]
+    answer = retriever.reformulate(query, len(ITEMS), mentions=mentions, reformulator=name, include_feedback_items=True)
+    assert set(answer.answer.item_ids) == set(before.item_ids)
+    assert answer.answer.item_ids[-1] == ITEMS[item]
+    # Also by the vector alone, as a later search with it ranks.
+    by_vector = retriever.search_vectors(answer.vector[None], len(ITEMS)).item_ids
+    assert by_vector.index(ITEMS[item]) >= before.item_ids.index(ITEMS[item])
 
 
 def test_a_new_item_gets_its_query_side_from_the_map_and_a_known_one_keeps_it(retriever, side):

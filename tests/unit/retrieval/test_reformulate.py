@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import hypothesis
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import strategies as st
 
 from recsys import registry
 from recsys.errors import RequestError
@@ -15,10 +17,12 @@ from recsys.reformulators import unit
 from recsys.retrieval import Retriever, Revision
 from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import NamedReformulator
+from recsys.retrieval.where import where
 from recsys.types import FeedbackKind, Mention, Origin, Query
 from tests.worlds import copy_of
 
 LIKED, DISLIKED, CLICKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED, FeedbackKind.CLICKED
+SKIPPED = FeedbackKind.SKIPPED
 ITEMS = 40
 
 
@@ -143,11 +147,63 @@ def test_items_that_the_query_names_are_neither_answer_nor_pseudo_feedback(retri
     answer = retriever.reformulate(query, ITEMS, pseudo_k=2, reformulator="average", explained=True)
     assert answer.explanation.item_ids == best(vectors, Q, 4)[2:]
     assert set(answer.answer.item_ids) == set(vectors) - set(excluded)
-    # in feedback they may stand, and items of the feedback may be in the answer
-    answer = retriever.reformulate(query, ITEMS, mentions=[Mention(excluded[0], LIKED), *likes(3)], explained=True)
+    # in feedback they may stand
+    said = [Mention(excluded[0], LIKED), *likes(3)]
+    answer = retriever.reformulate(query, ITEMS, mentions=said, explained=True, include_feedback_items=True)
     assert answer.explanation.item_ids == (excluded[0], "item-ü3")
     assert "item-ü3" in answer.answer.item_ids
     assert excluded[0] not in answer.answer.item_ids
+
+
+@hypothesis.settings(
+    max_examples=80, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.data())
+def test_items_of_the_feedback_are_left_out_and_when_included_the_disliked_ones_come_last(retriever, vectors, data):
+    names = st.sampled_from(["", *retriever.reformulators])
+    name, k, pseudo_k = data.draw(names), data.draw(st.integers(1, ITEMS + 2)), data.draw(st.integers(0, 3))
+    kinds = data.draw(st.dictionaries(st.integers(0, ITEMS - 1), st.sampled_from([LIKED, DISLIKED, CLICKED, SKIPPED])))
+    query = data.draw(
+        st.sampled_from(
+            [
+                QUERY,
+                Query(entity_id="user 3"),
+                Query(entity_id="user 4", filter=where({"taste": "sweet"}), repeats="only"),
+                Query(entity_id="user 3", excluded_ids=["item-ü1", "item-ü2"]),
+                Query(features={}),
+                Query(features={"town": "north"}, filter=where({"taste": "salt"})),
+            ]
+        )
+    )
+    said = [Mention(f"item-ü{row}", kind) for row, kind in kinds.items()]
+    (plain,) = retriever.nearest([query], ITEMS + 2)
+    how = {"mentions": said, "pseudo_k": pseudo_k, "reformulator": name}
+    named = {each.item_id for each in said}
+    left_out = retriever.reformulate(query, k, **how).answer
+    assert not named & set(left_out.item_ids)
+    assert len(left_out.item_ids) == min(k, len(set(plain.item_ids) - named))  # filled up to k
+    assert left_out.exhausted == (len(set(plain.item_ids) - named) <= k)
+    whole = retriever.reformulate(query, k, include_feedback_items=True, **how).answer
+    assert len(whole.item_ids) == min(k, len(plain.item_ids))
+    disliked = [each.item_id for each in said if each.kind is DISLIKED and each.item_id in plain.item_ids]
+    others = len(plain.item_ids) - len(disliked)
+    assert not set(disliked) & set(whole.item_ids[:others])
+    assert set(whole.item_ids[others:]) <= set(disliked)
+    assert (np.diff(whole.scores) <= 0).all()
+    assert whole.exhausted == (len(plain.item_ids) <= k)
+
+
+def test_feedback_that_the_reformulator_does_not_read_is_named_in_the_answer(retriever):
+    said = [*likes(3), Mention("item-ü8", DISLIKED), Mention("item-ü9", SKIPPED)]
+
+    def ignored(name, **how):
+        return retriever.reformulate(QUERY, 5, mentions=said, reformulator=name, **how).ignored_kinds
+
+    assert ignored("average", pseudo_k=2) == (DISLIKED, SKIPPED)
+    assert ignored("history", pseudo_k=2) == (FeedbackKind.PSEUDO,)
+    assert ignored("identity") == (LIKED, DISLIKED, SKIPPED)
+    assert ignored("identity", depth=1) == (LIKED,)  # what does not count is not ignored
+    assert ignored("negative", pseudo_k=2) == ignored("ranked") == ()
 
 
 @pytest.mark.parametrize(

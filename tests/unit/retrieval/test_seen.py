@@ -110,7 +110,13 @@ def test_no_item_that_any_source_knows_is_ever_shown(retriever, data, pairs, cha
         else:
             assert answer.exclusions is None
         moved = found.reformulate(
-            query, k, mentions=[Mention(IDS[5], FeedbackKind.LIKED)], pseudo_k=3, diversity=diversity, explained=True
+            query,
+            k,
+            mentions=[Mention(IDS[5], FeedbackKind.LIKED)],
+            pseudo_k=3,
+            diversity=diversity,
+            explained=True,
+            include_feedback_items=True,
         )
         assert not out & {*moved.answer.item_ids, *moved.explanation.entered_ids}
         assert moved.answer.exclusions == answer.exclusions
