@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 RUN = "complete_journey"
 K = 5
-RANKED = 100
 SERVER_START_S = 120.0
 TIMED_CALLS = 200
 DAMAGED_PART = "item_embeddings.npy"
@@ -227,7 +226,7 @@ class Story:
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 
     def feedback(self, client: Client) -> None:
-        """Show what is new to the household, before and after a like and a dislike, and where the disliked one went."""
+        """Show what is new to the household, before and after a like and a dislike."""
         from recsys.types import FeedbackKind, Mention, Repeats
 
         self._console.rule("6. Like and dislike")
@@ -235,14 +234,12 @@ class Story:
         before = client.nearest_items(query, K)
         liked, disliked = self.shop.never_bought_category(before.item_ids), before.item_ids[0]
         feedback = [Mention(liked, FeedbackKind.LIKED), Mention(disliked, FeedbackKind.DISLIKED)]
-        after = client.reformulate(query, RANKED, feedback).ranking
+        after = client.reformulate(query, K, feedback).ranking
         self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
-        self._table({"new to it, before": self._names(before), "after": self._names(after)[:K]})
-        rank = after.item_ids.index(disliked) + 1 if disliked in after.item_ids else 0
-        where = f"number {rank}" if rank else f"beyond the first {RANKED}"
-        self._say(f"What it dislikes was number 1 before and is {where} after.")
-        if rank == 1:
-            self._say("One dislike weighs little beside a whole history: `excluded_ids` takes a product out for good.")
+        self._table({"new to it, before": self._names(before), "after": self._names(after)})
+        self._say(
+            "What it liked and disliked is left out (`include_feedback_items` shows it), and others fill the list."
+        )
 
     def filtered(self, client: Client) -> None:
         """Show a list that a condition narrows."""
