@@ -237,9 +237,7 @@ class Story:
         after = client.reformulate(query, K, feedback).ranking
         self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
         self._table({"new to it, before": self._names(before), "after": self._names(after)})
-        self._say(
-            "What it liked and disliked is left out (`include_feedback_items` shows it), and others fill the list."
-        )
+        self._say("Both are left out of the list after (`include_feedback_items` shows them), and others fill it up.")
 
     def filtered(self, client: Client) -> None:
         """Show a list that a condition narrows."""

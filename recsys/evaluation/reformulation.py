@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from recsys.evaluation.recommenders import VectorRecommender
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.retrieval.guard import Guard, signals
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of, pseudo_feedback
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, ItemRoles, Neighbours, RowSets
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, Neighbours, RowSets
 
 Float64 = NDArray[np.float64]
 
@@ -105,6 +105,7 @@ def curve(
     metrics: Sequence[str],
     depths: Sequence[int],
     feedback: Feedback | None = None,
+    first: Callable[[int], Feedback] | None = None,
 ) -> Curve:
     """Measure a reformulator at several depths with exact search, its guard off; `Curve.under` turns a guard on.
 
@@ -115,6 +116,7 @@ def curve(
         metrics: in ir-measures spelling.
         depths: numbers of items of feedback; 0 is added.
         feedback: of the cases, at least as deep as the depths; None means pseudo feedback from the first results.
+        first: returns the first items of the feedback, that many of each case; None means `feedback.first`.
     """
     depths = sorted({0, *depths})
     if feedback is None:
@@ -123,7 +125,7 @@ def curve(
     values: dict[str, list[Float64]] = {metric.name: [] for metric in parsed}
     of_moves = []
     for depth in depths:
-        shown = feedback.first(depth)
+        shown = (first or feedback.first)(depth)
         vectors = named.choice.reformulate(mined.query_vectors, shown, named.ready).vectors
         for name, of_cases in measured(vectors, roles.found, mined, parsed).items():
             values[name].append(of_cases)
@@ -205,7 +207,8 @@ def simulated_explicit(
 ) -> tuple[Mined, Feedback]:
     """Return cases whose askers have said something: some relevant items as liked, wrong first results as disliked.
 
-    What was liked is no longer asked for: it leaves the relevant items and may not be shown. Cases with fewer than two
+    What was liked is no longer asked for: it leaves the relevant items. Nothing that was liked or disliked may be
+    shown, whatever the depth, as in a server's answers: gains are those of the moves. Cases with fewer than two
     relevant items, of which one must be left to find, are passed over.
 
     Args:
@@ -214,6 +217,27 @@ def simulated_explicit(
         given: items of feedback for each case, at most; of the relevant ones at most half.
         disliked_rate: share (0..1) of the feedback that says no, as far as there are wrong first results.
         seed: of the draw.
+
+    Raises:
+        DataError: no case has two relevant items.
+    """
+    _, rest, rows, kinds = with_said(mined, given=given, disliked_rate=disliked_rate, seed=seed)
+    return rest, said_feedback(rest, roles, rows, kinds)
+
+
+def with_said(
+    mined: Mined, *, given: int, disliked_rate: float, seed: int
+) -> tuple[Int64, Mined, Int32, NDArray[np.int32]]:
+    """Return which cases somebody has said something of, these cases, and the rows and kinds of what was said.
+
+    Args:
+        mined: see `simulated_explicit`, as all others.
+        given: items of feedback.
+        disliked_rate: share that says no.
+        seed: of the draw.
+
+    Returns:
+        Places, `[kept]`; the cases; item rows, `[kept, given]`, `NO_ROW` after the last; values of `FeedbackKind`.
 
     Raises:
         DataError: no case has two relevant items.
@@ -230,14 +254,18 @@ def simulated_explicit(
         likeable = mined.likeable(case, random)
         said, of_kind = mined.explicit(case, likeable, given, disliked_rate, random)
         rows[case, : len(said)], kinds[case, : len(said)] = said, of_kind
-    case, _ = places = np.nonzero((rows != NO_ROW) & (kinds == FeedbackKind.LIKED))
-    liked = RowSets.from_pairs(case, rows[places], len(mined))
-    unranked = np.full_like(rows, NO_ROW)
-    feedback = feedback_of(
-        mined.query_vectors, roles, rows, query_lengths=mined.query_lengths, kinds=kinds, ranks=unranked
+    liked, given_rows = (
+        RowSets.from_pairs(np.nonzero(chosen)[0], rows[chosen], len(mined))
+        for chosen in ((rows != NO_ROW) & (kinds == FeedbackKind.LIKED), rows != NO_ROW)
     )
-    rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, liked))
-    return rest, feedback
+    rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, given_rows))
+    return kept, rest, rows, kinds
+
+
+def said_feedback(mined: Mined, roles: ItemRoles, rows: Int32, kinds: NDArray[np.int32]) -> Feedback:
+    """Return what was said of items as feedback on the cases, its ranks unknown."""
+    unranked = np.full_like(rows, NO_ROW)
+    return feedback_of(mined.query_vectors, roles, rows, query_lengths=mined.query_lengths, kinds=kinds, ranks=unranked)
 
 
 def as_in_training(

@@ -96,6 +96,7 @@ class EvaluationReport:
         fits: by recommender, as far as it is known: what it was fitted on.
         left_out: by baseline of the run that the data do not fit: the reason, a sentence.
         training: when the training of the model stopped, why, and which weights it has; empty where there was none.
+        feedback: which reformulator is the default and why; empty where nothing decided.
     """
 
     cases: int
@@ -111,6 +112,7 @@ class EvaluationReport:
     fits: Mapping[str, Fit] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     training: str = ""
+    feedback: str = ""
 
     @property
     def recommenders(self) -> list[str]:
@@ -158,6 +160,7 @@ class EvaluationReport:
             "fits": {name: asdict(fit) for name, fit in self.fits.items()},
             "left_out": dict(self.left_out),
             "training": self.training,
+            "feedback": self.feedback,
         }
 
     def save(self, folder: Path) -> None:

@@ -24,7 +24,7 @@ SIMPLEST = ("popularity", "repeat")
 
 
 def verdict(report: EvaluationReport) -> tuple[str, ...]:
-    """Return one sentence for each slice that has cases, and a warning where a baseline is ahead.
+    """Return one sentence for each slice that has cases, a warning where a baseline is ahead, and one on feedback.
 
     Each sentence compares the model with every baseline by the first metric, on the same cases, with Holm's correction
     for the number of baselines.
@@ -34,9 +34,10 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
     """
     baselines = [name for name in report.recommenders if name != OURS]
     metric = report.metrics[0]
+    feedback = [report.feedback] if report.feedback else []
     left_out = [f"Not compared with {name}: {reason}" for name, reason in report.left_out.items()]
     if not baselines:
-        return ("Compared with nothing: evaluation.baselines is empty.", *left_out)
+        return ("Compared with nothing: evaluation.baselines is empty.", *left_out, *feedback)
     sentences, ahead_of_us = [], []
     for slice in SLICES:
         entry = report.find(OURS, metric, slice)
@@ -55,7 +56,7 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
         sentences.append(f"Warning: do not serve this model: {'; '.join(against)}. {WAY_OUT}")
     elif ahead_of_us:
         sentences.append(f"Warning: the model is behind {_listed(ahead_of_us)}. {ADVICE}")
-    return (*sentences, *left_out)
+    return (*sentences, *left_out, *feedback)
 
 
 def objections(report: EvaluationReport) -> tuple[str, ...]:

@@ -89,13 +89,14 @@ def fill(
         own.sort_indices()
         OwnWeights(fusion, own.data).save(folder / OWN)
     queries, codes = golden_queries(run, prepared)
-    measure_query_side(folder, run, prepared, codes, item_vectors).save(folder / query_side.FOLDER)
+    tower = load_tower(folder, QUERY_TOWER)
+    measure_query_side(tower, run, prepared, codes, item_vectors).save(folder / query_side.FOLDER)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")
     save_array(folder / "golden" / "vectors.npy", model.encode_queries(codes))
 
 
-def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes, item_vectors: Float32) -> QuerySide:
+def measure_query_side(tower: Tower, run: Run, prepared: Prepared, typical: Codes, item_vectors: Float32) -> QuerySide:
     """Return what having met each item means for a query, by what the query tower reads.
 
     Where it reads a history: by how much a history of the item alone moves the tower's vector away from that of no
@@ -104,13 +105,13 @@ def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes
     learned from what the training queries met; it starts from the identity, that is from one space for both sides.
 
     Args:
-        folder: of the release; holds the towers.
+        tower: the query tower.
         run: the resolved run.
         prepared: its data.
-        golden: codes of typical queries.
+        typical: codes of typical queries.
         item_vectors: `[items, dim]`, float32, the catalog through the item tower.
     """
-    tower, dim = load_tower(folder, QUERY_TOWER), item_vectors.shape[1]
+    dim = item_vectors.shape[1]
     identity = np.eye(dim, dtype=np.float32)
     if run.query.entity == "item":
         of_items = QueryCodes(prepared, _past(prepared))
@@ -126,21 +127,21 @@ def measure_query_side(folder: Path, run: Run, prepared: Prepared, golden: Codes
         queries = _in_blocks(lambda places: tower(codes.now(rows[places])), len(rows)).reshape(-1, dim)
         learned = fit_map(means, queries, identity, run.seed)
         return QuerySide(item_vectors @ learned, learned, 0.0)
-    raw = encoders.evidence(prepared.query_encoders, golden, tower.encode(golden)[1])
+    raw = encoders.evidence(prepared.query_encoders, typical, tower.encode(typical)[1])
     some = raw[raw > 2 * SHORTEST_SQUARED**0.5]  # queries that say something
-    typical = float(np.median(some)) if len(some) else 1.0
+    length = float(np.median(some)) if len(some) else 1.0
     without = _raw(tower, encoders.only_histories(prepared.query_encoders, [[]]))
     item_ids = prepared.items[ITEM_ID].to_pylist()
 
     def alone(rows: Int32) -> Float32:
         codes = encoders.only_histories(prepared.query_encoders, [[item_ids[row]] for row in rows])
-        return (_raw(tower, codes) - without) / np.float32(typical)
+        return (_raw(tower, codes) - without) / np.float32(length)
 
     vectors = _in_blocks(alone, prepared.item_count)
     own = encoders.in_histories(prepared.query_encoders, item_ids)
     learned = fit_map(item_vectors[own], vectors[own], np.zeros_like(identity), run.seed)
     vectors[~own] = item_vectors[~own] @ learned
-    return QuerySide(vectors, learned, typical)
+    return QuerySide(vectors, learned, length)
 
 
 def _raw(tower: Tower, codes: Codes) -> Float32:

@@ -233,7 +233,7 @@ def said(rows: list[int], feedback, case: int, kind: FeedbackKind) -> set[int]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("given", [1, 3, 10])
-def test_what_somebody_liked_is_neither_asked_for_nor_shown_and_one_item_is_left_to_find(given, seed):
+def test_what_somebody_liked_is_not_asked_for_nothing_said_is_shown_and_one_item_is_left_to_find(given, seed):
     mined, rest, feedback, rows = explicit(given, seed)
     before = dict(zip(mined.case_ids.to_pylist(), range(12), strict=True))
     counts = {FeedbackKind.LIKED: 0, FeedbackKind.DISLIKED: 0}
@@ -246,7 +246,7 @@ def test_what_somebody_liked_is_neither_asked_for_nor_shown_and_one_item_is_left
         assert len(liked) <= len(wanted) // 2
         assert disliked <= found - wanted
         assert set(rest.relevant[case].tolist()) == wanted - liked != set()
-        assert set(rest.excluded[case].tolist()) == {39} | liked
+        assert set(rest.excluded[case].tolist()) == {39} | liked | disliked
         counts[FeedbackKind.LIKED] += len(liked)
         counts[FeedbackKind.DISLIKED] += len(disliked)
     assert min(counts.values()) > 0

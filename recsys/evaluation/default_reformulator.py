@@ -1,0 +1,312 @@
+"""Choose on validation queries the reformulator that answers by default, and the weights of untrained ones."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import ttest_1samp
+
+from recsys import registry
+from recsys.config import Run
+from recsys.data import encoders
+from recsys.data.mined import Mined
+from recsys.data.prepare import Codes, Prepared
+from recsys.evaluation.comparison import holm
+from recsys.evaluation.held_out import HeldOut
+from recsys.evaluation.intervals import bootstrap_means
+from recsys.evaluation.reformulation import (
+    FEWEST,
+    SAME,
+    SURE,
+    Curve,
+    Float64,
+    curve,
+    first_results,
+    measured,
+    said_feedback,
+    with_said,
+)
+from recsys.export.query_side import QuerySide
+from recsys.export.saved_model import Tower
+from recsys.features import Encoder
+from recsys.metrics.ranking import parse
+from recsys.reformulators import Reformulator
+from recsys.retrieval.reformulation import FOLDER, UNTRAINED, NamedReformulator, pseudo_feedback, set_default
+from recsys.retrieval.retriever import MET
+from recsys.types import ITEM_ID, NO_ROW, Feedback, FeedbackKind, Float32, Int32, ItemRoles, RowSets
+
+IDENTITY = "identity"
+EXPLICIT, PSEUDO = "explicit", "pseudo"
+DEPTHS = (1, 3, 5, 10)
+"""Numbers of items of feedback that gains are measured at."""
+FIRST_K = 20
+"""First results of a query, of which wrong ones may be disliked."""
+DISLIKED_RATE = 0.25
+"""Share of simulated explicit feedback that says no."""
+MAX_CASES = 1000
+"""Validation queries that decide, drawn at random where there are more."""
+CHOOSING_DEPTH = 5
+"""That weights of untrained reformulators are chosen at."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one reformulator gains at one depth over the original query.
+
+    Attributes:
+        reformulator: its name.
+        feedback: `explicit` or `pseudo`.
+        depth: items of feedback.
+        queries: that it was measured on.
+        original: the metric of the original queries, 0..1.
+        gain: by how much the moved ones are better, mean over queries.
+        low: lower bound of its 95 % bootstrap interval.
+        high: upper bound.
+        helped_rate: share (0..1) of the queries that it makes better.
+        hurt_rate: share (0..1) of the queries that it makes worse.
+        p_value: that the mean gain over depths is chance; one-sided t-test, Holm's correction for all reformulators
+            and kinds of feedback; the same at every depth.
+    """
+
+    reformulator: str
+    feedback: str
+    depth: int
+    queries: int
+    original: float
+    gain: float
+    low: float
+    high: float
+    helped_rate: float
+    hurt_rate: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class DefaultChoice:
+    """Which reformulator answers requests that name none, and why.
+
+    Attributes:
+        name: of the reformulator.
+        sentence: why, with figures.
+        metric: that decided, in ir-measures spelling.
+        gains: of every candidate, kind of feedback and depth.
+    """
+
+    name: str
+    sentence: str
+    metric: str
+    gains: tuple[Gain, ...] = ()
+
+    def save(self, home: Path) -> None:
+        """Write it into a release folder that has a reformulator of this name."""
+        set_default(home, self.name, {name: value for name, value in asdict(self).items() if name != "name"})
+
+
+@dataclass(frozen=True)
+class FeedbackCases:
+    """Queries with one kind of feedback on them.
+
+    Attributes:
+        mined: the queries.
+        feedback: on them, as many items as `DEPTHS` go deep.
+        extend: returns the queries encoded again with what was liked among that many first items, `[queries, dim]`;
+            None where no tower reads a history.
+    """
+
+    mined: Mined
+    feedback: Feedback
+    extend: Callable[[int], Float32] | None = None
+
+    @property
+    def kinds(self) -> frozenset[FeedbackKind]:
+        """The kinds of the feedback."""
+        return frozenset(map(FeedbackKind, self.feedback.kinds[self.feedback.present].tolist()))
+
+    def first(self, depth: int) -> Feedback:
+        """Return the first items of each query's feedback."""
+        shown = self.feedback.first(depth)
+        return shown if self.extend is None else replace(shown, extended=self.extend(depth))
+
+
+def validation_cases(
+    run: Run, prepared: Prepared, validation: HeldOut, tower: Tower, side: QuerySide, item_vectors: Float32
+) -> dict[str, FeedbackCases]:
+    """Return the validation queries with pseudo feedback, and with simulated explicit feedback where that is possible.
+
+    Args:
+        run: gives the seed.
+        prepared: the data that the towers were fitted on.
+        validation: the queries; at most 1,000 are drawn.
+        tower: the query tower.
+        side: what having met each item means for a query, by that tower.
+        item_vectors: `[items, dim]`, float32, unit length.
+    """
+    cases, roles = validation.cases, ItemRoles(item_vectors, side.vectors)
+    rows = np.flatnonzero(cases.reachable.sizes > 0)
+    if len(rows) > MAX_CASES:
+        rows = np.sort(np.random.default_rng([run.seed, 20]).choice(rows, MAX_CASES, replace=False))
+    codes = {name: of_case[rows] for name, of_case in validation.codes.items()}
+    vectors, raw = tower.encode(codes)
+    speaks = np.flatnonzero(vectors.any(axis=1))  # a tower that only reads a history says nothing without one
+    rows, codes = rows[speaks], {name: of_case[speaks] for name, of_case in codes.items()}
+    if len(rows) < FEWEST:
+        return {}
+    lengths = side.lengths(encoders.evidence(prepared.query_encoders, codes, raw[speaks]))
+    excluded = RowSets.empty(len(rows)) if cases.excluded is None else cases.excluded.take(rows)
+    first = first_results(vectors[speaks], item_vectors, excluded, FIRST_K)
+    ids, relevant = cases.case_ids.take(pa.array(rows)), cases.reachable.take(rows)
+    mined = Mined(ids, vectors[speaks], lengths, first, relevant, excluded, {})
+    pseudo = pseudo_feedback(mined.query_vectors, roles, first, max(DEPTHS), lengths)
+    found = {PSEUDO: FeedbackCases(mined, pseudo)}
+    if np.count_nonzero(relevant.sizes >= 2) < FEWEST:
+        return found
+    kept, rest, said, kinds = with_said(mined, given=max(DEPTHS), disliked_rate=DISLIKED_RATE, seed=run.seed)
+    feedback = said_feedback(rest, roles, said, kinds)
+    extend = None
+    if any(map(encoders.is_history, prepared.query_encoders.values())):
+        of_kept = {name: of_case[kept] for name, of_case in codes.items()}
+        item_ids = np.array(prepared.items[ITEM_ID].to_pylist(), dtype=object)
+        met = np.where(np.isin(kinds, MET), said, NO_ROW)
+        extend = functools.partial(_extended, tower, prepared.query_encoders, of_kept, item_ids, met)
+    return {EXPLICIT: FeedbackCases(rest, feedback, extend), **found}
+
+
+def _extended(
+    tower: Tower,
+    query_encoders: Mapping[str, Encoder],
+    codes: Codes,
+    item_ids: np.ndarray,
+    met: Int32,
+    depth: int,
+) -> Float32:
+    """Return queries encoded again with the first `depth` items of `met`, `[queries, k]`, in their histories."""
+    added = [item_ids[of_query[of_query != NO_ROW]].tolist() for of_query in met[:, :depth]]
+    longer = {
+        name: encoders.extended(query_encoders[name], of_query, added)
+        if encoders.is_history(query_encoders[name])
+        else of_query
+        for name, of_query in codes.items()
+    }
+    return tower.encode(longer)[0]
+
+
+def choose_default(curves: Mapping[str, Mapping[str, Curve]], metric: str) -> DefaultChoice:
+    """Return the reformulator with the largest mean gain of those that gain significantly and do no harm.
+
+    A candidate gains significantly where its mean gain over depths is above 0 at the 1 % level, after Holm's
+    correction, by some kind of feedback. It does no harm where at no depth, and by no kind of feedback, its mean is
+    below the original queries' or it hurts more queries than it helps. Where there is none, it is `identity`.
+
+    Args:
+        curves: of each candidate by name, and by kind of feedback, on the same validation queries at the same depths.
+        metric: that decides, in ir-measures spelling.
+    """
+    metric = parse(metric).name
+    pairs = [(name, feedback) for name, by_feedback in curves.items() for feedback in by_feedback]
+    means = {pair: curves[pair[0]][pair[1]].gains(metric)[1:].mean(axis=0) for pair in pairs}
+    corrected = holm(np.array([_p_value(means[pair]) for pair in pairs])).tolist()
+    p_values = dict(zip(pairs, corrected, strict=True))
+    best = {
+        name: float(np.mean([means[name, feedback].mean() for feedback in by_feedback]))
+        for name, by_feedback in curves.items()
+        if any(p_values[name, feedback] < SURE for feedback in by_feedback)
+        and not any(_harms(found, metric) for found in by_feedback.values())
+    }
+    name = max(best, key=best.__getitem__, default=IDENTITY)
+    gains = tuple(gain for pair in pairs for gain in _gains(*pair, curves[pair[0]][pair[1]], metric, p_values[pair]))
+    return DefaultChoice(name, _sentence(name, gains, metric), metric, gains)
+
+
+def choose_untrained(
+    cases: Mapping[str, FeedbackCases], roles: ItemRoles, metric: str
+) -> tuple[tuple[NamedReformulator, ...], DefaultChoice]:
+    """Return the untrained reformulators with weights chosen on validation queries, and which of them is the default.
+
+    The weights are those with the largest mean of the metric over the kinds of feedback, at five items of feedback.
+
+    Args:
+        cases: by kind of feedback; none keeps the weights as they are, and `identity` is the default.
+        roles: the vectors of the items.
+        metric: that decides, in ir-measures spelling.
+    """
+    kinds = [kind for kind in UNTRAINED if kind != IDENTITY]
+    named = tuple(NamedReformulator(kind, _tuned(kind, cases.values(), roles, metric)) for kind in kinds)
+    curves = {
+        one.name: {
+            feedback: curve(one, each.mined, roles, [metric], DEPTHS, each.feedback, first=each.first)
+            for feedback, each in cases.items()
+            if not each.kinds <= one.ignores
+        }
+        for one in named
+    }
+    return named, choose_default({name: found for name, found in curves.items() if found}, metric)
+
+
+def _tuned(kind: str, cases: Collection[FeedbackCases], roles: ItemRoles, metric: str) -> Reformulator:
+    given = registry.build(FOLDER, {"kind": kind}, kind)
+    candidates = given.candidates()
+    if len(candidates) == 1 or not cases:
+        return given
+    wanted = [parse(metric)]
+
+    def value(candidate: Reformulator) -> float:
+        total = 0.0
+        for each in cases:
+            moved = candidate.reformulate(each.mined.query_vectors, each.first(CHOOSING_DEPTH)).vectors
+            total += measured(moved, roles.found, each.mined, wanted)[wanted[0].name].mean()
+        return total
+
+    return max(candidates, key=value)
+
+
+def _p_value(gains: Float64) -> float:
+    """Return the probability of gains as large as these where there are none; 1 where they cannot show any."""
+    if len(gains) < FEWEST or np.ptp(gains) <= SAME:
+        return 1.0
+    return float(ttest_1samp(gains, 0.0, alternative="greater").pvalue)
+
+
+def _harms(found: Curve, metric: str) -> bool:
+    is_below = found.gains(metric).mean(axis=1) < -SAME
+    return bool(is_below.any() or (found.hurt_rate(metric) > found.helped_rate(metric)).any())
+
+
+def _gains(name: str, feedback: str, found: Curve, metric: str, p_value: float) -> list[Gain]:
+    gains = found.gains(metric)
+    interval = bootstrap_means(gains.T, confidence=0.95, resamples=1000, seed=0)
+    columns = (gains.mean(axis=1), interval.low, interval.high, found.helped_rate(metric), found.hurt_rate(metric))
+    original = float(found.values[metric][0].mean())
+    return [
+        Gain(name, feedback, depth, gains.shape[1], original, *map(float, row), p_value)
+        for depth, *row in zip(found.depths, *columns, strict=True)
+        if depth
+    ]
+
+
+def _sentence(name: str, gains: Sequence[Gain], metric: str) -> str:
+    """Return which reformulator is the default and why."""
+    if not gains:
+        return "Feedback: identity answers by default: there are no validation queries to measure a gain on."
+    if name == IDENTITY:
+        best = max(gains, key=lambda gain: gain.gain)
+        return (
+            f"Feedback: identity answers by default: on {best.queries:,} validation queries no reformulator gains "
+            f"significantly in {metric} without harm at some depth; the best is {_in_words(best, metric)}."
+        )
+    deepest = max(gain.depth for gain in gains)
+    own = [gain for gain in gains if gain.reformulator == name and gain.depth == deepest]
+    return f"Feedback: {name} answers by default: {'; '.join(_in_words(gain, metric) for gain in own)}."
+
+
+def _in_words(gain: Gain, metric: str) -> str:
+    p_value = "< .001" if gain.p_value < 0.001 else f"= {gain.p_value:.3f}"
+    return (
+        f"{gain.reformulator} with {gain.depth} items of {gain.feedback} feedback, {metric} of {gain.queries:,} "
+        f"validation queries {gain.original:.4f} {gain.gain:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}], p {p_value}, "
+        f"{gain.helped_rate:.0%} helped and {gain.hurt_rate:.0%} hurt"
+    )
