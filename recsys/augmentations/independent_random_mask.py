@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from recsys.augmentations._masks import Per, among, draw_coin, draw_subset, hide, rows_of, subset_size
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 from recsys.views import Fields, Views
 
@@ -29,7 +30,7 @@ class IndependentRandomMask:
 
     masks: ClassVar[bool] = True
 
-    mask_rate: float = Field(default=0.5, gt=0, lt=1)
+    mask_rate: Annotated[float, Between(0.1, 0.9)] = Field(default=0.5, gt=0, lt=1)
     item_id: Literal["drawn", "masked"] = "drawn"
     per: Per = "batch"
 

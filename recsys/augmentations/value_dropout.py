@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 from recsys.views import Fields, Views
 
@@ -27,7 +28,7 @@ class ValueDropout:
 
     masks: ClassVar[bool] = False
 
-    rate: float = Field(default=0.3, gt=0, lt=1)
+    rate: Annotated[float, Between(0.05, 0.7)] = Field(default=0.3, gt=0, lt=1)
 
     def augment(self, views: Views, fields: Fields, seed: tf.Tensor) -> Views:
         """Drop values; each view draws on its own, unless no feature can be seen in two of them."""

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys.errors import SettingError, unknown
+from recsys.search_space import search_space_of
 
 LISTS = ("metrics",)
 """What a run file names in lists rather than in sections of its own."""
@@ -82,11 +83,13 @@ def _show(console: Console, title: str, cls: type, section: str) -> None:
     caption = escape(document.split("\n\n")[0])
     console.print(escape(title), style="table.title", highlight=False, soft_wrap=True)
     table = Table(caption=caption, caption_justify="left")
-    for column in ("setting", "default", "meaning"):
+    tried = search_space_of(cls)
+    for column in ("setting", "default", "meaning", *(("`recsys tune` tries",) if tried else ())):
         table.add_column(column, overflow="fold")
     meanings = meanings_of(cls)
     for field in dataclasses.fields(cls):
-        table.add_row(field.name, escape(default_of(field, section)), escape(meanings.get(field.name, "")))
+        values = (escape(str(tried[field.name])),) if field.name in tried else ()
+        table.add_row(field.name, escape(default_of(field, section)), escape(meanings.get(field.name, "")), *values)
     console.print(table)
 
 

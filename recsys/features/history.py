@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import Field, NonNegativeFloat, model_validator
@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from recsys.features._history_encoder import HistoryEncoder
 from recsys.features._vocabulary import Vocabulary
 from recsys.registry import settings
+from recsys.search_space import Between, OneOf
 from recsys.spelling import Spelling
 from recsys.types import HISTORY, Int64
 
@@ -70,9 +71,9 @@ class History:
     pooling: Literal["mean", "sum", "sqrt", "transformer"] = "sum"
     transformer: Transformer = Field(default_factory=Transformer)
     weights: Literal["none", "count", "log_count"] = "log_count"
-    half_life_days: NonNegativeFloat = 0.0
+    half_life_days: Annotated[NonNegativeFloat, OneOf((0.0, 7.0, 30.0, 90.0, 365.0), needs_times=True)] = 0.0
     shared: bool | None = None
-    dropout_rate: float | None = Field(default=None, ge=0, lt=1)
+    dropout_rate: Annotated[float | None, Between(0.0, 0.9, in_steps=True)] = Field(default=None, ge=0, lt=1)
     width: int = Field(default=32, ge=1)
     min_count: int = Field(default=0, ge=0)
     oov_buckets: int = Field(default=1, ge=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 
 from recsys.objectives import MASKED
 from recsys.objectives._solved import solved_kind
 from recsys.registry import settings
+from recsys.search_space import OneOf
 from recsys.stack import tf
 
 
@@ -91,7 +92,7 @@ class SetObjective(ABC):
     feature_regularization_weight: float = Field(default=0.0, ge=0)
     regularization_exponent: float = Field(default=0.0, ge=0, le=1)
     weight: float = Field(default=1.0, gt=0)
-    start: str = ""
+    start: Annotated[str, OneOf(("", "dlae"))] = ""
 
     @field_validator("start")
     @classmethod

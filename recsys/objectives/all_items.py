@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from recsys.objectives._sets import SetObjective, Sets
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -25,10 +26,10 @@ class AllItems(SetObjective):
 
     unit_length: ClassVar[bool] = False
 
-    unobserved_weight: float = Field(default=0.3, gt=0)
+    unobserved_weight: Annotated[float, Between(0.03, 1.0, log=True)] = Field(default=0.3, gt=0)
     gramian_rate: float = Field(default=0.05, gt=0, le=1)
-    regularization_weight: float = Field(default=1e-3, ge=0)
-    feature_regularization_weight: float = Field(default=3e-3, ge=0)
+    regularization_weight: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, ge=0)
+    feature_regularization_weight: Annotated[float, Between(3e-4, 3e-2, log=True)] = Field(default=3e-3, ge=0)
 
     def loss(self, queries: tf.Tensor, items: tf.Tensor, sets: Sets) -> tf.Tensor:
         """Return how far the scores are from 1 for the queries' own items and from 0 for all others.

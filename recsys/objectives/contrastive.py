@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from recsys.errors import ShapeError, describe
 from recsys.objectives import MASKED
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -26,8 +27,8 @@ class Contrastive:
 
     reads: ClassVar[str] = "views"
 
-    temperature: float = Field(default=0.07, gt=0)
-    weight: float = Field(default=0.3, gt=0)
+    temperature: Annotated[float, Between(0.03, 0.5, log=True)] = Field(default=0.07, gt=0)
+    weight: Annotated[float, Between(0.03, 3.0, log=True)] = Field(default=0.3, gt=0)
     symmetric: bool = False
     false_negatives: Literal["keep", "remove"] = "keep"
 

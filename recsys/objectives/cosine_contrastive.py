@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from recsys.objectives._sets import SetObjective, Sets
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -22,8 +23,8 @@ class CosineContrastive(SetObjective):
 
     unit_length: ClassVar[bool] = True
 
-    margin: float = Field(default=0.4, ge=-1, le=1)
-    negative_weight: float = Field(default=150.0, gt=0)
+    margin: Annotated[float, Between(0.0, 0.9)] = Field(default=0.4, ge=-1, le=1)
+    negative_weight: Annotated[float, Between(10.0, 1000.0, log=True)] = Field(default=150.0, gt=0)
 
     def loss(self, queries: tf.Tensor, items: tf.Tensor, sets: Sets) -> tf.Tensor:
         """Return how far the queries are from their own items, and how near they come to others.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,6 +10,7 @@ from recsys.objectives import MASKED
 from recsys.objectives._sets import SetObjective, Sets
 from recsys.objectives._solved import solved_kind
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -31,9 +32,9 @@ class Distillation(SetObjective):
 
     teachers: tuple[str, ...] = Field(default=("dlae", "ease"), min_length=1)
     teacher_dim: int = Field(default=256, ge=2)
-    sharpness: float = Field(default=30.0, gt=0)
+    sharpness: Annotated[float, Between(10.0, 100.0, log=True)] = Field(default=30.0, gt=0)
     similarity: Literal["dot", "cosine"] = "cosine"
-    temperature: float = Field(default=0.04, gt=0)
+    temperature: Annotated[float, Between(0.01, 0.2, log=True)] = Field(default=0.04, gt=0)
 
     @field_validator("teachers")
     @classmethod

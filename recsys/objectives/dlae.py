@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from recsys import linear_models
 from recsys.objectives._solved import Solved
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.types import Float32
 
 
@@ -31,9 +32,15 @@ class Dlae(Solved):
 
     own: ClassVar[tuple[tuple[str, ...], ...]] = (("dropout_rate", "regularization_weight"), ("query_exponent",))
 
-    dropout_rate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(0.5,), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(50.0, 200.0, 10.0, 800.0), min_length=1)
-    query_exponent: tuple[NonNegativeFloat, ...] = Field(default=(0.5, 0.0, 1.0), min_length=1)
+    dropout_rate: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Between(0.1, 0.8)] = Field(
+        default=(0.5,), min_length=1
+    )
+    regularization_weight: Annotated[tuple[PositiveFloat, ...], Between(3.0, 2000.0, log=True)] = Field(
+        default=(50.0, 200.0, 10.0, 800.0), min_length=1
+    )
+    query_exponent: Annotated[tuple[NonNegativeFloat, ...], Between(0.0, 1.0)] = Field(
+        default=(0.5, 0.0, 1.0), min_length=1
+    )
 
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from scipy.sparse import csr_matrix
@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from recsys import linear_models
 from recsys.objectives._solved import Solved
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.types import Float32
 
 
@@ -30,8 +31,12 @@ class Ease(Solved):
 
     own: ClassVar[tuple[tuple[str, ...], ...]] = (("regularization_weight",), ("query_exponent",))
 
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(20.0, 100.0, 500.0, 1000.0), min_length=1)
-    query_exponent: tuple[NonNegativeFloat, ...] = Field(default=(0.5, 0.0, 1.0), min_length=1)
+    regularization_weight: Annotated[tuple[PositiveFloat, ...], Between(5.0, 3000.0, log=True)] = Field(
+        default=(20.0, 100.0, 500.0, 1000.0), min_length=1
+    )
+    query_exponent: Annotated[tuple[NonNegativeFloat, ...], Between(0.0, 1.0)] = Field(
+        default=(0.5, 0.0, 1.0), min_length=1
+    )
 
     def solve(self, met: csr_matrix, items: int, dim: int, seed: int) -> tuple[Float32, Float32]:
         """Return the vectors of all columns and those that items are found by, of the first settings to try."""

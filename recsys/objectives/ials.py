@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveFloat
@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from recsys import linear_models
 from recsys.objectives._solved import Solved
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.types import Float32
 
 SMALLEST = 1e-12
@@ -39,8 +40,12 @@ class Ials(Solved):
 
     own: ClassVar[tuple[tuple[str, ...], ...]] = (("unobserved_weight", "regularization_weight"),)
 
-    unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.003), min_length=1)
+    unobserved_weight: Annotated[tuple[PositiveFloat, ...], Between(0.01, 1.0, log=True)] = Field(
+        default=(0.1, 0.3), min_length=1
+    )
+    regularization_weight: Annotated[tuple[PositiveFloat, ...], Between(0.0003, 0.1, log=True)] = Field(
+        default=(0.01, 0.003), min_length=1
+    )
     epochs: int = Field(default=16, ge=1)
     dropout_rate: float = Field(default=0.5, gt=0, lt=1)
     history_regularization_weight: float = Field(default=50.0, gt=0)

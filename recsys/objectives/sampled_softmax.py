@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from recsys.errors import ShapeError, describe
 from recsys.objectives import MASKED
 from recsys.registry import settings
+from recsys.search_space import Between, OneOf
 from recsys.stack import tf
 
 
@@ -51,10 +52,10 @@ class SampledSoftmax:
     reads: ClassVar[str] = "pairs"
     unit_length: ClassVar[bool] = True
 
-    temperature: float = Field(default=0.07, gt=0)
+    temperature: Annotated[float, Between(0.02, 0.3, log=True)] = Field(default=0.07, gt=0)
     learned_temperature: bool = False
     logq: Literal["counts", "streaming", "none"] = "counts"
-    uniform_negatives: int = Field(default=0, ge=0)
+    uniform_negatives: Annotated[int, OneOf((0, 256, 1024))] = Field(default=0, ge=0)
     hard_negatives: HardNegatives | None = None
     mask_positives: bool = True
     streaming_rate: float = Field(default=0.05, gt=0, lt=1)

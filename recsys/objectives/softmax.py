@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from recsys.objectives._sets import SetObjective, Sets
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -21,9 +22,9 @@ class Softmax(SetObjective):
     """
 
     similarity: Literal["dot", "cosine"] = "cosine"
-    temperature: float = Field(default=0.1, gt=0)
-    regularization_weight: float = Field(default=1e-5, ge=0)
-    feature_regularization_weight: float = Field(default=1e-5, ge=0)
+    temperature: Annotated[float, Between(0.03, 0.5, log=True)] = Field(default=0.1, gt=0)
+    regularization_weight: Annotated[float, Between(1e-6, 1e-3, log=True)] = Field(default=1e-5, ge=0)
+    feature_regularization_weight: Annotated[float, Between(1e-6, 1e-3, log=True)] = Field(default=1e-5, ge=0)
 
     @property
     def unit_length(self) -> bool:

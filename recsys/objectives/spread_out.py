@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from recsys.errors import ShapeError, describe
 from recsys.objectives import MASKED
 from recsys.registry import settings
+from recsys.search_space import Between
 from recsys.stack import tf
 
 
@@ -25,8 +26,8 @@ class SpreadOut:
     reads: ClassVar[str] = "views"
 
     form: Literal["softmax", "square"] = "softmax"
-    temperature: float = Field(default=0.07, gt=0)
-    weight: float = Field(default=0.3, gt=0)
+    temperature: Annotated[float, Between(0.03, 0.5, log=True)] = Field(default=0.07, gt=0)
+    weight: Annotated[float, Between(0.03, 3.0, log=True)] = Field(default=0.3, gt=0)
 
     def loss(self, view: tf.Tensor, other_view: tf.Tensor, not_negative: tf.Tensor) -> tf.Tensor:
         """Return how close the items of a batch lie to each other.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from recsys.registry import settings
+from recsys.search_space import Between, OneOf
 from recsys.towers import Length
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ class Mlp:
         dropout_rate: share (0..1) of each hidden layer's values that is dropped in training.
     """
 
-    hidden: tuple[int, ...] = (256,)
-    dim: int = Field(default=64, ge=2)
+    hidden: Annotated[tuple[int, ...], OneOf(((128,), (256,), (512,), (256, 128)))] = (256,)
+    dim: Annotated[int, OneOf((32, 64, 128, 256))] = Field(default=64, ge=2)
     activation: Literal["relu", "gelu", "selu", "tanh"] = "relu"
-    dropout_rate: float = Field(default=0.0, ge=0, lt=1)
+    dropout_rate: Annotated[float, Between(0.0, 0.5)] = Field(default=0.0, ge=0, lt=1)
 
     def build(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from recsys.registry import settings
+from recsys.search_space import OneOf
 from recsys.towers import Length
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Sum:
         dropout_rate: share (0..1) of the sum's numbers that is dropped in training.
     """
 
-    dim: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    dim: Annotated[Annotated[int, Field(ge=2)] | Literal["auto"], OneOf((64, 128, 256, 512), in_steps=True)] = AUTO
     dropout_rate: float = Field(default=0.0, ge=0, lt=1)
 
     def build(
