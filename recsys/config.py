@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from recsys import registry
 from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.registry import settings
+from recsys.search_space import Between
 
 PLACES = {
     "source": "sources",
@@ -303,7 +304,7 @@ class Training:
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int | None = Field(default=None, ge=2)
     optimizer: Literal["adagrad", "adam", "sgd"] = "adam"
-    learning_rate: float = Field(default=0.001, gt=0)
+    learning_rate: Annotated[float, Between(0.0003, 0.03, log=True, in_steps=True)] = Field(default=0.001, gt=0)
     schedule: Schedule = Field(default_factory=lambda: Schedule(kind="cosine"))
     clip_norm: float = Field(default=0.0, ge=0)
     deterministic: bool = False
@@ -591,6 +592,25 @@ def path_of(text: str) -> list[str]:
     return [key[1:-1] if key[0] in "\"'" else key for key in keys]
 
 
+def path_to(*keys: str) -> str:
+    """Return the path through some keys, the inverse of `path_of`; a key that TOML needs in quotes stands in them."""
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in keys)
+
+
+def put(tables: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a path such as `item.augmentations.0.rate`; missing tables are made, entries of lists are not.
+
+    Raises:
+        SettingError: the path names no entry of a list, or goes on below a plain value.
+    """
+    *parents, last = path_of(path)
+    place: Any = tables
+    for part in parents:
+        key = _key(place, part, path)
+        place = place[key] if isinstance(place, list) else place.setdefault(key, {})
+    place[_key(place, last, path)] = value
+
+
 def dumps(run: Run) -> str:
     """Return the resolved run as TOML: every default written out; `load` of it gives an equal run."""
     return tomli_w.dumps(plain_tables(run))
@@ -850,3 +870,16 @@ def _check_sides(run: Run) -> None:
                         "Set query.entity to 'user' or 'item'.",
                     )
                 )
+
+
+def _key(place: Any, part: str, path: str) -> str | int:
+    """Return what one part of a path is called in the table or list that it leads into."""
+    if isinstance(place, dict):
+        return part
+    if not isinstance(place, list):
+        got = verbatim(f"{part!r} below the value {place!r}")
+        raise SettingError(describe(path, got, "a setting's path", "Take away what stands behind the setting."))
+    if not part.isdecimal() or int(part) >= len(place):
+        entries = "the list is empty" if not place else f"a number from 0 to {len(place) - 1}"
+        raise SettingError(describe(path, part, f"the place of an entry of the list: {entries}"))
+    return int(part)

@@ -119,6 +119,22 @@ def exclusive(folder: Path, told: str = WORKED_ON) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def file_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a file until the block ends, or this process does.
+
+    Args:
+        path: of the file; made if needed.
+        wait: for another process that holds it.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is off.
+    """
+    with open(path, "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
 def files_below(root: Path) -> Iterator[Path]:
     """Yield every file below a folder, in the order of their names; links are followed.
 

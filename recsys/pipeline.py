@@ -303,7 +303,7 @@ def _same_run(run: Run, home: Path) -> None:
     path, data = home / "run.toml", home / DATA_VERSION
     now = training_version(run)
     if path.exists():
-        changed = _changed(_deciding(config.tables_of(path)), _deciding(config.plain_tables(run)))
+        changed = changed_settings(_deciding(config.tables_of(path)), _deciding(config.plain_tables(run)))
         if not changed and data.exists() and data.read_text(encoding="utf-8") != now:
             changed = ["the files that it reads"]
         if changed:
@@ -335,12 +335,13 @@ def _published(run: Run, home: Path, releases: Path) -> Release | None:
         return None
 
 
-def _changed(before: dict[str, object], after: dict[str, object], prefix: str = "") -> list[str]:
+def changed_settings(before: dict[str, object], after: dict[str, object], prefix: str = "") -> list[str]:
+    """Return the paths at which two nested tables differ."""
     names = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            names += _changed(old, new, f"{prefix}{key}.")
+            names += changed_settings(old, new, f"{prefix}{key}.")
         elif old != new:
             names.append(f"{prefix}{key}")
     return names

@@ -11,10 +11,10 @@ from typing import Any
 
 from recsys import config
 from recsys.ablation.cells import Case, Cell, Cells, asked
-from recsys.ablation.rows import BASELINE, Subject, combinations, put, row_tables, subjects_of
+from recsys.ablation.rows import BASELINE, Subject, combinations, row_tables, subjects_of
 from recsys.ablation.show import titled
 from recsys.ablation.tables import Ablation, Measured, Trial, below_references, measure_case
-from recsys.config import AblationPlan, Run
+from recsys.config import AblationPlan, Run, put
 from recsys.data.encoders import bags_of
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
 from recsys.evaluation.baselines import fit_baselines

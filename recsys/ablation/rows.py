@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.config import AblationPlan, path_of
-from recsys.errors import SettingError, describe, unknown, verbatim
+from recsys.config import AblationPlan, path_of, put
+from recsys.errors import SettingError, describe, unknown
 
 BASELINE = "baseline"
 SHARED = ("seed", "source", "data", "query.entity", "split", "objective.logq", "evaluation", "ablation")
@@ -166,30 +166,3 @@ def laid_over(tables: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
         both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
         result[name] = laid_over(result[name], value) if both else copy.deepcopy(value)
     return result
-
-
-def put(tables: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a path such as `item.augmentations.0.rate`; tables on the way are made, entries of lists not.
-
-    Raises:
-        SettingError: the path names no entry of a list, or goes on below a plain value.
-    """
-    *parents, last = path_of(path)
-    place: Any = tables
-    for part in parents:
-        key = _key(place, part, path)
-        place = place[key] if isinstance(place, list) else place.setdefault(key, {})
-    place[_key(place, last, path)] = value
-
-
-def _key(place: Any, part: str, path: str) -> str | int:
-    """Return what one part of a path is called in the table or list that it leads into."""
-    if isinstance(place, dict):
-        return part
-    if not isinstance(place, list):
-        got = verbatim(f"{part!r} below the value {place!r}")
-        raise SettingError(describe(path, got, "a setting's path", "Take away what stands behind the setting."))
-    if not part.isdecimal() or int(part) >= len(place):
-        entries = "the list is empty" if not place else f"a number from 0 to {len(place) - 1}"
-        raise SettingError(describe(path, part, f"the place of an entry of the list: {entries}"))
-    return int(part)

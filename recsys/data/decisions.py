@@ -61,6 +61,11 @@ def decide(run: Run, prepared: Prepared) -> tuple[Run, tuple[str, ...]]:
     return run, tuple(sentences)
 
 
+def has_closed_form(prepared: Prepared) -> bool:
+    """Return whether the data are few enough for a closed form; see `decide`."""
+    return max(_inverted_rows(prepared)) <= MAX_INVERTED
+
+
 def _inverted_rows(prepared: Prepared) -> tuple[int, int]:
     """Return the rows of the matrices that a closed form inverts: for its solution, and to explain it by features."""
     items = prepared.item_count

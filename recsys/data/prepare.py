@@ -282,6 +282,23 @@ def refitted(run: Run, prepared: Prepared, *parts: str) -> Prepared:
     )
 
 
+def reencoded(run: Run, prepared: Prepared) -> Prepared:
+    """Return the same rows with the features of another run, whose encoders are fitted anew on the training part.
+
+    Args:
+        run: reads the same source and splits it alike; its query entities are no free features.
+        prepared: the data as split.
+    """
+    item_encoders, query_encoders = _fit_encoders(run, prepared.items, prepared.queries, prepared.parts["train"])
+    return replace(
+        prepared,
+        item_encoders=item_encoders,
+        query_encoders=query_encoders,
+        item_codes=encoders.encode(item_encoders, prepared.items, "item"),
+        query_codes=encoders.encode(query_encoders, prepared.queries, "query"),
+    )
+
+
 def count_leaks(items: pa.Table, item_counts: Int64) -> Iterator[str]:
     """Yield a sentence for each numeric item column that orders the items nearly as their interactions do.
 

@@ -105,6 +105,7 @@ def fit(
     folder: Path,
     validate: Callable[[TwoTowerModel], float] | None,
     refit_on: Prepared | None = None,
+    watch: Callable[[Sequence[Validation]], None] | None = None,
 ) -> Fitted:
     """Train a run, or go on with one that was interrupted, to its end; then fit anew on more data, if there are any.
 
@@ -118,6 +119,7 @@ def fit(
         validate: returns the validation metric of the model, larger is better; None trains to the end without.
         refit_on: the data that the model is fitted on anew once validation has chosen; None, or the same
             data, keeps the first model.
+        watch: is called with all looks after each look of training in steps; whatever it raises ends the training.
 
     Raises:
         InterruptedRun: SIGINT or SIGTERM came; a checkpoint of the last whole step was written.
@@ -128,7 +130,8 @@ def fit(
     if run.objective.reads == "matrix":
         choice, looks = _choose_settings(run, prepared, validate)
         return replace(fit_as_chosen(run, refit_on or prepared, folder, choice), validations=looks)
-    fitted = _Loop(run, prepared, folder, validate, start=_choose_start(run, prepared, validate)).run_to_end()
+    start = _choose_start(run, prepared, validate)
+    fitted = _Loop(run, prepared, folder, validate, start=start, watch=watch).run_to_end()
     inform(fitted.choice.sentence)
     if refit_on is None:
         return fitted
@@ -287,7 +290,9 @@ class _Loop:
         validate: Callable[[TwoTowerModel], float] | None,
         choice: Choice | None = None,
         start: Run | None = None,
+        watch: Callable[[Sequence[Validation]], None] | None = None,
     ) -> None:
+        self._watch = watch
         self._run, self._validate, self._folder, self._prepared = run, validate, folder, prepared
         self._batches = training_batches(run, prepared)
         self._choice, self._start = choice, start
@@ -345,6 +350,8 @@ class _Loop:
                     validations.append(self._look(step, self._mean_loss(losses)))
                     running.advance(0, f"{self._run.training.validation_metric} {validations[-1].metric:.4f}")
                     self._write_validations(validations)
+                    if self._watch is not None:
+                        self._watch(validations)
                     stopped = self._patience_is_over()
                 is_done = stopped or self._is_done(step, losses)
                 running.expect(self._end * examples)
