@@ -17,7 +17,7 @@ from recsys.errors import InterruptedRun, RecsysError, describe, verbatim
 
 EXTRAS = (
     "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
-    "'twintower-recsys[serve,web]' to explore, "
+    "'twintower-recsys[serve,web]' to explore, 'twintower-recsys[train,tune]' to tune, "
     "'twintower-recsys[experiment]' to analyse experiments"
 )
 
