@@ -45,8 +45,9 @@ def render(tuning: Tuning, console: Console) -> None:
 def verdict(tuning: Tuning) -> list[str]:
     """Return sentences: how many trials there were, why some failed, and what the best one gained."""
     stopped, failed = len(_with_state(tuning, STOPPED_EARLY)), _with_state(tuning, FAILED)
-    ended = "The search was interrupted" if tuning.is_interrupted else "The search ended"
-    sentences = [f"{ended} after {len(tuning.trials)} trials: {stopped} stopped early, {len(failed)} failed."]
+    ended = "The search was interrupted." if tuning.is_interrupted else "The search ended."
+    counts = f"{len(tuning.trials)}, of which {stopped} were stopped early and {len(failed)} failed"
+    sentences = [f"{ended} Trials that ended: {counts}."]
     sentences += [f"Trial {trial.number} ({trial.model}) failed: {trial.reason}" for trial in failed]
     return [*sentences, _gain(tuning)]
 

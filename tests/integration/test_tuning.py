@@ -51,7 +51,7 @@ def tried(found: Tuning) -> list[tuple[Any, ...]]:
     return [(trial.number, trial.model, trial.values, trial.state, trial.metric) for trial in found.trials]
 
 
-def written(run_file: Path, home: Path) -> dict[str, Any]:
+def written(home: Path) -> dict[str, Any]:
     return json.loads((home / "tuning.json").read_text())
 
 
@@ -104,12 +104,12 @@ def test_a_killed_study_ends_with_the_trials_of_one_that_was_not(found, run_file
     again = start(run_file, tmp_path, *words)
     output, errors = again.communicate(timeout=AT_MOST_S)
     assert again.returncode == 0, errors
-    trials = written(run_file, home)["trials"]
+    trials = written(home)["trials"]
     assert [(each["number"], each["model"], each["values"], each["state"], each["metric"]) for each in trials] == tried(
         found[0]
     )
-    assert f"after {TRIALS} trials" in output
-    assert f"train it: recsys train {home / 'tuned.toml'}" in output or "train it: " in output
+    assert f"Trials that ended: {TRIALS}" in output
+    assert f"train {home / 'tuned.toml'}" in output
 
 
 def test_an_interruption_ends_with_what_was_found_so_far(run_file, tmp_path):
@@ -119,8 +119,18 @@ def test_an_interruption_ends_with_what_was_found_so_far(run_file, tmp_path):
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=AT_MOST_S)
     assert process.returncode == 130, errors
-    assert "The search was interrupted after 1 trials" in output
+    assert "The search was interrupted. Trials that ended: 1, of which 0 were stopped early and 0 failed." in output
     assert config.load(home / "tuned.toml").name == "blocks-tuned"
+
+
+def test_two_processes_share_a_study(run_file, tmp_path):
+    processes = [start(run_file, tmp_path, "--trials", "6", "--try", CLOSED) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=AT_MOST_S)
+        # 130: one that comes late may find nothing finished, while the other one runs the last trial.
+        assert process.returncode in (0, 130), errors
+    found = tune(config.tables_of(run_file), tmp_path / "blocks" / "tuning", trials=6, tries=[CLOSED])
+    assert [(trial.number, trial.state) for trial in found.trials] == [(number, "finished") for number in range(1, 7)]
 
 
 def test_the_written_run_file_says_what_was_found_and_trains(found, tmp_path):
