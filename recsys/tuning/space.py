@@ -16,7 +16,7 @@ from recsys.search_space import Between, OneOf, search_space_of
 
 Tables = Mapping[str, Any]
 
-KIND = "objective.kind"
+KIND, START = "objective.kind", "objective.start"
 TUNED = ("objective", "tower", "training", "query.features", "item.features", "item.augmentations", "self_supervision")
 """The settings of a run file that a trial may change: all others decide what it is judged by."""
 JUDGED_BY = ("training.validation_metric", "training.validation_cases", "training.refit")
@@ -59,6 +59,15 @@ class Model:
     name: str
     tables: Tables
     parameters: tuple[Parameter, ...]
+
+    @property
+    def first_trials(self) -> Iterator[dict[str, Any]]:
+        """Yield values by path: the model as it is, then from each solution that its training can start from."""
+        defaults = {each.path: each.default for each in self.parameters if each.default is not None}
+        yield defaults
+        for parameter in self.parameters:
+            if parameter.path == START:
+                yield from (defaults | {START: kind} for kind in parameter.values.examples if kind != parameter.default)
 
     def with_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the run file with values for some of the parameters, by path."""

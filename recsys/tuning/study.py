@@ -208,11 +208,11 @@ class Study:
     def _enqueue_defaults(self) -> None:
         """Let the first trials be the models as they are, so that no search ends below them."""
         for model in self._models.values():
-            values = {MODEL: model.name}
-            for parameter in model.parameters:
-                if parameter.default is not None:
-                    values[_name(model, parameter)] = _encoded(parameter, parameter.default)
-            self._study.enqueue_trial(values, user_attrs={FIXED: list(values)})
+            parameters = {parameter.path: parameter for parameter in model.parameters}
+            for values in model.first_trials:
+                fixed = {_name(model, parameters[path]): _encoded(parameters[path], values[path]) for path in values}
+                fixed[MODEL] = model.name
+                self._study.enqueue_trial(fixed, user_attrs={FIXED: list(fixed)})
 
     def _suggested(self, trial: optuna.Trial) -> tuple[Model, dict[str, Any]]:
         fixed = trial.user_attrs.get(FIXED)

@@ -169,11 +169,12 @@ def test_test_cases_are_not_looked_at(block_world, tmp_path):
 def test_a_trial_that_fails_is_recorded_with_its_reason_and_the_study_goes_on(block_world, tmp_path):
     run = tuned_run(block_world, objective={"kind": "all_items"}, training={"epochs": 5})
     tries = ['objective.kind=["all_items"]', "training.learning_rate=[1e30]"]
-    found = tune(run, tmp_path, trials=3, tries=tries)
-    assert [trial.state for trial in found.trials] == ["finished", FAILED, FAILED]
-    assert "diverged" in found.trials[1].reason
-    assert any("Trial 2 (all_items) failed: training.learning_rate" in line for line in show.verdict(found))
-    assert found.best.number == 1
+    found = tune(run, tmp_path, trials=4, tries=tries)
+    # The first two are the run file as it is, and its training from the solution of dlae.
+    assert [trial.state for trial in found.trials] == ["finished", "finished", FAILED, FAILED]
+    assert "diverged" in found.trials[2].reason
+    assert any("Trial 3 (all_items) failed: training.learning_rate" in line for line in show.verdict(found))
+    assert found.best.number in (1, 2)
 
 
 def test_a_study_of_other_settings_or_data_is_refused(found, block_world):

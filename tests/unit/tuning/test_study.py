@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def test_the_first_trials_are_the_models_as_they_are(tmp_path):
     study = study_in(tmp_path)
     finish(study, 2)
     assert [(trial.model, trial.values) for trial in study.trials()] == [("all_items", {}), ("dlae", {})]
+
+
+def test_training_from_the_solution_of_a_closed_form_is_among_the_first_trials(tmp_path):
+    start = Parameter("objective.start", OneOf(("", "dlae")), default="")
+    models = {"all_items": replace(MODELS["all_items"], parameters=(RATE, start))}
+    study = study_in(tmp_path, models)
+    finish(study, 2)
+    assert [trial.values for trial in study.trials()] == [{}, {"objective.start": "dlae"}]
 
 
 def test_later_trials_have_values_within_their_bounds(tmp_path):
