@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pyarrow.parquet as pq
 from recsys import config
 from recsys.config import Run
 from recsys.data.decisions import decide
-from recsys.data.prepare import Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
+from recsys.data.prepare import Codes, Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
 from recsys.errors import DataError, RecsysError, SettingError, describe
 from recsys.evaluation import report as evaluation
 from recsys.evaluation import report_page
 from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.default_reformulator import DefaultChoice, choose_untrained, validation_cases
 from recsys.evaluation.fusion import choose_fusion, own_scores
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.index_quality import CERTIFICATE, Certificate, tune
@@ -25,13 +27,15 @@ from recsys.export import assemble
 from recsys.export.own_items import Fusion
 from recsys.export.release import Facts, Release, derive, open_release, publish
 from recsys.files import exclusive, storage, write_atomically
+from recsys.forward import PlainTower
 from recsys.metrics.ranking import measure, parse
 from recsys.progress import inform
 from recsys.retrieval import Retriever
-from recsys.retrieval.reformulation import set_default
+from recsys.retrieval.reformulation import NamedReformulator
+from recsys.stack import tf
 from recsys.training.loop import Fitted, fit, fit_as_chosen
 from recsys.training.model import TwoTowerModel
-from recsys.types import QUERY_ID, Float32, Query
+from recsys.types import QUERY_ID, Float32, ItemRoles, Query
 
 PUBLISHED = "published"
 DATA_VERSION = "data_version"
@@ -82,7 +86,8 @@ def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
         fitted = fit(run, prepared, home / "training", validator, refit_on)
     test = held_out(run, fitted.prepared, "test", run.evaluation.max_cases)
     fusion = _fusion(run, validator, validation)
-    report = judge(run, fitted, validation, test, fusion)
+    reformulators, default = _reformulators(run, prepared, validator, validation)
+    report = replace(judge(run, fitted, validation, test, fusion), feedback=default.sentence)
     judged_on = fitted.prepared.fitted_on
     if run.release.refit == "all":
         with storage(home):
@@ -98,8 +103,9 @@ def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
         assemble.fill(folder, run, prepared, model, item_vectors, fusion)
         assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
-        if prepared.history_length is not None:
-            set_default(folder, "history")
+        for named in reformulators:
+            named.save(folder, default=False)
+        default.save(folder)
         return _facts(run, prepared, report, certificate, item_vectors, judged_on)
 
     release = publish(releases, fill)
@@ -225,6 +231,7 @@ class Validator:
 
     Attributes:
         best: the recommender of the model with the largest metric so far; None before the first.
+        tower: its query tower.
     """
 
     def __init__(self, run: Run, validation: HeldOut) -> None:
@@ -234,6 +241,7 @@ class Validator:
         self._relevant = validation.cases.reachable.take(self._rows)
         self._highest = -np.inf
         self.best: VectorRecommender | None = None
+        self.tower: PlainTower | LiveTower | None = None
 
     def __call__(self, model: TwoTowerModel) -> float:
         """Return the validation metric of a model, larger is better."""
@@ -242,12 +250,45 @@ class Validator:
         value = float(np.mean(measure([self._metric], ranked, self._relevant)[self._metric]))
         if value > self._highest:
             self._highest, self.best = value, recommender
+            self.tower = model.query_tower.plain() or LiveTower(model)
         return value
 
     def recommender(self, model: TwoTowerModel) -> VectorRecommender:
         """Return the recommender of a model for the validation cases."""
         codes, excluded = self._validation.codes, self._validation.cases.excluded
         return VectorRecommender(model.encode_queries(codes), model.encode_items(), excluded)
+
+
+class LiveTower:
+    """The query tower of a model that has no NumPy form, as it is when it is called."""
+
+    def __init__(self, model: TwoTowerModel) -> None:
+        self._tower = model.query_tower
+
+    def __call__(self, codes: Codes) -> Float32:
+        """Return the vectors of queries."""
+        return self.encode(codes)[0]
+
+    def encode(self, codes: Codes) -> tuple[Float32, Float32]:
+        """Return the vectors, and the lengths that they had before they were brought to unit length."""
+        vectors, lengths = self._tower.encode({name: tf.constant(values) for name, values in codes.items()})
+        return vectors.numpy(), lengths.numpy()
+
+
+def _reformulators(
+    run: Run, prepared: Prepared, validator: Validator | None, validation: HeldOut
+) -> tuple[tuple[NamedReformulator, ...], DefaultChoice]:
+    """Return the untrained reformulators with the weights that validation chose, and the default.
+
+    The model that validation chose decides, not the one that is fitted anew on validation rows.
+    """
+    metric = run.training.validation_metric
+    if validator is None:
+        return choose_untrained({}, None, metric)
+    tower, item_vectors = validator.tower, validator.best.item_vectors
+    side = assemble.measure_query_side(tower, run, prepared, validation.codes, item_vectors)
+    cases = validation_cases(run, prepared, validation, tower, side, item_vectors)
+    return choose_untrained(cases, ItemRoles(item_vectors, side.vectors), metric)
 
 
 def _fusion(run: Run, validator: Validator | None, validation: HeldOut) -> Fusion | None:

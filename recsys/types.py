@@ -20,6 +20,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -414,6 +415,10 @@ class FeedbackKind(enum.IntEnum):
         return self in (FeedbackKind.PSEUDO, FeedbackKind.LIKED, FeedbackKind.CLICKED)
 
 
+CENTER_ITEMS = 10_000
+"""Items that the mean of a catalog is taken of, at most."""
+
+
 @dataclass(frozen=True)
 class ItemRoles:
     """The two vectors of each item of a catalog.
@@ -426,6 +431,12 @@ class ItemRoles:
 
     found: Float32
     query_side: Float32
+
+    @cached_property
+    def center(self) -> Float32:
+        """What all items share: the mean of the found vectors, `[dim]`; of 10,000 items of a larger catalog."""
+        rows = np.unique(np.linspace(0, len(self.found) - 1, CENTER_ITEMS).astype(np.int64))
+        return np.asarray(self.found[rows]).mean(axis=0)
 
     @classmethod
     def shared(cls, vectors: Float32) -> ItemRoles:
@@ -442,11 +453,12 @@ class Feedback:
             (see `ItemRoles`); zeros where there is no item.
         lengths: `[batch, k]`, float32, > 0: how far having met each item once moves its query, where the query's own
             vector has length 1.
-        found: `[batch, k, dim]`, float32, unit length: the vectors that the items are found by; zeros where there is
-            no item.
+        away: `[batch, k, dim]`, float32: what a query moves away along: the vectors that the items are found by
+            without what all items share (`ItemRoles.center`); zeros where there is no item.
         kinds: `[batch, k]`, int32, values of `FeedbackKind`.
         ranks: `[batch, k]`, int32, place in the list that was shown or searched, 0 = best; `NO_ROW` where unknown.
-        scores: `[batch, k]`, float32, inner products of `found` with the query's vector brought to unit length.
+        scores: `[batch, k]`, float32, inner products of the vectors that the items are found by with the query's vector
+            brought to unit length.
         present: `[batch, k]`, bool, where there is an item; in each row all true ones come first.
         extended: `[batch, dim]`, float32, unit length: each query encoded again with the items that somebody liked or
             chose in its history; the query itself where there are none. None where no tower was called.
@@ -454,7 +466,7 @@ class Feedback:
 
     vectors: Float32
     lengths: Float32
-    found: Float32
+    away: Float32
     kinds: Int32
     ranks: Int32
     scores: Float32
@@ -475,8 +487,8 @@ class Feedback:
         """Return only the first items of each query: the same depth for all, or `[batch]`; nothing is encoded again."""
         deep = np.broadcast_to(np.asarray(depth), (len(self.present),))[:, None]
         present = self.present & (np.arange(self.present.shape[1]) < deep)
-        vectors, found = self.vectors * present[..., None], self.found * present[..., None]
-        return replace(self, vectors=vectors, found=found, present=present, extended=None)
+        vectors, away = self.vectors * present[..., None], self.away * present[..., None]
+        return replace(self, vectors=vectors, away=away, present=present, extended=None)
 
 
 _POSITIVE = np.array([kind.positive for kind in FeedbackKind])
@@ -489,7 +501,7 @@ class Reformulated:
     Attributes:
         vectors: `[batch, dim]`, float32, of unit length; a query without feedback comes back as it is.
         item_weights: `[batch, k]`, float32, unitless: how much of each item was added to the query's vector of unit
-            length, before the sum was brought to unit length: > 0 of `Feedback.vectors`, < 0 of `Feedback.found`; 0
+            length, before the sum was brought to unit length: > 0 of `Feedback.vectors`, < 0 of `Feedback.away`; 0
             where there is no item.
     """
 

@@ -34,11 +34,12 @@ from recsys.evaluation.reformulation import (
 from recsys.export.query_side import QuerySide
 from recsys.export.saved_model import Tower
 from recsys.features import Encoder
+from recsys.features._history_encoder import Meeting
 from recsys.metrics.ranking import parse
 from recsys.reformulators import Reformulator
 from recsys.retrieval.reformulation import FOLDER, UNTRAINED, NamedReformulator, pseudo_feedback, set_default
 from recsys.retrieval.retriever import MET
-from recsys.types import ITEM_ID, NO_ROW, Feedback, FeedbackKind, Float32, Int32, ItemRoles, RowSets
+from recsys.types import ITEM_ID, NO_ROW, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, RowSets
 
 IDENTITY = "identity"
 EXPLICIT, PSEUDO = "explicit", "pseudo"
@@ -138,6 +139,9 @@ def validation_cases(
 ) -> dict[str, FeedbackCases]:
     """Return the validation queries with pseudo feedback, and with simulated explicit feedback where that is possible.
 
+    Half of a query's held-out items are liked, and the others are to be found. Where too few queries have two, the
+    newest items of a history are liked, and the history ends before them.
+
     Args:
         run: gives the seed.
         prepared: the data that the towers were fitted on.
@@ -147,33 +151,75 @@ def validation_cases(
         item_vectors: `[items, dim]`, float32, unit length.
     """
     cases, roles = validation.cases, ItemRoles(item_vectors, side.vectors)
+    item_ids = np.array(prepared.items[ITEM_ID].to_pylist(), dtype=object)
     rows = np.flatnonzero(cases.reachable.sizes > 0)
     if len(rows) > MAX_CASES:
         rows = np.sort(np.random.default_rng([run.seed, 20]).choice(rows, MAX_CASES, replace=False))
+
+    def mined(rows: Int64, codes: Codes, withheld: RowSets) -> tuple[Int64, Mined]:
+        """Return which queries say something, and their first results without the items that are withheld."""
+        vectors, raw = tower.encode(codes)
+        lengths = side.lengths(encoders.evidence(prepared.query_encoders, codes, raw))
+        shown = withheld if cases.excluded is None else cases.excluded.take(rows).union(withheld)
+        first = first_results(vectors, item_vectors, shown, FIRST_K)
+        ids, relevant = cases.case_ids.take(pa.array(rows)), cases.reachable.take(rows)
+        found = Mined(ids, vectors, lengths, first, relevant, shown, {})
+        speaks = np.flatnonzero(vectors.any(axis=1))  # a tower that only reads a history says nothing without one
+        return speaks, found.take(speaks)
+
     codes = {name: of_case[rows] for name, of_case in validation.codes.items()}
-    vectors, raw = tower.encode(codes)
-    speaks = np.flatnonzero(vectors.any(axis=1))  # a tower that only reads a history says nothing without one
-    rows, codes = rows[speaks], {name: of_case[speaks] for name, of_case in codes.items()}
-    if len(rows) < FEWEST:
+    speaks, asked = mined(rows, codes, RowSets.empty(len(rows)))
+    if len(asked) < FEWEST:
         return {}
-    lengths = side.lengths(encoders.evidence(prepared.query_encoders, codes, raw[speaks]))
-    excluded = RowSets.empty(len(rows)) if cases.excluded is None else cases.excluded.take(rows)
-    first = first_results(vectors[speaks], item_vectors, excluded, FIRST_K)
-    ids, relevant = cases.case_ids.take(pa.array(rows)), cases.reachable.take(rows)
-    mined = Mined(ids, vectors[speaks], lengths, first, relevant, excluded, {})
-    pseudo = pseudo_feedback(mined.query_vectors, roles, first, max(DEPTHS), lengths)
-    found = {PSEUDO: FeedbackCases(mined, pseudo)}
-    if np.count_nonzero(relevant.sizes >= 2) < FEWEST:
-        return found
-    kept, rest, said, kinds = with_said(mined, given=max(DEPTHS), disliked_rate=DISLIKED_RATE, seed=run.seed)
-    feedback = said_feedback(rest, roles, said, kinds)
+    pseudo = pseudo_feedback(asked.query_vectors, roles, asked.first, max(DEPTHS), asked.query_lengths)
+    found = {PSEUDO: FeedbackCases(asked, pseudo)}
+    reads_history, likeable = any(map(encoders.is_history, prepared.query_encoders.values())), None
+    if np.count_nonzero(asked.relevant.sizes >= 2) < FEWEST:
+        if not reads_history:
+            return found
+        places, codes, likeable = _shortened(validation, rows, prepared.query_encoders, item_ids)
+        speaks, asked = mined(rows[places], codes, likeable)
+        likeable = likeable.take(speaks)
+        if len(asked) < FEWEST:
+            return found
+    kept, rest, said, kinds = with_said(
+        asked, given=max(DEPTHS), disliked_rate=DISLIKED_RATE, seed=run.seed, likeable=likeable
+    )
     extend = None
-    if any(map(encoders.is_history, prepared.query_encoders.values())):
-        of_kept = {name: of_case[kept] for name, of_case in codes.items()}
-        item_ids = np.array(prepared.items[ITEM_ID].to_pylist(), dtype=object)
+    if reads_history:
+        of_kept = {name: of_case[speaks[kept]] for name, of_case in codes.items()}
         met = np.where(np.isin(kinds, MET), said, NO_ROW)
         extend = functools.partial(_extended, tower, prepared.query_encoders, of_kept, item_ids, met)
-    return {EXPLICIT: FeedbackCases(rest, feedback, extend), **found}
+    return {EXPLICIT: FeedbackCases(rest, said_feedback(rest, roles, said, kinds), extend), **found}
+
+
+def _shortened(
+    validation: HeldOut, rows: Int64, query_encoders: Mapping[str, Encoder], item_ids: np.ndarray
+) -> tuple[Int64, Codes, RowSets]:
+    """Return which queries met two items or more, their codes without the newest half of them, and that half.
+
+    At most as many items as `DEPTHS` go deep, and none that a query is to find.
+    """
+    met, ends = validation.met, np.cumsum(validation.met.lengths)
+    places, withheld, histories = [], [], []
+    for place, row in enumerate(rows):
+        own = slice(ends[row] - met.lengths[row], ends[row])
+        items, ages = met.item_row[own], met.age_days[own]
+        distinct = items[np.sort(np.unique(items, return_index=True)[1])]  # newest first
+        distinct = distinct[~np.isin(distinct, validation.cases.reachable[row])]
+        newest = distinct[: min(max(DEPTHS), len(distinct) // 2)]
+        if len(newest):
+            left = ~np.isin(items, newest)
+            places.append(place)
+            withheld.append(newest)
+            histories.append([Meeting(*each) for each in zip(item_ids[items[left]], ages[left].tolist(), strict=True)])
+    codes = {
+        name: encoder.encode_values(histories) if encoders.is_history(encoder) else validation.codes[name][rows[places]]
+        for name, encoder in query_encoders.items()
+    }
+    owners = np.repeat(np.arange(len(places)), [len(each) for each in withheld])
+    items = np.concatenate([*withheld, np.zeros(0, np.int32)])
+    return np.array(places, np.int64), codes, RowSets.from_pairs(owners, items, len(places))
 
 
 def _extended(

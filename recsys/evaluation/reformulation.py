@@ -226,7 +226,7 @@ def simulated_explicit(
 
 
 def with_said(
-    mined: Mined, *, given: int, disliked_rate: float, seed: int
+    mined: Mined, *, given: int, disliked_rate: float, seed: int, likeable: RowSets | None = None
 ) -> tuple[Int64, Mined, Int32, NDArray[np.int32]]:
     """Return which cases somebody has said something of, these cases, and the rows and kinds of what was said.
 
@@ -235,6 +235,7 @@ def with_said(
         given: items of feedback.
         disliked_rate: share that says no.
         seed: of the draw.
+        likeable: what may be liked of each case; None means half of its relevant items, of cases with two or more.
 
     Returns:
         Places, `[kept]`; the cases; item rows, `[kept, given]`, `NO_ROW` after the last; values of `FeedbackKind`.
@@ -243,7 +244,7 @@ def with_said(
         DataError: no case has two relevant items.
     """
     random = np.random.default_rng([seed, 14])
-    kept = np.flatnonzero(mined.relevant.sizes >= 2)
+    kept = np.flatnonzero(mined.relevant.sizes >= 2) if likeable is None else np.arange(len(mined))
     if not len(kept):
         got = verbatim("no case with two relevant items")
         raise DataError(describe("mined", got, "at least one, to like one item and to find the other"))
@@ -251,14 +252,14 @@ def with_said(
     rows = np.full((len(mined), given), NO_ROW, np.int32)
     kinds = np.full((len(mined), given), FeedbackKind.LIKED, np.int32)
     for case in range(len(mined)):
-        likeable = mined.likeable(case, random)
-        said, of_kind = mined.explicit(case, likeable, given, disliked_rate, random)
+        may_be_liked = mined.likeable(case, random) if likeable is None else likeable[case]
+        said, of_kind = mined.explicit(case, may_be_liked, given, disliked_rate, random)
         rows[case, : len(said)], kinds[case, : len(said)] = said, of_kind
     liked, given_rows = (
         RowSets.from_pairs(np.nonzero(chosen)[0], rows[chosen], len(mined))
         for chosen in ((rows != NO_ROW) & (kinds == FeedbackKind.LIKED), rows != NO_ROW)
     )
-    rest = replace(mined, relevant=mined.relevant.without(liked), excluded=_with(mined.excluded, given_rows))
+    rest = replace(mined, relevant=mined.relevant.without(liked), excluded=mined.excluded.union(given_rows))
     return kept, rest, rows, kinds
 
 
@@ -339,8 +340,3 @@ def _logistic(of_moves: Float32, unhurt: Bool) -> tuple[float, ...]:
     factors = minimize(cost, np.zeros(scaled.shape[1]), jac=True, method="L-BFGS-B").x
     plain = factors[1:] / deviation
     return (float(factors[0] - plain @ mean), *plain.tolist())
-
-
-def _with(sets: RowSets, added: RowSets) -> RowSets:
-    owners, rows = np.concatenate([sets.owners, added.owners]), np.concatenate([sets.rows, added.rows])
-    return RowSets.from_pairs(owners, rows, len(sets))

@@ -6,8 +6,9 @@ its arithmetic; both are written once for NumPy and for `tf.experimental.numpy`.
 
 An item has two roles. A query moves *towards* an item along the vector that says what having met the item means for a
 query (`Feedback.vectors`), in steps of what meeting it once adds (`Feedback.lengths`). It moves *away* from an item
-along the vector that the item is found by (`Feedback.found`): as all of these have unit length, no item loses more of
-its score than the one that the query moves away from. `moved` is that rule, for every reformulator.
+along what the vector that the item is found by does not share with all items (`Feedback.away`): what all share says
+nothing of the item, and moving away along it would rank popular items higher. `moved` is that rule, for every
+reformulator. That a disliked item comes last is the retriever's rule, whatever a reformulator does.
 
 To add one, write `reformulators/<kind>.py`; the contract tests check that nothing moves without feedback, that results
 have unit length, and that both array libraries agree.
@@ -115,20 +116,20 @@ def lengths(vectors: Float32) -> Float32:
 
 
 def moved(queries: Float32, feedback: Feedback, item_weights: Float32, further: Float32 | None = None) -> Reformulated:
-    """Return `unit(unit(q) + sum_(w_i > 0) w_i l_i v_i + sum_(w_i < 0) w_i f_i + further)`.
+    """Return `unit(unit(q) + sum_(w_i > 0) w_i l_i v_i + sum_(w_i < 0) w_i a_i + further)`.
 
-    `v` are the feedback's `vectors`, `l` its `lengths`, `f` its `found`. A query without feedback comes back exactly as
+    `v` are the feedback's `vectors`, `l` its `lengths`, `a` its `away`. A query without feedback comes back exactly as
     it came, and so does one whose sum cancels out, which points nowhere.
 
     Args:
         queries: `[batch, dim]`, float32.
         feedback: moves the queries.
         item_weights: w, `[batch, k]`, float32: 1 moves towards an item as far as having met it once, -1 moves away by
-            a vector as long as the query's; not looked at where there is no item.
+            the item's `away` once; not looked at where there is no item.
         further: `[batch, dim]`, float32, added, too; None for nothing.
     """
     towards, away = _apart(np, feedback, np.where(feedback.present, item_weights, np.float32(0)))
-    total = unit(queries) + (towards[:, None, :] @ feedback.vectors)[:, 0] + (away[:, None, :] @ feedback.found)[:, 0]
+    total = unit(queries) + (towards[:, None, :] @ feedback.vectors)[:, 0] + (away[:, None, :] @ feedback.away)[:, 0]
     if further is not None:
         total = total + further
     length = lengths(total)
@@ -146,10 +147,10 @@ def total_move(xp: Any, feedback: Feedback, item_weights: Any) -> Any:
         item_weights: `[batch, k]`, float32, 0 where there is no item.
     """
     towards, away = _apart(xp, feedback, item_weights)
-    return xp.einsum("bk,bkd->bd", towards, feedback.vectors) + xp.einsum("bk,bkd->bd", away, feedback.found)
+    return xp.einsum("bk,bkd->bd", towards, feedback.vectors) + xp.einsum("bk,bkd->bd", away, feedback.away)
 
 
 def _apart(xp: Any, feedback: Feedback, item_weights: Any) -> tuple[Any, Any]:
-    """Return the factors of `vectors` and those of `found`, `[batch, k]` each."""
+    """Return the factors of `vectors` and those of `away`, `[batch, k]` each."""
     nothing = np.float32(0)
     return xp.maximum(item_weights, nothing) * feedback.lengths, xp.minimum(item_weights, nothing)

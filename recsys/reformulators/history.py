@@ -12,7 +12,7 @@ from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import combinations, settings
 from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
 
-AWAY_WEIGHTS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5)
+AWAY_WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Weights of a disliked item that are tried."""
 
 
@@ -24,11 +24,8 @@ class History:
     Elsewhere, and for a query that came as a vector, what having met each item once means is added. Pseudo feedback
     moves nothing: nobody has met it.
 
-    A dislike never raises the rank of the disliked item: all items are found by vectors of unit length, so that the
-    disliked one loses the most.
-
     Attributes:
-        disliked_weight: how far the query, of unit length, moves away from a disliked item.
+        disliked_weight: how far the query, of unit length, moves away from a disliked item, as `Feedback.away`.
         skipped_weight: how far it moves away from an item that was shown and passed over.
     """
 

@@ -137,7 +137,7 @@ class Reformulators:
         default: what a request gets that names none.
     """
 
-    def __init__(self, named: Iterable[NamedReformulator] = (), default: str = "rocchio") -> None:
+    def __init__(self, named: Iterable[NamedReformulator] = (), default: str = "identity") -> None:
         untrained = (NamedReformulator(kind, registry.build(FOLDER, {"kind": kind}, kind)) for kind in UNTRAINED)
         self._named = {one.name: one for one in (*untrained, *named)}
         self.default = default
@@ -206,7 +206,8 @@ def feedback_of(
         kinds = np.full(item_rows.shape, FeedbackKind.PSEUDO, np.int32)
     if ranks is None:
         ranks = np.broadcast_to(np.arange(item_rows.shape[1], dtype=np.int32), item_rows.shape)
-    return Feedback(directions, relative, found, kinds, ranks, scores, present)
+    away = (found - roles.center) * present[..., None]
+    return Feedback(directions, relative, away, kinds, ranks, scores, present)
 
 
 def pseudo_feedback(

@@ -71,7 +71,7 @@ def exact_weights(reformulator):
 
 def doubled(given):
     """Return feedback with its numbers in double precision."""
-    numbers = ("vectors", "lengths", "found", "scores")
+    numbers = ("vectors", "lengths", "away", "scores")
     return dataclasses.replace(given, **{name: getattr(given, name).astype(np.float64) for name in numbers})
 
 
@@ -101,7 +101,7 @@ def feedback(counts=(6, 3, 1, 4), kinds=None):
     return Feedback(
         vectors=vectors,
         lengths=random.uniform(0.1, 2, size=(BATCH, K)).astype(np.float32),
-        found=found,
+        away=found,
         kinds=random.integers(len(FeedbackKind), size=(BATCH, K)).astype(np.int32) if kinds is None else kinds,
         ranks=np.where(
             random.random((BATCH, K)) < 0.3, NO_ROW, random.permuted(np.tile(np.arange(K), (BATCH, 1)), axis=1)
@@ -197,7 +197,7 @@ def test_the_same_item_again_and_again_gives_finite_numbers(reformulator, weight
     same = dataclasses.replace(
         given,
         vectors=np.repeat(given.vectors[:, :1], K, axis=1),
-        found=np.repeat(given.found[:, :1], K, axis=1),
+        away=np.repeat(given.away[:, :1], K, axis=1),
     )
     assert np.isfinite(reformulator.reformulate(queries(), same, weights).vectors).all()
 
@@ -206,7 +206,7 @@ def test_feedback_that_is_the_query_or_its_opposite_gives_unit_vectors(reformula
     for sign in (1, -1):
         vectors = np.repeat(sign * queries()[:, None], K, axis=1)
         given = dataclasses.replace(
-            feedback((K,) * BATCH), vectors=vectors, found=vectors, scores=np.full((BATCH, K), sign, np.float32)
+            feedback((K,) * BATCH), vectors=vectors, away=vectors, scores=np.full((BATCH, K), sign, np.float32)
         )
         result = reformulator.reformulate(queries(), given, weights)
         np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), 1, rtol=1e-5)
@@ -289,7 +289,7 @@ def test_the_weights_of_the_items_tell_the_whole_move(kind):
     given, asked = feedback(), queries()
     result = reformulator.reformulate(asked, given, weights_of(reformulator))
     towards, away = np.maximum(result.item_weights, 0), np.minimum(result.item_weights, 0)
-    told = unit(asked + np.einsum("bk,bkd->bd", towards, given.vectors) + np.einsum("bk,bkd->bd", away, given.found))
+    told = unit(asked + np.einsum("bk,bkd->bd", towards, given.vectors) + np.einsum("bk,bkd->bd", away, given.away))
     np.testing.assert_allclose(result.vectors, told, atol=1e-6)
 
 
@@ -310,7 +310,7 @@ def test_a_dislike_never_raises_the_rank_of_the_disliked_item(kind_of, seed, ite
     given = Feedback(
         vectors=directions[None, [disliked]],
         lengths=np.full((1, 1), 3.0),
-        found=found[None, [disliked]],
+        away=found[None, [disliked]],
         kinds=np.array([[kind]], np.int32),
         ranks=np.full((1, 1), NO_ROW, np.int32),
         scores=query @ found[[disliked]].T,
@@ -328,7 +328,7 @@ def test_a_query_moves_towards_an_item_by_its_query_side_and_away_from_it_by_wha
     given = Feedback(
         vectors=np.array([[[0, 1, 0], [1, 0, 0]]], np.float32),
         lengths=np.array([[0.5, 9]], np.float32),
-        found=np.array([[[1, 0, 0], [0, 0, 1]]], np.float32),
+        away=np.array([[[1, 0, 0], [0, 0, 1]]], np.float32),
         kinds=np.zeros((1, 2), np.int32),
         ranks=np.zeros((1, 2), np.int32),
         scores=np.zeros((1, 2), np.float32),

@@ -66,6 +66,9 @@ def with_reformulators(release: Release, root: Path) -> Release:
     doubt = Guard(min_confidence=0.5, coefficients=(-60.0,) + (0.0,) * len(SIGNALS))
 
     def change(folder: Path) -> dict[str, object]:
+        NamedReformulator("rocchio", registry.build("reformulators", {"kind": "rocchio"}, "plain")).save(
+            folder, default=False
+        )
         NamedReformulator("never", rocchio, guard=Guard(max_drift=0.0)).save(folder, default=False)
         NamedReformulator("doubtful", rocchio, guard=doubt).save(folder, default=False)
         NamedReformulator("learned", attention, attention.initial(8, 0)).save(folder, default=True)
@@ -275,10 +278,10 @@ def test_a_query_by_items_is_a_history_and_similar_items_are_found_by_like_vecto
     assert similar.origin is Origin.ITEMS
 
 
-def test_likes_extend_the_history_by_default_and_a_dislike_lowers_the_item(plain):
+def test_likes_extend_the_history_and_a_dislike_makes_the_item_the_last(plain):
     with running(plain) as server, Client(server.address, timeout_s=20.0) as client:
         begun = Query(history=["item-ü1", "item-ü2"])
-        answer = client.reformulate(begun, K, [Mention("item-ü9", CLICKED), *likes(7)])
+        answer = client.reformulate(begun, K, [Mention("item-ü9", CLICKED), *likes(7)], reformulator="history")
         (longer,) = plain.encode([Query(history=["item-ü1", "item-ü2", "item-ü7", "item-ü9"])]).vectors
         assert answer.reformulator == "history"
         np.testing.assert_allclose(answer.vector, longer, atol=1e-5)
@@ -456,7 +459,7 @@ def test_a_session_stays_on_its_release_when_another_one_is_installed(plain, ret
             later = session.ask(likes(3))
             assert later.ranking.release.fingerprint == plain.release.fingerprint
             # the old release's default, where the new one has another
-            assert later.reformulator == "history"
+            assert later.reformulator == plain.default_reformulator
         with client.session(QUERY, K) as session:
             assert session.ask().ranking.release.fingerprint == retriever.release.fingerprint
 

@@ -219,10 +219,11 @@ def explicit(given: int = 6, seed: int = 0, relevant: int = 5):
     wanted = [random.permutation(40)[: relevant if case % 3 else 1] for case in range(12)]
     mined = mined_of(first, wanted, excluded=[[39]] * 12)
     items = np.random.default_rng(1).normal(size=(40, 4)).astype(np.float32)
-    rest, feedback = simulated_explicit(mined, ItemRoles.shared(items), given=given, disliked_rate=0.4, seed=seed)
+    roles = ItemRoles.shared(items)
+    rest, feedback = simulated_explicit(mined, roles, given=given, disliked_rate=0.4, seed=seed)
     rows = [
-        [int(np.flatnonzero((items == vector).all(axis=1))[0]) for vector in vectors[there]]
-        for vectors, there in zip(feedback.found, feedback.present, strict=True)
+        [int(np.abs(items - roles.center - vector).max(axis=1).argmin()) for vector in vectors[there]]
+        for vectors, there in zip(feedback.away, feedback.present, strict=True)
     ]
     return mined, rest, feedback, rows
 

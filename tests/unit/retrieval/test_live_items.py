@@ -65,7 +65,8 @@ def test_a_new_item_is_found_by_its_vector_by_its_id_and_as_feedback(live):
     # its neighbours are those of its vector, itself left out
     (neighbours,) = found.nearest([Query(item_ids=["new"], similar=True)], 2)
     assert (neighbours.item_ids, neighbours.origin, neighbours.missing_ids) == (answer.item_ids[1:], Origin.ITEMS, ())
-    liked = found.reformulate(Query(entity_id="user 1"), 5, mentions=[Mention("new", FeedbackKind.LIKED)])
+    mentions = [Mention("new", FeedbackKind.LIKED)]
+    liked = found.reformulate(Query(entity_id="user 1"), 5, mentions=mentions, reformulator="history")
     assert liked.missing_ids == ()
     assert liked.drift > 0
     assert found.metadata(["new", "item-ü3", "nothing"]) == [

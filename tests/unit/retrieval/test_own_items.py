@@ -124,7 +124,7 @@ def test_a_disliked_item_loses_its_own_score_and_comes_last(retriever, weights, 
     query = Query(entity_id="user 4", filter=filtered)
     (before,) = found.nearest([query], ITEMS)
     mentions = [Mention(IDS[item], FeedbackKind.DISLIKED)]
-    for name in ("", "identity"):
+    for name in ("history", "identity"):
         how = {"mentions": mentions, "reformulator": name}
         after = found.reformulate(query, ITEMS, include_feedback_items=True, **how).answer
         assert set(after.item_ids) == set(before.item_ids)
@@ -141,6 +141,7 @@ def test_a_liked_item_counts_as_met_once_more(retriever):
     found = with_own(retriever, {3: 2.0})
     mentions = [Mention(IDS[row], FeedbackKind.LIKED) for row in (3, 8)]
     asked = Query(entity_id="user 4")
-    after = found.reformulate(asked, ITEMS, mentions=mentions, include_feedback_items=True).answer
+    how = {"mentions": mentions, "reformulator": "history", "include_feedback_items": True}
+    after = found.reformulate(asked, ITEMS, **how).answer
     own = dict(zip(after.item_ids, after.own_scores.tolist(), strict=True))
     assert {item_id: score for item_id, score in own.items() if score} == {IDS[3]: 1.5, IDS[8]: 0.5}

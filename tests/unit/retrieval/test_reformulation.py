@@ -47,15 +47,15 @@ def test_what_is_written_is_read(tmp_path):
         assert found.weights[name].dtype == np.float32
 
 
-def test_a_folder_without_any_has_the_untrained_kinds_and_rocchio_by_default(tmp_path):
+def test_a_folder_without_any_has_the_untrained_kinds_and_identity_by_default(tmp_path):
     read = Reformulators.load(tmp_path)
-    assert (read.names, read.default) == (("average", "history", "identity", "rocchio"), "rocchio")
+    assert (read.names, read.default) == (("average", "history", "identity", "rocchio"), "identity")
     assert [registry.kind_of(read.get(name).choice) for name in read.names] == list(read.names)
 
 
 def test_one_that_is_no_default_leaves_the_default_as_it_was(tmp_path):
     attention().save(tmp_path, default=False)
-    assert Reformulators.load(tmp_path).default == "rocchio"
+    assert Reformulators.load(tmp_path).default == "identity"
     attention("other").save(tmp_path, default=True)
     attention("third").save(tmp_path, default=False)
     assert Reformulators.load(tmp_path).default == "other"
@@ -177,7 +177,7 @@ def test_a_derived_release_holds_it_under_its_fingerprint_and_leaves_the_parent_
         open_release(release.folder)
     first, second = (Reformulators.load(release.folder).get("learned") for release in (once, twice))
     assert np.abs(first.weights["query_in"] - second.weights["query_in"]).max() > 0
-    assert Reformulators.load(parent.folder).default == "history"
+    assert Reformulators.load(parent.folder).default == Reformulators.load(block_release.folder).default
 
 
 @pytest.mark.parametrize("name", ["attention-2_b", "A", "x" * 64])
