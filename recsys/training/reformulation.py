@@ -193,7 +193,7 @@ class _Loop:
         self._settings, self._validate, self._folder, self._seed = settings, validate, folder, seed
         items, dim = roles.found.shape
         self._steps = Steps(mined, settings, items, seed)
-        self._items = tf.constant(roles.found)
+        self._items, self._center = tf.constant(roles.found), tf.constant(roles.center)
         self._directions, self._item_lengths = tf.constant(unit(roles.query_side)), lengths(roles.query_side)[:, 0]
         self._query_lengths = tf.constant(mined.query_lengths)
         self._queries = tf.constant(unit(mined.query_vectors))
@@ -252,11 +252,12 @@ class _Loop:
             present = rows != NO_ROW
             there, of = tf.cast(present, tf.float32)[..., None], tf.maximum(rows, 0)
             found = tf.gather(self._items, of) * there
+            away = (tf.gather(self._items, of) - self._center) * there
             query_lengths = tf.repeat(tf.gather(self._query_lengths, step["places"]), revisions)
             feedback = Feedback(
                 tf.gather(self._directions, of) * there,
                 tf.gather(self._item_lengths, of) / query_lengths[:, None],
-                found,
+                away,
                 tf.reshape(step["kinds"], rows.shape),
                 tf.reshape(step["ranks"], rows.shape),
                 tf.einsum("bd,bkd->bk", queries, found),
