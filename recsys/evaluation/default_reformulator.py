@@ -139,8 +139,8 @@ def validation_cases(
 ) -> dict[str, FeedbackCases]:
     """Return the validation queries with pseudo feedback, and with simulated explicit feedback where that is possible.
 
-    Half of a query's held-out items are liked, and the others are to be found. Where too few queries have two, the
-    newest items of a history are liked, and the history ends before them.
+    Where the tower reads a history, it ends at a random item, as those give feedback of whom little is known; the items
+    after it are liked, and the held-out ones are to be found. Elsewhere half of a query's held-out items are liked.
 
     Args:
         run: gives the seed.
@@ -174,14 +174,12 @@ def validation_cases(
     pseudo = pseudo_feedback(asked.query_vectors, roles, asked.first, max(DEPTHS), asked.query_lengths)
     found = {PSEUDO: FeedbackCases(asked, pseudo)}
     reads_history, likeable = any(map(encoders.is_history, prepared.query_encoders.values())), None
-    if np.count_nonzero(asked.relevant.sizes >= 2) < FEWEST:
-        if not reads_history:
-            return found
-        places, codes, likeable = _shortened(validation, rows, prepared.query_encoders, item_ids)
+    if reads_history:
+        places, codes, likeable = _shortened(validation, rows, prepared.query_encoders, item_ids, run.seed)
         speaks, asked = mined(rows[places], codes, likeable)
         likeable = likeable.take(speaks)
-        if len(asked) < FEWEST:
-            return found
+    if (len(asked) if reads_history else np.count_nonzero(asked.relevant.sizes >= 2)) < FEWEST:
+        return found
     kept, rest, said, kinds = with_said(
         asked, given=max(DEPTHS), disliked_rate=DISLIKED_RATE, seed=run.seed, likeable=likeable
     )
@@ -194,24 +192,29 @@ def validation_cases(
 
 
 def _shortened(
-    validation: HeldOut, rows: Int64, query_encoders: Mapping[str, Encoder], item_ids: np.ndarray
+    validation: HeldOut, rows: Int64, query_encoders: Mapping[str, Encoder], item_ids: np.ndarray, seed: int
 ) -> tuple[Int64, Codes, RowSets]:
-    """Return which queries met two items or more, their codes without the newest half of them, and that half.
+    """Return which queries met two items or more, their codes with a history that ends earlier, and what came after it.
 
-    At most as many items as `DEPTHS` go deep, and none that a query is to find.
+    The logarithm of a history's length is drawn evenly. What came after it are at most as many items as `DEPTHS` go
+    deep, and none that a query is to find.
     """
+    random = np.random.default_rng([seed, 21])
     met, ends = validation.met, np.cumsum(validation.met.lengths)
     places, withheld, histories = [], [], []
     for place, row in enumerate(rows):
         own = slice(ends[row] - met.lengths[row], ends[row])
         items, ages = met.item_row[own], met.age_days[own]
         distinct = items[np.sort(np.unique(items, return_index=True)[1])]  # newest first
-        distinct = distinct[~np.isin(distinct, validation.cases.reachable[row])]
-        newest = distinct[: min(max(DEPTHS), len(distinct) // 2)]
-        if len(newest):
-            left = ~np.isin(items, newest)
+        if len(distinct) < 2:
+            continue
+        length = int((len(distinct) - 1) ** random.random())  # 1 to all but one
+        later = distinct[:-length]
+        liked = later[~np.isin(later, validation.cases.reachable[row])][-max(DEPTHS) :]
+        if len(liked):
+            left = ~np.isin(items, later)
             places.append(place)
-            withheld.append(newest)
+            withheld.append(liked)
             histories.append([Meeting(*each) for each in zip(item_ids[items[left]], ages[left].tolist(), strict=True)])
     codes = {
         name: encoder.encode_values(histories) if encoders.is_history(encoder) else validation.codes[name][rows[places]]
