@@ -49,8 +49,8 @@ FIRST_K = 20
 """First results of a query, of which wrong ones may be disliked."""
 DISLIKED_RATE = 0.25
 """Share of simulated explicit feedback that says no."""
-MAX_CASES = 1000
-"""Validation queries that decide, drawn at random where there are more."""
+MAX_CASES, MAX_SCORES = 1000, 2**25
+"""Validation queries that decide, drawn at random where there are more, and scores of items that a search may take."""
 CHOOSING_DEPTH = 5
 """That weights of untrained reformulators are chosen at."""
 
@@ -145,7 +145,7 @@ def validation_cases(
     Args:
         run: gives the seed.
         prepared: the data that the towers were fitted on.
-        validation: the queries; at most 1,000 are drawn.
+        validation: the queries; at most 1,000 are drawn, of a catalog of more than 33,000 items fewer.
         tower: the query tower.
         side: what having met each item means for a query, by that tower.
         item_vectors: `[items, dim]`, float32, unit length.
@@ -153,8 +153,8 @@ def validation_cases(
     cases, roles = validation.cases, ItemRoles(item_vectors, side.vectors)
     item_ids = np.array(prepared.items[ITEM_ID].to_pylist(), dtype=object)
     rows = np.flatnonzero(cases.reachable.sizes > 0)
-    if len(rows) > MAX_CASES:
-        rows = np.sort(np.random.default_rng([run.seed, 20]).choice(rows, MAX_CASES, replace=False))
+    if len(rows) > (most := max(FEWEST, min(MAX_CASES, MAX_SCORES // len(item_vectors)))):
+        rows = np.sort(np.random.default_rng([run.seed, 20]).choice(rows, most, replace=False))
 
     def mined(rows: Int64, codes: Codes, withheld: RowSets) -> tuple[Int64, Mined]:
         """Return which queries say something, and their first results without the items that are withheld."""

@@ -12,7 +12,7 @@ from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import combinations, settings
 from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
 
-AWAY_WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+AWAY_WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Weights of a disliked item that are tried."""
 
 

@@ -11,8 +11,8 @@ from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import combinations, settings
 from recsys.types import Bool, Feedback, FeedbackKind, Float32, Reformulated
 
-BETAS = (0.04, 0.1, 0.2, 0.4, 0.6, 1.0)
-GAMMAS = (0.008, 0.04, 0.1)
+BETAS = (0.1, 0.25, 0.6, 1.5)
+GAMMAS = (0.008, 0.04)
 """Weights that are tried."""
 
 

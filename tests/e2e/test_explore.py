@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 from selenium import webdriver
@@ -116,8 +117,7 @@ def test_a_person_picks_a_user_likes_an_item_and_sees_what_enters_and_leaves(blo
         )
         assert set(entered) == set(after) - set(before) != set()
         assert len(texts(".gone .left")) == len(texts(".before .place.left")) == len(set(before) - set(after))
-        (weight,) = texts(".mark .score")
-        assert float(weight) > 0
+        assert len(texts(".mark .score")) == 1
         # when: the keyboard dislikes the first item, and undoes both
         keyboard = find("body")[0]
         keyboard.send_keys("d")
@@ -186,10 +186,10 @@ def test_the_answer_is_that_of_the_client_with_both_lists(block_release, retriev
         Client(server.address, timeout_s=20.0) as client,
         Link(block_release, "the server", lambda: Client(server.address, timeout_s=20.0)) as link,
     ):
-        asked = ASKED.marking("item-ü0", FeedbackKind.LIKED)
+        asked = replace(ASKED, reformulator="history").marking("item-ü0", FeedbackKind.LIKED)
         answer = link.ask(asked)
         before = client.nearest_items(ASKED.subject.query, 10)
-        after = client.reformulate(ASKED.subject.query, 10, asked.marks, depth=10)
+        after = client.reformulate(ASKED.subject.query, 10, asked.marks, depth=10, reformulator="history")
         assert [place.item_id for place in answer.comparison.before] == list(before.item_ids)
         assert [place.item_id for place in answer.comparison.after] == list(after.ranking.item_ids)
         assert answer.moved.drift == after.drift > 0

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from recsys.evaluation import report
 from recsys.evaluation.default_reformulator import choose_default, choose_untrained
 from recsys.evaluation.reformulation import Curve
+from recsys.evaluation.verdict import verdict
 from recsys.reformulators.history import History
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, set_default
 
@@ -93,3 +95,13 @@ def test_a_release_holds_the_choice_with_its_figures_until_another_default_is_se
     assert [gain["gain"] for gain in stored["gains"]] == pytest.approx([0.03, 0.04])
     set_default(tmp_path, "identity")
     assert not (tmp_path / "reformulators" / "choice.json").exists()
+
+
+def test_a_published_release_says_which_reformulator_answers_and_why(block_release):
+    stored = json.loads((block_release.folder / "reformulators" / "choice.json").read_text())
+    held, judged = Reformulators.load(block_release.folder), report.load(block_release.folder)
+    assert stored["sentence"] == judged.feedback == verdict(judged)[-1]
+    assert f"Feedback: {held.default} answers by default" in judged.feedback
+    # The tower reads a history: something was liked, although each user has a single held-out item.
+    assert {(gain["reformulator"], gain["feedback"]) for gain in stored["gains"]} >= {("history", "explicit")}
+    assert all(gain["gain"] >= 0 for gain in stored["gains"] if gain["reformulator"] == held.default)

@@ -81,7 +81,7 @@ def test_the_answer_is_the_nearest_items_of_the_moved_query(retriever, vectors, 
         Q + 0.75 * (met["item-ü3"] + met["item-ü5"]) - (vectors["item-ü8"] - np.mean(list(vectors.values()), axis=0))
     )
     np.testing.assert_allclose(answer.vector, moved, rtol=1e-4, atol=1e-6)
-    assert answer.answer.item_ids == best(vectors, moved, 6)
+    assert answer.answer.item_ids == best(vectors, moved, 6, without=[each.item_id for each in said])
     assert answer.drift == pytest.approx(1 - Q @ moved, rel=1e-4)
     assert (answer.answer.origin, answer.fell_back, answer.confidence) == (Origin.VECTOR, False, 1)
 
@@ -261,7 +261,7 @@ def test_an_item_that_is_mentioned_twice_counts_once_as_mentioned_last(retriever
 
 def test_what_entered_and_left_is_told_against_the_original_answer(retriever):
     (plain,) = retriever.nearest([QUERY], 8)
-    answer = retriever.reformulate(QUERY, 8, mentions=likes(3, 5, 7), explained=True)
+    answer = retriever.reformulate(QUERY, 8, mentions=likes(3, 5, 7), reformulator="average", explained=True)
     told, after = answer.explanation, answer.answer.item_ids
     assert told.entered_ids
     assert tuple(each for each in after if each in plain.item_ids or each in told.entered_ids) == after
