@@ -58,7 +58,7 @@ class Fusion:
 
         Args:
             item_row: `[meetings]`, int32, newest first.
-            age_days: `[meetings]`, float32, >= 0.
+            age_days: `[meetings]`, float32, >= 0, or `UNKNOWN_AGE`.
         """
         found = entries_of(self, np.zeros(len(item_row), np.int64), item_row, age_days)
         order = np.argsort(found.value)

@@ -45,6 +45,7 @@ from recsys.types import (
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
+    UNKNOWN_AGE,
     Diversity,
     Exclusions,
     Feedback,
@@ -824,14 +825,15 @@ class Retriever:
             scores = np.zeros(len(rows), np.float32)
             own = OwnItems(rows, scores) if self._own is None else self._own.of(self._seen.pairs(row), rows)
             return self._current_own(own)
-        known = [(row, age) for item_id, age in _meetings(query) if (row := self._row_of_item.get(item_id)) is not None]
-        if not known and not is_only:
+        item_rows = np.array([self._row_of_item.get(item_id, NO_ROW) for item_id in query.history], np.int32)
+        is_known = item_rows != NO_ROW
+        if not is_known.any() and not is_only:
             return None
-        item_rows, ages = (np.array(each) for each in zip(*known, strict=True)) if known else (NOTHING, NOTHING)
         if self._own is None:
-            distinct = np.unique(item_rows).astype(np.int32)
+            distinct = np.unique(item_rows[is_known])
             return OwnItems(distinct, np.zeros(len(distinct), np.float32))
-        return self._own.fusion.own_items(item_rows.astype(np.int32), ages.astype(np.float32))
+        ages = query.history_age_days if len(query.history_age_days) else np.full(len(item_rows), UNKNOWN_AGE)
+        return self._own.fusion.own_items(item_rows[is_known], np.asarray(ages, np.float32)[is_known])
 
     def _narrow(
         self,

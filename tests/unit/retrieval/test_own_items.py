@@ -78,6 +78,21 @@ def test_an_unknown_visitor_s_own_items_are_those_of_the_request_counted_and_age
     assert own == pytest.approx({IDS[3]: 0.75, IDS[5]: 1.0}, rel=1e-5)
 
 
+@pytest.mark.parametrize("half_life_days", [0.0, 10.0])
+def test_a_history_without_ages_counts_every_meeting_alike(retriever, half_life_days):
+    found = copy.copy(retriever)
+    found._own = OwnWeights(Fusion(1.0, half_life_days), np.zeros(0, np.float32))
+    (answer,) = found.nearest([Query(history=[IDS[3], "no item", IDS[5], IDS[3]], repeats=Repeats.ONLY)], 5)
+    own = dict(zip(answer.item_ids, answer.own_scores.tolist(), strict=True))
+    assert own[IDS[3]] == pytest.approx(2 * own[IDS[5]])
+    assert set(own) == {IDS[3], IDS[5]}
+
+
+def test_repeats_only_finds_the_items_of_a_history_where_own_items_add_nothing(retriever):
+    (answer,) = retriever.nearest([Query(history=[IDS[3], IDS[5]], repeats=Repeats.ONLY)], 5)
+    assert set(answer.item_ids) == {IDS[3], IDS[5]}
+
+
 def test_own_items_follow_an_item_that_is_changed_and_vanish_with_one_that_is_removed(retriever):
     live = LiveItems(with_own(retriever, {2: 2.0, 7: 1.0, 9: 3.0}))
     live.apply([Change(IDS[2], np.ones(8, np.float32) / 8**0.5, {}), Change(IDS[9], None, {})])
