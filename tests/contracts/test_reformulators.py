@@ -293,6 +293,7 @@ def test_the_weights_of_the_items_tell_the_whole_move(kind):
     np.testing.assert_allclose(result.vectors, told, atol=1e-6)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     seed=st.integers(0, 2**32 - 1),
     items=st.integers(2, 30),
