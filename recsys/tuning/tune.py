@@ -110,12 +110,13 @@ def tune(
     with storage(home):
         home.mkdir(parents=True, exist_ok=True)
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    limit = trials if trials is not None else DEFAULT_TRIALS if minutes is None else math.inf
     try:
         search = _Search(base, tables, home, tries, deadline)
     except KeyboardInterrupt:
         raise InterruptedRun(f"interrupted before the first trial. {GO_ON}") from None
     try:
-        is_interrupted = search.run_until(trials or (DEFAULT_TRIALS if minutes is None else math.inf))
+        is_interrupted = search.run_until(limit)
     except KeyboardInterrupt:
         is_interrupted = True
     return search.outcome(is_interrupted)
