@@ -100,12 +100,19 @@ WORLDS = {
         {"kind": "softmax"},
     ),
     "synthetic_memory": World(
-        {**SYNTHETIC, "order_rate": 0.6, "order_lag": 3, "session_days": 3.0},
+        {
+            **SYNTHETIC,
+            "items": 300,
+            "interactions": 36_000,
+            "order_rate": 0.6,
+            "order_lag": 3,
+            "session_days": 3.0,
+        },
         "Synthetic with a longer memory: 60 % of the items follow the item that stands three places back in the user's "
         "history, one of 4 that are equally likely. The others are drawn by taste and popularity; within a session (no "
         "pause above three days), only from the topic of the session's first item.",
-        TRANSFORMER,
-        {"kind": "softmax"},
+        replace(TRANSFORMER, positions=30, batch_size=32, epochs=30, look_every_epochs=3),
+        {"kind": "softmax", "similarity": "dot", "temperature": 1.0},
     ),
 }
 
@@ -240,6 +247,14 @@ def rectools(world: World, seed: int, folder: Path) -> Outcome:
     return Outcome(data.judge("test", vectors.queries["test"][data.parts["test"].query_rows], vectors.items), told)
 
 
+def popularity(world: World, folder: Path) -> Outcome:
+    """Return the outcome of the items' numbers of training interactions, the same list for every case."""
+    data = Data.of(transformer_run(world, 0), folder / "prepared")
+    counts = np.bincount(data.prepared.parts["train"].item_row, minlength=data.prepared.item_count)
+    queries = np.ones((len(data.parts["test"].query_rows), 1), np.float32)
+    return Outcome(data.judge("test", queries, counts[:, None].astype(np.float32)))
+
+
 def truth(world: World, folder: Path) -> Outcome:
     """Return the outcome of the formula that the world is drawn from: no model can be better but by chance."""
     source = config.chosen("source", world.source)
@@ -308,6 +323,8 @@ def bench(name: str, work: Path, results: Path, seeds: Sequence[int], only: Sequ
             line = f"{subject}, seed {seed}: {CHOOSING} {made.metrics[CHOOSING]:.4f}; {made.training}."
             print(line, flush=True)
             report.note(line)
+    path = work / report.benchmark / "popularity.json"
+    found["popularity"] = [outcome(path, lambda folder: popularity(world, folder))]
     if world.source["kind"] == "synthetic":
         path = work / report.benchmark / "formula.json"
         found["the formula itself"] = [outcome(path, lambda folder: truth(world, folder))]
