@@ -48,8 +48,8 @@ DEFAULT_KINDS = {
 """The kind of a choice that a run file may leave out, by section."""
 DEFAULT_OBJECTIVES = ("dlae", "all_items", "sampled_softmax")
 """Kinds of the main objective of a run file that names none: the first one that the run and its data allow."""
-DEFAULT_OBJECTIVES_OF_ORDER = ("softmax", "sampled_softmax")
-"""The same where the order of a history counts."""
+ORDER_OBJECTIVE = {"kind": "softmax", "similarity": "dot", "temperature": 1.0}
+"""The main objective of a run file that names none where the order of a history counts, if the run allows it."""
 DEFAULT_DIM = 256
 """Length of the vectors that `tower.dim = "auto"` stands for where the objective is no closed form."""
 DEFAULT_BASELINES = ("popularity", "repeat", "item_knn", "dlae", "ials")
@@ -743,16 +743,17 @@ def with_default_objective(run: Run, *, in_steps: bool = False) -> Run:
     if run.objective is not None:
         return run
     orders = any(getattr(each, "reads_order", False) for each in run.query_features.values())
-    *others, last = DEFAULT_OBJECTIVES_OF_ORDER if orders else DEFAULT_OBJECTIVES
-    for kind in others:
-        objective = chosen("objective", {"kind": kind})
+    defaults = [{"kind": kind} for kind in DEFAULT_OBJECTIVES]
+    *others, last = [ORDER_OBJECTIVE, defaults[-1]] if orders else defaults
+    for table in others:
+        objective = chosen("objective", table)
         if in_steps and objective.reads == "matrix":
             continue
         try:
             return _with_main_objective(replace(run, objective=objective))
         except SettingError:
             continue
-    return _with_main_objective(replace(run, objective=chosen("objective", {"kind": last})))
+    return _with_main_objective(replace(run, objective=chosen("objective", last)))
 
 
 def _with_main_objective(run: Run) -> Run:

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import tomli_w
 
+from recsys.config import ORDER_OBJECTIVE
 from recsys.data.repeats import MIN_REPEAT_RATE, repeat_rate
 from recsys.init.features import Proposal, propose_feature
 from recsys.linear_models import MAX_INVERTED
@@ -26,7 +27,7 @@ QUERIES_ARE_ITEMS_RATE = 0.9
 HALF_LIFE_DAYS = 60.0
 ORDER_DIM = 64
 """Width of a transformer over histories, and length of the vectors that it makes."""
-ORDER_TRAINING = {"optimizer": "adam", "learning_rate": 0.003, "batch_size": 64}
+ORDER_TRAINING = {"optimizer": "adam", "learning_rate": 0.003, "batch_size": 32}
 HISTORY_DROPOUT_RATE, UNKNOWN_RATE = 0.7, 0.2
 """For training in steps: shares of a history, and of the items' ids, that training hides."""
 
@@ -277,7 +278,7 @@ def _ordered_id() -> tuple[dict[str, Any], str]:
 def _ordered_model() -> list[Section]:
     return [
         Section("tower", {"kind": "sum", "dim": ORDER_DIM}, "As wide as the transformer."),
-        Section("objective", {"kind": "softmax"}, "The next item against all others, at every place of a history."),
+        Section("objective", ORDER_OBJECTIVE, "The next item against all others, at every place of a history."),
         Section("training", ORDER_TRAINING, "Small batches: a history counts as often as it has items."),
     ]
 

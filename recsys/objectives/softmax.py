@@ -22,7 +22,7 @@ class Softmax(SetObjective):
     """
 
     similarity: Literal["dot", "cosine"] = "cosine"
-    temperature: Annotated[float, Between(0.03, 0.5, log=True)] = Field(default=0.1, gt=0)
+    temperature: Annotated[float, Between(0.03, 2.0, log=True)] = Field(default=0.1, gt=0)
     regularization_weight: Annotated[float, Between(1e-6, 1e-3, log=True)] = Field(default=1e-5, ge=0)
     feature_regularization_weight: Annotated[float, Between(1e-6, 1e-3, log=True)] = Field(default=1e-5, ge=0)
 
