@@ -134,6 +134,9 @@ class Outcome:
         return Outcome(pq.read_table(folder / CASES), **json.loads((folder / FACTS).read_text(encoding="utf-8")))
 
 
+BySeed = Mapping[int, Outcome]
+
+
 def bag(objective: str, dim: int | str, *, dropout_rate: float = 0.0, **settings: Any) -> Tables:
     """Return a model whose query is the sum over all that was met, with a vector for each item and nothing else."""
     history = {"kind": "history", "shared": False, "pooling": "sum", "dropout_rate": dropout_rate}
@@ -316,39 +319,43 @@ def _all_cases(values: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class Compared:
-    """All outcomes on one data set.
+    """All outcomes on one data set; two recommenders are compared on the seeds that both have.
 
     Attributes:
-        ours: our models by name, an outcome for each seed.
+        ours: our models by name, an outcome by seed.
         peers: the peers by name, in the same form.
         bar: what each of our models is held to.
     """
 
-    ours: Mapping[str, Sequence[Outcome]]
-    peers: Mapping[str, Sequence[Outcome]]
+    ours: Mapping[str, BySeed]
+    peers: Mapping[str, BySeed]
     bar: Bar
 
     def add_to(self, report: Report) -> None:
         """Add medians over the seeds, paired differences to each peer, training times and the verdict on the bar."""
         for name, outcomes in {**self.peers, **self.ours}.items():
-            low, high = _interval(_by_case(outcomes))
+            low, high = _interval(_by_case(list(outcomes.values())))
             for place, metric in enumerate(METRICS):
-                value = self.median(outcomes, metric)
+                value = median(outcomes, metric)
                 report.add_interval({"slice": "all"}, name, metric, value, low[place], high[place], len(outcomes))
         for (name, ours), (peer, theirs) in (
             (mine, other) for mine in self.ours.items() for other in self.peers.items()
         ):
+            both = ours.keys() & theirs.keys()
+            if not both:
+                continue
             mean, low, high = difference(ours, theirs)
             for place, metric in enumerate(METRICS):
                 case = {"difference to": peer}
-                report.add_interval(case, name, metric, mean[place], low[place], high[place], len(ours))
+                report.add_interval(case, name, metric, mean[place], low[place], high[place], len(both))
         for name, outcomes in self.ours.items():
-            report.add({"cost of": "training"}, name, "train_s", [outcome.train_s for outcome in outcomes])
-            report.add({"cost of": "training"}, name, "cpu_s", [outcome.cpu_s for outcome in outcomes])
+            report.add({"cost of": "training"}, name, "train_s", [outcome.train_s for outcome in outcomes.values()])
+            report.add({"cost of": "training"}, name, "cpu_s", [outcome.cpu_s for outcome in outcomes.values()])
         for sentence in self.sentences():
             report.note(sentence)
         for name, outcomes in {**self.peers, **self.ours}.items():
-            report.note(f"{name}: {' / '.join(dict.fromkeys(outcome.words for outcome in outcomes))}.")
+            words = " / ".join(dict.fromkeys(outcome.words for outcome in outcomes.values()))
+            report.note(f"{name}, seeds {', '.join(map(str, outcomes))}: {words}.")
 
     def sentences(self) -> Iterator[str]:
         """Yield for each of our models whether it meets the bar and what it loses, in words."""
@@ -358,9 +365,9 @@ class Compared:
             losses = list(self.losses(ours))
             yield f"{name} loses {'; '.join(losses)}." if losses else f"{name} loses to no peer in any metric."
 
-    def losses(self, ours: Sequence[Outcome]) -> Iterator[str]:
+    def losses(self, ours: BySeed) -> Iterator[str]:
         """Yield for each peer that is ahead of one of our models by how much, and in which metrics."""
-        for peer, theirs in self.peers.items():
+        for peer, theirs in self._comparable(ours).items():
             behind = [
                 f"{metric} {value:+.4f} [{low:+.4f}, {high:+.4f}]"
                 for metric, value, low, high in zip(METRICS, *difference(ours, theirs), strict=True)
@@ -369,43 +376,54 @@ class Compared:
             if behind:
                 yield f"to {peer}: {', '.join(behind)}"
 
-    def misses(self, ours: Sequence[Outcome]) -> Iterator[str]:
+    def misses(self, ours: BySeed) -> Iterator[str]:
         """Yield what one of our models lacks to meet the bar."""
-        if not self.peers:
+        peers = self._comparable(ours)
+        if not peers:
             yield "no peer was measured"
             return
         above = 0
         for metric in METRICS:
             peer, best = max(
-                ((name, self.median(theirs, metric)) for name, theirs in self.peers.items()), key=lambda pair: pair[1]
+                ((name, median(theirs, metric)) for name, theirs in peers.items()), key=lambda pair: pair[1]
             )
-            value = self.median(ours, metric)
+            value = median(ours, metric)
             above += value > best
             if value < best - self.bar.margin:
                 yield f"{metric} {value:.4f} is {best - value:.4f} below {peer}, {self.bar.margin:g} are allowed"
         if above < self.bar.above:
             yield f"{above} of {len(METRICS)} metrics are above every peer, {self.bar.above} are needed"
-        if self.bar.rival in self.peers:
-            _, low, _ = difference(ours, self.peers[self.bar.rival])
+        if self.bar.rival in peers:
+            _, low, _ = difference(ours, peers[self.bar.rival])
             for metric in self.bar.significant:
                 if (bound := low[METRICS.index(metric)]) <= 0:
                     yield f"the interval of {metric} minus {self.bar.rival}'s begins at {bound:+.4f}"
-        cpu_s = float(np.median([outcome.cpu_s for outcome in ours]))
+        cpu_s = float(np.median([outcome.cpu_s for outcome in ours.values()]))
         if 0 < self.bar.cpu_s < cpu_s:
             yield f"training takes {cpu_s:.0f} s of processor time, {self.bar.cpu_s:.0f} are allowed"
 
-    @staticmethod
-    def median(outcomes: Sequence[Outcome], metric: str) -> float:
-        """Return the median over the seeds of a metric's mean over the cases."""
-        return float(np.median([outcome.cases[metric].to_numpy().mean() for outcome in outcomes]))
+    def _comparable(self, ours: BySeed) -> dict[str, BySeed]:
+        """Return the peers that have all seeds of one of our models, each with those alone."""
+        return {
+            name: {seed: theirs[seed] for seed in ours}
+            for name, theirs in self.peers.items()
+            if ours.keys() <= theirs.keys()
+        }
 
 
-def difference(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def median(outcomes: BySeed, metric: str) -> float:
+    """Return the median over the seeds of a metric's mean over the cases."""
+    return float(np.median([outcome.cases[metric].to_numpy().mean() for outcome in outcomes.values()]))
+
+
+def difference(ours: BySeed, theirs: BySeed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the mean difference of each metric with the bounds of its paired 95 % interval.
 
-    Case by case within each seed, then the mean over the seeds for each query entity, which is what is drawn.
+    Case by case within each seed that both have, then the mean over the seeds for each query entity, which is what is
+    drawn.
     """
-    differences = _by_case(ours) - _by_case(theirs)
+    both = sorted(ours.keys() & theirs.keys())
+    differences = _by_case([ours[seed] for seed in both]) - _by_case([theirs[seed] for seed in both])
     return (differences.mean(axis=0), *_interval(differences))
 
 
@@ -427,7 +445,14 @@ def _interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bench(
-    plan: Plan, name: str, work: Path, results: Path, *, seeds: Sequence[int] = SEEDS, only: Sequence[str] = ()
+    plan: Plan,
+    name: str,
+    work: Path,
+    results: Path,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    only: Sequence[str] = (),
+    finished: bool = False,
 ) -> Compared:
     """Compare on one data set and write the results.
 
@@ -438,20 +463,26 @@ def bench(
         results: folder of the results.
         seeds: of splits and trainings.
         only: our models and peers to compare; none means all.
+        finished: whether to train and fit nothing, and compare what is done; what has no seed is left out.
     """
     report, home = Report(name, DISTRIBUTIONS), work / name
     settings = {**plan.models, **plan.peers} | ({LIBRECOMMENDER: plan.librecommender} if plan.librecommender else {})
     if unknown := set(only) - settings.keys():
         raise typer.BadParameter(f"--only: got {sorted(unknown)[0]!r}, expected one of {', '.join(settings)}")
-    outcomes: dict[str, list[Outcome]] = {}
+    outcomes: dict[str, dict[int, Outcome]] = {}
     for subject, tried in settings.items():
         if only and subject not in only:
             continue
         try:
-            outcomes[subject] = [_outcome(plan, subject, tried, seed, home) for seed in seeds]
+            by_seed = {seed: _outcome(plan, subject, tried, seed, home, finished=finished) for seed in seeds}
         except (subprocess.CalledProcessError, RecsysError) as error:
             reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
             report.note(f"{subject} was left out: {reason}")
+            continue
+        if found := {seed: outcome for seed, outcome in by_seed.items() if outcome is not None}:
+            outcomes[subject] = found
+        else:
+            report.note(f"{subject} was left out: no seed of it is finished.")
     ours = {each: found for each, found in outcomes.items() if each in plan.models}
     peers = {each: found for each, found in outcomes.items() if each not in plan.models}
     compared = Compared(ours, peers, plan.bar)
@@ -460,17 +491,22 @@ def bench(
     return compared
 
 
-def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path) -> Outcome:
-    """Return what a model or a peer reaches with a seed, from the work folder where it was measured before."""
+def _outcome(plan: Plan, subject: str, tried: Any, seed: int, home: Path, *, finished: bool) -> Outcome | None:
+    """Return what a model or a peer reaches with a seed, from the work folder where it was measured before.
+
+    With `finished` that alone: None where it was not.
+    """
     digest = hashlib.sha256(repr([plan.run, tried]).encode()).hexdigest()[:8]
     folder = home / "outcomes" / f"{subject}-{seed}-{digest}"
-    if (outcome := Outcome.load(folder)) is None:
+    if (outcome := Outcome.load(folder)) is None and finished:
+        return None
+    if outcome is None:
         if subject in plan.models:
             outcome = our_outcome(plan, subject, seed, home)
         else:
             outcome = peer_outcome(plan, subject, seed, home)
         outcome.save(folder)
-    print(f"{subject}, seed {seed}: {CHOSEN_BY} {Compared.median([outcome], CHOSEN_BY):.4f}", flush=True)
+    print(f"{subject}, seed {seed}: {CHOSEN_BY} {median({seed: outcome}, CHOSEN_BY):.4f}", flush=True)
     return outcome
 
 
@@ -486,6 +522,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A rehearsal of minutes; its figures mean nothing.")] = False,
     only: Annotated[list[str], typer.Option(help="A model or peer to compare; repeatable. Default: all.")] = [],  # noqa: B006
     seeds: Annotated[list[int], typer.Option("--seed", help="Of a split and its trainings; repeatable.")] = list(SEEDS),  # noqa: B006
+    finished: Annotated[bool, typer.Option("--finished", help="Train and fit nothing; compare what is done.")] = False,
     work: Annotated[Path, typer.Option(help="Where finished trainings are kept for resuming.")] = WORK,
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
@@ -495,7 +532,7 @@ def main(
             raise typer.BadParameter(f"got {name!r}, expected one of {', '.join(PLANS)}")
         plan = rehearsal(PLANS[name]) if quick else PLANS[name]
         title = f"recommenders-{name}-quick" if quick else f"recommenders-{name}"
-        bench(plan, title, work, results, seeds=seeds[:1] if quick else seeds, only=only)
+        bench(plan, title, work, results, seeds=seeds[:1] if quick else seeds, only=only, finished=finished)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def test_the_short_form_trains_models_beside_peers_and_takes_up_what_is_done(tmp
     file.write_text(tomli_w.dumps(tables))
     plan = rehearsal(Plan(str(file), {}, {}, (), Bar(margin=0.002, above=2)))
 
-    def run() -> dict:
-        bench(plan, "recommenders-small", tmp_path / "work", tmp_path / "results", seeds=[1])
+    def run(**given) -> dict:
+        bench(plan, "recommenders-small", tmp_path / "work", tmp_path / "results", **{"seeds": [1]} | given)
         return json.loads((tmp_path / "results" / "recommenders-small.json").read_text())
 
     content = run()
@@ -37,9 +37,12 @@ def test_the_short_form_trains_models_beside_peers_and_takes_up_what_is_done(tmp
         assert rows["training", subject, "train_s"]["value"] > 0
         assert {rows[peer, subject, "R@20"]["runs"] for peer in ("popularity", "ease")} == {1}
     assert sum(note.startswith("Bar ") for note in content["notes"]) == 2
-    assert "two_tower_dlae: fitted on train and validation." in content["notes"]
+    assert "two_tower_dlae, seeds 1: fitted on train and validation." in content["notes"]
     assert str(tmp_path) not in (tmp_path / "results" / "recommenders-small.json").read_text()
 
     capsys.readouterr()
     assert run()["rows"] == content["rows"]  # training times, too: nothing was trained again
     assert capsys.readouterr().err == ""
+    again = run(seeds=[1, 2], only=["two_tower_dlae", "ease"], finished=True)
+    assert {row["runs"] for row in again["rows"]} == {1}
+    assert run(seeds=[2], finished=True)["notes"][0] == "two_tower_dlae was left out: no seed of it is finished."

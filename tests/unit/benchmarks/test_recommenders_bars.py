@@ -12,28 +12,49 @@ from benchmarks.report import Report
 CASES = 200
 
 
-def outcome(mean: float, *, seed: int = 0, train_s: float = 10.0, **means: float) -> Outcome:
+def outcome(mean: float, *, seed: int = 0, train_s: float = 10.0, cpu_s: float = 10.0, **means: float) -> Outcome:
     """Return values that vary from case to case in the same way for every recommender of a seed, around means."""
     noise = np.random.default_rng(seed).normal(0, 0.1, CASES)
     noise -= noise.mean()
     columns = {metric: means.get(metric, mean) + noise for metric in METRICS}
-    return Outcome(pa.table({"case_id": [f"user {row}" for row in range(CASES)], **columns}), "as it is", train_s)
+    return Outcome(
+        pa.table({"case_id": [f"user {row}" for row in range(CASES)], **columns}), "as it is", train_s, cpu_s
+    )
+
+
+def by_seed(*outcomes: Outcome) -> dict[int, Outcome]:
+    return dict(enumerate(outcomes, 1))
 
 
 def sentences(ours: list[Outcome], theirs: list[Outcome], bar: Bar) -> list[str]:
-    return list(Compared({"bag": ours}, {"ease": theirs}, bar).sentences())
+    return list(Compared({"bag": by_seed(*ours)}, {"ease": by_seed(*theirs)}, bar).sentences())
 
 
 def test_what_is_the_same_for_both_in_every_case_has_no_part_in_the_interval_of_their_difference():
-    mean, low, high = difference([outcome(0.41)], [outcome(0.40)])
+    mean, low, high = difference({1: outcome(0.41)}, {1: outcome(0.40)})
     assert mean == pytest.approx(0.01)
     assert low == pytest.approx(0.01)
     assert high == pytest.approx(0.01)
 
 
 def test_a_difference_is_the_mean_over_seeds_for_each_query_entity():
-    mean, _, _ = difference([outcome(0.42, seed=1), outcome(0.40, seed=2)], [outcome(0.40, seed=s) for s in (1, 2)])
+    ours = {1: outcome(0.42, seed=1), 2: outcome(0.40, seed=2)}
+    mean, _, _ = difference(ours, {seed: outcome(0.40, seed=seed) for seed in (1, 2)})
     assert mean == pytest.approx(0.01)
+
+
+def test_two_recommenders_are_compared_on_the_seeds_that_both_have():
+    ours = {2: outcome(0.41, seed=2)}
+    theirs = {seed: outcome(mean, seed=seed) for seed, mean in ((1, 0.5), (2, 0.40), (3, 0.5))}
+    mean, low, high = difference(ours, theirs)
+    assert [*mean, *low, *high] == pytest.approx([0.01] * 3 * len(METRICS))
+    compared = Compared({"bag": ours}, {"ease": theirs, "dlae": {1: outcome(0.5, seed=1)}}, Bar(0.002, 2))
+    assert list(compared.sentences()) == ["Bar met by bag.", "bag loses to no peer in any metric."]
+    report = Report("recommenders-small")
+    compared.add_to(report)
+    assert {row.runs for row in report.rows if row.case == {"difference to": "ease"}} == {1}
+    assert not [row for row in report.rows if row.case == {"difference to": "dlae"}]
+    assert "ease, seeds 1, 2, 3: as it is." in report.notes
 
 
 def test_a_bar_with_a_margin_is_met_when_no_metric_is_further_below_and_enough_are_above():
@@ -64,19 +85,20 @@ def test_a_significant_metric_needs_an_interval_above_zero():
 
 
 def test_without_a_peer_no_bar_is_met():
-    (verdict, _) = Compared({"bag": [outcome(0.4)]}, {}, Bar(margin=0.002, above=2)).sentences()
+    (verdict, _) = Compared({"bag": {1: outcome(0.4)}}, {}, Bar(margin=0.002, above=2)).sentences()
     assert verdict == "Bar MISSED by bag: no peer was measured."
 
 
 def test_training_that_takes_too_long_misses_a_bar():
-    (verdict, _) = sentences([outcome(0.41, train_s=200)], [outcome(0.4)], Bar(margin=0.002, above=2, train_s=180))
-    assert verdict == "Bar MISSED by bag: training takes 200 s, 180 are allowed."
+    (verdict, _) = sentences([outcome(0.41, cpu_s=200)], [outcome(0.4)], Bar(margin=0.002, above=2, cpu_s=180))
+    assert verdict == "Bar MISSED by bag: training takes 200 s of processor time, 180 are allowed."
 
 
 def test_the_report_holds_medians_over_the_seeds_differences_and_training_times():
     report = Report("recommenders-small")
-    ours = [outcome(mean, seed=seed, train_s=10 * seed) for seed, mean in ((1, 0.41), (2, 0.44), (3, 0.42))]
-    Compared({"bag": ours}, {"ease": [outcome(0.4, seed=seed) for seed in (1, 2, 3)]}, Bar(0.002, 2)).add_to(report)
+    ours = {seed: outcome(mean, seed=seed, train_s=10 * seed) for seed, mean in ((1, 0.41), (2, 0.44), (3, 0.42))}
+    theirs = {seed: outcome(0.4, seed=seed) for seed in ours}
+    Compared({"bag": ours}, {"ease": theirs}, Bar(0.002, 2)).add_to(report)
     values = {(*row.case.values(), row.subject, row.metric): row.value for row in report.rows}
     assert values["all", "bag", "R@20"] == pytest.approx(0.42)
     assert values["all", "ease", "R@20"] == pytest.approx(0.40)
