@@ -67,6 +67,8 @@ BATCH_SIZES = {"pairs": 1024, "sets": 256, "matrix": 256}
 """Size of a batch where none is named, by what the objective reads: interactions, or query entities."""
 LOOKS = 20
 """Validations of a training that names no distance between them."""
+MIN_FEEDBACK_STEPS, MAX_FEEDBACK_STEPS = 100, 600
+"""Bounds on the steps of a reformulator's training whose run file names none."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -235,17 +237,17 @@ class Reformulation:
         explicit_rate: share (0..1) of a step's queries whose feedback is some of their relevant items, as liked, and
             some wrong first results, as disliked, in place of pseudo feedback. What is liked is no longer asked for.
         noise_rate: share (0..1) of the pseudo feedback that random items take the place of.
-        epochs: passes over the queries.
-        batch_size: queries in one step.
+        steps: of the training. Left out: one for every two queries, at least 100 and at most 600.
+        batch_size: queries in one step; fewer where there are fewer.
         learning_rate: of Adam, with cosine decay to 0.
         exact_items: the largest catalogue that every revision is compared with; above, with all relevant items and
             first results of the batch and a uniform sample.
         sampled_items: size of that sample.
-        validation_rate: share (0..1) of the queries that are kept from training: they choose the epoch and the guard.
-        validation_metric: what the best epoch is chosen by, in ir-measures spelling: its mean over depths 1..K.
-        patience: epochs without a better metric before training stops; 0 turns this off.
-        only_sure: shorten the trained moves to the share (1, 3/4, 1/2 or 1/4) by which the queries kept from training
-            gain most, of those by which they gain for sure; to nothing where they are sure of none.
+        folds: parts of the queries. Each is judged by a training on the others; together they choose the number of
+            steps and how far queries move, and decide whether the gain is significant. What is released is trained on
+            all queries.
+        validation_metric: what is chosen by, in ir-measures spelling: its mean over depths 1, 3, 5, 10 and K, as far
+            as they are not above K.
     """
 
     reformulator: Any = _default("reformulation.reformulator")
@@ -257,15 +259,17 @@ class Reformulation:
     answers: Literal["keep", "drop", "mask"] = "keep"
     explicit_rate: float = Field(default=0.0, ge=0, le=1)
     noise_rate: float = Field(default=0.0, ge=0, le=1)
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=256, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=0.001, gt=0)
     exact_items: int = Field(default=20_000, ge=1)
     sampled_items: int = Field(default=4_096, ge=1)
-    validation_rate: float = Field(default=0.1, gt=0, lt=1)
+    folds: int = Field(default=5, ge=2)
     validation_metric: str = "nDCG@10"
-    patience: int = Field(default=5, ge=0)
-    only_sure: bool = True
+
+    def steps_of(self, queries: int) -> int:
+        """Return the number of steps of a training on so many queries."""
+        return min(max(queries // 2, MIN_FEEDBACK_STEPS), MAX_FEEDBACK_STEPS) if self.steps is None else self.steps
 
     @model_validator(mode="after")
     def _enough_counts(self) -> Reformulation:

@@ -431,11 +431,18 @@ class FeatureSum(TowerLayer):
         super().__init__(features, width, length=length, augmented=augmented, name=name)
         self._dropout_rate = dropout_rate
         self._projections = [
-            tf.keras.layers.Dense(width, use_bias=False, name=f"projection_{place}")
+            tf.keras.layers.Dense(
+                width,
+                use_bias=False,
+                # Vectors that are as long as the sum start as they are: both sides may share one space.
+                kernel_initializer="identity" if layer.width == width else "glorot_uniform",
+                name=f"projection_{place}",
+            )
             if layer.width != width or isinstance(layer, Dense)
             else None
             for place, layer in enumerate(features.values())
         ]
+        self.starts_from_vectors = any(isinstance(layer, Dense) and layer.width == width for layer in features.values())
         for layer, projection in zip(features.values(), self._projections, strict=True):
             if projection is not None:
                 projection.build([None, layer.width])

@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import config
-from recsys.config import Reformulation, Run
+from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare, refitted
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
+from recsys.evaluation.cross_fitting import cross_fit, curves_by_kind
+from recsys.evaluation.default_reformulator import choose_default
 from recsys.evaluation.held_out import questions
-from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, mean_metric, surest
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
 from recsys.export.query_side import load_query_side, load_roles
@@ -30,20 +31,16 @@ from recsys.export.saved_model import PLAIN, QUERY_TOWER, GraphTower
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import parse
 from recsys.progress import task
-from recsys.reformulators import Weights
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
-from recsys.training.reformulation import DISLIKED_RATE, train_reformulator
-from recsys.types import ITEM_ID, Float32, ItemRoles
+from recsys.types import ITEM_ID, Float32
 
-WHAT_TO_TRY = "Mine more queries, or change reformulation.learning_rate or reformulation.epochs."
-"""What to do about a training in which no epoch was better than none."""
+WHAT_TO_TRY = "Mine more queries (a larger split.validation_rate), or change reformulation.learning_rate or .steps."
+"""What to do about a training without a significant gain."""
 BLOCK = 1024
 """Queries that are searched and written at once."""
-SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Shares of a trained move that are tried on the queries that choose."""
 TIED = ("item_embeddings.npy", "index", "query_side", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
 """Parts of a release that mined feedback depends on."""
 
@@ -119,10 +116,10 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
 
 
 def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, default: bool) -> Release:
-    """Train a reformulator on mined feedback and publish a release that has it besides all that the old one has.
+    """Train a reformulator on mined feedback and publish a release that has it with all that the old one has.
 
-    Some of the queries choose the best epoch, how far queries move, and the guard. Where no gain is sure, the
-    reformulator leaves every query as it is: it joins the release, but never answers requests that name none.
+    The queries judge it by cross-fitting (see `evaluation.cross_fitting`), and the untrained ones with it. What
+    requests get that name none is decided by `evaluation.default_reformulator`.
 
     Args:
         release: whose item vectors the reformulator reads; stays as it is.
@@ -130,35 +127,54 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
         run: its `reformulation` section is read, and its seed.
         name: what requests ask for.
         work: holds checkpoints; made if needed.
-        default: whether it answers requests that name none.
+        default: whether it may become the default.
 
     Raises:
         DataError: the feedback was mined from another release, is damaged, or is too little.
-        RefusedError: no gain was sure, and the one of this name that it would replace is the default.
-        InterruptedRun: stopped by a signal; the same command goes on.
-        SettingError: a name that cannot be one, or training diverged.
+        RefusedError: no gain is significant, and the one of this name that it would replace is the default.
+        InterruptedRun: stopped by a signal; the same command continues.
+        SettingError: a name that cannot be one, more feedback than first results, or training diverged.
     """
     check_name(name)
     _check_tied(release, mined)
     settings, roles = run.reformulation, load_roles(release)
-    told = config.plain_tables(run)["reformulation"]
-    digest = hashlib.sha256(json.dumps([told, dict(mined.facts), run.seed], sort_keys=True).encode()).hexdigest()[:12]
+    _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
+    metric = parse(settings.validation_metric, "reformulation.validation_metric").name
+    table = config.plain_tables(run)["reformulation"]
+    digest = hashlib.sha256(json.dumps([table, dict(mined.facts), run.seed], sort_keys=True).encode()).hexdigest()[:12]
     folder = work / run.name / "reformulators" / f"{name}-{digest}"
     with storage(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder):
-        learn, choose = mined.halves(settings.validation_rate, run.seed)
-        named = fitted(learn, choose, roles, settings, name=name, seed=run.seed, folder=folder)
-    facts = {**named.facts, "settings": told, "mined": dict(mined.facts), "seed": run.seed}
-    named = dataclasses.replace(named, facts=facts)
-    if not gained(named) and name == Reformulators.load(release.folder).default:
-        (before, _), best = looks(named), max(named.facts["validations"])
-        got = verbatim(f"a training without a sure gain ({before:.4f} before, {best:.4f} at best)")
+        fitted = cross_fit(mined, roles, settings, name=name, seed=run.seed, folder=folder)
+    held, named = Reformulators.load(release.folder), fitted.named
+    measurable = [each for each in map(held.get, held.names) if _is_measurable(each, mined) and each.name != name]
+    of_folds = {name: fitted.of_folds} | {each.name: (each,) * len(fitted.held_out) for each in measurable}
+    curves = {
+        each: curves_by_kind(of_fold, fitted.held_out, roles, metric, fitted.depths, run.seed)
+        for each, of_fold in of_folds.items()
+    }
+    alone, choice = choose_default({name: curves[name]}, metric), choose_default(curves, metric)
+    if alone.name != name and name == held.default:
         advice = f"Give it another --name. {WHAT_TO_TRY}"
-        raise RefusedError(describe(name, got, f"a better one, because it is the default of {release.name}", advice))
+        rule = f"a significant gain, because it is the default of {release.name}"
+        raise RefusedError(describe(name, verbatim(f"a training without one ({alone.sentence})"), rule, advice))
+    facts = {
+        **named.facts,
+        "settings": table,
+        "mined": dict(mined.facts),
+        "seed": run.seed,
+        "is_significant": alone.name == name,
+        "sentence": alone.sentence,
+    }
+    named = dataclasses.replace(named, facts=facts)
+    # A default that these queries cannot judge gives way to nothing but a significant gain.
+    decides = default and (choice.name == name or held.default in of_folds)
 
     def change(folder: Path) -> dict[str, Any]:
-        named.save(folder, default=default and gained(named))
+        named.save(folder, default=False)
+        if decides:
+            choice.save(folder)
         return {}
 
     derived = derive(release, change)
@@ -166,80 +182,14 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     return derived
 
 
-def looks(named: NamedReformulator) -> tuple[float, float]:
-    """Return the metric of the queries that chose before training, and as the reformulator was released."""
-    return named.facts["validations"][0], named.facts["reached"]
+def _is_measurable(named: NamedReformulator, mined: Mined) -> bool:
+    """Return whether mined queries can judge a reformulator: it reads what they hold, and has not learned from them."""
+    return not named.choice.reads_extended and not _has_learned_from(named, mined)
 
 
-def gained(named: NamedReformulator) -> bool:
-    """Return whether a trained reformulator moves queries, and better than before training."""
-    before, after = looks(named)
-    return named.facts["share"] > 0 and after > before
-
-
-def fitted(
-    learn: Mined,
-    choose: Mined,
-    roles: ItemRoles,
-    settings: Reformulation,
-    *,
-    name: str,
-    seed: int,
-    folder: Path,
-) -> NamedReformulator:
-    """Return a reformulator trained on mined feedback, as short a move as is sure to help, and its guard.
-
-    Args:
-        learn: queries to learn from.
-        choose: others, which choose the epoch, how far queries move, and the guard, with feedback as in training.
-        roles: the vectors of the items.
-        settings: the `reformulation` section of a run.
-        name: of the reformulator.
-        seed: of the weights and every draw.
-        folder: holds checkpoints and TensorBoard events; made if needed.
-
-    Raises:
-        DataError: a damaged checkpoint.
-        InterruptedRun: stopped by a signal.
-        SettingError: more feedback than first results, or training diverged.
-    """
-    for mined in (learn, choose):
-        _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
-    depths = range(1, settings.feedback_k + 1)
-    metric = parse(settings.validation_metric, "reformulation.validation_metric").name
-
-    asked, feedback = as_in_training(
-        choose,
-        roles,
-        given=settings.feedback_k,
-        explicit_rate=settings.explicit_rate,
-        disliked_rate=DISLIKED_RATE,
-        seed=seed,
-    )
-
-    def validate(weights: Weights) -> float:
-        candidate = NamedReformulator(name, settings.reformulator, weights)
-        return mean_metric(candidate, asked, roles, metric, depths, feedback)
-
-    trained = train_reformulator(learn, roles, settings, seed=seed, validate=validate, folder=folder)
-
-    def moving(share: float) -> tuple[NamedReformulator, Curve]:
-        weights = settings.reformulator.shortened(trained.weights, share)
-        shorter = NamedReformulator(name, settings.reformulator, weights)
-        return shorter, curve(shorter, asked, roles, [metric], depths, feedback)
-
-    tried = {share: moving(share) for share in SHARES} if settings.only_sure else {}
-    gains = {share: found.gains(metric)[1:].mean(axis=0) for share, (_, found) in tried.items()}
-    share = surest(gains) if settings.only_sure else 1.0
-    named, found = tried.get(share) or moving(share)
-    facts = {
-        "validation_metric": metric,
-        "validations": list(trained.metrics),
-        "losses": list(trained.losses),
-        "share": share,
-        "reached": found.mean(metric),
-    }
-    return dataclasses.replace(named, guard=fit_guard(found, metric), facts=facts)
+def _has_learned_from(named: NamedReformulator, mined: Mined) -> bool:
+    # Whatever else differs, such as the index or k, the queries of a part are the same.
+    return named.facts.get("mined", {}).get("part") == mined.facts["part"]
 
 
 def evaluate(
@@ -266,8 +216,7 @@ def evaluate(
     judged = [held.get(name) for name in (names or held.names)]
     _check_depth("--depth", max(depths), mined)
     for one in judged:
-        # Whatever else differs, such as the index or k, the queries of a part are the same.
-        if one.facts.get("mined", {}).get("part") == mined.facts["part"]:
+        if _has_learned_from(one, mined):
             got, advice = verbatim("the queries that it was trained on"), "Mine others: `recsys mine --part test`."
             raise DataError(describe(one.name, got, "queries that it has not seen", advice))
     return judge(judged, mined, load_roles(release), measured, depths, seed=seed)

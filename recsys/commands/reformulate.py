@@ -21,7 +21,9 @@ def train(
     mined_file: MinedFile,
     run_file: Annotated[Path | None, typer.Argument(metavar="RUN", help="Default: the release's own run file.")] = None,
     name: Annotated[str, typer.Option(help="What requests will ask for.")] = "attention_lol",
-    default: Annotated[bool, typer.Option(help="Let it answer requests that name none.")] = True,
+    default: Annotated[
+        bool, typer.Option(help="Choose anew what answers requests that name none, by significant gains.")
+    ] = True,
     overrides: Overrides = [],  # noqa: B006 - typer reads the default
     work: Work = Path("work"),
 ) -> None:
@@ -36,17 +38,17 @@ def train(
     run = config.load(run_file, overrides) if run_file else config.load_spelt_out(own, overrides)
     derived = reformulation.train(release, Mined.read(mined_file), run, name=name, work=work, default=default)
     console, held = Console(), Reformulators.load(derived.folder)
-    facts, (before, after) = held.get(name).facts, reformulation.looks(held.get(name))
-    told = (
-        f"{facts['validation_metric']} of the queries that chose: {before:.4f} before training, {after:.4f} after it."
+    facts = held.get(name).facts
+    console.print(
+        f"{name}: {facts['steps']} steps on {facts['queries']:,} queries, {facts['share']:.0%} of the trained move. "
+        f"Each query judged by a training without it (reformulation.folds = {facts['folds']}): "
+        f"{facts['validation_metric']} {facts['original']:.4f} without feedback, {facts['reached']:.4f} with it.",
+        soft_wrap=True,
     )
-    if not reformulation.gained(held.get(name)):
-        told += f" No gain is sure (at best {max(facts['validations']):.4f})"
-        told += ": " if facts["share"] else f": {name} leaves every query as it is, and "
-        told += f"{held.default} stays the default. {reformulation.WHAT_TO_TRY}"
-    elif facts["share"] < 1:
-        told += f" Queries move {facts['share']:.0%} as far as they were trained to, by which they gain more surely."
-    console.print(told, soft_wrap=True)
+    console.print(facts["sentence"], soft_wrap=True)
+    if not facts["is_significant"]:
+        console.print(reformulation.WHAT_TO_TRY, soft_wrap=True)
+    console.print(f"default: {held.default}", soft_wrap=True)
     console.print(f"release: {derived.folder}", soft_wrap=True)
 
 

@@ -66,21 +66,25 @@ class Mined:
             excluded=self.excluded.take(places),
         )
 
-    def halves(self, second_rate: float, seed: int) -> tuple[Mined, Mined]:
-        """Return two random parts, each in the old order.
+    def folds(self, count: int, seed: int) -> tuple[tuple[Mined, Mined], ...]:
+        """Return several ways to divide the queries: most of them to learn from, and the others to judge with.
+
+        Each query is once among the others, in the old order.
 
         Args:
-            second_rate: share (0..1) of the queries in the second part; both get at least one.
+            count: the number of ways; at most one for each query.
             seed: of the draw.
 
         Raises:
             DataError: fewer than two queries.
         """
         if len(self) < 2:
-            raise DataError(describe("mined", verbatim(f"{len(self)} queries"), "at least 2, to learn and to choose"))
-        count = min(max(1, round(second_rate * len(self))), len(self) - 1)
-        order = np.random.default_rng([seed, 11]).permutation(len(self))
-        return self.take(np.sort(order[count:])), self.take(np.sort(order[:count]))
+            raise DataError(describe("mined", verbatim(f"{len(self)} queries"), "at least 2, to learn and to judge"))
+        fold = np.random.default_rng([seed, 11]).permutation(len(self)) % min(count, len(self))
+        return tuple(
+            (self.take(np.flatnonzero(fold != part)), self.take(np.flatnonzero(fold == part)))
+            for part in range(fold.max() + 1)
+        )
 
     def fits(self, items: int) -> bool:
         """Return whether there are queries, all finite and with an answer, and only rows of a catalogue of `items`."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import ttest_1samp
 
 from recsys.data.mined import Mined, joined
 from recsys.errors import DataError, describe, verbatim
@@ -50,7 +49,7 @@ class Curve:
         return values - values[self.depths.index(0)]
 
     def mean(self, metric: str) -> float:
-        """Return the mean over cases and over depths above 0: what epoch and guard are chosen by."""
+        """Return the mean over cases and over depths above 0: what settings of a move are chosen by."""
         return float(self.values[metric][1:].mean())
 
     def helped(self, metric: str) -> Bool:
@@ -97,6 +96,16 @@ class Curve:
         values = {name: np.where(fell_back, value[origin], value) for name, value in self.values.items()}
         return replace(self, values=values, fell_back=fell_back)
 
+    @staticmethod
+    def joined(curves: Sequence[Curve]) -> Curve:
+        """Return the cases of several curves at the same depths side by side, as one curve."""
+        first = curves[0]
+        values = {name: np.concatenate([each.values[name] for each in curves], axis=1) for name in first.values}
+        fell_back, of_moves = (
+            np.concatenate([getattr(each, name) for each in curves], axis=1) for name in ("fell_back", "of_moves")
+        )
+        return Curve(first.depths, values, fell_back, of_moves)
+
 
 def curve(
     named: NamedReformulator,
@@ -141,37 +150,6 @@ def measured(
     depth = max(metric.cutoff for metric in metrics)
     ranked = first_results(query_vectors, item_vectors, mined.excluded, depth).item_rows
     return measure_hits(metrics, find_hits(ranked, mined.relevant), mined.relevant.sizes)
-
-
-def mean_metric(
-    named: NamedReformulator,
-    mined: Mined,
-    roles: ItemRoles,
-    metric: str,
-    depths: Sequence[int],
-    feedback: Feedback | None = None,
-) -> float:
-    """Return a metric's mean over cases and over depths above 0, guard off: what an epoch is chosen by."""
-    return curve(named, mined, roles, [metric], depths, feedback).mean(parse(metric).name)
-
-
-def surest(gains: Mapping[float, Float64]) -> float:
-    """Return the share of a move that gains most of those that gain for sure, and 0 where none does.
-
-    A share gains for sure where a one-sided t-test over at least ten cases rejects 'no gain' at 1 %. The cases have
-    chosen the epoch, too, and several shares are tried, so that the true level is higher.
-
-    Args:
-        gains: by share, each case's gain, its mean over depths above 0, `[cases]`.
-    """
-    sure = {
-        share: values.mean()
-        for share, values in gains.items()
-        if len(values) >= FEWEST
-        and np.ptp(values) > SAME
-        and ttest_1samp(values, 0.0, alternative="greater").pvalue < SURE
-    }
-    return max(sure, key=sure.__getitem__, default=0.0)
 
 
 def fit_guard(found: Curve, metric: str) -> Guard:

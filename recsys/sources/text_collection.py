@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,20 +27,22 @@ NOTICES = {
 class TextCollection:
     """Queries with `text`; documents with `title` and `text`; a judgement above 0 is an interaction, without time.
 
-    Both have an `embedding` (384-dimensional, unit length, all-MiniLM-L6-v2) where the collection brings them. Read
-    from the collection's folder in `RECSYS_DATA_DIR`.
+    A collection is a folder with `docs.jsonl.gz`, `queries.jsonl.gz` and `qrels.<split>.tsv`. Both have an `embedding`
+    where the folder has sentence vectors of all texts in the order of their lines, `minilm/docs.npy` and
+    `minilm/queries.npy`.
 
     Attributes:
-        collection: which one.
+        collection: a folder, or the name of one in the folder that the environment variable `RECSYS_DATA_DIR` names,
+            such as `scifact`, `nfcorpus`, `vaswani` or `cranfield`.
         split: whose judgements: `train`, `dev` or `test` where the collection is split, or `all` of them.
     """
 
-    collection: Literal["scifact", "nfcorpus", "vaswani", "cranfield"]
+    collection: str = Field(min_length=1)
     split: str = Field(default="all", min_length=1)
 
     def paths(self) -> tuple[Path, ...]:
         """Return the files and folders that are read."""
-        return (_benchmark_data.folder(self.collection),)
+        return (self._folder(),)
 
     def read(self) -> RawData:
         """Return the data.
@@ -50,7 +51,7 @@ class TextCollection:
             MissingError: `RECSYS_DATA_DIR` is not set.
             DataError: the folder or one of its files is missing, or the collection has no such split.
         """
-        folder = _benchmark_data.folder(self.collection)
+        folder = self._folder()
         judged = {file.name.split(".")[1]: file for file in sorted(folder.glob("qrels.*.tsv"))}
         if self.split != "all" and self.split not in judged:
             raise DataError(f"source.split: {unknown('split', self.split, {'all', *judged})}")
@@ -69,7 +70,11 @@ class TextCollection:
                 for batch in _rows.interactions(judgements, ROLES, rejects, _rows.Shapes(numeric_columns=("score",))):
                     yield batch.filter(pc.greater(batch["score"], 0)).select(list(ROLES))
 
-        return RawData(items, queries, interactions, rejects, NOTICES.get(self.collection, ""))
+        return RawData(items, queries, interactions, rejects, NOTICES.get(folder.name, ""))
+
+    def _folder(self) -> Path:
+        given = Path(self.collection)
+        return given if given.is_dir() else _benchmark_data.folder(self.collection)
 
 
 def _texts(folder: Path, name: str, columns: dict[str, pa.DataType], id_name: str, rejects: Rejects) -> pa.Table:

@@ -330,7 +330,7 @@ class _Loop:
         if self._start is not None and self._latest.latest_checkpoint is None:
             _assign_solution(self._model, self._prepared, self._start)
         first, validations = self._restore()
-        if self._start is not None and self._validate is not None and first == 0:
+        if self._is_start_a_choice and self._validate is not None and first == 0:
             validations = [self._look(0, math.nan)]
             self._write_validations(validations)
         losses: list[tf.Tensor] = []
@@ -370,6 +370,12 @@ class _Loop:
         done = int(self._step.numpy())
         choice = self._choice or self._chosen(validations, done, stopped)
         return Fitted(self._model, self._prepared, choice, tuple(validations), done, stopped)
+
+    @property
+    def _is_start_a_choice(self) -> bool:
+        """Whether training starts from vectors that mean something, and validation may prefer them."""
+        towers = (self._model.query_tower, self._model.item_tower)
+        return self._start is not None or all(getattr(tower, "starts_from_vectors", False) for tower in towers)
 
     def _is_boundary(self, step: int) -> bool:
         """Return whether a step is one after which there is a look, and after which losses are counted anew."""
@@ -420,7 +426,8 @@ class _Loop:
                 f"Training stopped early, after step {done:,} of {total:,}: {training.validation_metric} had not "
                 f"improved in {training.patience} validations (training.patience)."
             )
-        which = f"step {best.step:,}" if best.step else f"the start, {registry.kind_of(self._start.objective)!r},"
+        start = "the ready-made vectors" if self._start is None else repr(registry.kind_of(self._start.objective))
+        which = f"step {best.step:,}" if best.step else f"the start, {start},"
         which = "the last step" if best.step == done else which
         sentence = (
             f"{ended} The weights of {which} are used, with the best {training.validation_metric} on validation cases, "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from recsys.config import Reformulation
 from recsys.data.batches import membership
 from recsys.data.mined import Mined
 from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
-from recsys.files import storage
+from recsys.files import storage, write_atomically
 from recsys.progress import task
 from recsys.reformulators import Weights, lengths, total_move, unit
 from recsys.stack import tf
@@ -22,6 +22,8 @@ from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, I
 
 DISLIKED_RATE = 0.25
 """Share of simulated explicit feedback that says no."""
+LOOKS = 20
+"""How often a training keeps its weights, at most, for the choice of the best number of steps."""
 
 
 @dataclass(frozen=True)
@@ -139,17 +141,20 @@ def _used(item_rows: Int32, told: Bool) -> RowSets:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained reformulator.
+    """A training of a reformulator as it went on.
 
     Attributes:
-        weights: of the best epoch.
-        metrics: the validation metric after each epoch.
-        losses: mean training loss of each epoch, in nats.
+        weights: at each look: before training, then after each of the steps that `looks_after` names.
+        losses: mean training loss between two looks, in nats; one less than `weights`.
     """
 
-    weights: Weights
-    metrics: tuple[float, ...]
+    weights: tuple[Weights, ...]
     losses: tuple[float, ...]
+
+
+def looks_after(steps: int) -> Int64:
+    """Return the numbers of steps after which a training keeps its weights, ascending from 0."""
+    return np.unique(np.linspace(0, steps, min(LOOKS, steps) + 1).round().astype(np.int64))
 
 
 def train_reformulator(
@@ -157,40 +162,39 @@ def train_reformulator(
     roles: ItemRoles,
     settings: Reformulation,
     *,
+    steps: int,
     seed: int,
-    validate: Callable[[Weights], float],
     folder: Path,
+    looks: int | None = None,
+    label: str = "train",
 ) -> Trained:
-    """Train, or go on with a training that was interrupted, to its end; the outcome is the same.
+    """Train, or go on with a training that was interrupted; the outcome is the same.
 
     Args:
         mined: the queries to learn from.
         roles: the vectors of the items; constants.
-        settings: how.
+        settings: the `reformulation` section of a run.
+        steps: over which the learning rate decays to 0.
         seed: of the weights and of every draw.
-        validate: returns the validation metric of weights, larger is better; asked before and after each epoch.
-        folder: holds the checkpoint and TensorBoard events; made if needed.
+        folder: holds checkpoints and TensorBoard events; made if needed.
+        looks: end after as many of the looks that `looks_after` names; None ends after the last step.
+        label: names the training where its progress is shown.
 
     Raises:
-        InterruptedRun: SIGINT or SIGTERM came; everything up to the last whole epoch was written.
+        InterruptedRun: SIGINT or SIGTERM came; everything up to the last look was written.
         SettingError: training diverged.
         DataError: the checkpoint is damaged.
         StorageError: the disk is full, or the folder may not be written.
     """
-    return _Loop(mined, roles, settings, seed, validate, folder).run_to_end()
+    ends = looks_after(steps)
+    return _Loop(mined, roles, settings, steps, seed, folder).run(ends if looks is None else ends[: looks + 1], label)
 
 
 class _Loop:
     def __init__(
-        self,
-        mined: Mined,
-        roles: ItemRoles,
-        settings: Reformulation,
-        seed: int,
-        validate: Callable[[Weights], float],
-        folder: Path,
+        self, mined: Mined, roles: ItemRoles, settings: Reformulation, steps: int, seed: int, folder: Path
     ) -> None:
-        self._settings, self._validate, self._folder, self._seed = settings, validate, folder, seed
+        self._settings, self._folder, self._seed = settings, folder, seed
         items, dim = roles.found.shape
         self._steps = Steps(mined, settings, items, seed)
         self._items, self._center = tf.constant(roles.found), tf.constant(roles.center)
@@ -199,50 +203,45 @@ class _Loop:
         self._queries = tf.constant(unit(mined.query_vectors))
         initial = settings.reformulator.initial(dim, seed)
         self._weights = {name: tf.Variable(value, name=name.replace("/", "_")) for name, value in initial.items()}
-        self._best = {name: tf.Variable(value, trainable=False) for name, value in initial.items()}
-        total = self._steps.steps_per_epoch * settings.epochs
-        decay = tf.keras.optimizers.schedules.CosineDecay(settings.learning_rate, total)
+        decay = tf.keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
         self._optimizer = tf.keras.optimizers.Adam(decay, global_clipnorm=1.0)
         self._optimizer.build(list(self._weights.values()))
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        # Place 0 is the look before training.
-        self._looks = tf.Variable(np.full((2, settings.epochs + 1), np.nan), dtype=tf.float64, trainable=False)
+        self._look = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._losses = tf.Variable(np.full(LOOKS, np.nan), dtype=tf.float64, trainable=False)
         everything = tf.train.Checkpoint(
-            weights=self._weights, best=self._best, optimizer=self._optimizer, epoch=self._epoch, looks=self._looks
+            weights=self._weights, optimizer=self._optimizer, look=self._look, losses=self._losses
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._latest = tf.train.CheckpointManager(everything, str(folder / "checkpoints"), max_to_keep=1)
         self._events = tf.summary.create_file_writer(str(folder / "tensorboard"))
         self._train_step = tf.function(self._step, reduce_retracing=True)
 
-    def run_to_end(self) -> Trained:
+    def run(self, ends: Int64, label: str) -> Trained:
         try:
             self._latest.restore_or_initialize()
-        except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError) as error:
+            done = int(self._look.numpy())
+            kept = [self._read(look) for look in range(1, min(done, len(ends) - 1) + 1)]
+        except (tf.errors.OpError, ValueError, IndexError, KeyError, TypeError, OSError) as error:
             reason = str(error).partition("\n")[0]
             got = verbatim(reason)
             raise DataError(describe(str(self._folder), got, "a checkpoint of this training", "Remove it.")) from None
-        if np.isnan(self._looks.numpy()[0, 0]):
-            self._look(0, float("nan"))
-        epochs = self._settings.epochs
-        with stop_request() as stop, task("train", epochs, "epochs") as running, self._events.as_default():
-            running.start_at(int(self._epoch.numpy()))
-            for epoch in range(int(self._epoch.numpy()), epochs):
-                if self._patience_is_over():
-                    break
+        dim = self._items.shape[1]
+        kept.insert(0, self._settings.reformulator.initial(dim, self._seed))
+        total = int(ends[-1])
+        with stop_request() as stop, task(label, total, "steps") as running, self._events.as_default():
+            running.start_at(int(ends[min(done, len(ends) - 1)]))
+            for look in range(done + 1, len(ends)):
                 losses = []
-                for number in range(epoch * self._steps.steps_per_epoch, (epoch + 1) * self._steps.steps_per_epoch):
+                for number in range(ends[look - 1], ends[look]):
                     losses.append(self._train_step(tf.constant(number), **self._tensors(self._steps.step(number))))
+                    running.advance()
                     if stop.is_set():
                         raise InterruptedRun(
-                            f"interrupted in epoch {epoch + 1} of {epochs}; the {epoch} before are kept in "
-                            f"{self._folder}. Run the same command to go on."
+                            f"interrupted at step {number + 1} of {total}; the first {ends[look - 1]} are kept in "
+                            f"{self._folder}. Run the same command to continue."
                         )
-                self._look(epoch + 1, float(np.mean([float(loss) for loss in losses])))
-                running.advance(1, f"{self._settings.validation_metric} {self._metrics()[-1]:.4f}")
-        weights = {name: variable.numpy() for name, variable in self._best.items()}
-        looks = self._looks.numpy()[:, : int(self._epoch.numpy()) + 1]
-        return Trained(weights, tuple(looks[0].tolist()), tuple(looks[1, 1:].tolist()))
+                kept.append(self._keep(look, int(ends[look]), float(np.mean([float(loss) for loss in losses]))))
+        return Trained(tuple(kept), tuple(self._losses.numpy()[: len(ends) - 1].tolist()))
 
     def _step(self, number: tf.Tensor, **step: tf.Tensor) -> tf.Tensor:
         batch, revisions, k = step["item_rows"].shape
@@ -295,33 +294,28 @@ class _Loop:
     def _tensors(self, step: Step) -> dict[str, tf.Tensor]:
         return {name: tf.constant(getattr(step, name)) for name in Step.__dataclass_fields__}
 
-    def _look(self, epoch: int, loss: float) -> None:
-        """Validate, remember the best weights, and write everything."""
-        if epoch and not np.isfinite(loss):
+    def _keep(self, look: int, steps: int, loss: float) -> Weights:
+        """Write everything, and return the weights."""
+        if not np.isfinite(loss):
             raise SettingError(
-                f"reformulation.learning_rate: got {self._settings.learning_rate:g}, with which training diverged in "
-                f"epoch {epoch}. Lower it, or raise reformulation.objective.temperature."
+                f"reformulation.learning_rate: got {self._settings.learning_rate:g}, with which training diverged "
+                f"within {steps} steps. Lower it, or raise reformulation.objective.temperature."
             )
         weights = {name: variable.numpy() for name, variable in self._weights.items()}
-        metric = self._validate(weights)
-        earlier = self._metrics()
-        if not len(earlier) or metric > max(earlier):
-            for name, values in weights.items():
-                self._best[name].assign(values)
-        self._looks[0, epoch].assign(metric)
-        self._looks[1, epoch].assign(loss)
-        self._epoch.assign(epoch)
+        self._losses[look - 1].assign(loss)
+        self._look.assign(look)
         with storage(self._folder):
-            with self._events.as_default():
-                tf.summary.scalar(f"validation/{self._settings.validation_metric}", metric, epoch)
-                if epoch:
-                    tf.summary.scalar("training/loss", loss, epoch)
-            self._latest.save(epoch)
+            content = io.BytesIO()
+            np.savez(content, **weights)
+            write_atomically(self._kept(look), content.getvalue())
+            tf.summary.scalar("training/loss", loss, steps)
+            self._events.flush()
+            self._latest.save(look)
+        return weights
 
-    def _metrics(self) -> list[float]:
-        metrics = self._looks.numpy()[0]
-        return metrics[~np.isnan(metrics)].tolist()
+    def _read(self, look: int) -> Weights:
+        with np.load(self._kept(look), allow_pickle=False) as stored:
+            return {name: stored[name] for name in self._weights}
 
-    def _patience_is_over(self) -> bool:
-        metrics = self._metrics()
-        return 0 < self._settings.patience <= len(metrics) - 1 - int(np.argmax(metrics))
+    def _kept(self, look: int) -> Path:
+        return self._folder / f"look-{look}.npz"

@@ -389,7 +389,7 @@ def test_a_reformulation_section_reads_back_as_it_was(run_file, tmp_path):
         ({"order": "random"}, "reformulation.order: got 'random'"),
         ({"explicit_rate": 1.5}, "reformulation.explicit_rate: got 1.5, expected less than or equal to 1"),
         ({"noise_rate": -0.1}, "reformulation.noise_rate: got -0.1"),
-        ({"validation_rate": 1}, "reformulation.validation_rate: got 1"),
+        ({"folds": 1}, "reformulation.folds: got 1, expected greater than or equal to 2"),
         ({"revisions": 5, "feedback_k": 3}, "at most feedback_k + 1 = 4 revisions, one for each number of items"),
         ({"reformulator": {"kind": "atention"}}, "Did you mean 'attention'?"),
         ({"reformulator": {"widht": 3}}, "reformulation.reformulator: no setting named 'widht'. Did you mean 'width'?"),

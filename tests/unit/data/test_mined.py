@@ -76,26 +76,27 @@ def test_parts_join_to_the_whole(mined):
     assert_same(joined([mined]), mined)
 
 
-@pytest.mark.parametrize(("second_rate", "second"), [(0.4, 8), (0.1, 2), (0.001, 1), (0.999, 19)])
-def test_two_halves_are_all_queries_each_once_and_neither_is_empty(second_rate, second):
-    whole = mined_of([[0]] * 20, [[1]] * 20)
-    parts = whole.halves(second_rate, 3)
-    ids = [part.case_ids.to_pylist() for part in parts]
-    assert [len(part) for part in parts] == [20 - second, second]
-    assert sorted(ids[0] + ids[1]) == sorted(whole.case_ids.to_pylist())
-    order = whole.case_ids.to_pylist()
-    assert all(part == sorted(part, key=order.index) for part in ids)
+@pytest.mark.parametrize(("queries", "count", "sizes"), [(20, 5, [4] * 5), (7, 3, [2, 2, 3]), (3, 5, [1, 1, 1])])
+def test_folds_judge_each_query_once_and_learn_from_all_others(queries, count, sizes):
+    whole = mined_of([[0]] * queries, [[1]] * queries)
+    folds, order = whole.folds(count, 3), whole.case_ids.to_pylist()
+    assert sorted(len(judged) for _, judged in folds) == sizes
+    assert sorted(case for _, judged in folds for case in judged.case_ids.to_pylist()) == sorted(order)
+    for learn, judged in folds:
+        assert sorted(learn.case_ids.to_pylist() + judged.case_ids.to_pylist()) == sorted(order)
+        for part in (learn.case_ids.to_pylist(), judged.case_ids.to_pylist()):
+            assert part == sorted(part, key=order.index)
 
 
 def test_one_seed_gives_one_division_and_another_another():
     whole = mined_of([[0]] * 40, [[1]] * 40)
-    drawn = [whole.halves(0.5, seed)[0].case_ids.to_pylist() for seed in (1, 1, 2)]
+    drawn = [whole.folds(2, seed)[0][0].case_ids.to_pylist() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_single_query_cannot_be_divided():
-    with pytest.raises(DataError, match=r"^mined: got 1 queries, expected at least 2, to learn and to choose\.$"):
-        mined_of([[0]], [[1]]).halves(0.5, 0)
+    with pytest.raises(DataError, match=r"^mined: got 1 queries, expected at least 2, to learn and to judge\.$"):
+        mined_of([[0]], [[1]]).folds(5, 0)
 
 
 def test_as_many_of_everything_as_queries_are_wanted(mined):

@@ -12,9 +12,7 @@ from recsys.evaluation.reformulation import (
     curve,
     first_results,
     fit_guard,
-    mean_metric,
     simulated_explicit,
-    surest,
     with_noise,
 )
 from recsys.reformulators.average import Average
@@ -141,21 +139,6 @@ def test_a_guard_is_judged_over_all_depths_but_the_first():
     np.testing.assert_allclose(under.values[METRIC].mean(axis=1), [0.5, 0.6, 0.5])
 
 
-def test_the_share_that_gains_most_wins_among_those_that_gain_for_sure():
-    noise = np.random.default_rng(0).normal(0, 1, 50)
-    noise -= noise.mean()
-    # means and standard errors of about 0.14: of 0.5 one can be sure, of 0.2 not
-    wild, calm, small = 1.0 + 20 * noise, 0.5 + noise, 0.2 + noise
-    assert surest({1.0: wild, 0.5: calm, 0.25: small}) == 0.5
-    assert surest({1.0: 0.6 + noise, 0.5: calm}) == 1.0
-    assert surest({1.0: wild, 0.25: small}) == 0
-
-
-@pytest.mark.parametrize("values", [np.zeros(20), np.array([0.3]), np.full(20, -0.1), 1 + np.arange(9) / 100])
-def test_without_cases_that_gain_no_share_is_sure(values):
-    assert surest({1.0: values}) == 0
-
-
 AVERAGE = NamedReformulator("average", Average())
 
 
@@ -203,7 +186,7 @@ def test_an_epoch_is_chosen_by_the_mean_over_the_depths_above_0():
     mined, items = clustered(20)
     values = curve(AVERAGE, mined, items, ["AP@10"], [1, 2]).values["AP@10"]
     expected = (values[1].mean() + values[2].mean()) / 2
-    assert mean_metric(AVERAGE, mined, items, "MAP@10", [1, 2]) == pytest.approx(expected)
+    assert curve(AVERAGE, mined, items, ["MAP@10"], [1, 2]).mean("AP@10") == pytest.approx(expected)
 
 
 def test_on_a_world_of_clusters_the_mean_of_the_first_results_is_a_good_move():

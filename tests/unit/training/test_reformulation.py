@@ -1,9 +1,8 @@
-"""A reformulator's training: it learns a known move, goes on as if nothing had happened, and stops when it should."""
+"""A reformulator's training: it learns a known move, and continues after an interruption as if nothing had happened."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -15,50 +14,53 @@ import pytest
 from recsys.config import Reformulation
 from recsys.data.mined import Mined
 from recsys.errors import DataError, InterruptedRun, SettingError
-from recsys.evaluation.reformulation import mean_metric
+from recsys.evaluation.reformulation import curve
 from recsys.objectives.comparative import Comparative
 from recsys.reformulators import Weights
 from recsys.retrieval.reformulation import NamedReformulator
-from recsys.training.reformulation import Trained, train_reformulator
+from recsys.training import reformulation as training
+from recsys.training.reformulation import Trained, looks_after, train_reformulator
 from tests.mined import clustered
 from tests.unit.training.test_loop import scalars
 from tests.unit.training.test_reformulation_steps import settings
 
 MINED, ITEMS = clustered(320)
-LEARN, CHOOSE = MINED.halves(0.25, 0)
+(LEARN, JUDGE), *_ = MINED.folds(4, 0)
 SMALL = {
     "reformulator": {"kind": "attention", "width": 16, "heads": 2, "dropout_rate": 0.3},
     "objective": {"kind": "comparative", "temperature": 0.1},
-    "feedback_k": 5, "revisions": 2, "batch_size": 60, "learning_rate": 0.01, "epochs": 4, "patience": 0,
+    "feedback_k": 5, "revisions": 2, "batch_size": 60, "learning_rate": 0.01,
 }  # fmt: skip
+STEPS = 16
 
 
 def small(**changes: object) -> Reformulation:
     return settings(**SMALL | changes)
 
 
-def scored(of: Reformulation) -> Callable[[Weights], float]:
-    return lambda weights: mean_metric(
-        NamedReformulator("any", of.reformulator, weights), CHOOSE, ITEMS, "nDCG@10", range(1, 6)
-    )
+def metric_of(weights: Weights) -> float:
+    named = NamedReformulator("any", small().reformulator, weights)
+    return curve(named, JUDGE, ITEMS, ["nDCG@10"], range(1, 6)).mean("nDCG@10")
 
 
 def train(
     folder: Path,
-    validate: Callable[[Weights], float] = lambda weights: 0.0,
     *,
     of: Reformulation,
+    steps: int = STEPS,
+    looks: int | None = None,
     mined: Mined = LEARN,
     seed: int = 4,
 ) -> Trained:
-    return train_reformulator(mined, ITEMS, of, seed=seed, validate=validate, folder=folder)
+    return train_reformulator(mined, ITEMS, of, steps=steps, seed=seed, folder=folder, looks=looks)
 
 
 def assert_same(one: Trained, other: Trained) -> None:
-    np.testing.assert_allclose(one.metrics, other.metrics, atol=1e-6)
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
-    for name, values in one.weights.items():
-        np.testing.assert_allclose(values, other.weights[name], atol=1e-6, err_msg=name)
+    assert len(one.weights) == len(other.weights)
+    for of_one, of_other in zip(one.weights, other.weights, strict=True):
+        for name, values in of_one.items():
+            np.testing.assert_allclose(values, of_other[name], atol=1e-6, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +70,27 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(folder) -> Trained:
-    return train(folder, scored(small()), of=small())
+    return train(folder, of=small())
 
 
 def test_it_learns_to_move_towards_the_items_that_were_found(uninterrupted):
     # every query lies off its cluster, and the first results are mostly of that cluster
-    assert len(uninterrupted.metrics) == 5
-    assert max(uninterrupted.metrics) > uninterrupted.metrics[0] + 0.03
+    metrics = [metric_of(weights) for weights in uninterrupted.weights]
+    assert max(metrics) > metrics[0] + 0.03
     assert uninterrupted.losses[-1] < uninterrupted.losses[0]
 
 
-def test_the_weights_are_those_of_the_best_epoch(uninterrupted):
-    assert scored(small())(uninterrupted.weights) == pytest.approx(max(uninterrupted.metrics), abs=1e-6)
+@pytest.mark.parametrize(("steps", "after"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (40, list(range(0, 41, 2)))])
+def test_a_training_of_any_length_keeps_its_weights_at_the_start_at_the_end_and_between(steps, after):
+    assert looks_after(steps).tolist() == after
+
+
+def test_there_are_as_many_looks_as_kept_weights_and_one_loss_less(uninterrupted):
+    assert len(uninterrupted.weights) == len(looks_after(STEPS)) == STEPS + 1
+    assert len(uninterrupted.losses) == STEPS
+    initial = small().reformulator.initial(ITEMS.found.shape[1], 4)
+    for name, values in uninterrupted.weights[0].items():
+        np.testing.assert_array_equal(values, initial[name])
 
 
 class _PowerCut(Exception):
@@ -94,29 +105,43 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def during(look: int, happens: Callable[[], None]) -> Callable[[Weights], float]:
-    """Return a validation during whose look of that number, counted from 0, something happens."""
-    validate, looks = scored(small()), itertools.count()
+def before_step(number: int, happens: Callable[[], None], monkeypatch) -> None:
+    """Let something happen before the step of that number, counted from 0."""
+    step_of = training.Steps.step
 
-    def validated(weights: Weights) -> float:
-        if next(looks) == look:
+    def step(self: training.Steps, asked: int) -> training.Step:
+        if asked == number:
             happens()
-        return validate(weights)
+        return step_of(self, asked)
 
-    return validated
-
-
-def test_a_training_that_breaks_off_and_is_stopped_by_a_signal_ends_like_an_uninterrupted_one(uninterrupted, tmp_path):
-    with pytest.raises(_PowerCut):
-        train(tmp_path, during(2, cut), of=small())
-    # the look after the second epoch was lost, so that this one repeats that epoch, and is asked to stop after it
-    with pytest.raises(InterruptedRun, match=r"interrupted in epoch 3 of 4; the 2 before are kept in .*Run the same"):
-        train(tmp_path, during(0, stop), of=small())
-    assert_same(train(tmp_path, scored(small()), of=small()), uninterrupted)
+    monkeypatch.setattr(training.Steps, "step", step)
 
 
-def test_a_finished_training_does_not_train_again(uninterrupted, folder):
-    assert_same(train(folder, during(0, cut), of=small()), uninterrupted)
+def test_a_training_that_breaks_off_and_is_stopped_by_a_signal_ends_like_an_uninterrupted_one(
+    uninterrupted, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched, pytest.raises(_PowerCut):
+        before_step(4, cut, patched)
+        train(tmp_path, of=small())
+    told = r"interrupted at step 8 of 16; the first 7 are kept in .*Run the same command to continue"
+    with monkeypatch.context() as patched, pytest.raises(InterruptedRun, match=told):
+        before_step(7, stop, patched)
+        train(tmp_path, of=small())
+    assert_same(train(tmp_path, of=small()), uninterrupted)
+
+
+def test_a_training_that_ends_early_is_the_beginning_of_the_whole_one(uninterrupted, tmp_path):
+    begun = train(tmp_path, of=small(), looks=5)
+    assert_same(begun, Trained(uninterrupted.weights[:6], uninterrupted.losses[:5]))
+
+
+@pytest.mark.parametrize("looks", [None, 5])
+def test_a_finished_training_does_not_train_again(uninterrupted, folder, monkeypatch, looks):
+    before_step(0, cut, monkeypatch)
+    ends = STEPS if looks is None else looks
+    assert_same(
+        train(folder, of=small(), looks=looks), Trained(uninterrupted.weights[: ends + 1], uninterrupted.losses[:ends])
+    )
 
 
 LINEAR = small(reformulator={"kind": "linear_feedback"}, learning_rate=0.05)
@@ -129,54 +154,31 @@ def shorter(**changes: object) -> Reformulation:
 
 def test_one_seed_is_one_training_and_another_another(tmp_path):
     losses = [
-        train(tmp_path / name, of=shorter(epochs=1), seed=seed).losses
+        train(tmp_path / name, of=LINEAR, steps=4, seed=seed).losses
         for name, seed in zip("abc", (4, 4, 5), strict=True)
     ]
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_metric_that_no_longer_improves_stops_the_training(tmp_path):
-    said, seen = iter([0.5, 0.9, 0.4, 0.3, 0.2]), []
-
-    def validate(weights: Weights) -> float:
-        seen.append(weights)
-        return next(said)
-
-    trained = train(tmp_path, validate, of=shorter(epochs=9, patience=2))
-    assert trained.metrics == (0.5, 0.9, 0.4, 0.3)
-    assert len(trained.losses) == 3
-    # the second look, after one epoch, was the best
-    for name, values in trained.weights.items():
-        np.testing.assert_array_equal(values, seen[1][name])
-        assert (values != seen[2][name]).any()
-
-
-def test_a_training_that_only_makes_it_worse_gives_the_weights_it_began_with(tmp_path):
-    said = iter([0.5, 0.4, 0.3])
-    trained = train(tmp_path, lambda weights: next(said), of=shorter(epochs=2))
-    for name, values in LINEAR.reformulator.initial(ITEMS.found.shape[1], 4).items():
-        np.testing.assert_array_equal(trained.weights[name], values)
-
-
 def test_a_training_that_diverges_names_the_setting(tmp_path):
-    told = r"^reformulation\.learning_rate: got 1e\+10, with which training diverged in epoch 1\. Lower it"
+    told = r"^reformulation\.learning_rate: got 1e\+10, with which training diverged within \d steps\. Lower it"
     with pytest.raises(SettingError, match=told):
-        train(tmp_path, of=shorter(learning_rate=1e10))
+        train(tmp_path, of=shorter(learning_rate=1e10), steps=4)
 
 
 def test_a_damaged_checkpoint_is_told_with_the_way_out(tmp_path):
-    train(tmp_path, of=shorter(epochs=1))
+    train(tmp_path, of=LINEAR, steps=4)
     for data in (tmp_path / "checkpoints").glob("*.data-*"):
         data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(DataError, match=rf"^{tmp_path}: got .*expected a checkpoint of this training\. Remove it\."):
-        train(tmp_path, of=shorter(epochs=1))
+        train(tmp_path, of=LINEAR, steps=4)
 
 
 def test_every_way_to_train_lowers_the_loss(tmp_path):
     objective = Comparative(temperature=0.1, positives="hardest", stop_gradient=True, margin=0.01)
     sampled = {"exact_items": 50, "sampled_items": 40}
     drawn = {"explicit_rate": 0.5, "noise_rate": 0.2, "answers": "mask", "nested": False, "order": "ranked"}
-    trained = train(tmp_path, of=shorter(objective=objective, **sampled, **drawn))
+    trained = train(tmp_path, of=shorter(objective=objective, **sampled, **drawn), steps=40)
     assert np.isfinite(trained.losses).all()
     assert np.mean(trained.losses[-2:]) < trained.losses[0]
 
@@ -184,12 +186,12 @@ def test_every_way_to_train_lowers_the_loss(tmp_path):
 def test_queries_are_read_by_their_direction(tmp_path):
     # doubled numbers keep their digits, so that rounding makes no difference
     longer = dataclasses.replace(LEARN, query_vectors=2 * LEARN.query_vectors)
-    losses = [train(tmp_path / name, of=shorter(epochs=1), mined=m).losses for name, m in (("a", LEARN), ("b", longer))]
+    losses = [train(tmp_path / name, of=LINEAR, steps=4, mined=m).losses for name, m in (("a", LEARN), ("b", longer))]
     assert losses[0] == losses[1]
 
 
 def test_the_training_can_be_watched_in_tensorboard(tmp_path):
-    trained = train(tmp_path, lambda weights: 0.25, of=shorter(epochs=2))
-    written = scalars(tmp_path)
-    assert written["validation/nDCG@10"] == {0: 0.25, 1: 0.25, 2: 0.25}
-    assert written["training/loss"] == {1: pytest.approx(trained.losses[0]), 2: pytest.approx(trained.losses[1])}
+    trained = train(tmp_path, of=LINEAR, steps=2)
+    assert scalars(tmp_path)["training/loss"] == {
+        1: pytest.approx(trained.losses[0]), 2: pytest.approx(trained.losses[1])
+    }  # fmt: skip
