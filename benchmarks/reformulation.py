@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 
 from benchmarks.reformulation_serving import add_cost
@@ -25,16 +23,15 @@ from recsys import config, pipeline, plots, reformulation
 from recsys.cli import one_message
 from recsys.data.mined import Mined, read_if_whole
 from recsys.errors import DataError, MissingError
-from recsys.evaluation.reformulation import Curve, curve, first_results, simulated_explicit, with_noise
+from recsys.evaluation.cross_fitting import cross_fit
+from recsys.evaluation.reformulation import Curve, curve, simulated_explicit, with_noise
 from recsys.export.query_side import load_roles
-from recsys.reformulators import unit
 from recsys.reformulators.average import Average
 from recsys.reformulators.history import History
 from recsys.reformulators.identity import Identity
 from recsys.reformulators.rocchio import Rocchio
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
-from recsys.sources.text_collection import TextCollection
-from recsys.types import ITEM_ID, QUERY_ID, Feedback, ItemRoles, RowSets
+from recsys.types import Feedback, ItemRoles
 
 DISTRIBUTIONS = ("tensorflow", "numpy", "scipy")
 WORK = Path("work") / "bench-reformulation"
@@ -44,48 +41,37 @@ DEPTHS = (1, 2, 3, 4, 5, 10)
 NOISE = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 NOISE_DEPTH = 5
 FIRST_K = 20
-FOLDS = 5
-AS_GOOD = -0.005
-"""How far a lower 95 % bound of a gain may lie below zero for 'as good as the original query'."""
 
 UNTRAINED = {"identity": Identity(), "average": Average(), "history": History(), "rocchio": Rocchio()}
-LOL, PAPER = "attention_lol", "attention_lol_paper"
+OURS, LOL, PAPER = "attention", "attention_lol", "attention_lol_paper"
 LEARNED: dict[str, tuple[str, ...]] = {
     "linear_feedback": ("reformulator.kind='linear_feedback'", "learning_rate=0.01"),
-    # The same three revisions a query: one in each of three times the epochs, or together without comparing them.
-    "attention": ("revisions=1", "epochs={thrice}"),
+    "attention": (),
+    # Three revisions of a query in one step, without and with their comparison.
     "attention_parallel": ("revisions=3", "objective.weight=0"),
     LOL: ("revisions=3",),
     PAPER: ("revisions=2",),
 }
-"""Trained rows; the last has the paper's two revisions of a query in a step."""
+"""Trained rows by overrides of the `reformulation` section: `attention` is what `recsys reformulate train` trains; the
+last has the paper's two revisions of a query in a step."""
 ATTEMPTS: dict[str, tuple[str, ...]] = {
-    "lol_3_stop_gradient": ("revisions=3", "objective.stop_gradient=true"),
-    "lol_stop_gradient": ("objective.stop_gradient=true",),
-    "lol_margin": ("objective.margin=0.05",),
-    "lol_independent": ("nested=false",),
-    "lol_ranked": ("order='ranked'",),
-    "lol_weight_3": ("objective.weight=3",),
-    "lol_hardest": ("objective.positives='hardest'",),
-    "lol_drop": ("answers='drop'",),
-    "lol_mask": ("answers='mask'",),
-    "lol_noise": ("noise_rate=0.2",),
-    "lol_k5": ("feedback_k=5",),
-    "lol_60_epochs": ("epochs=60", "patience=0"),
-    "lol_unshortened": ("only_sure=false",),
+    "lol_stop_gradient": ("revisions=2", "objective.stop_gradient=true"),
+    "lol_margin": ("revisions=2", "objective.margin=0.05"),
+    "lol_independent": ("revisions=2", "nested=false"),
+    "lol_weight_3": ("revisions=2", "objective.weight=3"),
+    "hardest": ("objective.positives='hardest'",),
+    "temperature_01": ("objective.temperature=0.1",),
+    "without_residual": ("reformulator.residual=false",),
+    "ranked": ("order='ranked'",),
+    "drop": ("answers='drop'",),
+    "mask": ("answers='mask'",),
+    "noise": ("noise_rate=0.2",),
+    "k5": ("feedback_k=5",),
 }
-"""What was tried besides, on the first data set, one seed each: `attention_lol_paper` with something else."""
+"""What was tried beside these, on the first data set, one seed each."""
 
-TEXT = ("epochs=20", "batch_size=128", "learning_rate=0.0007", "patience=6")
-RECOMMENDATION = ("epochs=10", "learning_rate=0.0005", "patience=4")
-CHOICES = (
-    ("objective.temperature=0.05", "objective.temperature=0.1"),
-    ("order='shuffled'", "order='ranked'"),
-    ("reformulator.residual=true", "reformulator.residual=false"),
-)
-"""Temperature of the loss, order of the feedback in training, and whether there is a learned rest."""
 DONE = "done"
-QUICK = ("epochs=1", "patience=0")
+QUICK = ("steps=3", "folds=2")
 
 
 @dataclass(frozen=True)
@@ -98,8 +84,6 @@ class Fold:
         test: the latter.
         test_items: what these are searched in: another collection's, where a reformulator is transferred.
         feedback: what the test queries' askers said; None for pseudo feedback.
-        choose: further queries in the same items, which choose the settings, the epoch, how far queries move and the
-            guard; None takes some of the former.
     """
 
     train: Mined
@@ -107,11 +91,6 @@ class Fold:
     test: Mined
     test_items: ItemRoles
     feedback: Feedback | None = None
-    choose: Mined | None = None
-
-    def halves(self, rate: float, seed: int) -> tuple[Mined, Mined]:
-        """Return the queries to learn from and those to choose by: a share of the former where there are no others."""
-        return self.train.halves(rate, seed) if self.choose is None else (self.train, self.choose)
 
 
 @dataclass(frozen=True)
@@ -123,67 +102,44 @@ class World:
         folds: one, or several whose test queries are judged together.
         settings: overrides of the `reformulation` section.
         notice: what must be said of the data.
-        choices: what is settled for each row by itself, one after the other, each with what was settled before it.
     """
 
     name: str
     folds: tuple[Fold, ...]
     settings: tuple[str, ...]
     notice: str = ""
-    choices: tuple[tuple[str, ...], ...] = CHOICES
 
 
-def text(collection: str, split: str = "all") -> tuple[Mined, ItemRoles, str]:
-    """Return the judged queries of a collection's split with their first results, the documents, a notice."""
-    raw = TextCollection(collection=collection, split=split).read()
-    items, queries = (np.stack(table["embedding"].to_numpy()).astype(np.float32) for table in (raw.items, raw.queries))
-    items, queries = unit(items), unit(queries)
-    judged = pa.Table.from_batches(list(raw.interactions()))
-    places = pa.table(
-        {
-            name: pc.index_in(judged[name], value_set=table[name].combine_chunks())
-            for name, table in ((QUERY_ID, raw.queries), (ITEM_ID, raw.items))
-        }
-    ).drop_null()  # a judgement of a text that the collection does not hold
-    asked, owner = np.unique(places[QUERY_ID].to_numpy(), return_inverse=True)
-    relevant, nothing = RowSets.from_pairs(owner, places[ITEM_ID].to_numpy(), len(asked)), RowSets.empty(len(asked))
-    first = first_results(queries[asked], items, nothing, FIRST_K)
-    ids = raw.queries[QUERY_ID].combine_chunks().take(pa.array(asked))
-    facts = {"collection": collection, "split": split}
-    mined = Mined(ids, queries[asked], np.ones(len(asked), np.float32), first, relevant, nothing, facts)
-    return mined, ItemRoles.shared(items), raw.notice
+def texts(collection: str, work: Path, target: str = "") -> World:
+    """Return the queries of a collection of texts, with ready-made vectors, as the run file `text_collection` has them.
+
+    Args:
+        collection: learned from.
+        work: holds releases and mined feedback.
+        target: another collection, to judge with; empty means the same.
+    """
+    learned, items, notice = _mined("text_collection", collection, _of(collection), work)
+    test, test_items = learned, items
+    if target:
+        test, test_items, notice = _mined("text_collection", target, _of(target), work)
+    fold = Fold(learned["validation"], items, test["test"], test_items)
+    return World(f"{collection} to {target}" if target else collection, (fold,), (), notice)
 
 
-def split_collection(collection: str, choose: str = "") -> World:
-    """Return a collection with training queries, and perhaps a split to choose by."""
-    train, vectors, notice = text(collection, "train")
-    test, _, _ = text(collection, "test")
-    chosen = text(collection, choose)[0] if choose else None
-    return World(collection, (Fold(train, vectors, test, vectors, choose=chosen),), TEXT, notice)
+def _of(collection: str) -> tuple[str, ...]:
+    return (f"source.collection={collection!r}", f"name={collection!r}")
 
 
-def folded_collection(collection: str) -> World:
-    """Return a collection without training queries: each fold learns from the others."""
-    everything, vectors, notice = text(collection)
-    part = np.random.default_rng([0, 16]).permutation(len(everything)) % FOLDS
-    folds = [
-        Fold(
-            everything.take(np.flatnonzero(part != fold)),
-            vectors,
-            everything.take(np.flatnonzero(part == fold)),
-            vectors,
-        )
-        for fold in range(FOLDS)
-    ]
-    return World(collection, tuple(folds), TEXT, notice)
-
-
-def transferred(source: str, target: str) -> World:
-    """Return a collection whose reformulator has learned on another one, which has a split to choose by."""
-    train, train_vectors, _ = text(source, "train")
-    test, test_vectors, notice = text(target)
-    fold = Fold(train, train_vectors, test, test_vectors, choose=text(source, "dev")[0])
-    return World(f"{source} to {target}", (fold,), TEXT, notice)
+def _mined(run: str, name: str, overrides: Sequence[str], work: Path) -> tuple[dict[str, Mined], ItemRoles, str]:
+    """Return what `recsys train` and `recsys mine` give: queries to learn from and to judge with, items, a notice."""
+    settled = config.load(run, overrides)
+    release = pipeline.train(settled, work / "towers", work / "releases")
+    parts = {}
+    for part in ("validation", "test"):
+        out = work / f"{name}-{part}-{release.fingerprint[:12]}.arrow"
+        asked = {"part": part, "k": FIRST_K, "work": work / "towers"}
+        parts[part] = read_if_whole(out) or reformulation.mine(release, settled, out=out, **asked)
+    return parts, load_roles(release), release.facts.notice
 
 
 TOWERS: Mapping[str, tuple[str, ...]] = {
@@ -202,29 +158,22 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
         work: holds release and mined feedback.
         explicit: askers say what they like and dislike, instead of pseudo feedback.
     """
-    settled = config.load(run, [*TOWERS[run], "evaluation.baselines=[]", "index.kind='brute_force'"])
-    release = pipeline.train(settled, work / "towers", work / "releases")
-    items = load_roles(release)
-    parts = {}
-    for part in ("validation", "test"):
-        out = work / f"{run}-{part}-{release.fingerprint[:12]}.arrow"
-        asked = {"part": part, "k": FIRST_K, "work": work / "towers"}
-        parts[part] = read_if_whole(out) or reformulation.mine(release, settled, out=out, **asked)
+    overrides = (*TOWERS[run], "evaluation.baselines=[]", "index.kind='brute_force'")
+    parts, items, notice = _mined(run, run, overrides, work)
     test, feedback = parts["test"], None
     if explicit:
         test, feedback = simulated_explicit(test, items, given=max(DEPTHS), disliked_rate=0.25, seed=0)
-    settings = (*RECOMMENDATION, f"explicit_rate={1.0 if explicit else 0.0}")
     fold = Fold(parts["validation"], items, test, items, feedback)
-    return World(name, (fold,), settings, release.facts.notice, CHOICES[:1])  # thousands of queries: trials are dear
+    return World(name, (fold,), (f"explicit_rate={1.0 if explicit else 0.0}",), notice)
 
 
 WORLDS: Mapping[str, Callable[[Path], World]] = {
-    "nfcorpus": lambda work: split_collection("nfcorpus", "dev"),
-    "scifact": lambda work: split_collection("scifact"),
-    "vaswani": lambda work: folded_collection("vaswani"),
-    "cranfield": lambda work: folded_collection("cranfield"),
-    "nfcorpus to vaswani": lambda work: transferred("nfcorpus", "vaswani"),
-    "nfcorpus to cranfield": lambda work: transferred("nfcorpus", "cranfield"),
+    "nfcorpus": lambda work: texts("nfcorpus", work),
+    "scifact": lambda work: texts("scifact", work),
+    "vaswani": lambda work: texts("vaswani", work),
+    "cranfield": lambda work: texts("cranfield", work),
+    "nfcorpus to vaswani": lambda work: texts("nfcorpus", work, "vaswani"),
+    "nfcorpus to cranfield": lambda work: texts("nfcorpus", work, "cranfield"),
     "ml-1m": lambda work: recommendations("ml-1m", "enriched_movielens", work, explicit=False),
     "ml-1m explicit": lambda work: recommendations("ml-1m explicit", "enriched_movielens", work, explicit=True),
     "complete_journey": lambda work: recommendations("complete_journey", "complete_journey", work, explicit=False),
@@ -234,12 +183,25 @@ WORLDS: Mapping[str, Callable[[Path], World]] = {
 }
 
 
+def untrained() -> dict[str, NamedReformulator]:
+    """Return the rows that need no training."""
+    return {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
+
+
 def reformulators(
-    world: World, subject: str, overrides: Sequence[str], seed: int, work: Path
-) -> tuple[list[NamedReformulator], float]:
-    """Return one trained reformulator for each fold, and the mean of what they reach; trained ones are read."""
-    told = [f"reformulation.{each}" for each in (*world.settings, *overrides)]
-    run = config.load("wikispeedia", _tripled(told))
+    world: World, subject: str, overrides: Sequence[str], seed: int, work: Path, *, default: bool = False
+) -> list[NamedReformulator]:
+    """Return one reformulator for each fold, as `recsys reformulate train` trains it; trained ones are read.
+
+    Args:
+        world: the data.
+        subject: the row.
+        overrides: of the `reformulation` section.
+        seed: of the training.
+        work: where trained reformulators are kept.
+        default: return what that command makes the default of a release, instead of what it trains.
+    """
+    run = config.load("wikispeedia", [f"reformulation.{each}" for each in (*world.settings, *overrides)])
     named = []
     for fold in world.folds:
         decide = [
@@ -247,53 +209,21 @@ def reformulators(
             seed,
             dict(fold.train.facts),
             fold.train.case_ids.to_pylist(),
-            fold.choose.case_ids.to_pylist() if fold.choose else None,
         ]
         digest = hashlib.sha256(json.dumps(decide, sort_keys=True).encode()).hexdigest()[:12]
         home = work / "trained" / f"{subject}-{seed}-{digest}"
         if not (home / DONE).exists():
             home.mkdir(parents=True, exist_ok=True)
-            fitted = reformulation.fitted(
-                *fold.halves(run.reformulation.validation_rate, seed),
-                fold.train_items,
-                run.reformulation,
-                name=subject,
-                seed=seed,
-                folder=home / "training",
+            fitted = cross_fit(
+                fold.train, fold.train_items, run.reformulation, name=subject, seed=seed, folder=home / "training"
             )
-            fitted.save(home, default=False)
+            fitted.named.save(home, default=False)
+            others = [each for each in untrained().values() if not each.choice.reads_extended]
+            fitted.choose_default(others, fold.train_items, seed).save(home)
             (home / DONE).touch()
-        named.append(Reformulators.load(home).get(subject))
-    return named, float(np.mean([one.facts["reached"] for one in named]))
-
-
-def tuned(
-    world: World,
-    subject: str,
-    overrides: Sequence[str],
-    seeds: Sequence[int],
-    choices: Sequence[Sequence[str]],
-    work: Path,
-) -> tuple[list[list[NamedReformulator]], tuple[str, ...]]:
-    """Return a row's reformulators for each seed, and the settings that they were trained with.
-
-    Choices are settled one after the other, by what the first seed's reformulators reach on the queries that choose.
-    """
-    settled: tuple[str, ...] = ()
-    for alternatives in choices:
-        looks = {}
-        for each in alternatives:
-            _, looks[each] = reformulators(world, subject, (*settled, each, *overrides), seeds[0], work)
-            print(f"{world.name}: {subject}, {', '.join((*settled, each))}: {looks[each]:.4f}", flush=True)
-        settled = (*settled, max(looks, key=looks.__getitem__))
-    return [reformulators(world, subject, (*settled, *overrides), seed, work)[0] for seed in seeds], settled
-
-
-def _tripled(overrides: Sequence[str]) -> list[str]:
-    """Return overrides with `{thrice}` replaced by three times the epochs set before it."""
-    set_before = [each.rpartition("=")[2] for each in overrides if each.startswith("reformulation.epochs=")]
-    epochs = [int(value) for value in set_before if value.isdigit()]
-    return [each.replace("{thrice}", str(3 * epochs[-1])) for each in overrides]
+        held = Reformulators.load(home)
+        named.append(held.get() if default else held.get(subject))
+    return named
 
 
 @dataclass(frozen=True)
@@ -335,21 +265,14 @@ def judged(world: World, by_seed: Sequence[Sequence[NamedReformulator]]) -> Judg
     for named in by_seed:
         pairs = list(zip(named, world.folds, strict=True))
         curves = [curve(one, fold.test, fold.test_items, METRICS, DEPTHS, fold.feedback) for one, fold in pairs]
-        free.append(_pooled(curves))
-        guarded.append(_pooled([found.under(one.guard) for found, (one, _) in zip(curves, pairs, strict=True)]))
+        free.append(Curve.joined(curves))
+        guarded.append(Curve.joined([found.under(one.guard) for found, (one, _) in zip(curves, pairs, strict=True)]))
         noisy.append(
             {rate: np.concatenate([_with_noise(one, fold, rate) for one, fold in pairs]) for rate in NOISE}
             if world.folds[0].feedback is None
             else {}
         )
     return Judged(tuple(free), tuple(guarded), tuple(noisy))
-
-
-def _pooled(curves: Sequence[Curve]) -> Curve:
-    first = curves[0]
-    values = {name: np.concatenate([each.values[name] for each in curves], axis=1) for name in first.values}
-    joined = (np.concatenate([getattr(each, name) for each in curves], axis=1) for name in ("fell_back", "of_moves"))
-    return Curve(first.depths, values, *joined)
 
 
 def _with_noise(named: NamedReformulator, fold: Fold, rate: float) -> np.ndarray:
@@ -377,8 +300,8 @@ def add_rows(report: Report, world: World, found: Mapping[str, Judged]) -> None:
 
 def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> None:
     """Say for a world whether each claim of the method holds on it, with the interval of the difference."""
-    lol = found[LOL]
-    at = {depth: lol.columns(depth) for depth in DEPTHS}
+    subject = found[OURS]
+    at = {depth: subject.columns(depth) for depth in DEPTHS}
     best, best_depth, best_values = max(
         ((name, depth, found[name].columns(depth)[MAIN]) for name in UNTRAINED for depth in (0, *DEPTHS)),
         key=lambda entry: entry[2].mean(),
@@ -386,18 +309,21 @@ def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> N
     for depth in (5, 10):
         low, _, told = _difference(at[depth][MAIN] - best_values)
         report.note(
-            f"{world.name}: {LOL} at depth {depth} against the best untrained of all depths ({best}, {best_depth}): "
+            f"{world.name}: {OURS} at depth {depth} against the best untrained of all depths ({best}, {best_depth}): "
             f"{MAIN} {told}: {'beats it' if low > 0 else 'does NOT beat it for sure'}."
         )
-    for depth in DEPTHS:
-        low, _, told = _difference(at[depth][f"{MAIN}_gain"])
-        if low <= AS_GOOD:
-            report.note(f"{world.name}: NOT as good as the original query at depth {depth}: {MAIN} {told}.")
-    for other in ("attention", "attention_parallel", PAPER):
+    gains = {depth: found["default"].columns(depth)[f"{MAIN}_gain"] for depth in DEPTHS}
+    told = ", ".join(f"{depth}: {_difference(values)[2]}" for depth, values in gains.items())
+    is_harmless = all(values.mean() >= 0 for values in gains.values())
+    report.note(
+        f"{world.name}: the default {'is nowhere' if is_harmless else 'IS somewhere'} below the original query: "
+        f"gain in {MAIN} by depth {told}."
+    )
+    for other in ("attention_parallel", LOL, PAPER):
         fewer = np.mean([found[other].columns(depth)["hurt_rate"] - at[depth]["hurt_rate"] for depth in DEPTHS], axis=0)
         low, _, told = _difference(fewer)
         report.note(
-            f"{world.name}: share of queries that {other} hurts minus that of {LOL}, mean over depths: {told}: the "
+            f"{world.name}: share of queries that {other} hurts minus that of {OURS}, mean over depths: {told}: the "
             f"latter {'hurts fewer' if low > 0 else 'does NOT hurt fewer for sure'}."
         )
     falls = []
@@ -406,9 +332,9 @@ def add_verdicts(report: Report, world: World, found: Mapping[str, Judged]) -> N
         if high < 0:
             falls.append(f"{less} to {more} by {told}")
     means = ", ".join(f"{depth}: {values[MAIN].mean():.4f}" for depth, values in at.items())
-    rate = np.mean([each.falling_rate(MAIN) for each in lol.free])
+    rate = np.mean([each.falling_rate(MAIN) for each in subject.free])
     report.note(
-        f"{world.name}: {MAIN} of {LOL} by depth {means}; "
+        f"{world.name}: {MAIN} of {OURS} by depth {means}; "
         + (f"it FALLS from {'; '.join(falls)}" if falls else "no fall between depths is sure")
         + f"; in {rate:.1%} of (query, k < k') pairs more feedback is worse."
     )
@@ -444,32 +370,30 @@ def bench(
     Args:
         report: gets rows and notes.
         world: the data.
-        tried: further rows, with one seed and the settings of `attention_lol_paper`.
-        seeds: trainings of each learned row; where there are several folds, each is trained on once.
+        tried: further rows, with one seed.
+        seeds: trainings of each learned row.
         work: where trained reformulators are kept.
-        quick: nothing is settled, and one epoch.
+        quick: a few steps.
     """
-    seeds = 1 if len(world.folds) > 1 else seeds
-    untrained = {kind: NamedReformulator(kind, choice) for kind, choice in UNTRAINED.items()}
-    found = {kind: judged(world, [[one] * len(world.folds)]) for kind, one in untrained.items()}
-    first = dict(untrained)
-    choices = [alternatives[: 1 if quick else None] for alternatives in world.choices]
+    found = {kind: judged(world, [[one] * len(world.folds)]) for kind, one in untrained().items()}
+    first = untrained()
     for subject, settings in (LEARNED | tried).items():
         overrides = (*settings, *(QUICK if quick else ()))
         runs = range(1, (1 if subject in tried else seeds) + 1)
-        # Settings of attention are not those of another reformulator.
-        other = any(each.startswith("reformulator.kind=") for each in settings)
-        asked = [each for each in choices if not (other and each[0].startswith("reformulator."))]
-        trained, settled = tuned(world, subject, overrides, runs, asked, work)
-        if subject == PAPER:
-            choices = [[each] for each in settled]  # for what was tried besides, which comes after it
-        shares = [one.facts["share"] for of_seed in trained for one in of_seed]
-        report.note(
-            f"{world.name}: {subject} trained with {', '.join(settled)}; share of its moves that is sure to help, by "
-            f"seed and fold: {', '.join(f'{share:g}' for share in shares)}."
-        )
+        trained = [reformulators(world, subject, overrides, seed, work) for seed in runs]
+        for seed, facts in zip(runs, (one.facts for of_seed in trained for one in of_seed), strict=False):
+            report.note(
+                f"{world.name}: {subject}, seed {seed}: {facts['steps']} steps, {facts['share']:.0%} of the move; "
+                f"queries that chose: {facts['original']:.4f} -> {facts['reached']:.4f}, "
+                f"{'significant' if facts['is_significant'] else 'NOT significant, or with harm at some depth'}."
+            )
         found[subject], first[subject] = judged(world, trained), trained[0][0]
-    cases = len(found[LOL].free[0].fell_back[0])
+        if subject == OURS:
+            chosen = [reformulators(world, subject, overrides, seed, work, default=True) for seed in runs]
+            found["default"] = judged(world, chosen)
+            names = ", ".join(one.name for of_seed in chosen for one in of_seed)
+            report.note(f"{world.name}: the default of a release, by seed: {names}.")
+    cases = len(found[OURS].free[0].fell_back[0])
     learned = sum(len(fold.train) for fold in world.folds) // len(world.folds)
     report.note(f"{world.name}: {cases:,} test queries, {learned:,} to learn from and choose by. {world.notice}")
     add_rows(report, world, found)
@@ -516,10 +440,9 @@ def main(
     report = Report(name, DISTRIBUTIONS)
     report.note(
         "Values are means over queries of each query's mean over seeds; intervals are bootstrap over queries. "
-        "Temperature, and on texts order of the feedback in training and residual, are settled one after the other on "
-        "queries that the training has not seen, for each row by itself with as many trials; what was tried besides "
-        "has those of attention_lol_paper, and one seed, as have collections in folds. Queries move only as far as the "
-        "same queries are sure to gain by (`only_sure`). "
+        "Rows are trained as `recsys reformulate train` trains, with its defaults but for what a row's name says. The "
+        "number of steps and the share of the move are chosen by cross-fitting. `default` answers by what that command "
+        "makes the default of a release after training `attention`. "
         f"`helped_rate`, `hurt_rate` and `robustness_index` go by {MAIN} against the original query. Reformulators "
         "train with up to 10 items of feedback, so depth 10 is no extrapolation (in `lol_k5` it is)."
     )

@@ -253,7 +253,7 @@ class Reformulation:
     reformulator: Any = _default("reformulation.reformulator")
     objective: Any = _default("reformulation.objective")
     feedback_k: int = Field(default=10, ge=1)
-    revisions: int = Field(default=2, ge=1)
+    revisions: int = Field(default=1, ge=1)
     nested: bool = True
     order: Literal["shuffled", "ranked"] = "shuffled"
     answers: Literal["keep", "drop", "mask"] = "keep"
@@ -261,7 +261,7 @@ class Reformulation:
     noise_rate: float = Field(default=0.0, ge=0, le=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=0.001, gt=0)
+    learning_rate: float = Field(default=0.0007, gt=0)
     exact_items: int = Field(default=20_000, ge=1)
     sampled_items: int = Field(default=4_096, ge=1)
     folds: int = Field(default=5, ge=2)

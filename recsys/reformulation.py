@@ -20,8 +20,7 @@ from recsys.data import encoders
 from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare, refitted
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
-from recsys.evaluation.cross_fitting import cross_fit, curves_by_kind
-from recsys.evaluation.default_reformulator import choose_default
+from recsys.evaluation.cross_fitting import cross_fit
 from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
@@ -139,7 +138,7 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     _check_tied(release, mined)
     settings, roles = run.reformulation, load_roles(release)
     _check_depth("reformulation.feedback_k", settings.feedback_k, mined)
-    metric = parse(settings.validation_metric, "reformulation.validation_metric").name
+    parse(settings.validation_metric, "reformulation.validation_metric")
     table = config.plain_tables(run)["reformulation"]
     digest = hashlib.sha256(json.dumps([table, dict(mined.facts), run.seed], sort_keys=True).encode()).hexdigest()[:12]
     folder = work / run.name / "reformulators" / f"{name}-{digest}"
@@ -148,28 +147,17 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     with exclusive(folder):
         fitted = cross_fit(mined, roles, settings, name=name, seed=run.seed, folder=folder)
     held, named = Reformulators.load(release.folder), fitted.named
-    measurable = [each for each in map(held.get, held.names) if _is_measurable(each, mined) and each.name != name]
-    of_folds = {name: fitted.of_folds} | {each.name: (each,) * len(fitted.held_out) for each in measurable}
-    curves = {
-        each: curves_by_kind(of_fold, fitted.held_out, roles, metric, fitted.depths, run.seed)
-        for each, of_fold in of_folds.items()
-    }
-    alone, choice = choose_default({name: curves[name]}, metric), choose_default(curves, metric)
-    if alone.name != name and name == held.default:
+    if name == held.default and not named.facts["is_significant"]:
+        got = f"a training on {len(mined):,} queries without a significant gain"
         advice = f"Give it another --name. {WHAT_TO_TRY}"
         rule = f"a significant gain, because it is the default of {release.name}"
-        raise RefusedError(describe(name, verbatim(f"a training without one ({alone.sentence})"), rule, advice))
-    facts = {
-        **named.facts,
-        "settings": table,
-        "mined": dict(mined.facts),
-        "seed": run.seed,
-        "is_significant": alone.name == name,
-        "sentence": alone.sentence,
-    }
+        raise RefusedError(describe(name, verbatim(got), rule, advice))
+    others = [each for each in map(held.get, held.names) if _is_measurable(each, mined) and each.name != name]
+    choice = fitted.choose_default(others, roles, run.seed)
+    facts = {**named.facts, "settings": table, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
     # A default that these queries cannot judge gives way to nothing but a significant gain.
-    decides = default and (choice.name == name or held.default in of_folds)
+    decides = default and (choice.name == name or held.default in [name, *(each.name for each in others)])
 
     def change(folder: Path) -> dict[str, Any]:
         named.save(folder, default=False)

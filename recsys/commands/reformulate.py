@@ -20,7 +20,7 @@ def train(
     folder: ReleaseFolder,
     mined_file: MinedFile,
     run_file: Annotated[Path | None, typer.Argument(metavar="RUN", help="Default: the release's own run file.")] = None,
-    name: Annotated[str, typer.Option(help="What requests will ask for.")] = "attention_lol",
+    name: Annotated[str, typer.Option(help="What requests will ask for.")] = "attention",
     default: Annotated[
         bool, typer.Option(help="Choose anew what answers requests that name none, by significant gains.")
     ] = True,
@@ -30,6 +30,7 @@ def train(
     """Train a reformulator as the run file's section `reformulation` says; publishes a new release with it."""
     from recsys import config, reformulation
     from recsys.data.mined import Mined
+    from recsys.evaluation.reformulation import SURE
     from recsys.export.release import find, open_release
     from recsys.retrieval.reformulation import Reformulators
 
@@ -45,9 +46,20 @@ def train(
         f"{facts['validation_metric']} {facts['original']:.4f} without feedback, {facts['reached']:.4f} with it.",
         soft_wrap=True,
     )
-    console.print(facts["sentence"], soft_wrap=True)
+    for kind in dict.fromkeys(gain["feedback"] for gain in facts["gains"]):
+        gains = [gain for gain in facts["gains"] if gain["feedback"] == kind]
+        of_depths = ", ".join(f"{gain['gain']:+.4f} with {gain['depth']}" for gain in gains)
+        console.print(
+            f"  {kind} feedback on {gains[0]['queries']:,} queries: {of_depths} items (p {gains[0]['p_value']:.2g}); "
+            f"with {gains[-1]['depth']}, {gains[-1]['helped_rate']:.0%} helped and {gains[-1]['hurt_rate']:.0%} hurt",
+            soft_wrap=True,
+        )
     if not facts["is_significant"]:
-        console.print(reformulation.WHAT_TO_TRY, soft_wrap=True)
+        console.print(
+            f"No default: a significant gain (p < {SURE:g}) without harm at some depth is needed, and "
+            f"{facts['queries']:,} queries do not show one. {reformulation.WHAT_TO_TRY}",
+            soft_wrap=True,
+        )
     console.print(f"default: {held.default}", soft_wrap=True)
     console.print(f"release: {derived.folder}", soft_wrap=True)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from recsys.config import Reformulation
 from recsys.data.mined import Mined
-from recsys.evaluation.default_reformulator import DEPTHS, EXPLICIT, PSEUDO
+from recsys.evaluation.default_reformulator import DEPTHS, EXPLICIT, PSEUDO, DefaultChoice, choose_default
 from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, simulated_explicit
 from recsys.metrics.ranking import parse
 from recsys.reformulators import Weights
@@ -44,12 +44,30 @@ class CrossFitted:
         of_folds: trained on all but one fold, as long and shortened as much.
         held_out: the queries of each fold.
         depths: numbers of items of feedback that were looked at.
+        metric: that chose, in ir-measures spelling.
+        curves: by kind of feedback, how those of the folds do on the queries of their fold.
     """
 
     named: NamedReformulator
     of_folds: tuple[NamedReformulator, ...]
     held_out: tuple[Mined, ...]
     depths: tuple[int, ...]
+    metric: str
+    curves: Mapping[str, Curve]
+
+    def choose_default(self, others: Sequence[NamedReformulator], roles: ItemRoles, seed: int) -> DefaultChoice:
+        """Return which of this and other reformulators is the default, by the same queries.
+
+        Args:
+            others: that have not learned from these queries.
+            roles: the vectors of the items.
+            seed: of simulated likes and dislikes.
+        """
+        curves = {
+            each.name: curves_by_kind([each] * len(self.held_out), self.held_out, roles, self.metric, self.depths, seed)
+            for each in others
+        }
+        return choose_default({self.named.name: self.curves} | curves, self.metric)
 
 
 def cross_fit(
@@ -119,7 +137,10 @@ def cross_fit(
     all_queries = train_reformulator(
         mined, roles, settings, steps=steps, seed=seed, folder=folder / "all", looks=look, label="all queries"
     )
-    found = by_share[share]
+    of_folds = tuple(moving(each.weights[look], share) for each in trained)
+    held_out = tuple(judge for _, judge in folds)
+    curves = curves_by_kind(of_folds, held_out, roles, metric, depths, seed)
+    choice, found = choose_default({name: curves}, metric), by_share[share]
     facts = {
         "queries": len(mined),
         "folds": len(folds),
@@ -130,19 +151,12 @@ def cross_fit(
         "losses": list(all_queries.losses),
         "original": float(found.values[metric][0].mean()),
         "reached": found.mean(metric),
+        "is_significant": choice.name == name,
+        "gains": [asdict(gain) for gain in choice.gains],
     }
-    return CrossFitted(
-        NamedReformulator(
-            name,
-            settings.reformulator,
-            settings.reformulator.shortened(all_queries.weights[look], share),
-            fit_guard(found, metric),
-            facts,
-        ),
-        tuple(moving(each.weights[look], share) for each in trained),
-        tuple(held_out for _, held_out in folds),
-        depths,
-    )
+    weights = settings.reformulator.shortened(all_queries.weights[look], share)
+    named = NamedReformulator(name, settings.reformulator, weights, fit_guard(found, metric), facts)
+    return CrossFitted(named, of_folds, held_out, depths, metric, curves)
 
 
 def depths_up_to(largest: int) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ def test_nothing_is_split_into_nothing(kind):
     assert len(registry.choice("splits", kind)().assign(interactions(queries=0), 7)) == 0
 
 
-@pytest.mark.parametrize("kind", ["random", "cold_items"])
+@pytest.mark.parametrize("kind", ["random", "cold_items", "cold_queries"])
 def test_another_seed_gives_another_split(kind):
     split = registry.choice("splits", kind)()
     assert (split.assign(interactions(), 7) != split.assign(interactions(), 8)).any()
@@ -51,7 +51,7 @@ def test_a_split_by_time_refuses_data_without_times(kind):
         registry.choice("splits", kind)().assign(interactions(timed=False), 7)
 
 
-@pytest.mark.parametrize("kind", ["by_time", "random", "cold_items"])
+@pytest.mark.parametrize("kind", ["by_time", "random", "cold_items", "cold_queries"])
 def test_shares_that_leave_nothing_to_train_on_are_refused(kind):
     with pytest.raises(SettingError, match=r"split\.validation_rate: got 0\.5, expected less than 1 - test_rate"):
         registry.build("splits", {"kind": kind, "test_rate": 0.6, "validation_rate": 0.5}, "split")
@@ -104,3 +104,11 @@ def test_cold_items_have_no_training_interaction():
     assert not of[VALIDATION] & of[TEST]
     # 25 items, a fifth of them 5
     assert len(of[TEST]) == len(of[VALIDATION]) == 5
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("cold_items", "item_row"), ("cold_queries", "query_row")])
+def test_a_whole_entity_falls_into_one_part(kind, rows):
+    met = interactions()
+    parts = registry.choice("splits", kind)().assign(met, 7)
+    entity = getattr(met, rows)
+    assert all(len(set(parts[entity == each])) == 1 for each in np.unique(entity))

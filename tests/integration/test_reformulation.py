@@ -24,6 +24,7 @@ from recsys.config import Run
 from recsys.data.mined import Mined
 from recsys.data.prepare import prepare
 from recsys.errors import DataError, RecsysError, RefusedError, RequestError, SettingError, StorageError
+from recsys.evaluation.cross_fitting import SHARES
 from recsys.export.release import Release, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import Reformulators
@@ -47,7 +48,7 @@ def tables_of(data: Path, **changes: object) -> dict[str, object]:
         },
         "evaluation": {"resamples": 100, "exclude_seen": True, "baselines": []},
         "reformulation": {
-            "feedback_k": 4, "epochs": 2, "batch_size": 64, "learning_rate": 0.005, "only_sure": False,
+            "feedback_k": 4, "steps": 36, "batch_size": 64, "learning_rate": 0.005, "folds": 2,
             "reformulator": {"kind": "attention", "width": 16, "heads": 2},
         },
     }  # fmt: skip
@@ -257,10 +258,13 @@ def test_a_release_is_shown_with_its_reformulators(first):
 def test_a_release_says_how_its_reformulator_was_trained(first, validation):
     facts = Reformulators.load(first.folder).get("first").facts
     assert facts["validation_metric"] == "nDCG@10"
-    assert (len(facts["validations"]), len(facts["losses"])) == (3, 2)
+    assert len(facts["validations"]) == 21
     # after one epoch the towers hardly know the tastes, which first results tell
-    assert max(facts["validations"]) > facts["validations"][0]
-    assert (facts["share"], facts["reached"]) == (1, max(facts["validations"]))
+    assert max(facts["validations"]) > facts["validations"][0] == facts["original"]
+    assert facts["reached"] > facts["original"]
+    assert 0 < facts["steps"] <= 36
+    assert facts["share"] in SHARES
+    assert (facts["queries"], facts["folds"]) == (len(Mined.read(validation)), 2)
     assert facts["mined"] == dict(Mined.read(validation).facts)
     assert facts["settings"]["reformulator"]["width"] == 16
     assert facts["seed"] == 3
@@ -288,51 +292,37 @@ def test_a_release_can_hold_two_and_the_default_changes_when_asked(world, first,
     assert Retriever.load(chosen.folder).default_reformulator == "second-1"
 
 
-def test_a_training_without_a_sure_gain_is_added_but_is_never_the_default(world, first, validation):
-    # steps too small to change a rank
-    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
-    words = (*words, "--set", "reformulation.only_sure=true")
-    printed = world.call("reformulate", "train", first.folder, *words, "--name", "idle", "--default")
-    held = Reformulators.load(released(printed).folder)
+IDLE = ("--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.steps=1")
+"""Steps too small to change a rank."""
+
+
+def test_a_training_without_a_significant_gain_is_added_but_is_never_the_default(world, first, validation):
+    printed = world.call("reformulate", "train", first.folder, validation, *IDLE, "--name", "idle", "--default")
+    held, queries = Reformulators.load(released(printed).folder), len(Mined.read(validation))
     facts = held.get("idle").facts
-    before, after = facts["validations"]
-    assert (after, facts["reached"], facts["share"]) == (before, before, 0)
-    told = f"nDCG@10 of the queries that chose: {before:.4f} before training, {before:.4f} after it. No gain is sure "
-    told += f"(at best {before:.4f}): idle leaves every query as it is, and first stays the default. Mine more queries"
-    assert told in printed
+    assert (facts["steps"], facts["reached"], facts["is_significant"]) == (0, facts["original"], False)
+    assert f"idle: 0 steps on {queries:,} queries" in printed
+    assert "(reformulation.folds = 2)" in printed
+    assert f"{queries:,} queries do not show one" in printed
+    assert "a larger split.validation_rate" in printed
+    assert "default: first" in printed
     assert (held.default, "idle" in held.names) == ("first", True)
 
 
-def test_one_that_hurts_before_training_and_leaves_queries_alone_after_it_is_never_the_default(
-    world, first, validation
-):
-    # c < 0 moves a query away from its first results; steps are too small to change that
-    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
-    words = (*words, "--set", "reformulation.reformulator={kind='linear_feedback', c=-9.0}", "--name", "far")
-    printed = world.call("reformulate", "train", first.folder, *words, "--set", "reformulation.only_sure=true")
+def test_too_few_queries_leave_identity_as_the_default_and_their_number_is_printed(world, validation, tmp_path):
+    few = tmp_path / "few.arrow"
+    Mined.read(validation).take(np.arange(9)).write(few)
+    printed = world.call("reformulate", "train", world.release.folder, few, "--name", "few")
     held = Reformulators.load(released(printed).folder)
-    facts = held.get("far").facts
-    assert facts["share"] == 0
-    assert facts["reached"] > facts["validations"][0]
-    assert "No gain is sure" in printed
-    assert "far leaves every query as it is, and first stays the default" in printed
-    assert held.default == "first"
+    assert held.default == "identity"
+    assert "few: " in printed
+    assert "9 queries do not show one" in printed
+    assert "a larger split.validation_rate" in printed
 
 
-def test_queries_move_only_as_far_as_is_sure_to_help(world, first, validation):
-    words = ("--set", "reformulation.only_sure=true", "--set", "reformulation.validation_rate=0.5", "--name", "sure")
-    printed = world.call("reformulate", "train", first.folder, validation, *words)
-    named = Reformulators.load(released(printed).folder).get("sure")
-    share, before, reached = (named.facts["share"], named.facts["validations"][0], named.facts["reached"])
-    assert share in (0, *reformulation.SHARES)
-    assert (reached > before) == (share > 0)
-    assert ("No gain is sure" in printed) == (share == 0)
-    assert (f"Queries move {share:.0%} as far" in printed) == (0 < share < 1)
-
-
-def test_a_training_without_a_sure_gain_does_not_replace_the_default(world, first, validation):
-    words = (validation, "--set", "reformulation.learning_rate=1e-12", "--set", "reformulation.epochs=1")
-    told = r"^first: got a training without a sure gain \(0\.\d+ before, .* default of wide-.* Give it another --nam"
+def test_a_training_without_a_significant_gain_does_not_replace_the_default(world, first, validation):
+    words = (validation, *IDLE)
+    told = r"^first: got a training on [\d,]+ queries without a significant gain, .*default of wide-.* another --nam"
     before = sorted(world.releases.iterdir())
     with pytest.raises(RefusedError, match=told):
         raise world.refused("reformulate", "train", first.folder, *words, "--name", "first", "--no-default")
