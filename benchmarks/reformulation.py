@@ -158,7 +158,7 @@ def recommendations(name: str, run: str, work: Path, *, explicit: bool) -> World
         work: holds release and mined feedback.
         explicit: askers say what they like and dislike, instead of pseudo feedback.
     """
-    overrides = (*TOWERS[run], "evaluation.baselines=[]", "index.kind='brute_force'")
+    overrides = (*TOWERS[run], "training.refit='none'", "evaluation.baselines=[]", "index.kind='brute_force'")
     parts, items, notice = _mined(run, run, overrides, work)
     test, feedback = parts["test"], None
     if explicit:

@@ -19,8 +19,10 @@ from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare, refitted
+from recsys.documents import read_json
 from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
 from recsys.evaluation.cross_fitting import cross_fit
+from recsys.evaluation.default_reformulator import Gain
 from recsys.evaluation.held_out import questions
 from recsys.evaluation.reformulation_report import ReformulationReport, judge
 from recsys.export import assemble
@@ -29,9 +31,9 @@ from recsys.export.release import Release, derive
 from recsys.export.saved_model import PLAIN, QUERY_TOWER, GraphTower
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import parse
-from recsys.progress import task
+from recsys.progress import task, warn
 from recsys.retrieval import Retriever
-from recsys.retrieval.reformulation import NamedReformulator, Reformulators, check_name
+from recsys.retrieval.reformulation import CHOICE, FOLDER, NamedReformulator, Reformulators, check_name
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.types import ITEM_ID, Float32
@@ -62,6 +64,11 @@ def mine(release: Release, run: Run, *, part: str, k: int, out: Path, work: Path
         StorageError: writing failed.
         RefusedError: another process writes this file.
     """
+    if part == "validation" and part in release.facts.fitted_on:
+        warn(
+            f"{release.name} was fitted on validation queries, too (training.refit): what is learned from their first "
+            "results holds less for others. Train with training.refit = 'none' before a reformulator."
+        )
     if part == "test" and part in release.facts.fitted_on:
         advice = 'Judge a release that was trained with release.refit = "none".'
         got = verbatim(f"'test' of {release.name}, which was fitted on it (release.refit)")
@@ -156,8 +163,12 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     choice = fitted.choose_default(others, roles, run.seed)
     facts = {**named.facts, "settings": table, "mined": dict(mined.facts), "seed": run.seed}
     named = dataclasses.replace(named, facts=facts)
-    # A default that these queries cannot judge gives way to nothing but a significant gain.
-    decides = default and (choice.name == name or held.default in [name, *(each.name for each in others)])
+    # A default that these queries cannot judge, such as `history`, gives way to a larger gain than it was chosen for.
+    is_judged = held.default in (name, *(each.name for each in others))
+    is_ahead = choice.name == name and _mean_gain(choice.gains, name) > _mean_gain(
+        _published_gains(release), held.default
+    )
+    decides = default and (is_judged or is_ahead)
 
     def change(folder: Path) -> dict[str, Any]:
         named.save(folder, default=False)
@@ -168,6 +179,17 @@ def train(release: Release, mined: Mined, run: Run, *, name: str, work: Path, de
     derived = derive(release, change)
     Retriever.load(derived.folder).warm()
     return derived
+
+
+def _published_gains(release: Release) -> list[Gain]:
+    """Return the gains by which a release's default was chosen; none where nothing was measured."""
+    path = release.folder / FOLDER / CHOICE
+    return [Gain(**each) for each in read_json(path, dict)["gains"]] if path.exists() else []
+
+
+def _mean_gain(gains: Sequence[Gain], name: str) -> float:
+    """Return the mean gain of a reformulator over kinds and numbers of feedback; 0 where it was not measured."""
+    return float(np.mean([gain.gain for gain in gains if gain.reformulator == name] or [0.0]))
 
 
 def _is_measurable(named: NamedReformulator, mined: Mined) -> bool:
