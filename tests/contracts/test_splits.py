@@ -76,7 +76,7 @@ def test_a_split_that_cuts_in_time_holds_out_what_came_last_of_every_query(kind)
         for of_query in (met.query_row == row for row in range(30))
         for later in (VALIDATION, TEST)
     )
-    assert split.cuts_in_time == in_order
+    assert split.cuts_in_time == (in_order and kind != "cold_queries")  # of a whole query nothing comes last
 
 
 def test_leave_last_takes_the_latest_of_every_query():
