@@ -83,7 +83,8 @@ class Steps:
         counts = random.random((len(places), k + 1)).argsort(axis=1)[:, : settings.revisions].astype(np.int32)
         told = np.full(len(places), settings.answers == "mask")
         for row, query in enumerate(places):
-            explicit = random.random() < settings.explicit_rate
+            # A query with a single relevant item cannot be given it and still have one to find.
+            explicit = random.random() < settings.explicit_rate and self._mined.relevant.sizes[query] >= 2
             told[row] |= explicit
             # Revisions share what may be liked, so that together they leave something to find.
             likeable = self._mined.likeable(query, random) if explicit else None

@@ -48,7 +48,7 @@ def tables_of(data: Path, **changes: object) -> dict[str, object]:
         },
         "evaluation": {"resamples": 100, "exclude_seen": True, "baselines": []},
         "reformulation": {
-            "feedback_k": 4, "steps": 36, "batch_size": 64, "learning_rate": 0.005, "folds": 2,
+            "feedback_k": 4, "steps": 40, "batch_size": 64, "learning_rate": 0.01, "folds": 2, "explicit_rate": 0.5,
             "reformulator": {"kind": "attention", "width": 16, "heads": 2},
         },
     }  # fmt: skip

@@ -18,7 +18,7 @@ ITEMS, K = 30, 6
 
 
 def settings(**changes: object) -> Reformulation:
-    table = {"feedback_k": K, "batch_size": 4, "revisions": 3, **changes}
+    table = {"feedback_k": K, "batch_size": 4, "revisions": 3, "explicit_rate": 0.0, **changes}
     tables = {"name": "any", "source": {"kind": "synthetic"}, "reformulation": table}
     tables["query"] = {"features": {"segment": {"kind": "categorical"}}}
     tables["item"] = {"features": {"category": {"kind": "categorical"}}}
