@@ -234,9 +234,9 @@ class Reformulation:
             the first ones, as at serving time.
         answers: what becomes of relevant items among the feedback: `keep` them, `drop` them, or `mask` them, which
             keeps them as feedback but no longer asks for them.
-        explicit_rate: share (0..1) of a step's queries, of those with two relevant items or more, whose feedback is some
-            of these, as liked, and some wrong first results, as disliked, instead of pseudo feedback. What is liked is
-            no longer asked for.
+        explicit_rate: share (0..1) of a step's queries with two relevant items or more whose feedback is some of these,
+            as liked, and some wrong first results, as disliked, instead of pseudo feedback. What is liked is no longer
+            asked for.
         noise_rate: share (0..1) of the pseudo feedback that random items take the place of.
         steps: of the training. Left out: one for every two queries, at least 100 and at most 600.
         batch_size: queries in one step; fewer where there are fewer.
