@@ -54,6 +54,9 @@ def train(
             f"with {gains[-1]['depth']}, {gains[-1]['helped_rate']:.0%} helped and {gains[-1]['hurt_rate']:.0%} hurt",
             soft_wrap=True,
         )
+    if facts["ignores"]:
+        kinds = ", ".join(each.lower() for each in facts["ignores"])
+        console.print(f"  ignored, because they do harm at some depth: {kinds}", soft_wrap=True)
     if not facts["is_significant"]:
         console.print(
             f"No default: a significant gain (p < {SURE:g}) without harm at some depth is needed, and "

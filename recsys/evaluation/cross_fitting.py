@@ -10,16 +10,18 @@ import numpy as np
 
 from recsys.config import Reformulation
 from recsys.data.mined import Mined
-from recsys.evaluation.default_reformulator import DEPTHS, EXPLICIT, PSEUDO, DefaultChoice, choose_default
+from recsys.evaluation.default_reformulator import DEPTHS, EXPLICIT, PSEUDO, DefaultChoice, choose_default, harms
 from recsys.evaluation.reformulation import Curve, as_in_training, curve, fit_guard, simulated_explicit
 from recsys.metrics.ranking import parse
 from recsys.reformulators import Weights
 from recsys.retrieval.reformulation import NamedReformulator
 from recsys.training.reformulation import DISLIKED_RATE, looks_after, train_reformulator
-from recsys.types import Feedback, ItemRoles
+from recsys.types import Feedback, FeedbackKind, ItemRoles
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Shares of a trained move that are tried."""
+FEEDBACK_OF_KIND = {PSEUDO: {FeedbackKind.PSEUDO}, EXPLICIT: set(FeedbackKind) - {FeedbackKind.PSEUDO}}
+"""The kinds of feedback that each curve judges."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class CrossFitted:
         held_out: the queries of each fold.
         depths: numbers of items of feedback that were looked at.
         metric: that chose, in ir-measures spelling.
-        curves: by kind of feedback, how those of the folds do on the queries of their fold.
+        curves: by kind of feedback that is not ignored, how those of the folds do on the queries of their fold.
     """
 
     named: NamedReformulator
@@ -77,7 +79,7 @@ def cross_fit(
 
     The queries left out of each training, pooled, choose the number of steps, then how far queries move: the share of
     the trained move with the largest mean gain of those with which no depth lies below the original query; without
-    one, the smallest. They also fit the guard.
+    one, the smallest. They also fit the guard. A kind of feedback that harms them while another does not is ignored.
 
     Args:
         mined: the queries.
@@ -139,7 +141,8 @@ def cross_fit(
     )
     of_folds = tuple(moving(each.weights[look], share) for each in trained)
     held_out = tuple(judge for _, judge in folds)
-    curves = curves_by_kind(of_folds, held_out, roles, metric, depths, seed)
+    measured_by_kind = curves_by_kind(of_folds, held_out, roles, metric, depths, seed)
+    curves = {kind: each for kind, each in measured_by_kind.items() if not harms(each, metric)} or measured_by_kind
     choice, found = choose_default({name: curves}, metric), by_share[share]
     facts = {
         "queries": len(mined),
@@ -151,6 +154,9 @@ def cross_fit(
         "losses": list(all_queries.losses),
         "original": float(found.values[metric][0].mean()),
         "reached": found.mean(metric),
+        "ignores": [
+            each.name for kind in measured_by_kind.keys() - curves.keys() for each in sorted(FEEDBACK_OF_KIND[kind])
+        ],
         "is_significant": choice.name == name,
         "gains": [asdict(gain) for gain in choice.gains],
     }

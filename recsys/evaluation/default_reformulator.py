@@ -264,7 +264,7 @@ def choose_default(curves: Mapping[str, Mapping[str, Curve]], metric: str) -> De
         name: float(np.mean([means[name, feedback].mean() for feedback in by_feedback]))
         for name, by_feedback in curves.items()
         if any(p_values[name, feedback] < SURE for feedback in by_feedback)
-        and not any(_harms(found, metric) for found in by_feedback.values())
+        and not any(harms(found, metric) for found in by_feedback.values())
     }
     name = max(best, key=best.__getitem__, default=IDENTITY)
     gains = tuple(gain for pair in pairs for gain in _gains(*pair, curves[pair[0]][pair[1]], metric, p_values[pair]))
@@ -320,7 +320,8 @@ def _p_value(gains: Float64) -> float:
     return float(ttest_1samp(gains, 0.0, alternative="greater").pvalue)
 
 
-def _harms(found: Curve, metric: str) -> bool:
+def harms(found: Curve, metric: str) -> bool:
+    """Return whether a mean lies below the original queries' at some depth, or more queries are hurt than helped."""
     is_below = found.gains(metric).mean(axis=1) < -SAME
     return bool(is_below.any() or (found.hurt_rate(metric) > found.helped_rate(metric)).any())
 

@@ -135,7 +135,7 @@ def curve(
     of_moves = []
     for depth in depths:
         shown = (first or feedback.first)(depth)
-        vectors = named.choice.reformulate(mined.query_vectors, shown, named.ready).vectors
+        vectors = named.reformulate(mined.query_vectors, shown).vectors
         for name, of_cases in measured(vectors, roles.found, mined, parsed).items():
             values[name].append(of_cases)
         of_moves.append(signals(mined.query_vectors, shown, vectors))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from recsys.files import write_atomically
 from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, lengths, unit
 from recsys.retrieval.guard import Guard, signals
 from recsys.stages import stage
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, ItemRoles, Neighbours
+from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, ItemRoles, Neighbours, Reformulated
 
 FOLDER = "reformulators"
 SETTINGS = "settings.json"
@@ -74,8 +74,20 @@ class NamedReformulator:
 
     @property
     def ignores(self) -> frozenset[FeedbackKind]:
-        """Kinds of feedback that move no query: all of them for a trained one whose moves were shortened to nothing."""
-        return frozenset(FeedbackKind) if self.facts.get("share") == 0 else self.choice.ignores
+        """Kinds of feedback that move no query: by its kind, or because its training did not show that they help."""
+        return self.choice.ignores | {FeedbackKind[name] for name in self.facts.get("ignores", ())}
+
+    def reformulate(self, queries: Float32, feedback: Feedback) -> Reformulated:
+        """Return where the queries move, the guard off.
+
+        Args:
+            queries: `[batch, dim]`, float32, finite, not all zero.
+            feedback: of the same batch and dim.
+        """
+        if ignored := self.facts.get("ignores"):
+            kept = feedback.present & ~np.isin(feedback.kinds, [FeedbackKind[name] for name in ignored])
+            feedback = replace(feedback, present=kept)
+        return self.choice.reformulate(queries, feedback, self.ready)
 
     @stage("reformulate")
     def move(self, queries: Float32, feedback: Feedback, *, guarded: bool = True) -> Move:
@@ -86,7 +98,7 @@ class NamedReformulator:
             feedback: of the same batch and dim.
             guarded: keep the original where the guard does not let a move pass.
         """
-        moved = self.choice.reformulate(queries, feedback, self.ready)
+        moved = self.reformulate(queries, feedback)
         of_moves = signals(queries, feedback, moved.vectors)
         confidence = self.guard.confidence(of_moves)
         # Without feedback nothing moves, and there is nothing to fall back from.
