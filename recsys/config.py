@@ -104,9 +104,10 @@ def chosen(section: str, table: Any, where: str = "") -> Any:
     where = where or section
     if isinstance(table, Mapping) and section in DEFAULT_KINDS:
         table = {"kind": DEFAULT_KINDS[section], **table}
-    made = registry.build(PLACES[section], table, where)
-    if (kind := registry.kind_of(made)) not in kinds_of(section):
-        raise SettingError(describe(f"{where}.kind", kind, f"one of {', '.join(kinds_of(section))}"))
+    offered = kinds_of(section)
+    made = registry.build(PLACES[section], table, where, offered)
+    if (kind := registry.kind_of(made)) not in offered:
+        raise SettingError(describe(f"{where}.kind", kind, f"one of {', '.join(offered)}"))
     return made
 
 
@@ -357,7 +358,8 @@ class Evaluation:
         baselines: choices from `recsys.baselines` that are measured in the same table, each kind once; the kind alone
             stands for its default settings. Those that the data are too large for are left out, and the report says so.
         baseline_search_s: seconds that the choice of one baseline's settings on validation cases may take; what is
-            left of the settings to try then is left out.
+            left of the settings to try then is left out, and the run reports it. A guard for large data: on small ones
+            all settings are tried.
         confidence: level of the bootstrap intervals, 0..1.
         resamples: bootstrap resamples.
     """
@@ -366,7 +368,7 @@ class Evaluation:
     exclude_seen: bool | None = None
     max_cases: int = Field(default=0, ge=0)
     baselines: tuple[Any, ...] = Field(default_factory=lambda: _baselines(DEFAULT_BASELINES))
-    baseline_search_s: float = Field(default=60.0, ge=0)
+    baseline_search_s: float = Field(default=120.0, ge=0)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     resamples: int = Field(default=1000, ge=100)
 

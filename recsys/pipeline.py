@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from recsys import config
+from recsys import config, registry
 from recsys.config import Run
 from recsys.data.decisions import decide
 from recsys.data.prepare import Codes, Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
@@ -73,7 +74,7 @@ def train(run: Run, work: Path, releases: Path) -> Release:
         if (finished := _published(run, home, releases)) is not None:
             return finished
         release = _train(run, prepared, home, releases)
-        write_atomically(home / PUBLISHED, f"{release.folder}\n")
+        write_atomically(home / PUBLISHED, f"{release.folder}\n{_digest(run)}\n")
     return release
 
 
@@ -100,7 +101,7 @@ def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
 
     def fill(folder: Path) -> Facts:
         certificate = _index(run, item_vectors, query_vectors, folder)
-        assemble.fill(folder, run, prepared, model, item_vectors, fusion)
+        assemble.fill(folder, fitted.choice.run, prepared, model, item_vectors, fusion)
         assemble.write_golden_answers(folder, item_vectors, run.index)
         report.save(folder)
         for named in reformulators:
@@ -157,7 +158,7 @@ def judge(
         metric=run.training.validation_metric,
         search_s=settings.baseline_search_s,
     )
-    fits = {OURS: Fit(fitted.prepared.fitted_on)}
+    fits = {OURS: Fit(fitted.prepared.fitted_on, _settings(fitted.choice.run))}
     return evaluation.evaluate(
         recommenders | {name: each.recommender for name, each in baselines.items()},
         test.cases,
@@ -369,11 +370,26 @@ def _deciding(tables: dict[str, Any]) -> dict[str, Any]:
 def _published(run: Run, home: Path, releases: Path) -> Release | None:
     """Return the release that this run has written before, if it is whole, of these very settings, and still there."""
     try:
-        folder = Path((home / PUBLISHED).read_text(encoding="utf-8").strip())
-        same = (folder / "run.toml").read_text(encoding="utf-8") == config.dumps(run)
-        return open_release(folder) if same and folder.parent == releases.resolve() else None
-    except (OSError, RecsysError):
+        name, digest = (home / PUBLISHED).read_text(encoding="utf-8").splitlines()
+        folder = Path(name)
+        return open_release(folder) if digest == _digest(run) and folder.parent == releases.resolve() else None
+    except (OSError, ValueError, RecsysError):
         return None
+
+
+def _digest(run: Run) -> str:
+    """Return SHA-256 over all settings, as they are before validation chooses among those to try."""
+    return hashlib.sha256(config.dumps(run).encode()).hexdigest()
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a model as the report shows them, those that validation chose as one value."""
+    tables = {"dim": run.tower.dim, **registry.plain(run.objective)}
+    nested = {name: table for name, table in tables.items() if isinstance(table, dict)}
+    flat = {name: value for name, value in tables.items() if name not in nested}
+    flat |= {f"{name}.{key}": value for name, table in nested.items() for key, value in table.items()}
+    single = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in flat.items()}
+    return {"objective": registry.kind_of(run.objective), **single}
 
 
 def changed_settings(before: dict[str, object], after: dict[str, object], prefix: str = "") -> list[str]:

@@ -64,15 +64,19 @@ def names(family: str) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
-def choice(family: str, kind: str) -> type:
+def choice(family: str, kind: str, offered: Sequence[str] = ()) -> type:
     """Return the class of one choice.
+
+    Args:
+        family: the plural folder, such as `splits`.
+        kind: the name of its file.
+        offered: kinds that the message names; default: all of the family.
 
     Raises:
         SettingError: the family has no such kind; the message names the nearest one.
     """
-    known = names(family)
-    if kind not in known:
-        raise SettingError(unknown(f"choice in recsys.{family}", kind, known))
+    if kind not in names(family):
+        raise SettingError(unknown(f"choice in recsys.{family}", kind, offered or names(family)))
     module = importlib.import_module(f"recsys.{family}.{kind}")
     return getattr(module, "".join(part.capitalize() for part in kind.split("_")))
 
@@ -82,23 +86,24 @@ def kind_of(instance: object) -> str:
     return type(instance).__module__.rpartition(".")[2]
 
 
-def build(family: str, table: Mapping[str, Any], where: str) -> Any:
+def build(family: str, table: Mapping[str, Any], where: str, offered: Sequence[str] = ()) -> Any:
     """Make a choice from a table of settings.
 
     Args:
         family: the plural folder, such as `splits`.
         table: the settings with their `kind`, as read from a run file.
         where: the path of the table in the run file, for messages.
+        offered: kinds that messages name; default: all of the family.
 
     Raises:
         SettingError: no or unknown kind, unknown setting, or a value out of its range.
     """
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
-        advice = f"Known kinds: {', '.join(names(family))}."
+        advice = f"Known kinds: {', '.join(offered or names(family))}."
         raise SettingError(describe(where, table, "a table with a 'kind'", advice))
     values = {key: value for key, value in table.items() if key != "kind"}
     try:
-        cls = choice(family, table["kind"])
+        cls = choice(family, table["kind"], offered)
     except SettingError as error:
         raise SettingError(f"{where}.kind: {error}") from None
     return parse(cls, values, where)

@@ -26,7 +26,8 @@ class Ials:
     Attributes:
         dim: lengths of the vectors, to try.
         unobserved_weight: weights of every pair, alpha0, to try; that of a pair that was met is 1 more.
-        regularization_weight: weights lambda of the vectors' squared lengths, to try.
+        regularization_weight: weights lambda of the vectors' squared lengths, to try: small ones suit many
+            interactions, large ones few.
         epochs: sweeps over queries and items.
         seed: of the first vectors.
     """
@@ -34,8 +35,8 @@ class Ials:
     reads_history: ClassVar[bool] = True
 
     dim: tuple[PositiveInt, ...] = Field(default=(128,), min_length=1)
-    unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3), min_length=1)
-    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.003), min_length=1)
+    unobserved_weight: tuple[PositiveFloat, ...] = Field(default=(0.1, 0.3, 1.0), min_length=1)
+    regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.01, 0.1, 0.003, 0.03), min_length=1)
     epochs: int = Field(default=16, ge=1)
     seed: int = Field(default=0, ge=0)
 

@@ -193,7 +193,8 @@ def print_exclusions(exclusions: Exclusions | None, exclude_seen: bool, console:
         (exclusions.excluded_id_count, "excluded by id"),
     )
     found = ", ".join(f"{count:,} {source}" for count, source in sources if count)
-    console.print(f"Left out: {exclusions.total_count:,} items{f' ({found})' if found else ''}.", highlight=False)
+    items = "1 item" if exclusions.total_count == 1 else f"{exclusions.total_count:,} items"
+    console.print(f"Left out: {items}{f' ({found})' if found else ''}.", highlight=False)
     if exclude_seen and not exclusions.release_knows_entity:
         console.print("The release stores nothing that this entity has met.")
 

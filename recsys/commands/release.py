@@ -123,7 +123,7 @@ def promote(
     max_drop: Annotated[float, typer.Option(min=0, max=1, help="Largest accepted relative fall, 0..1.")] = 0.02,
     force: Annotated[bool, typer.Option("--force", help="Promote in spite of the gate; recorded.")] = False,
 ) -> None:
-    """Give a label to a release, unless it is worse than the one that has it now, or than popularity."""
+    """Give a label to a release, unless it is worse than the one that has it now, or than a simple baseline."""
     from recsys.evaluation import report
     from recsys.evaluation.verdict import objections
     from recsys.export.release import open_release

@@ -16,7 +16,7 @@ from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.recommenders import ScoreRecommender
 from recsys.evaluation.report import Fit
 from recsys.metrics.ranking import measure, parse
-from recsys.progress import task
+from recsys.progress import inform, task
 from recsys.types import Float32, Int64
 
 
@@ -51,8 +51,8 @@ class FittedBaseline:
 def choose(baseline: Baseline, validation: HeldOut, metric: str, search_s: float) -> Choice:
     """Return a baseline with the settings that are best on the validation cases; of equal ones the first.
 
-    Candidates are fitted on what precedes the validation part. Those for which the time does not suffice, by the
-    slowest one so far, are not tried; those without a solution count as the worst.
+    Candidates are fitted on what precedes the validation part. All are tried, unless the time does not suffice, by the
+    slowest one so far; a sentence reports how many were. Those without a solution count as the worst.
 
     Args:
         baseline: with the settings to try.
@@ -80,7 +80,12 @@ def choose(baseline: Baseline, validation: HeldOut, metric: str, search_s: float
                 values.append(-np.inf)
                 failures.append(error)
             slowest = max(slowest, time.monotonic() - before)
-            running.advance(1, f"{metric} {values[-1]:.4f}")
+            running.advance(1, f"best {metric} {max(values):.4f}")
+    if len(values) < len(candidates):
+        inform(
+            f"{registry.kind_of(baseline)}: {len(values)} of {len(candidates)} settings were tried in "
+            f"evaluation.baseline_search_s = {search_s:g}. Raise it to try all."
+        )
     if len(failures) == len(values):
         raise failures[0]
     return Choice(candidates[int(np.argmax(values))], len(values), len(candidates))

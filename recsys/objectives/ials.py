@@ -28,7 +28,7 @@ class Ials(Solved):
     Reference:
         Rendle et al. 2022, arXiv:2110.14037, nu = 1; see `recsys.linear_models.ials` and `history_map`.
 
-    Every combination of the settings to try is solved; the one that is best on the validation cases is taken.
+    Validation chooses the regularization first, with the first of the weights of every pair, then the latter.
 
     Attributes:
         unobserved_weight: weights of every pair, alpha0, to try; that of a pair that was met is 1 more.
@@ -38,13 +38,13 @@ class Ials(Solved):
         history_regularization_weight: weight of the map's squared length.
     """
 
-    own: ClassVar[tuple[tuple[str, ...], ...]] = (("unobserved_weight", "regularization_weight"),)
+    own: ClassVar[tuple[tuple[str, ...], ...]] = (("regularization_weight",), ("unobserved_weight",))
 
     unobserved_weight: Annotated[tuple[PositiveFloat, ...], Between(0.01, 1.0, log=True)] = Field(
-        default=(0.1, 0.3), min_length=1
+        default=(0.1, 0.3, 1.0), min_length=1
     )
     regularization_weight: Annotated[tuple[PositiveFloat, ...], Between(0.0003, 0.1, log=True)] = Field(
-        default=(0.01, 0.003), min_length=1
+        default=(0.01, 0.1, 0.003, 0.03), min_length=1
     )
     epochs: int = Field(default=16, ge=1)
     dropout_rate: float = Field(default=0.5, gt=0, lt=1)

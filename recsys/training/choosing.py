@@ -42,22 +42,25 @@ def choose(
     Args:
         run: its objective is solved without training steps.
         prepared: the data; only its training part is solved for.
-        validate: returns the validation metric of the model, larger is better; None takes the first of all values, and
-            the shortest vectors of items without interactions, which displace others least.
+        validate: returns the validation metric of the model, larger is better; None takes the first of all values.
+            Where no validation case names an item without interactions, the cases cannot show how long the vectors of
+            such items should be: they get the shortest length, which displaces others least.
 
     Returns:
         The run with one value for each setting that has several to try, and the tower's dim; the metrics in order.
     """
     dims, cold_start = _dims(run, prepared), run.objective.cold_start
+    asked_counts = prepared.item_counts[prepared.parts["validation"].item_row]
+    if validate is None or asked_counts.all():
+        cold_start = replace(cold_start, length=(min(cold_start.length),))
     if validate is None:
-        objective = replace(run.objective, cold_start=replace(cold_start, length=cold_start.length[-1:]))
+        objective = replace(run.objective, cold_start=cold_start)
         return _with(run, objective, min(dims[-1], DEFAULT_DIM) if len(dims) > 1 else dims[-1]), ()
     model = TwoTowerModel(prepared, _with(run, run.objective, dims[-1]), steps=1)
     model.encode_items()  # makes every variable
     tables, metrics = SolvedTables(model, prepared), []
-    asks_for_trained_items = prepared.item_counts[prepared.parts["validation"].item_row].any()
     # While the linear model is chosen, items without interactions stay away unless the cases ask for nothing else.
-    provisional = None if asks_for_trained_items else cold_start
+    provisional = None if asked_counts.any() else cold_start
 
     with task("choose settings", unit="looks") as running:
 
@@ -68,8 +71,8 @@ def choose(
             for candidate in candidates:
                 assign(candidate)
                 found.append(validate(model))
-                running.advance(1, f"{run.training.validation_metric} {found[-1]:.4f}")
-            metrics.extend(found)
+                metrics.append(found[-1])
+                running.advance(1, f"best {run.training.validation_metric} {max(metrics):.4f}")
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
 
         def solved(objective: Solved, dim: int) -> Solution:

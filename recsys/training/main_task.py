@@ -242,6 +242,8 @@ class SolvedTask(tf.keras.layers.Layer):
 def teachers_of(objective: SetObjective, prepared: Prepared, seed: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
     """Return the solutions that an objective learns from, each as the tables of histories and of items."""
     kinds = getattr(objective, "teachers", ())
+    if not kinds:
+        return []
     met = met_in(prepared.parts["train"], prepared.query_count, prepared.item_count)
     choices = [each for kind in kinds for each in registry.build("objectives", {"kind": kind}, kind).candidates()]
     solved = [

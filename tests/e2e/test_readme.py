@@ -68,7 +68,7 @@ def test_the_last_query_tells_what_its_feedback_did(printed):
     told = re.findall(r"^│ (b\d+) +│ +(\S+) │$", printed, re.MULTILINE)
     assert [book for book, _ in told] == ["b3", "b7", "b4"]
     assert min(float(weight) for _, weight in told[:2]) > 0
-    assert told[2] == ("b4", "-0.0200")
+    assert float(told[2][1]) <= 0
 
 
 def test_the_example_of_feedback_runs_against_the_release(printed, folder):

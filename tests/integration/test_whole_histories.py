@@ -304,6 +304,38 @@ def test_the_length_of_vectors_is_the_shortest_that_is_nearly_the_best_on_valida
         ).model.query_tower.width == (expected)
 
 
+def test_an_added_item_leads_no_list_by_length_where_all_validation_items_were_met(block_world, tmp_path):
+    item = {"features": {"id": ITEM_ID, "taste": {"kind": "categorical"}}}
+    tables = linear_run(block_world, {"kind": "dlae"}) | {"item": item, "split": {"kind": "random"}}
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    added = ItemEncoder(release).encode(["new 1", "new 2"], [{"taste": "sweet"}, {"taste": "salt"}])
+    queries = [Query(entity_id=f"user {user}") for user in range(20)]
+    scores = (
+        Retriever.load(release.folder).encode(queries).vectors
+        @ np.vstack([added, np.load(release.folder / "item_embeddings.npy")]).T
+    )
+    assert (scores[:, :2].max(axis=1) < scores[:, 2:].max(axis=1)).all()
+
+
+def test_the_settings_that_validation_chose_stand_in_the_release_and_in_its_report(block_world, tmp_path):
+    item = {"features": {"id": ITEM_ID, "taste": {"kind": "categorical"}}}
+    run = config.from_tables(linear_run(block_world, {"kind": "dlae"}) | {"item": item, "tower": {"dim": "auto"}})
+    release = pipeline.train(run, tmp_path / "work", tmp_path / "releases")
+    chosen = config.load(release.folder / "run.toml")
+    assert release.facts.dim == chosen.tower.dim + 1  # the coordinate that holds the length
+    objective = chosen.objective
+    assert objective.regularization_weight[0] in run.objective.regularization_weight
+    tried = [getattr(objective, name) for names in objective.own for name in names]
+    tried += [getattr(objective.cold_start, name) for name in ("length", "regularization_weight", "residual_shrinkage")]
+    assert {len(values) for values in tried} == {1}
+    settings = report.load(release.folder).fits[OURS].settings
+    assert (settings["objective"], settings["dim"]) == ("dlae", chosen.tower.dim)
+    assert settings["regularization_weight"] == objective.regularization_weight[0]
+    assert settings["cold_start.length"] == objective.cold_start.length[0]
+    # The run file still has all settings to try: the same call gives the same release again.
+    assert pipeline.train(run, tmp_path / "work", tmp_path / "releases").folder == release.folder
+
+
 def test_a_query_with_features_and_no_history_is_answered_by_them(tmp_path):
     write_block_world(tmp_path)
     towns = {

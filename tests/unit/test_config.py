@@ -128,6 +128,12 @@ def test_a_choice_without_a_kind_lists_the_kinds(block_world):
     assert "Known kinds: complete_journey, enriched_movielens" in broken(block_world, source={})
 
 
+def test_an_unknown_kind_lists_those_that_the_section_may_hold(block_world):
+    message = broken(block_world, objective={"kind": "nope"})
+    assert "Known: all_items, cosine_contrastive" in message
+    assert not {"comparative", "contrastive", "spread_out"} & set(message.replace(",", " ").replace(".", " ").split())
+
+
 def test_a_section_without_a_kind_has_the_default_one(block_world):
     run = config.from_tables(block_run(block_world, tower={"dropout_rate": 0.2}))
     assert (registry.kind_of(run.tower), run.tower.dropout_rate) == ("sum", 0.2)

@@ -21,6 +21,7 @@ from recsys.errors import SettingError
 from recsys.evaluation.baselines import choose, fit_baselines, recommender
 from recsys.evaluation.held_out import held_out
 from recsys.metrics import measure
+from recsys.objectives import ials as objectives_ials
 from recsys.types import RowSets
 from tests.worlds import block_run, write_block_world
 
@@ -92,6 +93,30 @@ def test_without_time_only_the_first_candidate_is_tried(parts):
     choice = choose(Ease(), validation, METRIC, search_s=0)
     assert (choice.tried, choice.candidates) == (1, len(Ease().candidates()))
     assert choice.baseline == Ease().candidates()[0]
+
+
+def test_a_search_that_the_time_cuts_reports_how_many_settings_were_tried(parts, capsys):
+    validation, _ = parts
+    choose(Ease(), validation, METRIC, search_s=0)
+    sentence = f"ease: 1 of {len(Ease().candidates())} settings were tried in evaluation.baseline_search_s = 0."
+    assert sentence in capsys.readouterr().err
+    choose(Ease(), validation, METRIC, search_s=60)
+    assert "were tried" not in capsys.readouterr().err
+
+
+def test_the_closing_line_of_a_search_shows_the_best_metric(parts, capsys):
+    validation, _ = parts
+    baseline = Ials(dim=(4,), unobserved_weight=(0.1,), regularization_weight=(0.01, 1000.0))
+    best, worse = (value(candidate, validation) for candidate in baseline.candidates())
+    assert best > worse
+    choose(baseline, validation, METRIC, search_s=60)
+    assert f"best {METRIC} {best:.4f}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_both_forms_of_ials_try_the_same_settings_from_weak_to_strong_regularization():
+    for name in ("unobserved_weight", "regularization_weight"):
+        assert getattr(Ials(), name) == getattr(objectives_ials.Ials(), name)
+    assert max(Ials().regularization_weight) >= 30 * min(Ials().regularization_weight)
 
 
 def test_without_validation_cases_the_first_candidate_is_taken(parts):

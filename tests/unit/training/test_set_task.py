@@ -10,7 +10,7 @@ from recsys.data.batches import ViewBatches
 from recsys.data.prepare import prepare
 from recsys.stack import tf
 from recsys.training.loop import compiled, train_steps, training_batches
-from recsys.training.main_task import RunningGramians, penalties, trained_rows
+from recsys.training.main_task import RunningGramians, penalties, teachers_of, trained_rows
 from recsys.training.solutions import item_tables
 from tests.worlds import block_run
 
@@ -103,3 +103,8 @@ def test_the_second_task_trains_beside_an_objective_on_sets(kind, block_world, p
     losses = [float(loss) for loss in train_steps(model, batches, views=views)]
     assert np.isfinite(losses).all()
     assert float(model.view_loss) > 0
+
+
+def test_an_objective_without_teachers_solves_none_and_reports_none(block_world, prepared, capsys):
+    assert teachers_of(run_of(block_world).objective, prepared, seed=0) == []
+    assert capsys.readouterr().err == ""
