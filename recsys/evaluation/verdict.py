@@ -64,7 +64,8 @@ def verdict(report: EvaluationReport) -> tuple[str, ...]:
             continue
         signs = _signs(report, baselines, metric, slice)
         behind = [name for name, (sign, _) in signs.items() if sign < 0]
-        if slice in SLICES or behind:
+        is_all = (value, cases) == _of(report, OURS, metric, ALL)
+        if slice in SLICES or (behind and not is_all):
             reason = f" {REASONS[slice]}." if (behind or not value) and slice in REASONS else ""
             sentences.append(f"{start}, {_compared(signs, slice in SLICES)}.{reason}")
         if slice == ALL:

@@ -183,3 +183,9 @@ def test_the_closed_forms_are_the_objectives_that_are_solved_without_steps():
     kinds = registry.names("objectives")
     solved = {kind for kind in kinds if getattr(registry.choice("objectives", kind), "reads", "") == "matrix"}
     assert solved == set(CLOSED_FORMS)
+
+
+def test_a_slice_that_holds_all_cases_is_not_named_again():
+    # every query entity has the same activity: the slice `light` holds all cases
+    sentences = judged(two_tower=WRONG, popularity=WRONG, dlae=RIGHT)
+    assert not any(sentence.startswith("light") for sentence in sentences)
