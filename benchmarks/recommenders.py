@@ -250,7 +250,8 @@ def our_outcome(plan: Plan, name: str, seed: int, work: Path) -> Outcome:
         raise RecsysError(f"{name}, seed {seed}: training failed; the lines above say why.")
     train_s, spent = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
-    report = evaluation.load(Path((home / "published").read_text(encoding="utf-8").strip()))
+    folder, _digest = (home / "published").read_text(encoding="utf-8").splitlines()
+    report = evaluation.load(Path(folder))
     return Outcome(_all_cases(report.case_values_of(OURS)), _words(report), train_s, cpu_s)
 
 
