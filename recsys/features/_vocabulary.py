@@ -105,9 +105,7 @@ class Ragged:
     def __getitem__(self, rows: NDArray[np.integer]) -> Int32:
         """Return `[batch, values, *shape of one]`, int32, as wide as the longest of these rows; see `pad`."""
         lengths = self.lengths[rows]
-        starts = np.repeat(self._ends[rows] - lengths, lengths)
-        steps = np.arange(len(starts)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return pad(lengths, self._codes[starts + steps], max(1, int(lengths.max(initial=0))))
+        return _padded(self._ends[rows] - lengths, lengths, self._codes, max(1, int(lengths.max(initial=0))))
 
 
 def widened(codes: Int32, width: int) -> Int32:
@@ -122,10 +120,14 @@ def pad(lengths: Int64, codes: Int32, width: int) -> Int32:
 
     A row without any code becomes one `MISSING`, so that an empty bag has a vector of its own.
     """
+    return _padded(np.cumsum(lengths) - lengths, lengths, codes, width)
+
+
+def _padded(starts: Int64, lengths: Int64, codes: Int32, width: int) -> Int32:
+    """Return `pad` of rows that begin at `starts`, `[rows]`, int64, among the codes."""
     padded = np.full((len(lengths), width, *codes.shape[1:]), PADDING, np.int32)
-    offsets = np.cumsum(lengths) - lengths
-    place = np.arange(len(codes)) - np.repeat(offsets, lengths)
-    kept = place < width
-    padded[np.repeat(np.arange(len(lengths)), lengths)[kept], place[kept]] = codes[kept]
+    filled = np.arange(width) < lengths[:, None]
+    row, place = filled.nonzero()
+    padded[filled] = codes.take(starts[row] + place, axis=0)
     padded[lengths == 0, 0] = MISSING
     return padded

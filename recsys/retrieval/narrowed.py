@@ -121,9 +121,7 @@ def fused(found: Found, own: OwnItems, vector: Float32, vectors: Float32, k: int
     order = np.lexsort((rows, -scores))[:k]
     # Exact search has looked at the own items, too.
     looked_at = found.candidate_count + (len(own.rows) if found.plan in (Plan.INDEX, Plan.OVER_FETCH) else 0)
-    return replace(
-        found, rows=rows[order], scores=scores[order], candidate_count=looked_at, own_scores=own_scores[order]
-    )
+    return Found(rows[order], scores[order], found.plan, looked_at, found.exhausted, own_scores[order])
 
 
 def over_fetch_depth(k: int, allowed: int, items: int, margin: float = PLANNER.margin) -> int:

@@ -415,7 +415,7 @@ class Retriever:
             if origin is Origin.ITEMS and (length := float(np.linalg.norm(vectors[place]))) > 0:
                 vectors[place], lengths[place] = vectors[place] / length, length
         # A tower that only reads a history gives zeros where there is none: a query that says nothing.
-        for place in np.flatnonzero(~vectors.any(axis=1)):
+        for place in (~vectors.any(axis=1)).nonzero()[0]:
             origins[place] = Origin.POPULARITY
         return Encoding(vectors, tuple(origins), tuple(missing), lengths)
 
@@ -468,8 +468,10 @@ class Retriever:
         self, queries: Sequence[Query], encoding: Encoding, k: int, diversity: Diversity, effort: float, first: int
     ) -> list[Answer]:
         """Return the answers to a part of a batch that begins at the query `first`."""
-        excluded = [self._excluded(query) for query in checked(queries)]
-        own = [self._own_items(query, first + place) for place, query in enumerate(checked(queries))]
+        excluded, own = [], []
+        for place, query in enumerate(checked(queries), first):
+            excluded.append(self._excluded(query))
+            own.append(self._own_items(query, place))
         narrow = self._narrow(queries, excluded, own, diversity, first)
         answers = self._nearest_narrowed(encoding, k, narrow, diversity) if any(narrow) else [None] * len(queries)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
@@ -1162,13 +1164,13 @@ class Retriever:
     def _codes(self, wanted: Sequence[tuple[int, Query | int]]) -> Mapping[str, np.ndarray]:
         """Return the codes of known rows and of queries by features, in the order wanted."""
         asked = [(place, query) for place, query in wanted if isinstance(query, Query)]
+        if not asked:
+            rows = np.array([row for _, row in wanted])
+            return {name: self._known_codes[name][rows] for name in self._encoders}
         known = np.array([0 if isinstance(query, Query) else query for _, query in wanted])
         fresh = np.flatnonzero([isinstance(query, Query) for _, query in wanted])
         codes = {}
         for name, encoder in self._encoders.items():
-            if len(fresh) == 0:
-                codes[name] = self._known_codes[name][known]
-                continue
             own = self._encode_asked(name, encoder, asked)
             if len(fresh) == len(wanted):
                 codes[name] = own
@@ -1238,7 +1240,9 @@ def _check_form(query: Query, place: int) -> None:
 def _check_ages(query: Query, place: int) -> None:
     """Refuse ages of a history that are not one finite number >= 0 for each of its items."""
     ages = query.history_age_days
-    if len(ages) and len(ages) != len(query.history):
+    if not len(ages):
+        return
+    if len(ages) != len(query.history):
         rule = f"one number for each of the {len(query.history)} items of history, or none"
         raise RequestError(f"queries[{place}].history_age_days", f"got {len(ages)} numbers, expected {rule}")
     for number, age in enumerate(ages):
@@ -1248,11 +1252,13 @@ def _check_ages(query: Query, place: int) -> None:
 
 def _check_ids(query: Query, place: int) -> None:
     """Refuse ids that are not text: the id 7 would be unknown where "7" is known."""
-    entity_ids = () if query.entity_id is None else (query.entity_id,)
-    lists = (query.item_ids, query.history, query.excluded_ids)
-    for name, ids in zip(("entity_id", "item_ids", "history", "excluded_ids"), (entity_ids, *lists), strict=True):
+    if query.entity_id is not None and not isinstance(query.entity_id, str):
+        raise RequestError(f"queries[{place}].entity_id", f"got {query.entity_id!r}, expected an id as text")
+    for name, ids in (("item_ids", query.item_ids), ("history", query.history), ("excluded_ids", query.excluded_ids)):
         if isinstance(ids, str):
             raise RequestError(f"queries[{place}].{name}", f"got the text {ids!r}, expected a list of ids")
+        if not len(ids):
+            continue
         for kind in set(map(type, ids)):
             if not issubclass(kind, str):
                 wrong = next(each for each in ids if type(each) is kind)

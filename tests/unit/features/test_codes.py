@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.errors import DataError
 from recsys.features._history_encoder import Meeting
+from recsys.features._vocabulary import MISSING, PADDING, Ragged, pad
 from recsys.features.categorical import Categorical
 from recsys.features.embedding import Embedding
 from recsys.features.history import History
@@ -175,3 +178,19 @@ def test_vectors_that_are_not_scaled_and_overflow_a_tower_are_refused():
     assert encoder.encode(pa.array([[1e15, 0.0]])).tolist() == [[np.float32(1e15), 0.0]]
     with pytest.raises(DataError, match=r"v: got 1\.0*\d*e\+30, expected numbers .* or set normalised"):
         encoder.encode(pa.array([[1.0, 1e30]]))
+
+
+@given(bags=st.lists(st.lists(st.integers(1, 9), max_size=5), max_size=6), width=st.integers(1, 7), data=st.data())
+def test_ragged_codes_become_rows_that_begin_with_their_own_codes_and_end_in_padding(bags, width, data):
+    def row(bag, width):
+        return ((bag or [MISSING])[:width] + [PADDING] * width)[:width]
+
+    lengths = np.array([len(bag) for bag in bags], np.int64)
+    codes = np.array([code for bag in bags for code in bag], np.int32)
+    assert pad(lengths, codes, width).tolist() == [row(bag, width) for bag in bags]
+
+    rows = data.draw(st.lists(st.integers(0, len(bags) - 1), max_size=8)) if bags else []
+    longest = max([1, *(len(bags[each]) for each in rows)])
+    padded = Ragged(lengths, codes)[np.array(rows, np.int64)]
+    assert padded.dtype == np.int32
+    assert padded.tolist() == [row(bags[each], longest) for each in rows]
