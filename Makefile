@@ -38,7 +38,7 @@ demo-experiment: $(VENV)/.dev ## Two arms, simulated users, their log, and the d
 	$(BIN)/recsys experiment demo
 
 test: $(VENV)/.dev ## The whole default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev ## Style, formatting and the import contract
 	$(BIN)/ruff check .
