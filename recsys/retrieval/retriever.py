@@ -371,6 +371,7 @@ class Retriever:
         origins = [Origin.POPULARITY] * len(queries)
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
+        summed: set[int] = set()
         given = False
         for place, query in enumerate(checked(queries)):
             _check_form(query, place)
@@ -390,6 +391,7 @@ class Retriever:
                     vectors[place] = role[[self._row_of_item[item_id] for item_id in others]].sum(axis=0)
                 if in_history:
                     through_tower.append((place, Query(history=in_history)))
+                summed.add(place)
                 origins[place] = Origin.ITEMS if known else Origin.POPULARITY
             elif query.entity_id is not None and query.entity_id in self._row_of_query:
                 through_tower.append((place, self._row_of_query[query.entity_id]))
@@ -398,7 +400,15 @@ class Retriever:
                 unknown_entity = () if query.entity_id is None else (query.entity_id,)
                 missing[place] = unknown_entity + tuple(i for i in query.history if i not in self._row_of_item)
                 self._check_features(query, place)
-                if self._says_something(query):
+                in_history, others = self._by_history([each for each in query.history if each in self._row_of_item])
+                if self.release.facts.reads_history and others:
+                    # Items that were added since training: their query-side vectors, as for `item_ids`.
+                    rows = [self._row_of_item[item_id] for item_id in others]
+                    vectors[place] = self._roles.query_side[rows].sum(axis=0)
+                    query = _without(query, frozenset(others))
+                    summed.add(place)
+                    origins[place] = Origin.FEATURES
+                if in_history or not all(map(is_missing, (query.features or {}).values())):
                     through_tower.append((place, query))
                     origins[place] = Origin.FEATURES
         if given and (bad := first_unusable(vectors)) is not None:
@@ -409,10 +419,12 @@ class Retriever:
             encoded, raw = self._query_tower.encode(codes)
             places = [place for place, _ in rows]
             lengths[places] = self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))
-            is_sum = np.array([origins[place] is Origin.ITEMS for place in places])
-            vectors[places] += encoded * np.where(is_sum, lengths[places], np.float32(1))[:, None]
-        for place, origin in enumerate(origins):
-            if origin is Origin.ITEMS and (length := float(np.linalg.norm(vectors[place]))) > 0:
+            if summed:
+                scales = [lengths[place] if place in summed else 1.0 for place in places]
+                encoded = encoded * np.array(scales, np.float32)[:, None]
+            vectors[places] += encoded
+        for place in summed:
+            if (length := float(np.linalg.norm(vectors[place]))) > 0:
                 vectors[place], lengths[place] = vectors[place] / length, length
         # A tower that only reads a history gives zeros where there is none: a query that says nothing.
         for place in (~vectors.any(axis=1)).nonzero()[0]:
@@ -1196,11 +1208,6 @@ class Retriever:
             if name not in known:
                 raise RequestError(f"queries[{place}].features.{name}", unknown("query feature", name, known))
 
-    def _says_something(self, query: Query) -> bool:
-        if not all(map(is_missing, (query.features or {}).values())):
-            return True
-        return self.release.facts.reads_history and any(item_id in self._row_of_item for item_id in query.history)
-
     def _column(self, name: str) -> str:
         return encoders.raw_column(self._encoders[name].settings, name, "query")
 
@@ -1215,6 +1222,13 @@ def _with_exclusions(answers: Sequence[Answer | None], excluded: Sequence[Exclud
     for answer, each in zip(answers, excluded, strict=True):
         answer.exclusions = each.counts
     return answers
+
+
+def _without(query: Query, item_ids: frozenset[str]) -> Query:
+    """Return a query whose history leaves some items out, with the ages of the others."""
+    kept = [place for place, item_id in enumerate(query.history) if item_id not in item_ids]
+    ages = [query.history_age_days[place] for place in kept] if len(query.history_age_days) else ()
+    return replace(query, history=[query.history[place] for place in kept], history_age_days=ages)
 
 
 def _meetings(query: Query) -> list[Meeting] | list[str]:

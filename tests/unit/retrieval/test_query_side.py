@@ -113,6 +113,26 @@ def test_a_new_item_gets_its_query_side_from_the_map_and_a_known_one_keeps_it(re
     assert np.abs(both - known).max() > 1e-4
 
 
+def test_a_new_item_counts_in_a_history_beside_known_items_and_features(retriever, side):
+    live = LiveItems(retriever)
+    vector = unit(np.arange(1, retriever._vectors.shape[1] + 1, dtype=np.float32))
+    live.apply([Change("new", vector)])
+    alone, basket, both, known = live.retriever.encode(
+        [
+            Query(history=["new"]),
+            Query(item_ids=["new"]),
+            Query(features={"town": "north"}, history=[*ITEMS[:2], "new"]),
+            Query(features={"town": "north"}, history=ITEMS[:2]),
+        ]
+    ).vectors
+    np.testing.assert_allclose(alone, basket, atol=1e-6)
+    encoding = retriever.encode([Query(features={"town": "north"}, history=ITEMS[:2])])
+    expected = unit(encoding.vectors[0] * encoding.lengths[0] + vector @ side.map)
+    np.testing.assert_allclose(known, encoding.vectors[0], atol=1e-6)
+    np.testing.assert_allclose(both, expected, atol=1e-5)
+    assert live.retriever.encode([Query(history=["new"])]).origins == (Origin.FEATURES,)
+
+
 @pytest.mark.parametrize("damage", [VECTORS, MAP, FACTS])
 def test_a_query_side_of_another_release_is_refused(side, tmp_path, damage):
     folder = tmp_path / "query_side"
