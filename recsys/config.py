@@ -865,7 +865,8 @@ def _check_masks(where: str, stages: Sequence[Any], features: Mapping[str, Any])
 
 def _check_sides(run: Run) -> None:
     if not run.query_features:
-        raise SettingError(describe("query.features", {}, "at least one feature"))
+        advice = "Add a feature of kind 'history' (what the entity has met), or columns that describe the query entity."
+        raise SettingError(describe("query.features", verbatim("none"), "at least one feature", advice))
     if run.query.entity == "features":
         for name, feature in run.query.features.items():
             if registry.kind_of(feature) in ("history", "id"):

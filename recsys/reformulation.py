@@ -273,7 +273,7 @@ def _check_same_data(release: Release, run: Run, prepared: Prepared, tower: Call
     advice = "Give the run file and the data that this release was trained with."
     ids = pq.read_table(release.folder / "items.parquet", columns=[ITEM_ID])[ITEM_ID].combine_chunks()
     if run.query.entity != release.facts.query_entity or not ids.equals(prepared.items[ITEM_ID].combine_chunks()):
-        raise DataError(describe(run.name, verbatim("another catalogue"), f"that of {release.name}", advice))
+        raise DataError(describe(run.name, verbatim("another catalog"), f"that of {release.name}", advice))
     _, codes = assemble.golden_queries(run, prepared)
     golden = np.load(release.folder / "golden" / "vectors.npy")
     try:

@@ -179,7 +179,7 @@ def _draw_trials(ablation: Ablation, setting: Any, label: str, scale: str) -> An
 
 
 def _draw_popularity(ablation: Ablation) -> Any:
-    """Each row's relative gain in the last metric, by tenth of the catalogue."""
+    """Each row's relative gain in the last metric, by tenth of the catalog."""
     metric = ablation.metrics[-1]
     figure, axes = _axes(1, len(ablation.cases))
     for axis, case in zip(axes[0], ablation.cases, strict=True):

@@ -91,17 +91,20 @@ class Baseline(Protocol):
         """
 
 
-def obstacle(baseline: Baseline, has_histories: bool, queries: int, items: int) -> str:
+def obstacle(baseline: Baseline, has_histories: bool, shows_met: bool, queries: int, items: int) -> str:
     """Return why a baseline cannot be compared on some data, a sentence; empty where it can.
 
     Args:
         baseline: with any settings.
         has_histories: whether queries have a history; those of free features have none.
+        shows_met: whether rankings may hold what an entity has met.
         queries: query entities.
         items: rows of the catalog.
     """
     if baseline.reads_history and not has_histories:
         return "Queries of free features have no history."
+    if getattr(baseline, "needs_repeats", False) and not shows_met:
+        return "Rankings leave out what an entity has met."
     return baseline.obstacle(queries, items)
 
 

@@ -41,6 +41,8 @@ def command(
         raise SettingError(describe("INTERACTIONS", interactions, "a file or folder, or --source, and not both"))
     if out.exists() and not force:
         raise SettingError(describe("--out", str(out), "a new file", "Name another, or write over it with --force."))
+    if not out.parent.is_dir():
+        raise SettingError(describe("--out", str(out), "a file in a folder that exists", f"Make {out.parent} first."))
     with TemporaryDirectory() as folder:
         compare_in = Path(folder) if compare else None
         if source:

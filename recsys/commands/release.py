@@ -234,7 +234,7 @@ def show_release(release: Release, console: Console) -> None:
     table.add_row("fingerprint", release.fingerprint)
     table.add_row("created", manifest.created + (f", from {manifest.parent[:12]}" if manifest.parent else ""))
     table.add_row("fitted on", fitted_on_in_words(facts))
-    table.add_row("catalogue", f"{facts.item_count:,} items, {facts.dim} dimensions")
+    table.add_row("catalog", f"{facts.item_count:,} items, {facts.dim} dimensions")
     table.add_row("queries", f"{facts.query_entity}; {facts.query_count:,} known by id")
     certificate = Certificate.read(release.folder / CERTIFICATE)
     table.add_row("index", index_in_words(certificate))

@@ -205,7 +205,7 @@ def describe_data(run: Run) -> Report:
     met = _Met(run, raw)
     usable = read_interactions(run, raw, met.add)
     free = run.query.entity == "features"
-    parts, decisions, problems = _trial(run, raw, usable)
+    parts, decisions, problems, shows_met = _trial(run, raw, usable)
     interactions = met.interactions()
     columns = tuple(_columns(run, raw, met))
     counts = np.bincount(interactions.item_row, minlength=raw.items.num_rows)[: raw.items.num_rows]
@@ -246,7 +246,7 @@ def describe_data(run: Run) -> Report:
             *_leak_warnings(run, raw, met, interactions, counts),
         ),
         baselines={
-            registry.kind_of(each): obstacle(each, not free, len(met.query_codes.ids), raw.items.num_rows)
+            registry.kind_of(each): obstacle(each, not free, shows_met, len(met.query_codes.ids), raw.items.num_rows)
             for each in run.evaluation.baselines
         },
     )
@@ -512,9 +512,11 @@ def _distinct_pairs(interactions: Interactions) -> int:
 
 
 def _repeats(interactions: Interactions) -> str:
+    """Return a sentence on repeat consumption, and on what it means for answers."""
     share = f"{repeat_rate(interactions):.1%} of the interactions come back to an item that the entity has met earlier"
     if is_repeat_consumption(interactions):
-        return f"Repeat consumption: {share}. Answers hold such items, and their scores count how often and how lately."
+        counted = "how often" if interactions.timestamp is None else "how often and how lately"
+        return f"Repeat consumption: {share}. Answers hold such items, and their scores count {counted} they were met."
     return f"No repeat consumption: {share}. Set exclude_seen in requests."
 
 
@@ -533,11 +535,14 @@ def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
     )
 
 
-def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactions], tuple[str, ...], tuple[str, ...]]:
+def _trial(
+    run: Run, raw: RawData, usable: Usable
+) -> tuple[dict[str, Interactions], tuple[str, ...], tuple[str, ...], bool]:
     """Do what training does with the data before its first step.
 
     Returns:
-        The parts, if any, sentences on what the data decide, and what would stop training.
+        The parts, if any, sentences on what the data decide, what would stop training, and whether rankings may hold
+        what an entity has met.
     """
     decisions: tuple[str, ...] = ()
     problems: list[str] = []
@@ -563,7 +568,7 @@ def _trial(run: Run, raw: RawData, usable: Usable) -> tuple[dict[str, Interactio
             check_cases(run, prepared)
             if run.objective.reads == "pairs" and (hard := run.objective.hard_negatives):
                 HardNegatives.read(Path(hard.file), prepared, hard.per_query)
-    return parts, decisions, tuple(problems)
+    return parts, decisions, tuple(problems), run.query.entity == "user" and not run.evaluation.exclude_seen
 
 
 def _row_warnings(met: _Met) -> Iterable[str]:

@@ -52,11 +52,11 @@ class HardNegatives:
             raise DataError(describe(str(path), got, "those of training queries", advice))
         asked = len(np.unique(_mined_from(prepared).parts["train"].query_row))
         if (mined.facts.get("training_data"), len(mined)) != (prepared.training_digest, asked):
-            got = verbatim("first results for other training interactions or another catalogue")
+            got = verbatim("first results for other training interactions or another catalog")
             raise DataError(describe(str(path), got, "those of this run's data", advice))
         if not mined.fits(prepared.item_count):
             got = verbatim("queries or rows that cannot have been mined")
-            raise DataError(describe(str(path), got, "first results of this run's catalogue", advice))
+            raise DataError(describe(str(path), got, "first results of this run's catalog", advice))
         return cls(mined, prepared, per_query)
 
     def draw(self, query_row: Int32, random: np.random.Generator) -> Int32:

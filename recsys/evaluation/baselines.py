@@ -126,11 +126,8 @@ def fit_baselines(
     fitted, left_out = {}, {}
     for baseline in baselines:
         kind, data = registry.kind_of(baseline), test.interactions
-        if reason := obstacle(baseline, test.has_histories, data.owners, data.items):
+        if reason := obstacle(baseline, test.has_histories, test.cases.known is not None, data.owners, data.items):
             left_out[kind] = reason
-            continue
-        if getattr(baseline, "needs_repeats", False) and test.cases.known is None:
-            left_out[kind] = "What the entities have met may not be shown."
             continue
         try:
             choice = choose(baseline, validation, metric, search_s)

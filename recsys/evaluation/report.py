@@ -293,7 +293,7 @@ def render(report: EvaluationReport, console: Console) -> None:
 
     shown = Table(
         title=f"What is shown: {report.cases:,} cases",
-        caption="coverage: share of the catalogue shown at least once\n"
+        caption="coverage: share of the catalog shown at least once\n"
         "gini: 0 = all items equally often, 1 = one item only\n"
         "popularity: mean percentile of training count, 0.5 = items drawn at random\n"
         "log count: mean of log(1 + training count)",

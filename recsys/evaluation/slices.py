@@ -14,7 +14,7 @@ REPEATS, NEW_ITEMS = "repeats", "new_items"
 
 DEFINITIONS = {
     ALL: "every case",
-    "head": "relevant items among the top 10 % of the catalogue by training count",
+    "head": "relevant items among the top 10 % of the catalog by training count",
     "torso": "relevant items that were trained on and are neither head nor tail",
     "tail": "relevant items in the lower half, by training count, of those trained on and not head",
     "cold": "relevant items without a training interaction",

@@ -55,6 +55,9 @@ def run_file_for_source(kind: str, settings: Mapping[str, Any], name: str, compa
 
 def _run_file(source: Mapping[str, Any], name: str, reasons: Mapping[str, str], compare_in: Path | None) -> str:
     facts = facts_of(config.chosen("source", source).read())
+    if not facts.has_times and (column := source.get("timestamp_column")):
+        source = {setting: value for setting, value in source.items() if setting != "timestamp_column"}
+        reasons = {**reasons, "timestamp_column": f"left out, because all times in {column} are equal or missing"}
     run_name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-") or "run"
 
     def text(reads_order: bool = False, found: str = "") -> str:

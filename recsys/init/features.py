@@ -18,6 +18,8 @@ from recsys.types import Int64
 MAX_CATEGORIES = 100
 EMBEDDING_LENGTH = 8
 RARE_COUNT = 2
+MANY_WORDS_RATE = 0.3
+"""Share of the cells with more than one word from which on a column of mostly different texts is read by its words."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def _of_lists(present: pa.Array) -> Proposal:
 
 
 def _of_text(present: pl.Series, distinct: int) -> Proposal:
-    words = float(present.head(20_000).str.count_matches(r"\S+").mean() or 0.0)
+    words_of = present.head(20_000).str.count_matches(r"\S+")
+    words, several = float(words_of.mean() or 0.0), float((words_of > 1).mean() or 0.0)
     rows = len(present)
-    if distinct > rows / 2 and words >= 2:
-        terms = int(present.head(20_000).str.count_matches(r"\S+").quantile(0.9) or 1)
+    if distinct > rows / 2 and several >= MANY_WORDS_RATE:
+        terms = int(words_of.quantile(0.9) or 1)
         return Proposal({"kind": "text", "max_terms": min(max(terms, 8), 64)}, f"text, {words:.0f} words on average")
     if distinct > 0.9 * rows:
         return Proposal(None, "a value of its own in nearly every row tells nothing about other rows")

@@ -51,7 +51,7 @@ class Found:
 
     Attributes:
         settings: of the source of kind `parquet`, by name; defaults are left out.
-        reasons: a sentence for each setting that was found rather than given.
+        reasons: a phrase for each setting that was found rather than given, and for columns that have no use.
     """
 
     settings: dict[str, str | list[str]]
@@ -106,6 +106,10 @@ def find_roles(named: Named) -> Found:
         found.set("items_id_column", items_id, f"its values are the {item[0]} of the interactions")
     if users_id and users_id != query[0]:
         found.set("users_id_column", users_id, f"its values are the {query[0]} of the interactions")
+    if unused := [name for name in free if name != query[0]]:
+        found.reasons["unused columns of the interactions"] = (
+            f"{', '.join(unused)}; set `weight_column` to weigh each interaction by one of them"
+        )
     ids = {item[0], query[0], items_id, users_id, time[0]}
     _shapes(found, [(named.items, items), (named.users, users)], ids)
     return found

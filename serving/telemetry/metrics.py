@@ -163,7 +163,7 @@ class Metrics:
         )
         self._items = Gauge(
             "recsys_release_items",
-            "Items in the release's catalogue.",
+            "Items in the release's catalog.",
             ("release",),
             multiprocess_mode="max",
             registry=own,

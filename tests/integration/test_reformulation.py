@@ -466,7 +466,7 @@ def other_order(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (reordered, "got another catalogue, expected that of wide-"),
+        (reordered, "got another catalog, expected that of wide-"),
         (fewer_users, "got data with other codes, expected those of wide-"),
         (more_users, "got queries that the query tower cannot read, expected those of wide-"),
         (other_order, "got data with other codes, expected those of wide-"),

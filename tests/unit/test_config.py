@@ -197,7 +197,9 @@ def test_free_features_cannot_have_an_id(block_world):
 
 
 def test_a_query_side_without_features_is_refused(block_world):
-    assert broken(block_world, query={}).startswith("query.features: got {}, expected at least one feature.")
+    assert broken(block_world, query={}).startswith(
+        "query.features: got none, expected at least one feature. Add a feature of kind 'history'"
+    )
 
 
 def test_an_item_to_item_run_uses_the_items_features_on_both_sides(block_world):

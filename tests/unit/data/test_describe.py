@@ -86,6 +86,13 @@ def test_the_baselines_that_will_run_are_named_and_the_others_with_the_reason(re
     assert "The baseline ease will be left out: Queries of free features have no history." in printed
 
 
+@pytest.mark.parametrize("excludes", [True, False])
+def test_own_items_are_no_baseline_where_rankings_leave_them_out(excludes):
+    pairs = met([("u", "a"), ("u", "a"), ("v", "b"), ("v", "b")])
+    report = report_on(pairs, evaluation={"baselines": ["repeat"], "exclude_seen": excludes})
+    assert report.baselines == {"repeat": "Rankings leave out what an entity has met." if excludes else ""}
+
+
 def test_query_entities_of_both_the_table_and_the_interactions_count(report_on):
     users = pa.table({"user_id": ["u", "silent"], "town": ["Ulm", "Ulm"]})
 

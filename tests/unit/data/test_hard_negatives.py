@@ -119,7 +119,7 @@ def test_first_results_of_held_out_queries_are_refused(prepared, tmp_path):
 def test_first_results_for_other_training_data_are_refused(changes, prepared, block_world, tmp_path):
     mined_for_training(prepared).write(tmp_path / "mined.arrow")
     other = prepare(config.from_tables(block_run(block_world, **changes)), tmp_path / "data")
-    told = r"mined\.arrow: got first results for other training interactions or another catalogue, expected those of"
+    told = r"mined\.arrow: got first results for other training interactions or another catalog, expected those of"
     with pytest.raises(DataError, match=told):
         HardNegatives.read(tmp_path / "mined.arrow", other, 1)
 

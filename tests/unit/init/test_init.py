@@ -160,6 +160,40 @@ def test_two_rows_of_a_pair_at_one_instant_are_no_repeat_as_in_training(tmp_path
     assert "; 50% of them repeat an earlier pair" in found[1]
 
 
+def test_equal_times_are_no_times_and_unused_columns_are_named(tmp_path):
+    met, catalog, _ = tables()
+    met = met.set_column(2, "bought_at", pa.array([START] * len(met)))
+    named = Named(write(tmp_path, met, "met", ".parquet"), write(tmp_path, catalog, "catalog", ".parquet"))
+    text = run_file_for_files(named, "shop")
+    assert "timestamp_column" not in tomllib.loads(text)["source"]
+    comments = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    assert "timestamp_column: left out, because all times in bought_at are equal or missing." in comments
+    assert "unused columns of the interactions: price; set `weight_column`" in comments
+    config.load(str(_saved(tmp_path, text)))
+
+
+def _saved(folder: Path, text: str) -> Path:
+    file = folder / "run.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"), [(["Heat", "Toy Story", "Jaws", "Big Fish"], "text"), (["a b", "c"], "categorical")]
+)
+def test_short_titles_are_texts_and_repeated_names_are_categories(texts, kind):
+    values = [f"{text} {number}" if kind == "text" and " " in text else text for number in range(20) for text in texts]
+    values = [f"{text}{number}" if kind == "text" and " " not in text else text for number, text in enumerate(values)]
+    assert propose_feature("title", pa.chunked_array([values])).settings["kind"] == kind
+
+
+def test_a_missing_folder_is_refused_before_the_data_are_read(tmp_path):
+    command = [sys.executable, "-m", "recsys.cli", "init", "no.parquet", "--out", str(tmp_path / "no" / "run.toml")]
+    told = subprocess.run(command, capture_output=True, text=True).stderr
+    assert "--out: got" in told
+    assert "a file in a folder that exists" in told
+
+
 def test_the_command_writes_no_file_over_another(tmp_path):
     met, _, _ = tables()
     call = [sys.executable, "-m", "recsys.cli", "init", write(tmp_path, met, "sales", ".csv")]
