@@ -87,7 +87,7 @@ def test_the_baselines_that_will_run_are_named_and_the_others_with_the_reason(re
 
 
 @pytest.mark.parametrize("excludes", [True, False])
-def test_own_items_are_no_baseline_where_rankings_leave_them_out(excludes):
+def test_own_items_are_no_baseline_where_rankings_leave_them_out(report_on, excludes):
     pairs = met([("u", "a"), ("u", "a"), ("v", "b"), ("v", "b")])
     report = report_on(pairs, evaluation={"baselines": ["repeat"], "exclude_seen": excludes})
     assert report.baselines == {"repeat": "Rankings leave out what an entity has met." if excludes else ""}
