@@ -226,6 +226,9 @@ def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path
 class Validator:
     """Measures a model on the validation cases, and keeps what the best one finds.
 
+    Where entities come back to items, their own items are a list of its own, which is added afterwards: the model is
+    measured by the items that are new to each entity, see `EvaluationCases.of_new_items`.
+
     Args:
         run: gives the metric.
         validation: with at least one case that can be answered.
@@ -238,8 +241,9 @@ class Validator:
     def __init__(self, run: Run, validation: HeldOut) -> None:
         self._metric = run.training.validation_metric
         self._validation = validation
-        self._rows = np.flatnonzero(validation.cases.reachable.sizes > 0)
-        self._relevant = validation.cases.reachable.take(self._rows)
+        self._cases = validation.cases.of_new_items
+        self._rows = np.flatnonzero(self._cases.reachable.sizes > 0)
+        self._relevant = self._cases.reachable.take(self._rows)
         self._highest = -np.inf
         self.best: VectorRecommender | None = None
         self.tower: PlainTower | LiveTower | None = None
@@ -247,7 +251,8 @@ class Validator:
     def __call__(self, model: TwoTowerModel) -> float:
         """Return the validation metric of a model, larger is better."""
         recommender = self.recommender(model)
-        ranked = recommender.recommend(self._rows, parse(self._metric).cutoff).item_rows
+        judged = recommender if self._cases is self._validation.cases else recommender.without(self._cases.excluded)
+        ranked = judged.recommend(self._rows, parse(self._metric).cutoff).item_rows
         value = float(np.mean(measure([self._metric], ranked, self._relevant)[self._metric]))
         if value > self._highest:
             self._highest, self.best = value, recommender

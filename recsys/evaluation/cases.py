@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pyarrow as pa
@@ -63,6 +63,15 @@ class EvaluationCases:
     def reachable(self) -> RowSets:
         """The relevant items that may be shown; an item that no recommender may show is asked of none."""
         return self.relevant if self.excluded is None else self.relevant.without(self.excluded)
+
+    @cached_property
+    def of_new_items(self) -> EvaluationCases:
+        """The same cases without what their entities have met; the cases as they are where that leaves no question."""
+        if self.known is None:
+            return self
+        excluded = self.known if self.excluded is None else self.known.union(self.excluded)
+        others = replace(self, excluded=excluded, known=None)
+        return others if others.reachable.sizes.any() else self
 
     @cached_property
     def digest(self) -> str:
