@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,18 @@ def cases(relevant, *, activity=None, excluded=None, ids=None, item_ids="abcdefg
 def value(report, slice, metric="R@2", recommender="fixed"):
     entry = report.find(recommender, metric, slice)
     return entry.cases, entry.value
+
+
+def test_cases_of_new_items_ask_for_nothing_that_was_met_and_stay_where_all_was_met():
+    asked = replace(cases([[0, 1], [3]], excluded=sets([5], [])), known=sets([1], [3]))
+    new = asked.of_new_items
+    assert [new.reachable[case].tolist() for case in range(2)] == [[0], []]
+    assert [new.excluded[case].tolist() for case in range(2)] == [[1, 5], [3]]
+    assert new.known is None
+    repeats = replace(asked, known=sets([0, 1], [3]))
+    assert repeats.of_new_items is repeats
+    plain = cases([[0]])
+    assert plain.of_new_items is plain
 
 
 def test_a_slice_counts_only_its_own_relevant_items_and_leaves_out_cases_that_have_none():
