@@ -300,8 +300,8 @@ class Training:
         checkpoint_every_s: seconds between checkpoints; one is also written at each validation and on interruption.
         validate_every_epochs: epochs between validations. Left out: as many as make 20 validations at most.
         patience: validations without a better metric before the run stops early; 0 turns this off.
-        validation_metric: what early stopping and the choice of settings watch, in ir-measures spelling. Where
-            rankings hold what an entity has met, of new items: the own items of an entity are a list of their own.
+        validation_metric: what early stopping and the choice of settings watch, in ir-measures spelling. For a closed
+            form, of new items where rankings hold what an entity has met: its own items are a list of their own.
         validation_cases: cases drawn for it, at most.
         refit: `validation` fits the model anew on training and validation rows once validation has chosen, as
             baselines are fitted, for the same share of the steps; this doubles the time of training. `none` keeps

@@ -82,7 +82,9 @@ def _train(run: Run, prepared: Prepared, home: Path, releases: Path) -> Release:
     check_cases(run, prepared)
     validation = held_out(run, prepared, "validation", run.training.validation_cases)
     with storage(home):
-        validator = Validator(run, validation) if validation.cases.reachable.rows.size else None
+        # A closed form does not read order: to it, what an entity has met is what it will meet again.
+        by_new_items = run.objective.reads == "matrix"
+        validator = Validator(run, validation, by_new_items) if validation.cases.reachable.rows.size else None
         refit_on = refitted(run, prepared, *parts_to_judge(run, prepared))
         fitted = fit(run, prepared, home / "training", validator, refit_on)
     test = held_out(run, fitted.prepared, "test", run.evaluation.max_cases)
@@ -226,22 +228,21 @@ def _index(run: Run, item_vectors: Float32, query_vectors: Float32, folder: Path
 class Validator:
     """Measures a model on the validation cases, and keeps what the best one finds.
 
-    Where entities come back to items, their own items are a list of its own, which is added afterwards: the model is
-    measured by the items that are new to each entity, see `EvaluationCases.of_new_items`.
-
     Args:
         run: gives the metric.
         validation: with at least one case that can be answered.
+        by_new_items: whether a model is measured by the items that are new to each entity where entities come back to
+            items, whose own items are a list of their own; see `EvaluationCases.of_new_items`.
 
     Attributes:
         best: the recommender of the model with the largest metric so far; None before the first.
         tower: its query tower.
     """
 
-    def __init__(self, run: Run, validation: HeldOut) -> None:
+    def __init__(self, run: Run, validation: HeldOut, by_new_items: bool = False) -> None:
         self._metric = run.training.validation_metric
         self._validation = validation
-        self._cases = validation.cases.of_new_items
+        self._cases = validation.cases.of_new_items if by_new_items else validation.cases
         self._rows = np.flatnonzero(self._cases.reachable.sizes > 0)
         self._relevant = self._cases.reachable.take(self._rows)
         self._highest = -np.inf
