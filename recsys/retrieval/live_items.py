@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys import registry
+from recsys.data import encoders
 from recsys.data.filterable import filter_type
 from recsys.data.ordered_values import is_number
 from recsys.errors import DataError, RequestError, unknown
@@ -215,12 +216,12 @@ class LiveItems:
         if not changes:
             return np.zeros((0, base._vectors.shape[1]), np.float32)
         vectors = np.stack([change.vector for change in changes]).astype(np.float32) @ base._query_side.map
-        in_history = set(base._by_history([change.item_id for change in changes])[0])
         for place, change in enumerate(changes):
+            row = base._row_of_item.get(change.item_id)
             if base._entity == "item" and change.item_id in described:
                 vectors[place] = base.encode([described[change.item_id]]).vectors[0]
-            elif change.item_id in in_history:
-                vectors[place] = base._roles.query_side[base._row_of_item[change.item_id]]
+            elif base._reads_items and row is not None and row not in base._never_met:
+                vectors[place] = base._roles.query_side[row]
         return vectors
 
     def _as_query(self, change: Change) -> Query:
@@ -348,6 +349,15 @@ class ChangedRetriever(Retriever):
         rows = np.array([self._row_of_item.get(item_id, NO_ROW) for item_id in self._item_ids[own.rows]], np.int32)
         order = np.argsort(rows)
         return OwnItems(rows[order], own.scores[order]).where(rows[order] != NO_ROW)
+
+    def _outside_history(self, rows: Sequence[int]) -> Set[int]:
+        first = len(self._hidden)
+        added = [row for row in rows if row >= first]
+        if not added:
+            return super()._outside_history(rows)
+        is_met = encoders.in_histories(self._encoders, self._item_ids[added].tolist())
+        outside = {row for row, each in zip(added, is_met.tolist(), strict=True) if not each}
+        return outside | super()._outside_history(rows)
 
     @cached_property
     def _all_hidden(self) -> Bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,6 +225,22 @@ class _Heard(NamedTuple):
 _NOTHING_HEARD = _Heard([], [], [])
 
 
+class _Parts(NamedTuple):
+    """What a query's vector is made of.
+
+    Attributes:
+        asked: what goes through the query tower: the row of a known entity, or a query; None where nothing does.
+        rows: items whose vectors are added to that.
+        origin: as in `Encoding`.
+        missing_ids: as in `Encoding`.
+    """
+
+    asked: Query | int | None
+    rows: list[int]
+    origin: Origin
+    missing_ids: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class ReformulatedAnswer:
     """The neighbours of a query that feedback moved.
@@ -287,6 +303,13 @@ class Retriever:
         self._reformulators = Reformulators.load(folder)
         self._encoders = encoders.load(folder / "encoders" / "query")
         self._query_tower = load_tower(folder, QUERY_TOWER)
+        self._reads_history = release.facts.reads_history
+        # In an item-to-item release a query by items is about them, and not what somebody has met.
+        self._reads_items = self._reads_history and self._entity != "item"
+        self._never_met: Set[int] = frozenset()
+        if self._reads_history:
+            is_met = encoders.in_histories(self._encoders, self._item_ids.tolist())
+            self._never_met = frozenset((~is_met).nonzero()[0].tolist())
         self._row_of_query: dict[str, int] = {}
         self._seen_row: Mapping[str, int] = {}
         self._known_codes: dict[str, np.ndarray] = {}
@@ -382,35 +405,15 @@ class Retriever:
                     shape = np.shape(query.vector)
                     raise RequestError(f"queries[{place}].vector", f"got shape {shape}, expected ({dim},)")
                 vectors[place], origins[place], given = query.vector, Origin.VECTOR, True
-            elif query.item_ids:
-                known = [item_id for item_id in query.item_ids if item_id in self._row_of_item]
-                missing[place] = tuple(item_id for item_id in query.item_ids if item_id not in self._row_of_item)
-                in_history, others = ([], known) if query.similar else self._by_history(known)
-                if others:
-                    role = self._roles.found if query.similar else self._roles.query_side
-                    vectors[place] = role[[self._row_of_item[item_id] for item_id in others]].sum(axis=0)
-                if in_history:
-                    through_tower.append((place, Query(history=in_history)))
+                continue
+            parts = self._parts(query, place)
+            origins[place], missing[place] = parts.origin, parts.missing_ids
+            if parts.asked is not None:
+                through_tower.append((place, parts.asked))
+            if parts.rows:
+                vectors[place] = self._sum(parts.rows, found=query.similar)
+            if parts.rows or query.item_ids:
                 summed.add(place)
-                origins[place] = Origin.ITEMS if known else Origin.POPULARITY
-            elif query.entity_id is not None and query.entity_id in self._row_of_query:
-                through_tower.append((place, self._row_of_query[query.entity_id]))
-                origins[place] = Origin.KNOWN_ENTITY
-            else:
-                unknown_entity = () if query.entity_id is None else (query.entity_id,)
-                missing[place] = unknown_entity + tuple(i for i in query.history if i not in self._row_of_item)
-                self._check_features(query, place)
-                in_history, others = self._by_history([each for each in query.history if each in self._row_of_item])
-                if self.release.facts.reads_history and others:
-                    # Items that were added since training: their query-side vectors, as for `item_ids`.
-                    rows = [self._row_of_item[item_id] for item_id in others]
-                    vectors[place] = self._roles.query_side[rows].sum(axis=0)
-                    query = _without(query, frozenset(others))
-                    summed.add(place)
-                    origins[place] = Origin.FEATURES
-                if in_history or not all(map(is_missing, (query.features or {}).values())):
-                    through_tower.append((place, query))
-                    origins[place] = Origin.FEATURES
         if given and (bad := first_unusable(vectors)) is not None:
             raise RequestError(f"queries[{bad}].vector", UNUSABLE)
         for rows in self._tower_parts(through_tower):
@@ -1004,43 +1007,79 @@ class Retriever:
         total = unit(encoding.vectors) * encoding.lengths[:, None]
         again: list[tuple[int, Query | int, Sequence[str]]] = []
         for place, each in enumerate(heard):
-            chosen = [row for row, kind in zip(each.rows, each.kinds, strict=True) if kind in MET]
-            met, others = self._by_history([self._item_ids[row] for row in chosen])
-            if met and (asked := self._asked(queries[place])) is not None:
-                again.append((place, asked, met))
-            else:
-                others = [*met, *others]
-            total[place] += self._roles.query_side[[self._row_of_item[item_id] for item_id in others]].sum(axis=0)
+            rows = [row for row, kind in zip(each.rows, each.kinds, strict=True) if kind in MET]
+            if not rows:
+                continue
+            parts = self._parts(queries[place], place)
+            if parts.asked is not None and self._reads_items:
+                outside = self._outside_history(rows)
+                if met := [self._item_ids[row] for row in rows if row not in outside]:
+                    again.append((place, parts.asked, met))
+                    total[place] = self._sum(parts.rows) if parts.rows else 0
+                    rows = [row for row in rows if row in outside]
+            if rows:
+                total[place] += self._sum(rows)
         if again:
             codes = dict(self._codes([(place, asked) for place, asked, _ in again]))
             for name, encoder in self._encoders.items():
                 if encoders.is_history(encoder):
                     codes[name] = encoders.extended(encoder, codes[name], [met for _, _, met in again])
-            places = [place for place, _, _ in again]
             vectors, raw = self._query_tower.encode(codes)
             longer = vectors * self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))[:, None]
-            total[places] += longer - unit(encoding.vectors[places]) * encoding.lengths[places, None]
+            total[[place for place, _, _ in again]] += longer
         moves = [any(kind in MET for kind in each.kinds) for each in heard]
         return np.where(np.array(moves)[:, None], unit(total), encoding.vectors)
 
-    def _asked(self, query: Query) -> Query | int | None:
-        """Return what of a query goes through the query tower: a known row, or a query; None where nothing does."""
-        if query.vector is not None:
-            return None
-        if query.item_ids:
-            in_history, _ = self._by_history([each for each in query.item_ids if each in self._row_of_item])
-            return None if query.similar or not in_history else Query(history=in_history)
-        return self._row_of_query.get(query.entity_id, query) if query.entity_id is not None else query
+    def _parts(self, query: Query, place: int) -> _Parts:
+        """Return what the vector of a query that has none of its own is made of.
 
-    def _by_history(self, item_ids: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return the items that the query tower has history vectors for, and the others."""
-        if self._entity == "item" or not item_ids or not self.release.facts.reads_history:
-            return [], list(item_ids)
-        own = encoders.in_histories(self._encoders, item_ids).tolist()
-        parts: tuple[list[str], list[str]] = ([], [])
-        for item_id, is_own in zip(item_ids, own, strict=True):
-            parts[not is_own].append(item_id)
-        return parts
+        Raises:
+            RequestError: a feature that the release does not know.
+        """
+        if query.vector is not None:
+            return _Parts(None, [], Origin.VECTOR)
+        if query.item_ids:
+            rows, missing_ids = self._known_rows(query.item_ids)
+            if not rows:
+                return _Parts(None, [], Origin.POPULARITY, missing_ids)
+            if query.similar or not self._reads_items:
+                return _Parts(None, rows, Origin.ITEMS, missing_ids)
+            outside = self._outside_history(rows)
+            history = [self._item_ids[row] for row in rows if row not in outside]
+            asked = Query(history=history) if history else None
+            return _Parts(asked, [row for row in rows if row in outside], Origin.ITEMS, missing_ids)
+        missing_ids = ()
+        if query.entity_id is not None:
+            if query.entity_id in self._row_of_query:
+                return _Parts(self._row_of_query[query.entity_id], [], Origin.KNOWN_ENTITY)
+            missing_ids = (query.entity_id,)
+        self._check_features(query, place)
+        rows, missing_items = self._known_rows(query.history)
+        if not self._reads_history:
+            rows = []
+        outside = self._outside_history(rows)
+        added = [row for row in rows if row in outside] if outside else []
+        if added:
+            query = _without(query, {self._item_ids[row] for row in added})
+        is_asked = len(added) < len(rows) or not all(map(is_missing, (query.features or {}).values()))
+        origin = Origin.FEATURES if added or is_asked else Origin.POPULARITY
+        return _Parts(query if is_asked else None, added, origin, missing_ids + missing_items)
+
+    def _known_rows(self, item_ids: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+        """Return the rows of the known items, and the ids of the others, both in order."""
+        rows = [self._row_of_item.get(item_id) for item_id in item_ids]
+        if None not in rows:
+            return rows, ()
+        missing = tuple(item_id for item_id, row in zip(item_ids, rows, strict=True) if row is None)
+        return [row for row in rows if row is not None], missing
+
+    def _outside_history(self, rows: Sequence[int]) -> Set[int]:
+        """Return the item rows of some that a history of the query tower has no vector for."""
+        return self._never_met and self._never_met.intersection(rows)
+
+    def _sum(self, rows: Sequence[int], *, found: bool = False) -> Float32:
+        """Return the sum of query-side vectors, or of the vectors that items are found by, `[dim]`."""
+        return (self._roles.found if found else self._roles.query_side)[rows].sum(axis=0)
 
     def _explained(self, rows: list[int], weights: Float32, first_rows: np.ndarray, answer: Answer) -> Explanation:
         before, after = tuple(self._item_ids[first_rows]), answer.item_ids
@@ -1224,7 +1263,7 @@ def _with_exclusions(answers: Sequence[Answer | None], excluded: Sequence[Exclud
     return answers
 
 
-def _without(query: Query, item_ids: frozenset[str]) -> Query:
+def _without(query: Query, item_ids: Set[str]) -> Query:
     """Return a query whose history leaves some items out, with the ages of the others."""
     kept = [place for place, item_id in enumerate(query.history) if item_id not in item_ids]
     ages = [query.history_age_days[place] for place in kept] if len(query.history_age_days) else ()

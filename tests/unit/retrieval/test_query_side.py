@@ -7,9 +7,11 @@ import json
 import hypothesis
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
+from recsys import config, pipeline
 from recsys.data import encoders
 from recsys.errors import ReleaseError
 from recsys.export.query_side import FACTS, MAP, VECTORS, QuerySide
@@ -18,6 +20,7 @@ from recsys.reformulators import unit
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
 from recsys.types import FeedbackKind, Mention, Origin, Query
+from tests.worlds import POOLED, block_run
 
 LIKED, DISLIKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED
 ITEMS = [f"item-ü{row}" for row in range(40)]
@@ -131,6 +134,41 @@ def test_a_new_item_counts_in_a_history_beside_known_items_and_features(retrieve
     np.testing.assert_allclose(known, encoding.vectors[0], atol=1e-6)
     np.testing.assert_allclose(both, expected, atol=1e-5)
     assert live.retriever.encode([Query(history=["new"])]).origins == (Origin.FEATURES,)
+
+
+def test_likes_extend_what_new_items_and_the_history_say_together(retriever):
+    vector = unit(np.arange(1, retriever._vectors.shape[1] + 1, dtype=np.float32))
+    live = LiveItems(retriever)
+    live.apply([Change("new", vector)])
+    liked = [Mention(ITEMS[5], LIKED)]
+    queries = [
+        (Query(features={"town": "north"}, history=[*ITEMS[:2], "new"]), {"features": {"town": "north"}}, "history"),
+        (Query(item_ids=[*ITEMS[:2], "new"]), {}, "item_ids"),
+    ]
+    for query, others, name in queries:
+        answer = live.retriever.reformulate(query, 5, mentions=liked, reformulator="history")
+        longer = Query(**others, **{name: [*ITEMS[:2], ITEMS[5], "new"]})
+        np.testing.assert_allclose(answer.vector, live.retriever.encode([longer]).vectors[0], atol=1e-5)
+
+
+def test_a_history_goes_through_the_tower_where_the_query_entities_are_items(retriever, block_world, tmp_path):
+    met = pq.read_table(block_world / "interactions.parquet")
+    pairs = pa.table({"met_id": [ITEMS[row % 20] for row in range(len(met))], "item_id": met["item_id"]})
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    tables = block_run(
+        block_world,
+        query={"entity": "item", "features": {"recent": {"kind": "history", **POOLED}}},
+        split={"kind": "random"},
+    )
+    tables["source"] |= {"interactions": str(tmp_path / "pairs.parquet"), "query_column": "met_id"}
+    for unused in ("timestamp_column", "users"):
+        del tables["source"][unused]
+    release = pipeline.train(config.from_tables(tables), tmp_path / "work", tmp_path / "releases")
+    opened = Retriever.load(release.folder)
+    by_history, by_items = opened.encode([Query(history=ITEMS[2:5]), Query(item_ids=ITEMS[2:5])]).vectors
+    codes = encoders.only_histories(opened._encoders, [ITEMS[2:5]])
+    np.testing.assert_allclose(by_history, opened._query_tower.encode(codes)[0][0], atol=1e-6)
+    assert np.abs(by_history - by_items).max() > 1e-3
 
 
 @pytest.mark.parametrize("damage", [VECTORS, MAP, FACTS])
