@@ -42,7 +42,7 @@ WHAT_TO_TRY = "Mine more queries (a larger split.validation_rate), or change ref
 """What to do about a training without a significant gain."""
 BLOCK = 1024
 """Queries that are searched and written at once."""
-TIED = ("item_embeddings.npy", "index", "query_side", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
+TIED = ("item_embeddings.npy", "index", "known_queries", "query_side", QUERY_TOWER, f"{PLAIN}{QUERY_TOWER}")
 """Parts of a release that mined feedback depends on."""
 
 

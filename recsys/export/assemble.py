@@ -17,7 +17,8 @@ from recsys.data.batches import QueryCodes
 from recsys.data.dependence import measure_dependence
 from recsys.data.history import Past, weighted
 from recsys.data.prepare import EXAMPLES, Codes, Prepared
-from recsys.export import query_side
+from recsys.export import known_queries, query_side
+from recsys.export.known_queries import KnownQueries
 from recsys.export.own_items import OWN, Fusion, OwnWeights
 from recsys.export.query_side import QuerySide, fit_map
 from recsys.export.saved_model import ITEM_TOWER, PLAIN, QUERY_TOWER, Tower, load_tower, save_tower
@@ -90,10 +91,33 @@ def fill(
         OwnWeights(fusion, own.data).save(folder / OWN)
     queries, codes = golden_queries(run, prepared)
     tower = load_tower(folder, QUERY_TOWER)
-    measure_query_side(tower, run, prepared, codes, item_vectors).save(folder / query_side.FOLDER)
+    side = measure_query_side(tower, run, prepared, codes, item_vectors)
+    side.save(folder / query_side.FOLDER)
+    if run.query.entity != "features":
+        encode_known(tower, prepared, side).save(folder / known_queries.FOLDER)
     (folder / "golden").mkdir()
     pq.write_table(queries, folder / "golden" / "queries.parquet")
     save_array(folder / "golden" / "vectors.npy", model.encode_queries(codes))
+
+
+def encode_known(tower: Tower, prepared: Prepared, side: QuerySide) -> KnownQueries:
+    """Return the vectors of all query entities, each with all that it has met.
+
+    Args:
+        tower: the query tower.
+        prepared: the run's data.
+        side: of the same tower.
+    """
+    codes_of = QueryCodes(prepared, _past(prepared))
+
+    def encode(rows: Int32) -> Float32:
+        codes = codes_of.now(rows)
+        vectors, raw = tower.encode(codes)
+        lengths = side.lengths(encoders.evidence(prepared.query_encoders, codes, raw))
+        return np.concatenate([vectors, lengths[:, None]], axis=1)
+
+    encoded = _in_blocks(encode, prepared.query_count)
+    return KnownQueries(encoded[:, :-1], encoded[:, -1])
 
 
 def measure_query_side(tower: Tower, run: Run, prepared: Prepared, typical: Codes, item_vectors: Float32) -> QuerySide:
@@ -150,7 +174,7 @@ def _raw(tower: Tower, codes: Codes) -> Float32:
 
 
 def _in_blocks(compute: Callable[[Int32], Float32], count: int) -> Float32:
-    """Return `[count, dim]` from a function of some of the rows."""
+    """Return `[count, columns]` from a function of some of the rows."""
     rows = np.arange(count, dtype=np.int32)
     return np.concatenate([compute(rows[start : start + BLOCK]) for start in range(0, count, BLOCK)])
 

@@ -34,7 +34,7 @@ from recsys.export import signature
 from recsys.files import storage, write_atomically
 from recsys.stack import EXPECTED, installed
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 LABELS = "labels.json"
 BUILDING = ".building-"

@@ -18,7 +18,8 @@ from recsys import registry
 from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
 from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown, verbatim
-from recsys.export import query_side
+from recsys.export import known_queries, query_side
+from recsys.export.known_queries import KnownQueries
 from recsys.export.own_items import OWN, OwnItems, OwnWeights
 from recsys.export.query_side import QuerySide
 from recsys.export.release import Release, open_release, parts_of
@@ -229,7 +230,7 @@ class _Parts(NamedTuple):
     """What a query's vector is made of.
 
     Attributes:
-        asked: what goes through the query tower: the row of a known entity, or a query; None where nothing does.
+        asked: the row of a known entity, or a query that goes through the query tower; None where nothing does.
         rows: items whose vectors are added to that.
         origin: as in `Encoding`.
         missing_ids: as in `Encoding`.
@@ -325,7 +326,8 @@ class Retriever:
                 name: encoders.encode_rows(encoder, known[self._column(name)].combine_chunks())
                 for name, encoder in self._encoders.items()
             }
-            self._known_lengths = encoders.longest_bags(self._known_codes, known.num_rows)
+            self._bag_lengths = encoders.longest_bags(self._known_codes, known.num_rows)
+            self._known = KnownQueries.load(folder / known_queries.FOLDER, known.num_rows, release.facts.dim)
 
     @classmethod
     def load(cls, folder: str | Path, *, verify: bool = True, signed_by: Sequence[Path] = ()) -> Retriever:
@@ -362,8 +364,14 @@ class Retriever:
         for name in self.reformulators if len(vectors) else ():
             first = feedback_of(vectors[:1], self._roles, np.zeros((1, 1), np.int32))
             self._reformulators.get(name).move(vectors[:1], first)
-        encoding = self.encode(self._golden(asked))
-        worst = float(np.abs(encoding.vectors - vectors).max(initial=0))
+        encoded = [self.encode(self._golden(asked)).vectors]
+        if self._entity != "features":
+            # Those are stored: the tower must still make the same of the same entities.
+            rows = [self._row_of_query[query_id] for query_id in asked[QUERY_ID].to_pylist()]
+            encoded.append(np.zeros_like(vectors))
+            for places, again, _ in self._through_tower(list(enumerate(rows))):
+                encoded[-1][places] = again
+        worst = float(np.abs(np.stack(encoded) - vectors).max(initial=0))
         if not worst <= GOLDEN_TOLERANCE:  # NaN is not
             raise ReleaseError(
                 f"{self.release.folder}: golden query vectors differ by up to {worst:.2g}, expected at most "
@@ -394,6 +402,7 @@ class Retriever:
         origins = [Origin.POPULARITY] * len(queries)
         missing: list[tuple[str, ...]] = [()] * len(queries)
         through_tower: list[tuple[int, Query | int]] = []
+        known: dict[int, int] = {}
         summed: set[int] = set()
         given = False
         for place, query in enumerate(checked(queries)):
@@ -408,20 +417,21 @@ class Retriever:
                 continue
             parts = self._parts(query, place)
             origins[place], missing[place] = parts.origin, parts.missing_ids
-            if parts.asked is not None:
+            if isinstance(parts.asked, Query):
                 through_tower.append((place, parts.asked))
+            elif parts.asked is not None:
+                known[place] = parts.asked
             if parts.rows:
                 vectors[place] = self._sum(parts.rows, found=query.similar)
             if parts.rows or query.item_ids:
                 summed.add(place)
         if given and (bad := first_unusable(vectors)) is not None:
             raise RequestError(f"queries[{bad}].vector", UNUSABLE)
-        for rows in self._tower_parts(through_tower):
-            checkpoint()
-            codes = self._codes(rows)
-            encoded, raw = self._query_tower.encode(codes)
-            places = [place for place, _ in rows]
-            lengths[places] = self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))
+        if known:
+            places, rows = [*known], [*known.values()]
+            vectors[places], lengths[places] = self._known.vectors[rows], self._known.lengths[rows]
+        for places, encoded, of_encoded in self._through_tower(through_tower):
+            lengths[places] = of_encoded
             if summed:
                 scales = [lengths[place] if place in summed else 1.0 for place in places]
                 encoded = encoded * np.array(scales, np.float32)[:, None]
@@ -1193,6 +1203,15 @@ class Retriever:
             list({self._row_of_item[item_id] for item_id in item_ids if item_id in self._row_of_item}), np.int32
         )
 
+    def _through_tower(self, wanted: Sequence[tuple[int, Query | int]]) -> Iterator[tuple[list[int], Float32, Float32]]:
+        """Yield places, vectors of unit length and lengths of known rows and queries by features, in parts."""
+        for part in self._tower_parts(wanted):
+            checkpoint()
+            codes = self._codes(part)
+            encoded, raw = self._query_tower.encode(codes)
+            lengths = self._query_side.lengths(encoders.evidence(self._encoders, codes, raw))
+            yield [place for place, _ in part], encoded, lengths
+
     def _tower_parts(self, wanted: Sequence[tuple[int, Query | int]]) -> Iterator[list[tuple[int, Query | int]]]:
         """Return known rows and queries by features in parts, shorter histories first.
 
@@ -1201,7 +1220,7 @@ class Retriever:
 
         def length(each: tuple[int, Query | int]) -> int:
             _, query = each
-            return len(query.history) if isinstance(query, Query) else int(self._known_lengths[query])
+            return len(query.history) if isinstance(query, Query) else int(self._bag_lengths[query])
 
         part: list[tuple[int, Query | int]] = []
         for each in sorted(wanted, key=length):

@@ -44,7 +44,7 @@ class ExactRetriever:
         )
         manifest = Manifest(
             fingerprint=FINGERPRINT,
-            format_version=3,
+            format_version=4,
             created="2026-01-02T03:04:05+00:00",
             parent="",
             versions={"numpy": "2"},

@@ -30,6 +30,7 @@ from tests.unit.export.test_release import ODD, fingerprint_of, places, put
 TEXTS = ("run.toml", "index/index.json", "plain_query_tower/tower.json", "plain_item_tower/tower.json")
 ARRAYS = ("item_embeddings.npy", "golden/vectors.npy", "golden/item_rows.npy", "plain_item_tower/kernel_0.npy")
 ARRAYS += ("plain_item_tower/table_0.npy", "plain_query_tower/bias_1.npy", "seen/offsets.npy", "seen/rows.npy")
+ARRAYS += ("known_queries/vectors.npy", "known_queries/lengths.npy")
 TABLES = ("items.parquet", "queries.parquet", "golden/queries.parquet")
 ENCODED = {"item": 6, "query": 3}
 TABLES += tuple(f"encoders/{side}/{n:04}.arrow" for side, count in ENCODED.items() for n in range(count))

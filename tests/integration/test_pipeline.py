@@ -25,7 +25,7 @@ def test_the_release_holds_everything_that_serving_needs(block_release):
     parts = {name.split("/")[0] for name in block_release.manifest.parts}
     assert parts == {
         "dependence.arrow", "encoders", "evaluation.json", "evaluation_cases.parquet", "golden", "index",
-        "index_certificate.json", "item_embeddings.npy", "item_tower", "items.parquet", "log_q.npy",
+        "index_certificate.json", "item_embeddings.npy", "item_tower", "items.parquet", "known_queries", "log_q.npy",
         "plain_item_tower", "plain_query_tower", "queries.parquet", "query_side", "query_tower", "reformulators",
         "run.toml", "seen",
     }  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_manifest_whose_facts_were_edited_is_refused(release):
         open_release(release.folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 3}', "null", "[" * 100_000, "1" * 10_000, "\0"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 4}', "null", "[" * 100_000, "1" * 10_000, "\0"])
 def test_a_broken_manifest_is_refused(release, content):
     (release.folder / "manifest.json").write_text(content)
     with pytest.raises(ReleaseError, match=r"manifest\.json.*: got .*, expected "):
@@ -195,7 +195,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(release):
 def test_another_format_is_refused_with_the_command_that_writes_it_again(release):
     path = release.folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 0}))
-    with pytest.raises(ReleaseError, match=r"format_version: got 0, expected 3\. .*recsys train"):
+    with pytest.raises(ReleaseError, match=r"format_version: got 0, expected 4\. .*recsys train"):
         open_release(release.folder)
 
 
