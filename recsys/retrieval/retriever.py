@@ -68,9 +68,13 @@ from recsys.types import (
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest accepted difference of one coordinate of a golden vector, unitless: other processors round differently."""
-PART_QUERIES = 16
+PART_QUERIES, MOST_QUERIES = 16, 64
+PART_PLACES = 2**10
 PART_FILTER_BYTES = 2**25
-"""Queries of a batch that are answered together, and what their filters may take: both bound the memory of a batch."""
+"""A batch is answered in parts: so many queries at least and at most, so many results, and what their filters may take.
+
+All of them bound the memory of a batch and the time between two checkpoints.
+"""
 MET = (FeedbackKind.LIKED, FeedbackKind.CLICKED)
 """Feedback that counts as having met an item."""
 TOWER_ROWS = 256
@@ -410,8 +414,7 @@ class Retriever:
             _check_ids(query, place)
             _check_ages(query, place)
             if query.vector is not None:
-                if np.shape(query.vector) != (dim,):
-                    shape = np.shape(query.vector)
+                if (shape := np.shape(query.vector)) != (dim,):
                     raise RequestError(f"queries[{place}].vector", f"got shape {shape}, expected ({dim},)")
                 vectors[place], origins[place], given = query.vector, Origin.VECTOR, True
                 continue
@@ -479,7 +482,7 @@ class Retriever:
         encoding = self.encode(queries)
         if len(queries) == 1:
             return self._nearest(queries, encoding, k, diversity, effort, 0)
-        step = PART_QUERIES
+        step = max(PART_QUERIES, min(PART_PLACES // k, MOST_QUERIES))
         if any(query.filter.all_of for query in queries):
             step = max(1, min(step, PART_FILTER_BYTES // (ITEM_BYTES * len(self._item_ids))))
         answers: list[Answer] = []
@@ -1327,10 +1330,10 @@ def _check_ids(query: Query, place: int) -> None:
     if query.entity_id is not None and not isinstance(query.entity_id, str):
         raise RequestError(f"queries[{place}].entity_id", f"got {query.entity_id!r}, expected an id as text")
     for name, ids in (("item_ids", query.item_ids), ("history", query.history), ("excluded_ids", query.excluded_ids)):
-        if isinstance(ids, str):
-            raise RequestError(f"queries[{place}].{name}", f"got the text {ids!r}, expected a list of ids")
         if not len(ids):
             continue
+        if isinstance(ids, str):
+            raise RequestError(f"queries[{place}].{name}", f"got the text {ids!r}, expected a list of ids")
         for kind in set(map(type, ids)):
             if not issubclass(kind, str):
                 wrong = next(each for each in ids if type(each) is kind)
