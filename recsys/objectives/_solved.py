@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from recsys import registry
 from recsys.errors import unknown
 from recsys.registry import combinations, settings
+from recsys.search_space import OneOf
 from recsys.types import Float32
 
 
@@ -68,7 +69,9 @@ class Solved(ABC):
     own: ClassVar[tuple[tuple[str, ...], ...]]
     """The settings of the linear model itself, in groups: each is chosen after those before it."""
 
-    query_feature_weight: tuple[NonNegativeFloat, ...] = Field(default=(1.0, 3.0, 0.3, 0.0), min_length=1)
+    query_feature_weight: Annotated[tuple[NonNegativeFloat, ...], OneOf((0.0, 0.3, 1.0, 3.0))] = Field(
+        default=(1.0, 3.0, 0.3, 0.0), min_length=1
+    )
     cold_start: ColdStart = Field(default_factory=ColdStart)
 
     def paths(self) -> tuple[Path, ...]:

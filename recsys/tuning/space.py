@@ -33,7 +33,8 @@ class Parameter:
         path: of the setting in the run file.
         values: what is tried.
         in_list: the setting is a list of values to try, and gets one of them.
-        default: the value that the model's first trial has; None where it is not among the values.
+        default: the value that the model's first trial has; None where the run file's own is not among the values, or
+            is a list whose values one training tries.
     """
 
     path: str
@@ -112,7 +113,8 @@ def models_of(
     for name, model in _structures(tables, run):
         if (kinds is not None and model["objective"]["kind"] not in kinds.examples) or problem(model):
             continue
-        parameters = tuple(_parameters(model, problem, has_times))
+        # One training that tries every value of a list is worth its time for the run file itself alone.
+        parameters = tuple(_parameters(model, problem, has_times, with_lists=not found))
         found[name] = Model(name, model, _with_tries(parameters, wanted, model, problem))
     if not found:
         got = None if kinds is None else list(kinds.examples)
@@ -183,14 +185,16 @@ def _is_valid(tables: Tables) -> bool:
     return True
 
 
-def _parameters(tables: Tables, problem: Callable[[Tables], str], has_times: bool) -> Iterator[Parameter]:
-    """Yield the settings whose values all suit the run file."""
+def _parameters(
+    tables: Tables, problem: Callable[[Tables], str], has_times: bool, *, with_lists: bool
+) -> Iterator[Parameter]:
+    """Yield the settings whose values all suit the run file; with lists, its first trial keeps those whole."""
     run = config.from_tables(tables)
     for path, choice in _choices(run):
         for name, values in search_space_of(type(choice)).items():
             if (values.in_steps and run.objective.reads == "matrix") or (values.needs_times and not has_times):
                 continue
-            parameter = _parameter(f"{path}.{name}", values, getattr(choice, name))
+            parameter = _parameter(f"{path}.{name}", values, getattr(choice, name), with_lists)
             if not any(_refusal(tables, parameter, value, problem) for value in parameter.values.examples):
                 yield parameter
 
@@ -211,10 +215,12 @@ def _choices(run: Run) -> Iterator[tuple[str, Any]]:
             yield f"self_supervision.augmentations.{index}", stage
 
 
-def _parameter(path: str, values: Between | OneOf, current: Any) -> Parameter:
+def _parameter(path: str, values: Between | OneOf, current: Any, with_lists: bool) -> Parameter:
     """Return a parameter whose values include the current one, if that is of their kind."""
     if isinstance(current, tuple) and not isinstance(values.examples[0], tuple):
-        return Parameter(path, values, in_list=True)
+        if with_lists:
+            return Parameter(path, values, in_list=True)
+        return replace(_parameter(path, values, current[0], with_lists), in_list=True)
     is_number = isinstance(current, (int, float)) and not isinstance(current, bool)
     if isinstance(values, Between):
         if is_number and (current > 0 or not values.log):

@@ -230,8 +230,12 @@ class Study:
             else:
                 drawn = trial.suggest_float(name, tried.low, tried.high, log=tried.log)
                 values[parameter.path] = min(max(float(f"{drawn:.{DIGITS}g}"), tried.low), tried.high)
-        as_is = {parameter.path: json.loads(json.dumps(parameter.default)) for parameter in model.parameters}
-        return model, {path: value for path, value in values.items() if value != as_is[path]}
+        as_is = {
+            parameter.path: json.loads(json.dumps(parameter.default))
+            for parameter in model.parameters
+            if not parameter.in_list
+        }
+        return model, {path: value for path, value in values.items() if path not in as_is or value != as_is[path]}
 
     def _lock_of(self, number: int) -> Path:
         return self._folder / "locks" / str(number)

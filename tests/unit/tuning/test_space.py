@@ -137,6 +137,7 @@ def test_a_closed_form_tries_nothing_that_only_training_in_steps_reads():
     found = models(linear_run())
     assert paths(found["dlae"]) == {
         "objective.dropout_rate",
+        "objective.query_feature_weight",
         "objective.regularization_weight",
         "objective.query_exponent",
         "query.features.read.half_life_days",
@@ -151,6 +152,19 @@ def test_a_half_life_is_tried_only_where_there_are_times():
 def test_a_setting_that_holds_values_to_try_gets_one_of_them():
     changed = models(linear_run())["dlae"].with_values({"objective.regularization_weight": 30.0})
     assert config.from_tables(changed).objective.regularization_weight == (30.0,)
+
+
+def test_only_the_run_file_itself_tries_whole_lists_in_one_training():
+    found = models(linear_run(), has_times=False)
+    assert next(found["dlae"].first_trials) == {}
+    for kind in ("ease", "ials"):
+        first = next(found[kind].first_trials)
+        assert set(first) == paths(found[kind])
+        objective = config.from_tables(found[kind].with_values(first)).objective
+        for path, value in first.items():
+            name = path.removeprefix("objective.")
+            assert getattr(objective, name) == (value,)
+            assert value == getattr(registry.parse(type(objective), {}, ""), name)[0]
 
 
 def test_the_values_include_that_of_the_run_file():
