@@ -3,10 +3,11 @@
 Where people come back to the same items, no inner product of a few hundred numbers holds who comes back to what. So an
 entity's own items are a sparse query of their own, over item rows, that is added to the dense one:
 
-`score(i) = <query, item i> + weight * sum_m( 2^( -age_days(m) / half_life_days ) )`
+`score(i) = <query, item i> + weight * own(i)`
 
-over the entity's meetings m with the item i, or `weight * count(i)` without a half-life. Weight and half-life are
-chosen on validation cases (`Fusion`).
+where `own(i)` says how often and how lately the entity met the item i, or only how lately, where those who met an item
+often come back to it no more than others. What counts, by which half-life, and the weight are chosen on validation
+cases (`Fusion`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -37,16 +38,14 @@ class Fusion:
     Attributes:
         weight: what one meeting of age 0 adds, in units of an inner product, > 0.
         half_life_days: days after which a meeting counts half; 0 means that its age does not matter.
+        weights: how several meetings with an item count together: `count`, `log_count`, or `none`, by which only the
+            newest counts; see `recsys.features.history.History`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     weight: Annotated[float, Field(gt=0)]
     half_life_days: Annotated[float, Field(ge=0)]
-
-    @property
-    def weights(self) -> str:
-        """How meetings become a weight; see `recsys.features.history.History`."""
-        return "count"
+    weights: Literal["count", "log_count", "none"] = "count"
 
     @property
     def merges_repeats(self) -> bool:
@@ -94,7 +93,7 @@ class OwnWeights:
 
     Args:
         fusion: how they are added.
-        weights: `[pairs]`, float32, > 0: the meetings of each pair of entity and item, older ones for less than 1.
+        weights: `[pairs]`, float32, > 0: what the meetings of each pair of entity and item count together.
     """
 
     def __init__(self, fusion: Fusion, weights: Float32) -> None:

@@ -49,6 +49,16 @@ def test_where_own_items_answer_they_are_added_and_the_fused_ranking_is_that_of_
     assert after > before + 0.3
 
 
+def test_where_those_who_met_an_item_often_do_not_come_back_more_counts_do_not_count():
+    dense, cases, met = world(answered_by_own=True)
+    # All but the newest of a case's ten meetings are with one item, and the newest is with the item that it asks for.
+    wanted = cases.relevant.rows
+    rows = np.repeat((wanted + 1) % ITEMS, 10)
+    rows[::10] = wanted
+    ages = np.tile(np.arange(10, dtype=np.float32) * 5, CASES)
+    assert choose_fusion(dense, cases, Met(met.lengths, rows.astype(np.int32), ages), [METRIC]).weights == "none"
+
+
 def test_where_the_dense_list_answers_nothing_is_added():
     assert choose_fusion(*world(answered_by_own=False), [METRIC]) is None
 
@@ -58,3 +68,9 @@ def test_what_is_added_grows_with_counts_and_falls_with_age():
     added = own_scores(Fusion(2.0, 10.0), met, 4).toarray()
     # 2 * 1 and 2 * (1/2 + 1/2)
     np.testing.assert_allclose(added, [[0, 2, 2, 0]], rtol=1e-6)
+
+
+def test_without_counts_only_the_newest_meeting_is_added():
+    met = Met(np.array([3]), np.array([1, 2, 2], np.int32), np.array([0, 10, 20], np.float32))
+    added = own_scores(Fusion(2.0, 10.0, "none"), met, 4).toarray()
+    np.testing.assert_allclose(added, [[0, 2, 1, 0]], rtol=1e-6)
