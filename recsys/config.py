@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tomli_w
 from pydantic import Field, field_validator, model_validator
@@ -251,6 +251,14 @@ class Reformulation:
         validation_metric: what is chosen by, in ir-measures spelling: its mean over depths 1, 3, 5, 10 and K, as far
             as they are not above K.
     """
+
+    removed: ClassVar[Mapping[str, str]] = {
+        "epochs": "Set reformulation.steps, or leave it out: the number of queries decides.",
+        "patience": "Leave it out: reformulation.folds choose the number of steps.",
+        "validation_rate": "Set reformulation.folds: every query judges, in one of them.",
+        "only_sure": "Leave it out: significance decides the release's default reformulator.",
+    }
+    """What stands in for settings of earlier versions, by name."""
 
     reformulator: Any = _default("reformulation.reformulator")
     objective: Any = _default("reformulation.objective")

@@ -145,6 +145,8 @@ def _line(cls: type, detail: Any, where: str) -> str:
         for section in sections:
             cls = _section(cls, section)
         owner = ".".join(str(part) for part in (where, *sections) if part != "") or "the run file"
+        if name in (removed := getattr(cls, "removed", {})):
+            return f"{owner}: the setting {name!r} was removed. {removed[name]}"
         known = [field.name for field in dataclasses.fields(cls)]
         return f"{owner}: {unknown('setting', str(name), known)}"
     rule = detail["msg"]

@@ -43,10 +43,10 @@ layer = "release"
 arms.control = {{ share = 0.5 }}
 arms.ssl = {{ share = 0.5, release = "{ssl}" }}
 
-[experiments.feedback]  # a learned reformulator (LoL) against none, on the same users: layers overlap
+[experiments.feedback]  # a trained reformulator against none, on the same users: layers overlap
 layer = "feedback"
 arms.control = {{ share = 0.5, reformulator = "identity" }}
-arms.lol = {{ share = 0.5, reformulator = "attention_lol" }}
+arms.attention = {{ share = 0.5, reformulator = "attention" }}
 """
 
 
@@ -123,7 +123,7 @@ def _with_reformulator(overrides: list[str], work: Path, releases: Path) -> Rele
     run = config.load(DEMO_RUN, overrides)
     release = pipeline.train(run, work, releases)
     mined = reformulation.mine(release, run, part="validation", k=20, out=work / run.name / "mined.arrow", work=work)
-    return reformulation.train(release, mined, run, name="attention_lol", work=work, default=False)
+    return reformulation.train(release, mined, run, name="attention", work=work, default=False)
 
 
 def _people(release: Release, users: int, habits: list[str]) -> People:

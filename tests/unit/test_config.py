@@ -391,6 +391,8 @@ def test_a_reformulation_section_reads_back_as_it_was(run_file, tmp_path):
 @pytest.mark.parametrize(
     ("section", "told"),
     [
+        ({"epochs": 3}, "reformulation: the setting 'epochs' was removed. Set reformulation.steps, or leave it out"),
+        ({"only_sure": True}, "reformulation: the setting 'only_sure' was removed. Leave it out: significance decides"),
         ({"feedbak_k": 3}, "reformulation: no setting named 'feedbak_k'. Did you mean 'feedback_k'?"),
         ({"feedback_k": 0}, "reformulation.feedback_k: got 0, expected greater than or equal to 1"),
         ({"answers": "kep"}, "reformulation.answers: got 'kep'"),

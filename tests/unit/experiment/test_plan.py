@@ -29,7 +29,7 @@ arms.ssl = { share = 0.5, release = "candidate", settings = { "index.leaves_to_s
 [experiments.feedback]
 layer = "query"
 arms.control = { share = 0.5, reformulator = "identity" }
-arms.lol = { share = 0.5, reformulator = "attention_lol" }
+arms.lol = { share = 0.5, reformulator = "attention" }
 """
 
 

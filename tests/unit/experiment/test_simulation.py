@@ -41,7 +41,7 @@ TABLES = {
         "towers": {"layer": "release", "arms": {"control": {"share": 0.5}, "ssl": {"share": 0.5, "release": "b"}}},
         "feedback": {
             "layer": "feedback",
-            "arms": {"control": {"share": 0.4}, "lol": {"share": 0.4, "reformulator": "attention_lol"}},
+            "arms": {"control": {"share": 0.4}, "lol": {"share": 0.4, "reformulator": "attention"}},
         },
     },
 }
