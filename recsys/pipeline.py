@@ -252,7 +252,7 @@ class Validator:
     def __call__(self, model: TwoTowerModel) -> float:
         """Return the validation metric of a model, larger is better."""
         recommender = self.recommender(model)
-        judged = recommender if self._cases is self._validation.cases else recommender.without(self._cases.excluded)
+        judged = replace(recommender, excluded=self._cases.excluded)
         ranked = judged.recommend(self._rows, parse(self._metric).cutoff).item_rows
         value = float(np.mean(measure([self._metric], ranked, self._relevant)[self._metric]))
         if value > self._highest:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -205,7 +205,8 @@ def describe_data(run: Run) -> Report:
     met = _Met(run, raw)
     usable = read_interactions(run, raw, met.add)
     free = run.query.entity == "features"
-    parts, decisions, problems, shows_met = _trial(run, raw, usable)
+    trial = _trial(run, raw, usable)
+    parts = trial.parts
     interactions = met.interactions()
     columns = tuple(_columns(run, raw, met))
     counts = np.bincount(interactions.item_row, minlength=raw.items.num_rows)[: raw.items.num_rows]
@@ -223,7 +224,7 @@ def describe_data(run: Run) -> Report:
         duplicate_count=None if free else len(interactions) - pairs,
         repeat_rate=None if free else repeat_rate(interactions),
         repeats="" if free else _repeats(interactions),
-        decisions=decisions,
+        decisions=trial.decisions,
         first_time=None if times is None else iso(times.min()),
         last_time=None if times is None else iso(times.max()),
         concentration=_concentration(counts, None if free else int(np.bincount(interactions.query_row).max())),
@@ -236,7 +237,7 @@ def describe_data(run: Run) -> Report:
             for reason, count in sorted(raw.rejects.counts.items(), key=lambda entry: -entry[1])
             if reason != UNKNOWN_ID
         ),
-        problems=problems,
+        problems=trial.problems,
         warnings=(
             *usable.warnings,
             *_row_warnings(met),
@@ -246,7 +247,9 @@ def describe_data(run: Run) -> Report:
             *_leak_warnings(run, raw, met, interactions, counts),
         ),
         baselines={
-            registry.kind_of(each): obstacle(each, not free, shows_met, len(met.query_codes.ids), raw.items.num_rows)
+            registry.kind_of(each): obstacle(
+                each, not free, trial.shows_met, len(met.query_codes.ids), raw.items.num_rows
+            )
             for each in run.evaluation.baselines
         },
     )
@@ -535,15 +538,24 @@ def _concentration(counts: Int64, max_per_query: int | None) -> Concentration:
     )
 
 
-def _trial(
-    run: Run, raw: RawData, usable: Usable
-) -> tuple[dict[str, Interactions], tuple[str, ...], tuple[str, ...], bool]:
-    """Do what training does with the data before its first step.
+class _Trial(NamedTuple):
+    """What training does with the data before its first step.
 
-    Returns:
-        The parts, if any, sentences on what the data decide, what would stop training, and whether rankings may hold
-        what an entity has met.
+    Attributes:
+        parts: the parts of the split; empty where it fails.
+        decisions: sentences on what the data decide.
+        problems: errors that would stop training.
+        shows_met: whether rankings may hold what an entity has met.
     """
+
+    parts: dict[str, Interactions]
+    decisions: tuple[str, ...]
+    problems: tuple[str, ...]
+    shows_met: bool
+
+
+def _trial(run: Run, raw: RawData, usable: Usable) -> _Trial:
+    """Do what training does with the data before its first step."""
     decisions: tuple[str, ...] = ()
     problems: list[str] = []
 
@@ -568,7 +580,8 @@ def _trial(
             check_cases(run, prepared)
             if run.objective.reads == "pairs" and (hard := run.objective.hard_negatives):
                 HardNegatives.read(Path(hard.file), prepared, hard.per_query)
-    return parts, decisions, tuple(problems), run.query.entity == "user" and not run.evaluation.exclude_seen
+    shows_met = run.query.entity == "user" and not run.evaluation.exclude_seen
+    return _Trial(parts, decisions, tuple(problems), shows_met)
 
 
 def _row_warnings(met: _Met) -> Iterable[str]:

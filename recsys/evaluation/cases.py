@@ -65,12 +65,18 @@ class EvaluationCases:
         return self.relevant if self.excluded is None else self.relevant.without(self.excluded)
 
     @cached_property
+    def excluded_or_known(self) -> RowSets | None:
+        """The excluded items and those that the entities met before: what a ranking of new items may not show."""
+        if self.excluded is None or self.known is None:
+            return self.known if self.excluded is None else self.excluded
+        return self.known.union(self.excluded)
+
+    @cached_property
     def of_new_items(self) -> EvaluationCases:
         """The same cases without what their entities have met; the cases as they are where that leaves no question."""
         if self.known is None:
             return self
-        excluded = self.known if self.excluded is None else self.known.union(self.excluded)
-        others = replace(self, excluded=excluded, known=None)
+        others = replace(self, excluded=self.excluded_or_known, known=None)
         return others if others.reachable.sizes.any() else self
 
     @cached_property

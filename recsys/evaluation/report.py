@@ -236,9 +236,8 @@ def evaluate(
     ranked_new = {}
     if cases.known is not None:
         # What is new to an entity has a list of its own: repeats would take the first places of every list.
-        barred = cases.known if cases.excluded is None else cases.known.union(cases.excluded)
         ranked_new = {
-            name: _rank(f"{name}, new items", each.without(barred), cases, parsed)
+            name: _rank(f"{name}, new items", each.without(cases.excluded_or_known), cases, parsed)
             for name, each in recommenders.items()
         }
     accuracy, tables = [], []

@@ -1,6 +1,5 @@
 """The whole evaluation on a world small enough to check by hand."""
 
-import dataclasses
 import io
 import json
 from dataclasses import replace
@@ -205,7 +204,7 @@ def test_the_printed_report_says_beside_each_slice_how_many_cases_it_has():
 
 
 def test_the_printed_report_says_which_history_the_queries_had():
-    text, asked = io.StringIO(), dataclasses.replace(cases([[0, 3]]), history="all of it")
+    text, asked = io.StringIO(), replace(cases([[0, 3]]), history="all of it")
     report = evaluate({"fixed": Fixed([0, 1])}, asked, ["R@2"])
     render(report, Console(file=text, width=160))
     assert report.to_dict()["history"] == "all of it"
