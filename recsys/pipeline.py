@@ -160,7 +160,7 @@ def judge(
         metric=run.training.validation_metric,
         search_s=settings.baseline_search_s,
     )
-    fits = {OURS: Fit(fitted.prepared.fitted_on, _settings(fitted.choice.run))}
+    fits = {OURS: Fit(fitted.prepared.fitted_on, _settings(fitted.choice.run, fitted.choice.start))}
     return evaluation.evaluate(
         recommenders | {name: each.recommender for name, each in baselines.items()},
         test.cases,
@@ -388,14 +388,28 @@ def _digest(run: Run) -> str:
     return hashlib.sha256(config.dumps(run).encode()).hexdigest()
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a model as the report shows them, those that validation chose as one value."""
+def _settings(run: Run, start: Run | None) -> dict[str, Any]:
+    """Return the settings of a model as the report shows them, those that validation chose as one value.
+
+    Args:
+        run: of the model.
+        start: the run whose solution training started from, shown as `start.<setting>`; None where vectors were random.
+    """
     tables = {"dim": run.tower.dim, **registry.plain(run.objective)}
-    nested = {name: table for name, table in tables.items() if isinstance(table, dict)}
-    flat = {name: value for name, value in tables.items() if name not in nested}
-    flat |= {f"{name}.{key}": value for name, table in nested.items() for key, value in table.items()}
-    single = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in flat.items()}
-    return {"objective": registry.kind_of(run.objective), **single}
+    if start is not None:
+        tables["start"] = {"objective": registry.kind_of(start.objective), **_flat(registry.plain(start.objective))}
+    return {"objective": registry.kind_of(run.objective), **_flat(tables)}
+
+
+def _flat(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of nested tables by their paths, a list of one value as that value."""
+    flat = {}
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": nested for key, nested in _flat(value).items()}
+        else:
+            flat[name] = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return flat
 
 
 def changed_settings(before: dict[str, object], after: dict[str, object], prefix: str = "") -> list[str]:

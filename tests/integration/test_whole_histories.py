@@ -228,6 +228,15 @@ def test_features_leave_the_vectors_of_met_items_as_they_were_solved(block_world
     np.testing.assert_allclose(scores["featured"], scores["plain"], rtol=0, atol=1e-5)
 
 
+def test_the_report_shows_the_settings_of_the_solution_that_training_starts_from(block_world, tmp_path):
+    tables = linear_run(block_world, {"kind": "all_items", "start": "dlae"})
+    run = config.from_tables({**tables, "training": {**tables["training"], "epochs": 1}})
+    shown = report.load(pipeline.train(run, tmp_path / "work", tmp_path / "releases").folder).fits[OURS].settings
+    assert (shown["objective"], shown["start.objective"]) == ("all_items", "dlae")
+    assert isinstance(shown["start.dropout_rate"], float)
+    assert isinstance(shown["start.regularization_weight"], float)
+
+
 def started(block_world, folder, metrics):
     """Return what a training that starts from DLAE ends with, and the same solution, on training and validation rows.
 
