@@ -325,7 +325,8 @@ class Query:
         history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
             which counts as now.
         item_ids: items that somebody has met, such as a basket: the answer is what goes with them.
-        similar: whether the answer is instead what is like `item_ids`: what is found by nearly the same vectors.
+        similar: whether the answer is instead what is like `item_ids`: what is found by nearly the same vectors,
+            by exact search.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
         filter: which items the answer may hold besides.

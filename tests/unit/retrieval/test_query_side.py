@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import hypothesis
 import numpy as np
@@ -16,6 +17,7 @@ from recsys.data import encoders
 from recsys.errors import ReleaseError
 from recsys.export.query_side import FACTS, MAP, VECTORS, QuerySide
 from recsys.features.history import History
+from recsys.indexes import ExactSearcher
 from recsys.reformulators import unit
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
@@ -58,6 +60,18 @@ def test_a_query_for_similar_items_compares_what_items_are_found_by(retriever, b
     np.testing.assert_allclose(encoding.vectors, [found[2], unit(found[2] + found[3])], atol=1e-6)
     (answer,) = retriever.nearest([Query(item_ids=ITEMS[2:3], similar=True)], 3)
     assert ITEMS[2] not in answer.item_ids
+
+
+def test_similar_items_are_found_exactly_where_the_index_misses_them(retriever, block_release):
+    found = np.load(block_release.folder / "item_embeddings.npy")
+    misses = retriever._twin(ExactSearcher(found[::-1].copy()))
+    baskets = [Query(item_ids=[item_id]) for item_id in ITEMS[:6]]
+    queries = [replace(query, similar=place not in (1, 4)) for place, query in enumerate(baskets)]
+    right, answers = retriever.nearest(queries, 5, exact=True), misses.nearest(queries, 5)
+    assert [each.item_ids == other.item_ids for each, other in zip(answers, right, strict=True)] == [
+        query.similar for query in queries
+    ]
+    assert misses.nearest(queries[:1], 5)[0].item_ids == right[0].item_ids
 
 
 def test_the_query_side_of_an_item_is_what_it_adds_to_an_empty_history(retriever, side):
