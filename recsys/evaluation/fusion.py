@@ -20,7 +20,7 @@ COUNTING = ("count", "log_count", "none")
 HALF_LIVES_DAYS = (0.0, 30.0, 60.0, 90.0, 120.0, 240.0)
 WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """What is tried. An inner product is at most 1, so that with the largest weight nearly all own items come first."""
-MAX_CASES = 1000
+MAX_CASES = 2000
 """Cases that the choice is made on, drawn at random where there are more."""
 BLOCK_PAIRS = 2**16
 """Inner products of single pairs that are computed at once."""
