@@ -798,10 +798,10 @@ def _check_main_objective(run: Run) -> None:
     if run.self_supervision is not None and run.self_supervision.rows == "training_batch":
         advice = f"The objective {kind!r} reads the whole catalog in each step."
         raise SettingError(describe("self_supervision.rows", "training_batch", "'catalogue'", advice))
-    if run.item.augmentations:
-        advice = f"The objective {kind!r} reads the whole catalog in each step."
-        raise SettingError(describe("item.augmentations", verbatim("augmentations"), "none", advice))
     if reads == "matrix":
+        if run.item.augmentations:
+            advice = f"The objective {kind!r} is solved, without training steps that could augment items."
+            raise SettingError(describe("item.augmentations", verbatim("augmentations"), "none", advice))
         _check_solvable(run, kind)
     else:
         _check_histories(run, kind)

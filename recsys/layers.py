@@ -288,7 +288,13 @@ class TowerLayer(tf.keras.layers.Layer):
             self.longest.assign(max(longest, 1e-6))
 
     def encode_views(self, views: Views, seed: tf.Tensor) -> tf.Tensor:
-        """Return every view of a batch in training, `[views, batch, width]`, float32, unit length.
+        """Return every view of a batch in training, `[views, batch, width]`, float32, unit length; see `raw_views`."""
+        raw = self.raw_views(views, seed)
+        unit, _ = _unit(tf.reshape(raw, [-1, self.width]))
+        return tf.reshape(unit, tf.shape(raw))
+
+    def raw_views(self, views: Views, seed: tf.Tensor) -> tf.Tensor:
+        """Return every view of a batch in training, `[views, batch, width]`, float32, of any length.
 
         A feature whose codes the views share is looked up once. No value of a masked feature reaches the output.
 
@@ -308,8 +314,7 @@ class TowerLayer(tf.keras.layers.Layer):
                     vectors = tf.nn.experimental.stateless_dropout(vectors, views.dropout_rate, seed=drawn)
                 columns.append(tf.where(views.masked[view, :, place, None], self._defaults[place], vectors))
         stacked = [tf.concat(of_views, axis=0) for of_views in zip(*inputs, strict=True)]
-        unit, _ = _unit(self._combined(stacked, seed))
-        return tf.reshape(unit, [views.count, -1, self.width])
+        return tf.reshape(self._combined(stacked, seed), [views.count, -1, self.width])
 
     def _combined(self, vectors: list[tf.Tensor], seed: tf.Tensor | None) -> tf.Tensor:
         """Return raw vectors, `[batch, width]`, from one vector for each feature, `[batch, feature's width]`."""

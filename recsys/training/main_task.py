@@ -157,11 +157,10 @@ class SetTask(tf.keras.layers.Layer):
         Where the batch has positions, each of them is a query.
         """
         seed = model.seed_of(batch["step"])
-        codes, position = model.codes_of(batch["candidate_row"]), batch.get("position")
-        encode_queries, encode_items = model.query_tower, model.item_tower
-        if not self._objective.unit_length:
-            encode_queries, encode_items = encode_queries.raw, encode_items.raw
-        return encode_queries(batch["query"], seed=seed, position=position), encode_items(codes, seed=seed + [0, 500])
+        is_raw = not self._objective.unit_length
+        encode_queries = model.query_tower.raw if is_raw else model.query_tower
+        queries = encode_queries(batch["query"], seed=seed, position=batch.get("position"))
+        return queries, model.items_in_training(batch["candidate_row"], seed, raw=is_raw)
 
     def loss(self, model: TwoTowerModel, batch: SetBatch, training: bool) -> tf.Tensor:
         """Return the weighted objective over one batch, scalar, float32."""

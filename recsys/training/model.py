@@ -81,13 +81,22 @@ class TwoTowerModel(tfrs.Model):
         """Return the seed of a step's draws in the main task, `[2]`, int32."""
         return tf.stack([tf.cast(self._seed, tf.int32), tf.cast(step, tf.int32) * 1000])
 
-    def items_in_training(self, item_row: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Return the vectors of catalog rows as they are in training, augmented where the run says so, `[n, dim]`."""
+    def items_in_training(self, item_row: tf.Tensor, seed: tf.Tensor, *, raw: bool = False) -> tf.Tensor:
+        """Return the vectors of catalog rows as they are in training, augmented where the run says so.
+
+        Args:
+            item_row: `[n]`, int32.
+            seed: `[2]`, int32, of the step.
+            raw: keep their lengths.
+
+        Returns:
+            `[n, dim]`, float32, of unit length, or `[n, width]` where `raw`.
+        """
         codes, seed = self.codes_of(item_row), seed + [0, 500]
         if not self._item_augmentations:
-            return self.item_tower(codes, seed=seed)
+            return self.item_tower.raw(codes, seed=seed) if raw else self.item_tower(codes, seed=seed)
         views = augmented(self._item_augmentations, self._item_fields, codes, 1, seed)
-        return self.item_tower.encode_views(views, seed)[0]
+        return (self.item_tower.raw_views if raw else self.item_tower.encode_views)(views, seed)[0]
 
     def view_weight(self, step: tf.Tensor) -> tf.Tensor:
         """Return the weight of the second task at a step, scalar, float32, >= 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,21 @@ def made(block_world, prepared, **objective):
     run = run_of(block_world, **objective)
     batches = training_batches(run, prepared)
     return run, batches, compiled(run, prepared, batches)
+
+
+def test_items_are_augmented_with_their_lengths_where_the_run_says_so(block_world, prepared):
+    """As the paper's baseline of feature dropout: in training alone, and without bringing vectors to unit length."""
+    plain = run_of(block_world)
+    dropped = [registry.build("augmentations", {"kind": "embedding_dropout", "rate": 0.5}, "item.augmentations.0")]
+    run = replace(plain, item=replace(plain.item, augmentations=tuple(dropped)))
+    batches = training_batches(run, prepared)
+    model, batch = compiled(run, prepared, batches), next(iter(batches.dataset(0)))
+    _, items = model.main_task.vectors(model, batch)
+    # The sum of two features: a coordinate is 0 where both were dropped, at a rate of .5 a quarter of them.
+    assert np.mean(items.numpy() == 0) == pytest.approx(0.25, abs=0.08)
+    whole = model.item_tower.raw(model.codes_of(batch["candidate_row"])).numpy()
+    assert np.mean(whole == 0) < 0.01
+    assert np.abs(np.linalg.norm(items, axis=1) - 1).max() > 0.1
 
 
 def test_items_have_one_weight_and_features_another(block_world, prepared):
