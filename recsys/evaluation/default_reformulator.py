@@ -249,10 +249,12 @@ def choose_default(curves: Mapping[str, Mapping[str, Curve]], metric: str) -> De
 
     A candidate gains significantly where its mean gain over depths is above 0 at the 1 % level, after Holm's
     correction, by some kind of feedback. It does no harm where at no depth, and by no kind of feedback, its mean is
-    below the original queries' or it hurts more queries than it helps. Where there is none, it is `identity`.
+    below the original queries' or it hurts more queries than it helps. Where there is none, it is `identity`. The mean
+    gain is over all kinds of feedback that any candidate reads: one that ignores a kind gains nothing by it.
 
     Args:
-        curves: of each candidate by name, and by kind of feedback, on the same validation queries at the same depths.
+        curves: of each candidate by name, and by each kind of feedback that it reads, on the same validation queries
+            at the same depths.
         metric: that decides, in ir-measures spelling.
     """
     metric = parse(metric).name
@@ -260,8 +262,9 @@ def choose_default(curves: Mapping[str, Mapping[str, Curve]], metric: str) -> De
     means = {pair: curves[pair[0]][pair[1]].gains(metric)[1:].mean(axis=0) for pair in pairs}
     corrected = holm(np.array([_p_value(means[pair]) for pair in pairs])).tolist()
     p_values = dict(zip(pairs, corrected, strict=True))
+    kinds = {feedback for by_feedback in curves.values() for feedback in by_feedback}
     best = {
-        name: float(np.mean([means[name, feedback].mean() for feedback in by_feedback]))
+        name: sum(float(means[name, feedback].mean()) for feedback in by_feedback) / len(kinds)
         for name, by_feedback in curves.items()
         if any(p_values[name, feedback] < SURE for feedback in by_feedback)
         and not any(harms(found, metric) for found in by_feedback.values())

@@ -38,6 +38,12 @@ def test_the_largest_significant_gain_without_harm_is_the_default():
     assert name_of(small=small, large=large | {"pseudo": found(0.01, -0.001)}) == "small"
 
 
+def test_a_kind_of_feedback_that_is_not_read_counts_as_no_gain():
+    both = {"explicit": found(0.03, 0.03), "pseudo": found(0.02, 0.02)}
+    assert name_of(both=both, one={"explicit": found(0.04, 0.04)}) == "both"
+    assert name_of(both=both, one={"explicit": found(0.06, 0.06)}) == "one"
+
+
 @pytest.mark.parametrize(
     "curves",
     [
