@@ -6,7 +6,7 @@ export TF_USE_LEGACY_KERAS := 1
 export TF_CPP_MIN_LOG_LEVEL := 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-admission bench-work bench-memory bench-ssl bench-recommenders bench-order bench-untouched bench-reformulation bench-experiment bench-exposures bench-serving soak fuzz clean
+.PHONY: help demo demo-experiment test lint proto lock bench-train bench-index bench-filters bench-catalogue bench-admission bench-work bench-memory bench-ssl bench-recommenders bench-order bench-untouched bench-cold-items bench-reformulation bench-experiment bench-exposures bench-serving soak fuzz clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -75,6 +75,9 @@ bench-order: $(VENV)/.bench ## The transformer over histories beside bags and Re
 
 bench-untouched: $(VENV)/.bench ## `recsys init` and `recsys train`, nothing changed, on worlds of different shape; resumes by itself
 	$(BIN)/python -m benchmarks.untouched $(ARGS)
+
+bench-cold-items: $(VENV)/.bench ## Items held out of training, in one ranking with all others (RECSYS_DATA_DIR)
+	$(BIN)/python -m benchmarks.cold_items $(ARGS)
 
 bench-reformulation: $(VENV)/.bench ## What feedback gives at each depth, and whom it hurts (RECSYS_DATA_DIR); resumes by itself
 	$(BIN)/python -m benchmarks.reformulation $(ARGS)

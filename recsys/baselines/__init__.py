@@ -9,8 +9,8 @@ To add one, write `baselines/<kind>.py` with a class named after the file; the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -30,11 +30,13 @@ class Histories:
         interactions: sorted by owner, then time; their `query_row` is the owner.
         owners: how many there are.
         items: rows of the catalog.
+        item_values: codes of the item features whose values items can share, `[items, *shape]` each, int32; -1 pads.
     """
 
     interactions: Interactions
     owners: int
     items: int
+    item_values: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
 
     @cached_property
     def counts(self) -> csr_matrix:
@@ -58,7 +60,7 @@ class Histories:
         places = np.arange(sizes.sum()) + np.repeat(starts[:-1][owners] - ends + sizes, sizes)
         taken = self.interactions.take(places)
         moved = np.repeat(np.arange(len(owners), dtype=np.int32), sizes)
-        return Histories(replace(taken, query_row=moved), len(owners), self.items)
+        return Histories(replace(taken, query_row=moved), len(owners), self.items, self.item_values)
 
 
 Scorer = Callable[[Histories], Float32]

@@ -72,6 +72,17 @@ def encode(encoders: Mapping[str, Encoder], table: pa.Table, side: str) -> dict[
     }
 
 
+def shared_values(encoders: Mapping[str, Encoder], codes: Mapping[str, np.ndarray]) -> dict[str, NDArray[np.int32]]:
+    """Return the codes whose values several rows can share: those of ids, which none shares, and numbers are left out.
+
+    Args:
+        encoders: of one side.
+        codes: of its rows, `[rows, *shape]` each.
+    """
+    ids = ids_of(encoders)
+    return {name: each for name, each in codes.items() if name not in ids and each.dtype != np.float32}
+
+
 def encode_rows(encoder: Encoder, values: pa.Array) -> np.ndarray | Ragged:
     """Return the codes of many rows, to be indexed by them, in as little memory as the encoder can."""
     return encoder.encode_rows(values) if isinstance(encoder, BagEncoder) else encoder.encode(values)

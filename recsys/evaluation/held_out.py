@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from recsys.baselines import Histories
 from recsys.config import Run
+from recsys.data import encoders
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Met, Past
 from recsys.data.prepare import Codes, Prepared, excludes_seen
@@ -95,7 +96,7 @@ def held_out(run: Run, prepared: Prepared, part: str, max_cases: int = 0) -> Hel
         cases,
         rows,
         QueryCodes(encoded_by, known_past).now(rows),
-        Histories(earlier, queries, items),
+        Histories(earlier, queries, items, encoders.shared_values(prepared.item_encoders, prepared.item_codes)),
         Histories(past, queries, items).take(rows),
         known_past.until_end(rows, 0),
         EARLIER[part],

@@ -41,6 +41,13 @@ class Split(Protocol):
         """
 
 
+def distinct_pairs(interactions: Interactions) -> NDArray[np.int64]:
+    """Return a number for each interaction, from 0 without gaps, that repeats of one query and item share."""
+    items = int(interactions.item_row.max(initial=0)) + 1
+    pairs = interactions.query_row.astype(np.int64) * items + interactions.item_row
+    return np.unique(pairs, return_inverse=True)[1]
+
+
 def history_at_evaluation(split: Split) -> str:
     """Return in words what the history of a query holds when a model is judged."""
     if split.cuts_in_time:

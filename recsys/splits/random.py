@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from recsys.registry import settings
-from recsys.splits import TEST, TRAIN, VALIDATION, Parts, Shares
+from recsys.splits import TEST, TRAIN, VALIDATION, Parts, Shares, distinct_pairs
 from recsys.types import Interactions
 
 
@@ -24,9 +24,7 @@ class Random(Shares):
 
     def assign(self, interactions: Interactions, seed: int) -> Parts:
         """Return parts drawn for each distinct pair of query and item."""
-        items = int(interactions.item_row.max(initial=0)) + 1
-        pairs = interactions.query_row.astype(np.int64) * items + interactions.item_row
-        _, pair_of = np.unique(pairs, return_inverse=True)
+        pair_of = distinct_pairs(interactions)
         drawn = np.random.default_rng([seed, 1]).random(int(pair_of.max(initial=-1)) + 1)[pair_of]
         parts = np.full(len(interactions), TRAIN, np.int8)
         parts[drawn < self.test_rate + self.validation_rate] = VALIDATION

@@ -106,6 +106,16 @@ def test_cold_items_have_no_training_interaction():
     assert len(of[TEST]) == len(of[VALIDATION]) == 5
 
 
+def test_cold_items_are_held_out_whole_beside_some_pairs_of_the_others():
+    met = interactions(queries=300)
+    alone, both = (registry.choice("splits", "cold_items")(warm_rate=rate).assign(met, 7) for rate in (0.0, 0.2))
+    cold = alone != TRAIN
+    np.testing.assert_array_equal(both[cold], alone[cold])
+    assert [np.mean(both[~cold] == part) for part in (TEST, VALIDATION)] == pytest.approx([0.2, 0.2], abs=0.03)
+    pairs = met.query_row.astype(int) * 25 + met.item_row
+    assert all(len(set(both[pairs == pair])) == 1 for pair in np.unique(pairs)[:200])
+
+
 @pytest.mark.parametrize(("kind", "rows"), [("cold_items", "item_row"), ("cold_queries", "query_row")])
 def test_a_whole_entity_falls_into_one_part(kind, rows):
     met = interactions()
