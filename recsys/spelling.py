@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,13 +43,28 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError, describe, verbatim
 from recsys.types import Bool, Int32, Int64
+from twintower.spelling import (
+    DIGITS,
+    READABLE,
+    Moment,
+    Number,
+    PlainValue,
+    TimeOfDay,
+    exact,
+    is_readable,
+    moment,
+    plain_value,
+    scaled,
+    shortest,
+    spell_number,
+    spell_plain,
+    time_of_day,
+)
 
-READABLE = "text, a number, a truth value, a date, a time or a duration"
-MAX_DIGITS = 400
-"""Before or after the decimal point; float64 needs up to 309 before and 340 after it, decimal256 76."""
 LIST_ROWS = 8192
 """Lists whose values are looked at together: embeddings have hundreds each."""
 STATE_KEY = b"values"
+_DAY_S = 86_400
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _CLOCK = r"[0-9]{2}(?::[0-9]{2}(?::[0-9]{2})?)?"
@@ -59,21 +74,10 @@ _TIME = re.compile(
     rf"(?P<zone>Z|[+-]{_CLOCK.replace(':[', ':?[')})?"
 )
 _TIME_OF_DAY = re.compile(rf"(?P<minutes>{_CLOCK}){_FRACTION}")
-_INFINITY = float("inf")
-_LIMIT = 10**MAX_DIGITS
 _WORDS: Mapping[str, int | float] = {"true": 1, "false": 0, "nan": float("nan")} | {
     f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "infinity")
 }
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_FIRST_S = (datetime.datetime.min.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
-_LAST_S = (datetime.datetime.max.replace(tzinfo=datetime.UTC) - _EPOCH) // datetime.timedelta(seconds=1)
-_DAY_S = 86_400
-DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
-_COARSE_UNITS = ("Y", "M", "W", "D", "h", "m")
-"""Of NumPy's times; Arrow has none of them."""
-_MICROSECOND = datetime.timedelta(microseconds=1)
 
-Number = int | float | Decimal
 
 
 class ValueKind(enum.StrEnum):
@@ -236,16 +240,13 @@ class Spelling:
 
     def _spell(self, value: Any) -> str | None:
         """Return the spelling of what `_plain_value` gives."""
-        if self.kind is ValueKind.TEXT:
-            if isinstance(value, str):
-                return value
-            if isinstance(value, bool):
-                return "true" if value else "false"
-            if isinstance(value, (_Moment, _TimeOfDay)):
-                return value.text
-            return _spell_number(value, self.column)
-        number = self._number(value)
-        return number if isinstance(number, str) else _spell_number(number, self.column)
+        number = value if self.kind is ValueKind.TEXT else self._number(value)
+        try:
+            if self.kind is ValueKind.TEXT or isinstance(number, str):
+                return spell_plain(number)
+            return spell_number(number)
+        except ValueError as error:
+            raise DataError(describe(self.column, number, str(error))) from None
 
     def _float(self, value: Any) -> float:
         number = self._number(value)
@@ -260,11 +261,27 @@ class Spelling:
             if number is None:
                 return value
         else:
-            number = value.seconds if isinstance(value, (_Moment, _TimeOfDay)) else value
+            number = value.seconds if isinstance(value, (Moment, TimeOfDay)) else value
         if self.kind in _NARROW and number is not None:
             with np.errstate(over="ignore"):
                 return shortest(_NARROW[self.kind].to_pandas_dtype()(_as_float(number)))
         return number
+
+
+def _plain_value(value: Any, column: str) -> PlainValue:
+    """Return a Python value as `plain_value` does, also a scalar of another library that Arrow reads.
+
+    Raises:
+        DataError: not one text, number, truth value or time.
+    """
+    with suppress(ValueError):
+        return plain_value(value)
+    try:
+        array = pa.array([value], from_pandas=True)
+        Spelling.of(column, array.type)
+    except (pa.ArrowException, DataError, TypeError, ValueError, OverflowError):
+        raise DataError(describe(column, value, f"one value: {READABLE}")) from None
+    return None if array.null_count else _plain_values(plain(array))[0]
 
 
 def is_missing(value: Any) -> bool:
@@ -395,28 +412,8 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
-def shortest(number: np.floating[Any]) -> float:
-    """Return the double with the spelling of a number of single or half precision: 0.1, not 0.10000000149011612.
-
-    A whole number is itself, exactly.
-    """
-    return float(str(number)) if np.isfinite(number) and number % 1 else float(number)
 
 
-def exact(number: Number) -> Number:
-    """Return the number that the shortest spelling says.
-
-    A whole number is itself, exactly, as an integer: the float 1e23 is 99999999999999991611392. A fraction is a
-    decimal: the float 0.1 is the decimal 0.1. Infinities stay floats.
-
-    Args:
-        number: not NaN; at most `MAX_DIGITS` digits before the decimal point.
-    """
-    if isinstance(number, int) or number in (_INFINITY, -_INFINITY):
-        return number
-    if number == int(number):
-        return int(number)
-    return Decimal(repr(float(number))) if isinstance(number, float) else number
 
 
 def read_time(text: str) -> Decimal:
@@ -431,7 +428,7 @@ def read_time(text: str) -> Decimal:
     matched = _TIME.fullmatch(text)
     if matched is None:
         raise ValueError(f"no time: {text!r}")
-    since = _moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
+    since = moment(datetime.datetime.fromisoformat(matched["minutes"] + (matched["zone"] or "")))
     return since.seconds + Decimal(matched["fraction"] or 0)
 
 
@@ -453,7 +450,7 @@ def read_time_of_day(text: str) -> Decimal:
     matched = _TIME_OF_DAY.fullmatch(text)
     if matched is None:
         raise ValueError(f"no time of day: {text!r}")
-    since = _time_of_day(datetime.time.fromisoformat(matched["minutes"]))
+    since = time_of_day(datetime.time.fromisoformat(matched["minutes"]))
     return since.seconds + Decimal(matched["fraction"] or 0)
 
 
@@ -478,52 +475,12 @@ def _lists(values: pa.Array, elements: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays([0, *ends], elements, mask=values.is_null())
 
 
-class _Moment(NamedTuple):
-    """A point in time: `count` units of `10 ** -digits` seconds since 1970, UTC."""
-
-    count: int
-    digits: int
-
-    @property
-    def seconds(self) -> Decimal:
-        return _scaled(self.count, self.digits)
-
-    @property
-    def text(self) -> str:
-        """ISO 8601 with a space; the date alone at midnight; the seconds outside the years 1 to 9999."""
-        seconds, fraction = divmod(self.count, 10**self.digits)
-        if not _FIRST_S <= seconds <= _LAST_S:
-            return _positional(self.seconds)
-        text = (_EPOCH + datetime.timedelta(seconds=seconds)).isoformat(sep=" ")[:19]
-        return text[:10] if not fraction and seconds % _DAY_S == 0 else text + _fraction_text(fraction, self.digits)
 
 
-class _TimeOfDay(NamedTuple):
-    """A time of day: `count` units of `10 ** -digits` seconds since midnight."""
-
-    count: int
-    digits: int
-
-    @property
-    def seconds(self) -> Decimal:
-        return _scaled(self.count, self.digits)
-
-    @property
-    def text(self) -> str:
-        """ISO 8601; the seconds where there is no such time of day."""
-        seconds, fraction = divmod(self.count, 10**self.digits)
-        if not 0 <= seconds < _DAY_S:
-            return _positional(self.seconds)
-        hour, rest = divmod(seconds, 3600)
-        return f"{hour:02}:{rest // 60:02}:{rest % 60:02}{_fraction_text(fraction, self.digits)}"
 
 
-def _scaled(count: int, digits: int) -> Decimal:
-    return Decimal(count).scaleb(-digits)
 
 
-def _fraction_text(fraction: int, digits: int) -> str:
-    return f".{fraction:0{digits}}".rstrip("0") if fraction else ""
 
 
 _KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
@@ -545,61 +502,14 @@ _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_
 _NARROW: Mapping[ValueKind, pa.DataType] = {ValueKind.FLOAT32: pa.float32(), ValueKind.FLOAT16: pa.float16()}
 
 
-def _moment(value: datetime.datetime) -> _Moment:
-    aware = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
-    return _Moment((aware - _EPOCH) // _MICROSECOND, 6)
 
 
-def _time_of_day(value: datetime.time) -> _TimeOfDay:
-    seconds = (value.hour * 60 + value.minute) * 60 + value.second
-    return _TimeOfDay(seconds * 1_000_000 + value.microsecond, 6)
 
 
-def _unchanged(value: Any) -> Any:
-    return value
 
 
-_FROM_PYTHON: Mapping[type, Callable[[Any], Any]] = {
-    type(None): _unchanged,
-    str: _unchanged,
-    bool: _unchanged,
-    int: _unchanged,
-    float: _unchanged,
-    Decimal: lambda value: float("nan") if value.is_nan() else value,
-    np.float16: shortest,
-    np.float32: shortest,
-    np.float64: float,
-    np.int64: int,
-    np.bool_: bool,
-    datetime.date: lambda value: _Moment((value.toordinal() - _EPOCH.toordinal()) * _DAY_S, 0),
-    datetime.datetime: _moment,
-    datetime.time: _time_of_day,
-    datetime.timedelta: lambda value: _scaled(value // _MICROSECOND, 6),
-    uuid.UUID: str,
-}
 
 
-def _plain_value(value: Any, column: str) -> Any:
-    """Return a Python value as text, bool, number, `_Moment`, `_TimeOfDay` or None.
-
-    Raises:
-        DataError: it is none of these.
-    """
-    convert = _FROM_PYTHON.get(type(value))
-    if convert is not None:
-        return convert(value)
-    if isinstance(value, datetime.date | datetime.timedelta) and hasattr(value, "to_numpy"):
-        value = value.to_numpy()  # pandas' nanoseconds, which Arrow would cut
-    if isinstance(value, np.datetime64 | np.timedelta64) and np.isnat(value):
-        return None
-    try:  # NumPy's and pandas' scalars, subclasses
-        if isinstance(value, np.datetime64 | np.timedelta64) and np.datetime_data(value.dtype)[0] in _COARSE_UNITS:
-            value = value.astype(f"{value.dtype.kind}8[s]")
-        array = pa.array([value], from_pandas=True)
-        Spelling.of(column, array.type)
-    except (pa.ArrowException, DataError, TypeError, ValueError, OverflowError):
-        raise DataError(describe(column, value, f"one value: {READABLE}")) from None
-    return None if array.null_count else _plain_values(plain(array))[0]
 
 
 def _plain_values(array: pa.Array) -> list[Any]:
@@ -608,16 +518,16 @@ def _plain_values(array: pa.Array) -> list[Any]:
     if pa.types.is_floating(type_):
         return _float64(array).tolist()
     if pa.types.is_date32(type_):
-        return [_Moment(days * _DAY_S, 0) for days in array.cast(pa.int32()).to_pylist()]
+        return [Moment(days * _DAY_S, 0) for days in array.cast(pa.int32()).to_pylist()]
     if pa.types.is_date64(type_):
-        return [_Moment(count, 3) for count in array.cast(pa.int64()).to_pylist()]
+        return [Moment(count, 3) for count in array.cast(pa.int64()).to_pylist()]
     if pa.types.is_timestamp(type_):
-        return [_Moment(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+        return [Moment(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
     if pa.types.is_time(type_):
         counts = array.cast(pa.int32() if pa.types.is_time32(type_) else pa.int64()).to_pylist()
-        return [_TimeOfDay(count, DIGITS[type_.unit]) for count in counts]
+        return [TimeOfDay(count, DIGITS[type_.unit]) for count in counts]
     if pa.types.is_duration(type_):
-        return [_scaled(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
+        return [scaled(count, DIGITS[type_.unit]) for count in array.cast(pa.int64()).to_pylist()]
     return array.to_pylist()
 
 
@@ -657,7 +567,7 @@ def _read_number(text: str) -> Number | None:
             number = float(text)
             return number if np.isfinite(number) else None
         exact = Decimal(text)
-        return exact if _is_readable(exact) else None
+        return exact if is_readable(exact) else None
     if text.casefold() in _WORDS:
         return _WORDS[text.casefold()]
     for read in (read_time, read_time_of_day):
@@ -666,10 +576,6 @@ def _read_number(text: str) -> Number | None:
     return None
 
 
-def _is_readable(number: int | Decimal) -> bool:
-    if isinstance(number, int):
-        return abs(number) < _LIMIT
-    return not number or not number.is_finite() or abs(number.adjusted()) < MAX_DIGITS
 
 
 def _as_float(number: Number) -> float:
@@ -679,19 +585,5 @@ def _as_float(number: Number) -> float:
         return float("inf") if number > 0 else float("-inf")
 
 
-def _spell_number(number: Number | None, column: str) -> str | None:
-    """Return a number's spelling: digits, with a point only where there is a fraction; None for NaN."""
-    if number is None or number != number:
-        return None
-    if not isinstance(number, float) and not _is_readable(number):
-        raise DataError(describe(column, number, f"a number of at most {MAX_DIGITS} digits"))
-    number = exact(number)
-    if isinstance(number, int):
-        return str(int(number))  # a truth value is a number here
-    return _positional(number) if isinstance(number, Decimal) and number.is_finite() else str(float(number))
 
 
-def _positional(number: Decimal) -> str:
-    text = f"{number:f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text

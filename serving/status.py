@@ -1,39 +1,41 @@
-"""Errors as `google.rpc.Status` and back (AIP-193): one ErrorInfo each, with the details that help the caller."""
+"""Errors as `google.rpc.Status` (AIP-193): one ErrorInfo each, with the details that help the caller."""
 
 from __future__ import annotations
 
 import math
 
-import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
-from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, StorageError
-from serving.errors import (
+from recsys.errors import ReleaseError, StorageError
+from serving.errors import GoneError, LateRequestError, NoRequestError, UnknownMethodError
+from twintower.errors import (
     AnswerTooLargeError,
-    CatalogueReadOnlyError,
+    CatalogReadOnlyError,
     DeadlineError,
     EventsNotKeptError,
     ForbiddenError,
-    GoneError,
-    LateRequestError,
-    NoRequestError,
+    MissingError,
     OverloadedError,
     QuotaError,
     ReleasePinError,
     ReleaseRefusedError,
-    ServerError,
+    RequestError,
     UnauthenticatedError,
     UnavailableError,
-    UnknownMethodError,
+)
+from twintower.status import (
+    ANSWER_TOO_LARGE,
+    CATALOG_READ_ONLY,
+    DOMAIN,
+    EVENTS_NOT_KEPT,
+    OVERLOADED,
+    QUOTA_EXCEEDED,
+    RELEASE_REFUSED,
 )
 
-DOMAIN = "serving.v1"
-ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
-OVERLOADED, QUOTA_EXCEEDED = "OVERLOADED", "QUOTA_EXCEEDED"
 UNAUTHENTICATED, ROLE_TOO_LOW = "UNAUTHENTICATED", "ROLE_TOO_LOW"
 NO_REQUEST, UNKNOWN_METHOD = "NO_REQUEST", "UNKNOWN_METHOD"
 REFUSALS = frozenset((OVERLOADED, QUOTA_EXCEEDED, UNAUTHENTICATED, ROLE_TOO_LOW, NO_REQUEST, UNKNOWN_METHOD))
@@ -63,11 +65,11 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
     if isinstance(error, ReleasePinError):
         return _unmet("RELEASE_NOT_SERVED", "RELEASE", error.pin, error, request_id)
     if isinstance(error, ReleaseRefusedError):
-        return _unmet("RELEASE_REFUSED", "RELEASE", error.release, error, request_id)
-    if isinstance(error, CatalogueReadOnlyError):
-        return _unmet("CATALOGUE_READ_ONLY", "CATALOGUE", "catalogue.folder", error, request_id)
+        return _unmet(RELEASE_REFUSED, "RELEASE", error.release, error, request_id)
+    if isinstance(error, CatalogReadOnlyError):
+        return _unmet(CATALOG_READ_ONLY, "CATALOG", "catalogue.folder", error, request_id)
     if isinstance(error, EventsNotKeptError):
-        return _unmet("EVENTS_NOT_KEPT", "LOG", "log.folder", error, request_id)
+        return _unmet(EVENTS_NOT_KEPT, "LOG", "log.folder", error, request_id)
     if isinstance(error, OverloadedError):
         retry = _retry(error.retry_after_s)
         return _status(code_pb2.RESOURCE_EXHAUSTED, OVERLOADED, str(error), request_id, retry)
@@ -96,51 +98,6 @@ def status_of(error: Exception, request_id: str) -> status_pb2.Status:
         return _status(code_pb2.NOT_FOUND, "NOT_FOUND", str(error), request_id)
     reason = "RELEASE_UNUSABLE" if isinstance(error, ReleaseError) else "INTERNAL"
     return _status(code_pb2.INTERNAL, reason, INTERNAL_MESSAGE, request_id)
-
-
-def error_of(call: grpc.RpcError) -> RecsysError:
-    """Return the error that a failed call means to the caller of the client.
-
-    Args:
-        call: what gRPC raised; sync and asyncio calls alike.
-    """
-    code, message = call.code(), call.details() or ""
-    details = _details(call)
-    if bad_request := details.get(error_details_pb2.BadRequest):
-        violation = bad_request.field_violations[0]
-        return RequestError(violation.field, violation.description)
-    if failure := details.get(error_details_pb2.PreconditionFailure):
-        reason, subject = details[error_details_pb2.ErrorInfo].reason, failure.violations[0].subject
-        if reason == "CATALOGUE_READ_ONLY":
-            return CatalogueReadOnlyError(message)
-        if reason == "EVENTS_NOT_KEPT":
-            return EventsNotKeptError(message)
-        return (ReleaseRefusedError if reason == "RELEASE_REFUSED" else ReleasePinError)(message, subject)
-    info, retry = details.get(error_details_pb2.ErrorInfo), details.get(error_details_pb2.RetryInfo)
-    retry_after_s = retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return UnavailableError(message, retry_after_s)
-    if code is grpc.StatusCode.UNAUTHENTICATED:
-        return UnauthenticatedError(message)
-    if code is grpc.StatusCode.PERMISSION_DENIED:
-        return ForbiddenError(message)
-    if code is grpc.StatusCode.CANCELLED:
-        # What a client cancels itself is not asked about: gRPC says this where a call meets a stopping server.
-        return UnavailableError(f"the server closed the call ({message}).")
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError(f"the call did not end in time ({message}). Allow more time, or ask for less.")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == QUOTA_EXCEEDED:
-        return QuotaError(message, retry_after_s)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == OVERLOADED:
-        return OverloadedError(message, retry_after_s)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and info and info.reason == ANSWER_TOO_LARGE:
-        return AnswerTooLargeError(message.removeprefix("answer: "))
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return RequestError("request", f"{message}; send less at once, or raise the limit")
-    if code is grpc.StatusCode.NOT_FOUND:
-        return MissingError(message)
-    request_id = f" Request id: {info.metadata['request_id']}." if info else ""
-    return ServerError(f"{code.name}: {message}{request_id}")
 
 
 def _unmet(reason: str, kind: str, subject: str, error: Exception, request_id: str) -> status_pb2.Status:
@@ -179,27 +136,3 @@ def _retry(after_s: float) -> error_details_pb2.RetryInfo:
     delay = Duration()
     delay.FromMilliseconds(math.ceil(after_s * 1000))
     return error_details_pb2.RetryInfo(retry_delay=delay)
-
-
-def _details(call: grpc.RpcError) -> dict[type[Message], Message]:
-    found: dict[type[Message], Message] = {}
-    status = rpc_status.from_call(call) if isinstance(call, grpc.Call) else _from_trailing(call)
-    for packed in status.details if status else ():
-        for kind in (
-            error_details_pb2.ErrorInfo,
-            error_details_pb2.BadRequest,
-            error_details_pb2.PreconditionFailure,
-            error_details_pb2.RetryInfo,
-        ):
-            if packed.Is(kind.DESCRIPTOR):
-                found[kind] = kind()
-                packed.Unpack(found[kind])
-    return found
-
-
-def _from_trailing(call: grpc.RpcError) -> status_pb2.Status | None:
-    """Return the status that an asyncio error carries in its trailing metadata."""
-    for key, value in call.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return status_pb2.Status.FromString(value)
-    return None

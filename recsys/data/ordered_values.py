@@ -13,28 +13,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.spelling import Number
 from recsys.types import Bool, Int64
+from twintower.spelling import Number
 
-MAX_DIGITS = 76
-"""Digits of a number before and after the point; decimal256, the widest type of a column, holds as many."""
 STEPS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY_S = 86_400
-
-
-def is_number(value: object) -> bool:
-    """Return whether a value is a number that columns compare with.
-
-    Truth values and NaN are none, nor is a number of more than `MAX_DIGITS` digits before or after the point; a float
-    may be infinite.
-    """
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            return False
-        return value == 0 or (value.adjusted() < MAX_DIGITS and int(value.as_tuple().exponent) >= -MAX_DIGITS)
-    if isinstance(value, float):
-        return not math.isnan(value)
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MAX_DIGITS
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,17 @@ from __future__ import annotations
 from recsys.retrieval.retriever import (
     Answer,
     Encoding,
-    Explanation,
     Matches,
     ReformulatedAnswer,
     Retriever,
     Revision,
 )
-from recsys.retrieval.where import where
-from recsys.types import Origin
 
 __all__ = [
     "Answer",
     "Encoding",
-    "Explanation",
     "Matches",
-    "Origin",
     "ReformulatedAnswer",
     "Retriever",
     "Revision",
-    "where",
 ]

@@ -1,10 +1,9 @@
-"""Encrypted connections: the server's certificates, checked before they are used, and the client's side of it."""
+"""Encrypted connections, the server's side: certificates are checked before they are used."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +12,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from recsys.errors import SettingError, describe
 from serving.settings import Tls
 from serving.trust.reloaded import Read, Reloaded
-
-
-@dataclass(frozen=True)
-class ClientTls:
-    """How a client meets an encrypted server.
-
-    Attributes:
-        ca: PEM file of the authorities that may vouch for the server; None for those that gRPC brings along.
-        certificate: PEM file of the client's own certificate, where the server asks for one.
-        key: PEM file of its private key.
-    """
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Return what gRPC opens a channel with.
-
-        Raises:
-            SettingError: a file is missing or no PEM, or a certificate is without its key.
-        """
-        if (self.certificate is None) != (self.key is None):
-            raise SettingError("tls: got one of certificate and key, expected both or neither.")
-        ca, certificate, key = (
-            None if path is None else _read(f"tls.{name}", path)
-            for name, path in (("ca", self.ca), ("certificate", self.certificate), ("key", self.key))
-        )
-        if ca is not None:
-            _certificates(ca, "tls.ca", self.ca)
-        if certificate is not None and key is not None:
-            _check_pair(certificate, key, "tls", self)
-        return grpc.ssl_channel_credentials(ca, key, certificate)
+from twintower.errors import SettingError, describe
 
 
 def server_credentials(tls: Tls, logger: Any) -> grpc.ServerCredentials:
@@ -87,13 +53,6 @@ def _configuration(tls: Tls, read: Read, logger: Any) -> grpc.ServerCertificateC
     return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
 
 
-def _read(where: str, path: Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        raise SettingError(describe(where, str(path), "a file that this process may read")) from None
-
-
 def _certificates(content: bytes, where: str, path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(content)
@@ -101,7 +60,7 @@ def _certificates(content: bytes, where: str, path: Path) -> list[x509.Certifica
         raise SettingError(describe(where, str(path), "certificates as PEM")) from None
 
 
-def _check_pair(certificate: bytes, key: bytes, where: str, files: Tls | ClientTls) -> x509.Certificate:
+def _check_pair(certificate: bytes, key: bytes, where: str, files: Tls) -> x509.Certificate:
     """Return the certificate that a key is the key of."""
     first, *_ = _certificates(certificate, f"{where}.certificate", files.certificate)
     _check_dates([first], f"{where}.certificate", files.certificate)

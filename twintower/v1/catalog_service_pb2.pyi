@@ -1,4 +1,4 @@
-from serving.v1 import recommendation_service_pb2 as _recommendation_service_pb2
+from twintower.v1 import recommendation_service_pb2 as _recommendation_service_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -66,11 +66,11 @@ class DeleteItemsResponse(_message.Message):
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, sequence: _Optional[int] = ..., missing_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class GetCatalogueRequest(_message.Message):
+class GetCatalogRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class Catalogue(_message.Message):
+class Catalog(_message.Message):
     __slots__ = ("sequence", "item_count", "upserted_count", "deleted_count", "refused_ids", "release")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]

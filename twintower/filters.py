@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from recsys.errors import RequestError
-from recsys.spelling import shortest
-from recsys.types import Condition, Filter, FilterValue
+from twintower.errors import RequestError
+from twintower.spelling import shortest
+from twintower.types import Condition, Filter, FilterValue
 
 NAME = r'"(?:[^"\\]|\\.)*"'
 """A column's name as a JSON string, for names that begin or end with a sign or a space."""
@@ -23,11 +23,11 @@ KEY = re.compile(rf"\s*({NAME}|.*?)\s*(!=|>=|<=|=|>|<)?\s*", re.DOTALL)
 BOUNDS = {">=": "minimum", ">": "exclusive_minimum", "<=": "maximum", "<": "exclusive_maximum"}
 
 
-def where(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
+def parse_filter(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
     """Return a filter of conditions that must all hold.
 
     ```python
-    where({"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990, "new": True})
+    parse_filter({"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990, "new": True})
     ```
 
     Args:
@@ -46,7 +46,7 @@ def where(conditions: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Filter:
 def _condition(key: str, value: Any) -> Condition:
     matched = KEY.fullmatch(key) if isinstance(key, str) else None
     if matched is None or not matched[1]:
-        raise RequestError("where", f"got {key!r}, expected the name of a column, and after it one of != >= > <= <")
+        raise RequestError("filter", f"got {key!r}, expected the name of a column, and after it one of != >= > <= <")
     field, sign = plain_name(matched[1]), matched[2] or "="
     if sign in BOUNDS:
         return Condition(field, **{BOUNDS[sign]: _plain(value, key)})
@@ -79,5 +79,5 @@ def _plain(value: Any, key: str) -> FilterValue:
     if isinstance(value, uuid.UUID):
         return str(value)
     if not isinstance(value, (str, bool, int, float, Decimal)):
-        raise RequestError(f"where[{key!r}]", f"got {value!r}, expected text, a number, a truth value, or a time")
+        raise RequestError(f"filter[{key!r}]", f"got {value!r}, expected text, a number, a truth value, or a time")
     return value

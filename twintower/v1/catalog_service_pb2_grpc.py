@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from serving.v1 import catalogue_service_pb2 as serving_dot_v1_dot_catalogue__service__pb2
+from twintower.v1 import catalog_service_pb2 as twintower_dot_v1_dot_catalog__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,18 +18,18 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in serving/v1/catalogue_service_pb2_grpc.py depends on'
+        + ' but the generated code in twintower/v1/catalog_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class CatalogueServiceStub:
+class CatalogServiceStub:
     """Adds, replaces and removes items between two releases. What was acknowledged is on disk, stays through a restart, and is
     seen by every call that begins after the acknowledgement, in whichever process of the server. Errors are as those of
     RecommendationService. Where a server was started without a log for such changes, calls are FAILED_PRECONDITION
-    (reason CATALOGUE_READ_ONLY).
+    (reason CATALOG_READ_ONLY).
     """
 
     def __init__(self, channel):
@@ -39,27 +39,27 @@ class CatalogueServiceStub:
             channel: A grpc.Channel.
         """
         self.UpsertItems = channel.unary_unary(
-                '/serving.v1.CatalogueService/UpsertItems',
-                request_serializer=serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsResponse.FromString,
+                '/twintower.v1.CatalogService/UpsertItems',
+                request_serializer=twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsResponse.FromString,
                 _registered_method=True)
         self.DeleteItems = channel.unary_unary(
-                '/serving.v1.CatalogueService/DeleteItems',
-                request_serializer=serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsResponse.FromString,
+                '/twintower.v1.CatalogService/DeleteItems',
+                request_serializer=twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsResponse.FromString,
                 _registered_method=True)
-        self.GetCatalogue = channel.unary_unary(
-                '/serving.v1.CatalogueService/GetCatalogue',
-                request_serializer=serving_dot_v1_dot_catalogue__service__pb2.GetCatalogueRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_catalogue__service__pb2.Catalogue.FromString,
+        self.GetCatalog = channel.unary_unary(
+                '/twintower.v1.CatalogService/GetCatalog',
+                request_serializer=twintower_dot_v1_dot_catalog__service__pb2.GetCatalogRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_catalog__service__pb2.Catalog.FromString,
                 _registered_method=True)
 
 
-class CatalogueServiceServicer:
+class CatalogServiceServicer:
     """Adds, replaces and removes items between two releases. What was acknowledged is on disk, stays through a restart, and is
     seen by every call that begins after the acknowledgement, in whichever process of the server. Errors are as those of
     RecommendationService. Where a server was started without a log for such changes, calls are FAILED_PRECONDITION
-    (reason CATALOGUE_READ_ONLY).
+    (reason CATALOG_READ_ONLY).
     """
 
     def UpsertItems(self, request, context):
@@ -70,13 +70,13 @@ class CatalogueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Removes items. Ids that the catalogue does not have are no error. Repeating a call changes nothing more.
+        """Removes items. Ids that the catalog does not have are no error. Repeating a call changes nothing more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetCatalogue(self, request, context):
+    def GetCatalog(self, request, context):
         """Returns what has been changed since the release was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -84,36 +84,36 @@ class CatalogueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
 
-def add_CatalogueServiceServicer_to_server(servicer, server):
+def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'UpsertItems': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertItems,
-                    request_deserializer=serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsResponse.SerializeToString,
             ),
             'DeleteItems': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteItems,
-                    request_deserializer=serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsResponse.SerializeToString,
             ),
-            'GetCatalogue': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetCatalogue,
-                    request_deserializer=serving_dot_v1_dot_catalogue__service__pb2.GetCatalogueRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_catalogue__service__pb2.Catalogue.SerializeToString,
+            'GetCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCatalog,
+                    request_deserializer=twintower_dot_v1_dot_catalog__service__pb2.GetCatalogRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_catalog__service__pb2.Catalog.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'serving.v1.CatalogueService', rpc_method_handlers)
+            'twintower.v1.CatalogService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('serving.v1.CatalogueService', rpc_method_handlers)
+    server.add_registered_method_handlers('twintower.v1.CatalogService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
-class CatalogueService:
+class CatalogService:
     """Adds, replaces and removes items between two releases. What was acknowledged is on disk, stays through a restart, and is
     seen by every call that begins after the acknowledgement, in whichever process of the server. Errors are as those of
     RecommendationService. Where a server was started without a log for such changes, calls are FAILED_PRECONDITION
-    (reason CATALOGUE_READ_ONLY).
+    (reason CATALOG_READ_ONLY).
     """
 
     @staticmethod
@@ -130,9 +130,9 @@ class CatalogueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.CatalogueService/UpsertItems',
-            serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsRequest.SerializeToString,
-            serving_dot_v1_dot_catalogue__service__pb2.UpsertItemsResponse.FromString,
+            '/twintower.v1.CatalogService/UpsertItems',
+            twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsRequest.SerializeToString,
+            twintower_dot_v1_dot_catalog__service__pb2.UpsertItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -157,9 +157,9 @@ class CatalogueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.CatalogueService/DeleteItems',
-            serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsRequest.SerializeToString,
-            serving_dot_v1_dot_catalogue__service__pb2.DeleteItemsResponse.FromString,
+            '/twintower.v1.CatalogService/DeleteItems',
+            twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsRequest.SerializeToString,
+            twintower_dot_v1_dot_catalog__service__pb2.DeleteItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -171,7 +171,7 @@ class CatalogueService:
             _registered_method=True)
 
     @staticmethod
-    def GetCatalogue(request,
+    def GetCatalog(request,
             target,
             options=(),
             channel_credentials=None,
@@ -184,9 +184,9 @@ class CatalogueService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.CatalogueService/GetCatalogue',
-            serving_dot_v1_dot_catalogue__service__pb2.GetCatalogueRequest.SerializeToString,
-            serving_dot_v1_dot_catalogue__service__pb2.Catalogue.FromString,
+            '/twintower.v1.CatalogService/GetCatalog',
+            twintower_dot_v1_dot_catalog__service__pb2.GetCatalogRequest.SerializeToString,
+            twintower_dot_v1_dot_catalog__service__pb2.Catalog.FromString,
             options,
             channel_credentials,
             insecure,

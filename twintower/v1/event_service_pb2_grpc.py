@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from serving.v1 import event_service_pb2 as serving_dot_v1_dot_event__service__pb2
+from twintower.v1 import event_service_pb2 as twintower_dot_v1_dot_event__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in serving/v1/event_service_pb2_grpc.py depends on'
+        + ' but the generated code in twintower/v1/event_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,9 +37,9 @@ class EventServiceStub:
             channel: A grpc.Channel.
         """
         self.RecordEvents = channel.unary_unary(
-                '/serving.v1.EventService/RecordEvents',
-                request_serializer=serving_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
+                '/twintower.v1.EventService/RecordEvents',
+                request_serializer=twintower_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -61,14 +61,14 @@ def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'RecordEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordEvents,
-                    request_deserializer=serving_dot_v1_dot_event__service__pb2.RecordEventsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_event__service__pb2.RecordEventsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_event__service__pb2.RecordEventsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_event__service__pb2.RecordEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'serving.v1.EventService', rpc_method_handlers)
+            'twintower.v1.EventService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('serving.v1.EventService', rpc_method_handlers)
+    server.add_registered_method_handlers('twintower.v1.EventService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -91,9 +91,9 @@ class EventService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.EventService/RecordEvents',
-            serving_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
-            serving_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
+            '/twintower.v1.EventService/RecordEvents',
+            twintower_dot_v1_dot_event__service__pb2.RecordEventsRequest.SerializeToString,
+            twintower_dot_v1_dot_event__service__pb2.RecordEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

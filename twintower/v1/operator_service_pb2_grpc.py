@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from serving.v1 import operator_service_pb2 as serving_dot_v1_dot_operator__service__pb2
+from twintower.v1 import operator_service_pb2 as twintower_dot_v1_dot_operator__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in serving/v1/operator_service_pb2_grpc.py depends on'
+        + ' but the generated code in twintower/v1/operator_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -39,19 +39,19 @@ class OperatorServiceStub:
             channel: A grpc.Channel.
         """
         self.ListReleases = channel.unary_unary(
-                '/serving.v1.OperatorService/ListReleases',
-                request_serializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+                '/twintower.v1.OperatorService/ListReleases',
+                request_serializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
                 _registered_method=True)
         self.ReloadRelease = channel.unary_unary(
-                '/serving.v1.OperatorService/ReloadRelease',
-                request_serializer=serving_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+                '/twintower.v1.OperatorService/ReloadRelease',
+                request_serializer=twintower_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
                 _registered_method=True)
         self.RollBackRelease = channel.unary_unary(
-                '/serving.v1.OperatorService/RollBackRelease',
-                request_serializer=serving_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+                '/twintower.v1.OperatorService/RollBackRelease',
+                request_serializer=twintower_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
                 _registered_method=True)
 
 
@@ -90,24 +90,24 @@ def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ListReleases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListReleases,
-                    request_deserializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
             ),
             'ReloadRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadRelease,
-                    request_deserializer=serving_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
             ),
             'RollBackRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBackRelease,
-                    request_deserializer=serving_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'serving.v1.OperatorService', rpc_method_handlers)
+            'twintower.v1.OperatorService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('serving.v1.OperatorService', rpc_method_handlers)
+    server.add_registered_method_handlers('twintower.v1.OperatorService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -132,9 +132,9 @@ class OperatorService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.OperatorService/ListReleases',
-            serving_dot_v1_dot_operator__service__pb2.ListReleasesRequest.SerializeToString,
-            serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+            '/twintower.v1.OperatorService/ListReleases',
+            twintower_dot_v1_dot_operator__service__pb2.ListReleasesRequest.SerializeToString,
+            twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -159,9 +159,9 @@ class OperatorService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.OperatorService/ReloadRelease',
-            serving_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.SerializeToString,
-            serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+            '/twintower.v1.OperatorService/ReloadRelease',
+            twintower_dot_v1_dot_operator__service__pb2.ReloadReleaseRequest.SerializeToString,
+            twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -186,9 +186,9 @@ class OperatorService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.OperatorService/RollBackRelease',
-            serving_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.SerializeToString,
-            serving_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
+            '/twintower.v1.OperatorService/RollBackRelease',
+            twintower_dot_v1_dot_operator__service__pb2.RollBackReleaseRequest.SerializeToString,
+            twintower_dot_v1_dot_operator__service__pb2.ListReleasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

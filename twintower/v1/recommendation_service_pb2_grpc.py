@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from serving.v1 import recommendation_service_pb2 as serving_dot_v1_dot_recommendation__service__pb2
+from twintower.v1 import recommendation_service_pb2 as twintower_dot_v1_dot_recommendation__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in serving/v1/recommendation_service_pb2_grpc.py depends on'
+        + ' but the generated code in twintower/v1/recommendation_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -29,7 +29,7 @@ class RecommendationServiceStub:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `serving.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|
@@ -79,39 +79,39 @@ class RecommendationServiceStub:
             channel: A grpc.Channel.
         """
         self.NearestItems = channel.unary_unary(
-                '/serving.v1.RecommendationService/NearestItems',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.FromString,
+                '/twintower.v1.RecommendationService/NearestItems',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.FromString,
                 _registered_method=True)
         self.BatchNearestItems = channel.unary_unary(
-                '/serving.v1.RecommendationService/BatchNearestItems',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
+                '/twintower.v1.RecommendationService/BatchNearestItems',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
                 _registered_method=True)
         self.SearchVectors = channel.unary_unary(
-                '/serving.v1.RecommendationService/SearchVectors',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
+                '/twintower.v1.RecommendationService/SearchVectors',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
                 _registered_method=True)
         self.EncodeQuery = channel.unary_unary(
-                '/serving.v1.RecommendationService/EncodeQuery',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
+                '/twintower.v1.RecommendationService/EncodeQuery',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
                 _registered_method=True)
         self.Reformulate = channel.unary_unary(
-                '/serving.v1.RecommendationService/Reformulate',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
+                '/twintower.v1.RecommendationService/Reformulate',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
                 _registered_method=True)
         self.Session = channel.stream_stream(
-                '/serving.v1.RecommendationService/Session',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
+                '/twintower.v1.RecommendationService/Session',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
                 _registered_method=True)
         self.GetRelease = channel.unary_unary(
-                '/serving.v1.RecommendationService/GetRelease',
-                request_serializer=serving_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.SerializeToString,
-                response_deserializer=serving_dot_v1_dot_recommendation__service__pb2.Release.FromString,
+                '/twintower.v1.RecommendationService/GetRelease',
+                request_serializer=twintower_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.SerializeToString,
+                response_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.Release.FromString,
                 _registered_method=True)
 
 
@@ -119,7 +119,7 @@ class RecommendationServiceServicer:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `serving.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|
@@ -227,44 +227,44 @@ def add_RecommendationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'NearestItems': grpc.unary_unary_rpc_method_handler(
                     servicer.NearestItems,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.SerializeToString,
             ),
             'BatchNearestItems': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchNearestItems,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.SerializeToString,
             ),
             'SearchVectors': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchVectors,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.SerializeToString,
             ),
             'EncodeQuery': grpc.unary_unary_rpc_method_handler(
                     servicer.EncodeQuery,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.SerializeToString,
             ),
             'Reformulate': grpc.unary_unary_rpc_method_handler(
                     servicer.Reformulate,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.SerializeToString,
             ),
             'Session': grpc.stream_stream_rpc_method_handler(
                     servicer.Session,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.SessionRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.SessionResponse.SerializeToString,
             ),
             'GetRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRelease,
-                    request_deserializer=serving_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.FromString,
-                    response_serializer=serving_dot_v1_dot_recommendation__service__pb2.Release.SerializeToString,
+                    request_deserializer=twintower_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.FromString,
+                    response_serializer=twintower_dot_v1_dot_recommendation__service__pb2.Release.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'serving.v1.RecommendationService', rpc_method_handlers)
+            'twintower.v1.RecommendationService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('serving.v1.RecommendationService', rpc_method_handlers)
+    server.add_registered_method_handlers('twintower.v1.RecommendationService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -272,7 +272,7 @@ class RecommendationService:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `serving.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|
@@ -329,9 +329,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/NearestItems',
-            serving_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.FromString,
+            '/twintower.v1.RecommendationService/NearestItems',
+            twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.NearestItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -356,9 +356,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/BatchNearestItems',
-            serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
+            '/twintower.v1.RecommendationService/BatchNearestItems',
+            twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.BatchNearestItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -383,9 +383,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/SearchVectors',
-            serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
+            '/twintower.v1.RecommendationService/SearchVectors',
+            twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.SearchVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -410,9 +410,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/EncodeQuery',
-            serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
+            '/twintower.v1.RecommendationService/EncodeQuery',
+            twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.EncodeQueryResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -437,9 +437,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/Reformulate',
-            serving_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
+            '/twintower.v1.RecommendationService/Reformulate',
+            twintower_dot_v1_dot_recommendation__service__pb2.ReformulateRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.ReformulateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -464,9 +464,9 @@ class RecommendationService:
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/serving.v1.RecommendationService/Session',
-            serving_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
+            '/twintower.v1.RecommendationService/Session',
+            twintower_dot_v1_dot_recommendation__service__pb2.SessionRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -491,9 +491,9 @@ class RecommendationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/serving.v1.RecommendationService/GetRelease',
-            serving_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.SerializeToString,
-            serving_dot_v1_dot_recommendation__service__pb2.Release.FromString,
+            '/twintower.v1.RecommendationService/GetRelease',
+            twintower_dot_v1_dot_recommendation__service__pb2.GetReleaseRequest.SerializeToString,
+            twintower_dot_v1_dot_recommendation__service__pb2.Release.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,14 +1,276 @@
-"""What the client takes and returns: frozen, with NumPy arrays, and no wire messages."""
+"""What a client sends and what it gets back: plain values with NumPy arrays, without any wire message."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import enum
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
-from recsys.retrieval import Explanation
-from recsys.types import Exclusions, FeedbackKind, FilterType, Float32, Origin, Plan
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+class Origin(enum.StrEnum):
+    """What a query's vector was made from."""
+
+    KNOWN_ENTITY = "known_entity"
+    """Features and history that the release holds for the entity."""
+    FEATURES = "features"
+    """The request's own features and history; the entity is unknown or anonymous."""
+    ITEMS = "items"
+    """The mean of the named items' vectors; in an item-to-item release, of their query vectors."""
+    VECTOR = "vector"
+    """The request's vector, as it is."""
+    POPULARITY = "popularity"
+    """Nothing was known of the query: the items most frequent in training."""
+
+
+class FilterType(enum.Enum):
+    """What a column of the items holds that can be filtered by."""
+
+    STRING = "string"
+    """One string."""
+    STRINGS = "strings"
+    """Several strings."""
+    NUMBER = "number"
+    """A number."""
+    BOOL = "bool"
+    """A truth value."""
+    TIME = "time"
+    """A date or a time."""
+
+
+FilterValue = str | bool | int | float | Decimal
+"""What a condition compares a column with: a string, a truth value, a number, or a time: ISO 8601 text with up to nine
+decimals of a second, UTC unless it names a zone."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one column of an item must hold: exactly one of `any_of`, `none_of`, or bounds.
+
+    An item without a value in the column passes `none_of` and nothing else; one with several values passes `any_of`
+    where one of them is named, and `none_of` where none is.
+
+    Numbers are compared exactly, whatever type holds them: 2**53 + 1 is more than 2.0**53. Floats and decimals meet at
+    the shortest spelling: the float 0.1 finds the decimal 0.1, and both find 0.1 in a float32 column.
+
+    Attributes:
+        field: the column.
+        any_of: at least one value, of the kind that the column holds.
+        none_of: as `any_of`.
+        minimum: a number or a time; it passes itself.
+        exclusive_minimum: only larger values pass; not together with `minimum`.
+        maximum: a number or a time; it passes itself.
+        exclusive_maximum: only smaller values pass; not together with `maximum`.
+    """
+
+    field: str
+    any_of: tuple[FilterValue, ...] | None = None
+    none_of: tuple[FilterValue, ...] | None = None
+    minimum: FilterValue | None = None
+    exclusive_minimum: FilterValue | None = None
+    maximum: FilterValue | None = None
+    exclusive_maximum: FilterValue | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which items an answer may hold: those that meet all conditions; without any, every item passes.
+
+    Attributes:
+        all_of: the conditions.
+    """
+
+    all_of: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How alike the items of one answer may be; by default as alike as they come.
+
+    Attributes:
+        crowding_field: the column whose values are to be mixed; empty means none. Items without a value do not count.
+        max_per_value: most items of one value of that column in an answer: >= 1 where there is a column.
+        mmr_weight: 0..1, unitless: 0 ranks by score alone, 1 by distance to the items above alone.
+    """
+
+    crowding_field: str = ""
+    max_per_value: int = 0
+    mmr_weight: float = 0.0
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the items may be as alike as they come."""
+        return not self.crowding_field and not self.max_per_value and self.mmr_weight == 0
+
+
+MATCH_ALL = Filter()
+NO_DIVERSITY = Diversity()
+"""What changes nothing."""
+
+
+class SearchPlan(enum.StrEnum):
+    """How the items of an answer were searched."""
+
+    INDEX = "index"
+    """The index, without a condition."""
+    EXACT_SUBSET = "exact_subset"
+    """Every item that may be shown, exactly: there are few."""
+    OVER_FETCH = "over_fetch"
+    """The index, deeper than asked, without what may not be shown."""
+    ESCALATED = "escalated"
+    """The index found too few that may be shown, and every item that may was searched."""
+
+
+class Repeats(enum.StrEnum):
+    """Whether an answer holds items that the query entity has met before."""
+
+    ALLOW = "allow"
+    """They stand beside the others; where the release adds an entity's own items to the dense list, by that score."""
+    ONLY = "only"
+    """Nothing else."""
+    EXCLUDE = "exclude"
+    """None of them: the same as `Query.exclude_seen`."""
+
+
+@dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call is one
+class Query:
+    """What a caller wants neighbours of: exactly one of the four forms. Not to be changed.
+
+    Attributes:
+        entity_id: a query entity (user, or item in an item-to-item release) that the release knows by name.
+        features: raw values by feature name; missing ones count as unknown. Used where `entity_id` is unknown, too.
+        history: item ids the entity met, oldest first, an item as often as it was met; goes with `features`.
+        history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
+            which counts as now.
+        item_ids: items that somebody has met, such as a basket: the answer is what goes with them.
+        similar: whether the answer is instead what is like `item_ids`: what is found by nearly the same vectors.
+        vector: `[dim]`, float32, finite; searched as it is.
+        excluded_ids: items that must not be in the answer.
+        filter: which items the answer may hold besides.
+        exclude_seen: also leave out what the entity is known to have met: all that the release stores for it, `history`
+            and `reported_ids`.
+        repeats: whether the answer holds items that the entity has met; `EXCLUDE` sets `exclude_seen`.
+        reported_ids: items that the entity has met since the release was written, as events report. A server fills
+            them in; they do not travel over the wire.
+    """
+
+    entity_id: str | None = None
+    features: Mapping[str, Any] | None = None
+    history: Sequence[str] = ()
+    history_age_days: Sequence[float] = ()
+    item_ids: Sequence[str] = ()
+    similar: bool = False
+    vector: Float32 | None = None
+    excluded_ids: Sequence[str] = ()
+    filter: Filter = MATCH_ALL
+    exclude_seen: bool = False
+    repeats: Repeats = Repeats.ALLOW
+    reported_ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.repeats == Repeats.EXCLUDE:
+            self.exclude_seen = True
+
+
+@dataclass(slots=True)  # not frozen, as `Answer`
+class Exclusions:
+    """How many items of the catalog an answer leaves out, and where they are known from. Treat as immutable.
+
+    An item that is known from several sources counts in each of them, and once in `total_count`.
+
+    Attributes:
+        total_count: distinct items that are left out.
+        release_count: items that the release stores for the entity.
+        request_count: items that the query is about, those of the feedback on it, and with `exclude_seen` those of its
+            history.
+        event_count: items that events report.
+        excluded_id_count: items that `excluded_ids` names.
+        release_knows_entity: whether the release stores what the entity has met; without it nothing is left out that
+            only the training data knows.
+    """
+
+    total_count: int
+    release_count: int
+    request_count: int
+    event_count: int
+    excluded_id_count: int
+    release_knows_entity: bool
+
+
+@dataclass(frozen=True)
+class ExperimentUnit:
+    """Who is asking: what experiments assign to an arm, and what the exposure log names.
+
+    Attributes:
+        user_id: empty where nobody is known; then no experiment on users takes the request.
+        session_id: empty where there is none; then no experiment on sessions takes the request.
+    """
+
+    user_id: str = ""
+    session_id: str = ""
+
+
+ANONYMOUS = ExperimentUnit()
+
+
+class FeedbackKind(enum.IntEnum):
+    """How an item came to be feedback."""
+
+    PSEUDO = 0
+    """It stands at the top of the first search: taken as relevant without anybody's word."""
+    LIKED = 1
+    """Somebody said yes."""
+    DISLIKED = 2
+    """Somebody said no."""
+    CLICKED = 3
+    """It was shown and chosen."""
+    SKIPPED = 4
+    """It was shown and passed over."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it speaks for the item."""
+        return self in (FeedbackKind.PSEUDO, FeedbackKind.LIKED, FeedbackKind.CLICKED)
+
+
+@dataclass(frozen=True)
+class FeedbackItem:
+    """One item of feedback, by its id.
+
+    Attributes:
+        item_id: as the catalog calls it.
+        kind: what was said of it.
+        position: place in the list that was shown, 0 = best; None where unknown.
+    """
+
+    item_id: str
+    kind: FeedbackKind
+    position: int | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a reformulated query answers as it does.
+
+    Attributes:
+        item_ids: the feedback that was used, in its order.
+        item_weights: `[len(item_ids)]`, float32, unitless: how much each item's vector was added to the query's, which
+            counts 1; negative ones were moved away from.
+        entered_ids: items of the answer that the original query's answer of k items does not have, best first.
+        left_ids: items of the original query's answer of k items that are not in this one, best first.
+    """
+
+    item_ids: tuple[str, ...]
+    item_weights: Float32
+    entered_ids: tuple[str, ...]
+    left_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +302,7 @@ class Ranking:
         plan: how the items were searched; None where nothing was, or where the server is newer or older than this
             client.
         candidate_count: items that were looked at to fill the answer.
-        exhausted: no further item of the catalogue may be shown, so that fewer than k need not mean a miss.
+        exhausted: no further item of the catalog may be shown, so that fewer than k need not mean a miss.
         degraded: the search was cut short: recall is lower than promised.
         attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
             list, and in a batch.
@@ -57,7 +319,7 @@ class Ranking:
     origin: Origin | None
     missing_ids: tuple[str, ...]
     release: ReleaseName
-    plan: Plan | None
+    plan: SearchPlan | None
     candidate_count: int
     exhausted: bool
     degraded: bool
@@ -72,7 +334,7 @@ class VectorMatches:
     """The nearest items of several vectors, each best first.
 
     Attributes:
-        item_ids: of each vector: k of them, or the whole catalogue.
+        item_ids: of each vector: k of them, or the whole catalog.
         scores: of each vector, `[len(its item_ids)]`, float32, inner products; read-only.
         release: which answered.
         degraded: the search was cut short: recall is lower than promised.
@@ -139,7 +401,7 @@ class ServedRelease:
         created: when it was written, UTC.
         format_version: of its folder.
         dim: length of its vectors.
-        item_count: items in its catalogue.
+        item_count: items in its catalog.
         known_entity_count: entities that it knows by id.
         query_entity: what an `entity_id` names: `user`, `item` or `features` (nothing); empty where the
             server is newer than this client.
@@ -180,7 +442,7 @@ class ServedRelease:
 
 
 @dataclass(frozen=True)
-class HeldRelease:
+class LoadedRelease:
     """A release that a server has loaded.
 
     Attributes:
@@ -216,7 +478,7 @@ class RefusedRelease:
 
 
 @dataclass(frozen=True)
-class HeldReleases:
+class ReleaseSet:
     """What a server holds.
 
     Attributes:
@@ -224,7 +486,7 @@ class HeldReleases:
         refused: the last one under each label, as long as no other was loaded under it since.
     """
 
-    releases: tuple[HeldRelease, ...]
+    releases: tuple[LoadedRelease, ...]
     refused: tuple[RefusedRelease, ...]
 
 
@@ -268,7 +530,7 @@ class Deleted:
 
     Attributes:
         sequence: the change's place in the log.
-        missing_ids: those that the catalogue did not have.
+        missing_ids: those that the catalog did not have.
     """
 
     sequence: int
@@ -276,7 +538,7 @@ class Deleted:
 
 
 @dataclass(frozen=True)
-class ChangedCatalogue:
+class CatalogChanges:
     """What was changed since the release was written.
 
     Attributes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
-import itertools
 import json
 import numbers
 import queue
@@ -17,60 +15,58 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import grpc
-import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from recsys import retrieval
-from recsys.errors import RequestError, SettingError, describe
-from recsys.retrieval import Explanation
-from recsys.types import ALIKE, EVERY_ITEM, NOBODY, Diversity, Exclusions, Filter, Float32, Mention, Origin, Query, Unit
-from serving import convert
-from serving.answers import (
-    ChangedCatalogue,
+from twintower import codecs
+from twintower.arguments import told_by_name
+from twintower.coalescing import Coalescer
+from twintower.errors import DeadlineError, RequestError, SettingError, UnavailableError, describe
+from twintower.filters import parse_filter
+from twintower.status import error_from_call
+from twintower.tls import ClientTls
+from twintower.types import (
+    ANONYMOUS,
+    MATCH_ALL,
+    NO_DIVERSITY,
+    CatalogChanges,
     Deleted,
+    Diversity,
     EncodedQuery,
     Event,
-    HeldRelease,
-    HeldReleases,
+    ExperimentUnit,
+    FeedbackItem,
+    Filter,
+    Float32,
+    Query,
     Ranking,
     RecordedEvents,
     Reformulation,
-    RefusedRelease,
-    RejectedEvent,
-    ReleaseName,
+    ReleaseSet,
     ServedRelease,
     Upsert,
     Upserted,
     VectorMatches,
 )
-from serving.arguments import told_by_name
-from serving.coalescing import Coalescer
-from serving.errors import DeadlineError, UnavailableError
-from serving.status import error_of
-from serving.trust.tls import ClientTls
-from serving.v1 import catalogue_service_pb2 as catalogue_pb
-from serving.v1 import catalogue_service_pb2_grpc as catalogue_pb_grpc
-from serving.v1 import event_service_pb2 as event_pb
-from serving.v1 import event_service_pb2_grpc as event_pb_grpc
-from serving.v1 import operator_service_pb2 as operator_pb
-from serving.v1 import operator_service_pb2_grpc as operator_pb_grpc
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+from twintower.v1 import catalog_service_pb2 as catalog_pb
+from twintower.v1 import catalog_service_pb2_grpc as catalog_pb_grpc
+from twintower.v1 import event_service_pb2 as event_pb
+from twintower.v1 import event_service_pb2_grpc as event_pb_grpc
+from twintower.v1 import operator_service_pb2 as operator_pb
+from twintower.v1 import operator_service_pb2_grpc as operator_pb_grpc
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 T = TypeVar("T")
-CATALOGUE = catalogue_pb.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+CATALOG = catalog_pb.DESCRIPTOR.services_by_name["CatalogService"].full_name
 EVENTS = event_pb.DESCRIPTOR.services_by_name["EventService"].full_name
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
-ORIGINS: dict[int, Origin] = {number: origin for origin, number in convert.ORIGINS.items()}
-PLANS = {number: plan for plan, number in convert.PLANS.items()}
-FILTER_TYPES = {number: kind for kind, number in convert.FILTER_TYPES.items()}
-REJECTIONS = {number: name.removeprefix("EVENT_REJECTION_") for name, number in event_pb.EventRejection.items()}
-ENTITIES = {number: name for name, number in convert.ENTITIES.items()}
 Metadata = tuple[tuple[str, str], ...]
 Token = str | Callable[[], str]
 POLL_S = 0.1
 HEALTH_S = 1.0
-HEALTH_REQUEST = health_pb2.HealthCheckRequest(service=SERVICE)
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+SERVING = 1
+"""Of `grpc.health.v1.HealthCheckResponse.ServingStatus`."""
 TIMEOUT_S = 1.0
 SESSION_S = 600.0
 RELOAD_S = 600.0
@@ -79,7 +75,7 @@ LONGEST_S = 1e9
 RETRY_POLICY = {
     "methodConfig": [
         {
-            "name": [{"service": SERVICE}, {"service": CATALOGUE}, {"service": EVENTS}],
+            "name": [{"service": SERVICE}, {"service": CATALOG}, {"service": EVENTS}],
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.05s",
@@ -108,8 +104,7 @@ class Narrowing(TypedDict, total=False):
     """Which items an answer may hold; everything may be left out.
 
     Attributes:
-        where: conditions that the items must meet besides the query's own, as a `Filter` or as `recsys.retrieval.where`
-            reads them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
+        where: conditions that the items must meet besides the query's own, as a `Filter` or as `parse_filter` reads them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
         exclude_seen: leave out what the entity is known to have met (release, history, events), also where the query
             does not say so; `Ranking.exclusions` says how many items that were.
         diversity: how alike the items may be.
@@ -143,7 +138,7 @@ class How(Narrowing, total=False):
     include_metadata: bool
     include_explanation: bool
     include_feedback_items: bool
-    unit: Unit
+    unit: ExperimentUnit
 
 
 class Client:
@@ -162,7 +157,7 @@ class Client:
         token: an API key or a JWT, or what returns one for each call; empty for none. Without `tls` whoever sees the
             network sees it.
         coalesce: `nearest_items` of threads that ask at the same time go to the server together, as one batch (see
-            `serving.coalescing`): 1.8 times the answers of 16 threads, 2.5 times of 32, no fewer of one. Not
+            `twintower.coalescing`): 1.8 times the answers of 16 threads, 2.5 times of 32, no fewer of one. Not
             for servers that log what they show: in a batch nothing is logged and there is no `attribution_token`, and
             who has company is chance. Queries with a unit or with diversity go alone, as ever.
 
@@ -187,10 +182,10 @@ class Client:
         else:
             self._channel = grpc.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
-        self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._catalog = catalog_pb_grpc.CatalogueServiceStub(self._channel)
         self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._health = _health_check(self._channel)
 
     def nearest_items(
         self,
@@ -200,7 +195,7 @@ class Client:
         release_pin: str = "",
         release_label: str = "",
         include_metadata: bool = False,
-        unit: Unit = NOBODY,
+        unit: ExperimentUnit = ANONYMOUS,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query.
@@ -232,7 +227,7 @@ class Client:
     ) -> list[Ranking]:
         """Return the nearest items of each query, in the queries' order; arguments as in `nearest_items`."""
         request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
-        return _rankings(self._call(self._service.BatchNearestItems, request))
+        return codecs.rankings_from_proto(self._call(self._service.BatchNearestItems, request))
 
     def search_vectors(
         self, vectors: Float32, k: int, *, release_pin: str = "", release_label: str = ""
@@ -246,14 +241,16 @@ class Client:
             release_label: which of several served releases answers; empty means `stable`.
         """
         request = _vectors(vectors, k, release_pin, release_label)
-        return _matched(self._call(self._service.SearchVectors, request))
+        return codecs.matches_from_proto(self._call(self._service.SearchVectors, request))
 
     def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
-        return _encoded(self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label)))
+        return codecs.encoded_query_from_proto(
+            self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label))
+        )
 
     def reformulate(
-        self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
+        self, query: Query, k: int, mentions: Sequence[FeedbackItem] = (), *, pseudo: bool = False, **how: Unpack[How]
     ) -> Reformulation:
         """Return the nearest items of one query after feedback has moved it.
 
@@ -265,7 +262,7 @@ class Client:
             how: see `How`.
         """
         request = _asked(query, k, mentions, pseudo, **how)
-        return _reformulated(self._call(self._service.Reformulate, request))
+        return codecs.reformulation_from_proto(self._call(self._service.Reformulate, request))
 
     def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> Session:
         """Return a session for several rounds of feedback on one query; use it as a context manager.
@@ -286,13 +283,13 @@ class Client:
 
     def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        return _served(self._call(self._service.GetRelease, _named(release_pin, release_label)))
+        return codecs.release_from_proto(self._call(self._service.GetRelease, _named(release_pin, release_label)))
 
-    def releases(self) -> HeldReleases:
+    def releases(self) -> ReleaseSet:
         """Return every release that the server holds, and those that it refused."""
-        return _held(self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest()))
+        return codecs.release_set_from_proto(self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest()))
 
-    def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> HeldReleases:
+    def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> ReleaseSet:
         """Let the server load a release beside those that answer, and put it under a label; return what it holds then.
 
         Args:
@@ -304,11 +301,13 @@ class Client:
         Raises:
             ReleaseRefusedError: it is damaged; nothing changed.
         """
-        return _held(self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s)))
+        return codecs.release_set_from_proto(
+            self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s))
+        )
 
-    def roll_back_release(self, *, label: str = "") -> HeldReleases:
+    def roll_back_release(self, *, label: str = "") -> ReleaseSet:
         """Put the release that a label had before back under it until `reload_release`; return what is held then."""
-        return _held(self._call(self._operator.RollBackRelease, _roll_back(label)))
+        return codecs.release_set_from_proto(self._call(self._operator.RollBackRelease, _roll_back(label)))
 
     def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
         """Add items or replace those that there are, all or nothing; they can be retrieved once this returns.
@@ -318,17 +317,17 @@ class Client:
             release_pin: the release whose space the vectors are of.
 
         Raises:
-            CatalogueReadOnlyError: the server was started without `catalogue.folder`.
+            CatalogReadOnlyError: the server was started without `catalogue.folder`.
         """
-        return _upserted(self._call(self._catalogue.UpsertItems, _upserts(items, release_pin)))
+        return codecs.upserted_from_proto(self._call(self._catalog.UpsertItems, _upserts(items, release_pin)))
 
     def delete_items(self, item_ids: Sequence[str]) -> Deleted:
         """Remove items; none can be retrieved once this returns."""
-        return _deleted(self._call(self._catalogue.DeleteItems, _deletes(item_ids)))
+        return codecs.deleted_from_proto(self._call(self._catalog.DeleteItems, _deletes(item_ids)))
 
-    def catalogue(self) -> ChangedCatalogue:
+    def catalog(self) -> CatalogChanges:
         """Return what was changed since the release was written."""
-        return _catalogue(self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
+        return codecs.catalog_from_proto(self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogueRequest()))
 
     def record_events(self, events: Sequence[Event]) -> RecordedEvents:
         """Record what came of lists that were shown; repeating it changes nothing more.
@@ -339,7 +338,7 @@ class Client:
         Raises:
             EventsNotKeptError: the server keeps no log.
         """
-        return _recorded(self._call(self._events.RecordEvents, _happened(events)))
+        return codecs.recorded_from_proto(self._call(self._events.RecordEvents, _happened(events)))
 
     def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
@@ -372,12 +371,12 @@ class Client:
     def _unready(self) -> str:
         """Return why the server is not ready; nothing where it is."""
         try:
-            return _why(self._health.Check(HEALTH_REQUEST, timeout=min(self._timeout_s, HEALTH_S)))
+            return _why(self._health(StringValue(value=SERVICE), timeout=min(self._timeout_s, HEALTH_S)))
         except grpc.RpcError as error:
             return error.details() or error.code().name
 
     def _nearest_alone(self, request: pb.NearestItemsRequest, timeout_s: float) -> Ranking:
-        return _shown(self._call(self._service.NearestItems, request, timeout_s))
+        return codecs.ranking_from_proto(self._call(self._service.NearestItems, request, timeout_s))
 
     def _nearest_together(self, requests: Sequence[pb.NearestItemsRequest], timeout_s: float) -> list[Ranking]:
         first = requests[0]
@@ -388,14 +387,14 @@ class Client:
             release_label=first.release_label,
             include_metadata=first.include_metadata,
         )
-        return _rankings(self._call(self._service.BatchNearestItems, batch, timeout_s))
+        return codecs.rankings_from_proto(self._call(self._service.BatchNearestItems, batch, timeout_s))
 
     def _call(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
         try:
             allowed_s = _not_over(self._timeout_s if timeout_s is None else timeout_s)
             return method(request, timeout=allowed_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
-            raise error_of(error) from None
+            raise error_from_call(error) from None
 
 
 class AsyncClient:
@@ -418,10 +417,10 @@ class AsyncClient:
         else:
             self._channel = grpc.aio.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
-        self._catalogue = catalogue_pb_grpc.CatalogueServiceStub(self._channel)
+        self._catalog = catalog_pb_grpc.CatalogueServiceStub(self._channel)
         self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._health = _health_check(self._channel)
 
     async def nearest_items(
         self,
@@ -431,12 +430,12 @@ class AsyncClient:
         release_pin: str = "",
         release_label: str = "",
         include_metadata: bool = False,
-        unit: Unit = NOBODY,
+        unit: ExperimentUnit = ANONYMOUS,
         **narrowing: Unpack[Narrowing],
     ) -> Ranking:
         """Return the nearest items of one query, as `Client.nearest_items`."""
         request = _nearest(query, k, release_pin, release_label, include_metadata, unit, **narrowing)
-        return _shown(await self._call(self._service.NearestItems, request))
+        return codecs.ranking_from_proto(await self._call(self._service.NearestItems, request))
 
     async def batch_nearest_items(
         self,
@@ -450,25 +449,27 @@ class AsyncClient:
     ) -> list[Ranking]:
         """Return the nearest items of each query, as `Client.batch_nearest_items`."""
         request = _batch(queries, k, release_pin, release_label, include_metadata, **narrowing)
-        return _rankings(await self._call(self._service.BatchNearestItems, request))
+        return codecs.rankings_from_proto(await self._call(self._service.BatchNearestItems, request))
 
     async def search_vectors(
         self, vectors: Float32, k: int, *, release_pin: str = "", release_label: str = ""
     ) -> VectorMatches:
         """Return the nearest items of each vector, as `Client.search_vectors`."""
         request = _vectors(vectors, k, release_pin, release_label)
-        return _matched(await self._call(self._service.SearchVectors, request))
+        return codecs.matches_from_proto(await self._call(self._service.SearchVectors, request))
 
     async def encode_query(self, query: Query, *, release_pin: str = "", release_label: str = "") -> EncodedQuery:
         """Return the vector that a query is searched with."""
-        return _encoded(await self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label)))
+        return codecs.encoded_query_from_proto(
+            await self._call(self._service.EncodeQuery, _encode(query, release_pin, release_label))
+        )
 
     async def reformulate(
-        self, query: Query, k: int, mentions: Sequence[Mention] = (), *, pseudo: bool = False, **how: Unpack[How]
+        self, query: Query, k: int, mentions: Sequence[FeedbackItem] = (), *, pseudo: bool = False, **how: Unpack[How]
     ) -> Reformulation:
         """Return the nearest items of one query after feedback has moved it, as `Client.reformulate`."""
         request = _asked(query, k, mentions, pseudo, **how)
-        return _reformulated(await self._call(self._service.Reformulate, request))
+        return codecs.reformulation_from_proto(await self._call(self._service.Reformulate, request))
 
     def session(self, query: Query, k: int, *, session_s: float = SESSION_S, **how: Unpack[How]) -> AsyncSession:
         """Return a session for several rounds of feedback on one query, as `Client.session`."""
@@ -482,35 +483,39 @@ class AsyncClient:
 
     async def release(self, *, release_pin: str = "", release_label: str = "") -> ServedRelease:
         """Return what is served."""
-        return _served(await self._call(self._service.GetRelease, _named(release_pin, release_label)))
+        return codecs.release_from_proto(await self._call(self._service.GetRelease, _named(release_pin, release_label)))
 
-    async def releases(self) -> HeldReleases:
+    async def releases(self) -> ReleaseSet:
         """Return every release that the server holds, and those that it refused."""
-        return _held(await self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest()))
+        return codecs.release_set_from_proto(
+            await self._call(self._operator.ListReleases, operator_pb.ListReleasesRequest())
+        )
 
-    async def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> HeldReleases:
+    async def reload_release(self, release: str = "", *, label: str = "", timeout_s: float = RELOAD_S) -> ReleaseSet:
         """Let the server load a release and put it under a label, as `Client.reload_release`."""
-        return _held(await self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s)))
+        return codecs.release_set_from_proto(
+            await self._call(self._operator.ReloadRelease, _reload(release, label), _seconds(timeout_s))
+        )
 
-    async def roll_back_release(self, *, label: str = "") -> HeldReleases:
+    async def roll_back_release(self, *, label: str = "") -> ReleaseSet:
         """Put the release that a label had before back under it, as `Client.roll_back_release`."""
-        return _held(await self._call(self._operator.RollBackRelease, _roll_back(label)))
+        return codecs.release_set_from_proto(await self._call(self._operator.RollBackRelease, _roll_back(label)))
 
     async def upsert_items(self, items: Sequence[Upsert], *, release_pin: str = "") -> Upserted:
         """Add items or replace those that there are, as `Client.upsert_items`."""
-        return _upserted(await self._call(self._catalogue.UpsertItems, _upserts(items, release_pin)))
+        return codecs.upserted_from_proto(await self._call(self._catalog.UpsertItems, _upserts(items, release_pin)))
 
     async def delete_items(self, item_ids: Sequence[str]) -> Deleted:
         """Remove items, as `Client.delete_items`."""
-        return _deleted(await self._call(self._catalogue.DeleteItems, _deletes(item_ids)))
+        return codecs.deleted_from_proto(await self._call(self._catalog.DeleteItems, _deletes(item_ids)))
 
-    async def catalogue(self) -> ChangedCatalogue:
+    async def catalog(self) -> CatalogChanges:
         """Return what was changed since the release was written."""
-        return _catalogue(await self._call(self._catalogue.GetCatalogue, catalogue_pb.GetCatalogueRequest()))
+        return codecs.catalog_from_proto(await self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogueRequest()))
 
     async def record_events(self, events: Sequence[Event]) -> RecordedEvents:
         """Record what came of lists that were shown, as `Client.record_events`."""
-        return _recorded(await self._call(self._events.RecordEvents, _happened(events)))
+        return codecs.recorded_from_proto(await self._call(self._events.RecordEvents, _happened(events)))
 
     async def is_serving(self) -> bool:
         """Tell whether the server can be reached and is ready."""
@@ -538,7 +543,7 @@ class AsyncClient:
 
     async def _unready(self) -> str:
         try:
-            return _why(await self._health.Check(HEALTH_REQUEST, timeout=min(self._timeout_s, HEALTH_S)))
+            return _why(await self._health(StringValue(value=SERVICE), timeout=min(self._timeout_s, HEALTH_S)))
         except grpc.RpcError as error:
             return error.details() or error.code().name
 
@@ -547,7 +552,7 @@ class AsyncClient:
             allowed_s = _not_over(self._timeout_s if timeout_s is None else timeout_s)
             return await method(request, timeout=allowed_s, metadata=_metadata(self._token))
         except grpc.RpcError as error:
-            raise error_of(error) from None
+            raise error_from_call(error) from None
 
 
 class Session:
@@ -577,7 +582,7 @@ class Session:
         self._sent: queue.SimpleQueue[pb.SessionRequest | None] = queue.SimpleQueue()
         self._call = service.Session(iter(self._sent.get, None), timeout=session_s, metadata=metadata)
 
-    def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
+    def ask(self, mentions: Sequence[FeedbackItem] = (), *, pseudo: bool = False) -> Reformulation:
         """Return the answer after one more round of feedback.
 
         Args:
@@ -586,7 +591,7 @@ class Session:
             pseudo: from now on also take the first `depth` results of the original query as relevant.
 
         Raises:
-            RecsysError: as every call of the client; the session is over.
+            TwintowerError: as every call of the client; the session is over.
         """
         self._sent.put(_round(self._begin, mentions, pseudo))
         self._begin = None
@@ -594,7 +599,7 @@ class Session:
             try:
                 return _answered(next(self._call, None))
             except grpc.RpcError as error:
-                raise _late(self._timeout_s) if late.is_set() else error_of(error) from None
+                raise _late(self._timeout_s) if late.is_set() else error_from_call(error) from None
 
     def close(self) -> None:
         """End the session."""
@@ -653,7 +658,7 @@ class AsyncSession:
         self._call = service.Session(timeout=session_s, metadata=metadata)
         self._call.add_done_callback(self._keep_status)
 
-    async def ask(self, mentions: Sequence[Mention] = (), *, pseudo: bool = False) -> Reformulation:
+    async def ask(self, mentions: Sequence[FeedbackItem] = (), *, pseudo: bool = False) -> Reformulation:
         """Return the answer after one more round of feedback, as `Session.ask`."""
         request = _round(self._begin, mentions, pseudo)
         self._begin = None
@@ -667,7 +672,7 @@ class AsyncSession:
             self._call.cancel()
             raise _late(self._timeout_s) from None
         except grpc.RpcError as error:
-            raise error_of(self._ended or error) from None
+            raise error_from_call(self._ended or error) from None
 
     async def close(self) -> None:
         """End the session."""
@@ -696,11 +701,11 @@ class AsyncSession:
         await self.close()
 
 
-def _narrowed(query: Query, *, where: Mapping[str, Any] | Filter = EVERY_ITEM, exclude_seen: bool = False) -> Query:
+def _narrowed(query: Query, *, where: Mapping[str, Any] | Filter = MATCH_ALL, exclude_seen: bool = False) -> Query:
     """Return a query with further conditions on the items."""
-    if where is EVERY_ITEM and not exclude_seen:
+    if where is MATCH_ALL and not exclude_seen:
         return query
-    further = where if isinstance(where, Filter) else retrieval.where(where)
+    further = where if isinstance(where, Filter) else parse_filter(where)
     return dataclasses.replace(
         query,
         filter=Filter(query.filter.all_of + further.all_of),
@@ -715,19 +720,19 @@ def _nearest(
     release_pin: str,
     release_label: str,
     include_metadata: bool,
-    unit: Unit,
+    unit: ExperimentUnit,
     *,
-    diversity: Diversity = ALIKE,
+    diversity: Diversity = NO_DIVERSITY,
     **further: Any,
 ) -> pb.NearestItemsRequest:
     return pb.NearestItemsRequest(
-        query=convert.query_message(_narrowed(query, **further)),
+        query=codecs.query_to_proto(_narrowed(query, **further)),
         k=_places(k),
         release_pin=release_pin,
         release_label=release_label,
         include_metadata=include_metadata,
-        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
-        unit=convert.unit_message(unit),
+        diversity=None if diversity is NO_DIVERSITY else codecs.diversity_to_proto(diversity),
+        unit=codecs.unit_to_proto(unit),
     )
 
 
@@ -739,26 +744,26 @@ def _batch(
     release_label: str,
     include_metadata: bool,
     *,
-    diversity: Diversity = ALIKE,
+    diversity: Diversity = NO_DIVERSITY,
     **further: Any,
 ) -> pb.BatchNearestItemsRequest:
     return pb.BatchNearestItemsRequest(
         queries=[
-            convert.query_message(_narrowed(query, **further), f"queries[{place}]")
+            codecs.query_to_proto(_narrowed(query, **further), f"queries[{place}]")
             for place, query in enumerate(queries)
         ],
         k=_places(k),
         release_pin=release_pin,
         release_label=release_label,
         include_metadata=include_metadata,
-        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
+        diversity=None if diversity is NO_DIVERSITY else codecs.diversity_to_proto(diversity),
     )
 
 
 @told_by_name()
 def _vectors(vectors: Float32, k: int, release_pin: str, release_label: str) -> pb.SearchVectorsRequest:
     return pb.SearchVectorsRequest(
-        vectors=convert.packed_rows(vectors, "vectors"),
+        vectors=codecs.vectors_to_proto(vectors, "vectors"),
         k=_places(k),
         release_pin=release_pin,
         release_label=release_label,
@@ -766,7 +771,7 @@ def _vectors(vectors: Float32, k: int, release_pin: str, release_label: str) -> 
 
 
 def _places(k: int, where: str = "k") -> int:
-    if not isinstance(k, int) or not -convert.LARGEST <= k <= convert.LARGEST:
+    if not isinstance(k, int) or not -codecs.INT32_MAX <= k <= codecs.INT32_MAX:
         raise RequestError(where, f"got {k!r}, expected a whole number of places")
     return k
 
@@ -774,7 +779,7 @@ def _places(k: int, where: str = "k") -> int:
 @told_by_name()
 def _encode(query: Query, release_pin: str, release_label: str) -> pb.EncodeQueryRequest:
     return pb.EncodeQueryRequest(
-        query=convert.query_message(query), release_pin=release_pin, release_label=release_label
+        query=codecs.query_to_proto(query), release_pin=release_pin, release_label=release_label
     )
 
 
@@ -782,7 +787,7 @@ def _encode(query: Query, release_pin: str, release_label: str) -> pb.EncodeQuer
 def _asked(
     query: Query,
     k: int,
-    mentions: Sequence[Mention] = (),
+    mentions: Sequence[FeedbackItem] = (),
     pseudo: bool = False,
     *,
     depth: int | None = None,
@@ -793,13 +798,13 @@ def _asked(
     include_metadata: bool = False,
     include_explanation: bool = False,
     include_feedback_items: bool = False,
-    diversity: Diversity = ALIKE,
-    unit: Unit = NOBODY,
+    diversity: Diversity = NO_DIVERSITY,
+    unit: ExperimentUnit = ANONYMOUS,
     **further: Any,
 ) -> pb.ReformulateRequest:
     return pb.ReformulateRequest(
-        query=convert.query_message(_narrowed(query, **further)),
-        feedback=convert.feedback_message(mentions, pseudo),
+        query=codecs.query_to_proto(_narrowed(query, **further)),
+        feedback=codecs.feedback_to_proto(mentions, pseudo),
         depth=None if depth is None else _places(depth, "depth"),
         reformulator=reformulator,
         k=_places(k),
@@ -809,14 +814,14 @@ def _asked(
         include_explanation=include_explanation,
         include_feedback_items=include_feedback_items,
         ignore_guard=not guarded,
-        diversity=None if diversity is ALIKE else convert.diversity_message(diversity),
-        unit=convert.unit_message(unit),
+        diversity=None if diversity is NO_DIVERSITY else codecs.diversity_to_proto(diversity),
+        unit=codecs.unit_to_proto(unit),
     )
 
 
 @told_by_name()
-def _round(begin: pb.ReformulateRequest | None, mentions: Sequence[Mention], pseudo: bool) -> pb.SessionRequest:
-    feedback = convert.feedback_message(mentions, pseudo)
+def _round(begin: pb.ReformulateRequest | None, mentions: Sequence[FeedbackItem], pseudo: bool) -> pb.SessionRequest:
+    feedback = codecs.feedback_to_proto(mentions, pseudo)
     if begin is None:
         return pb.SessionRequest(feedback=feedback)
     request = pb.SessionRequest(begin=begin)
@@ -827,134 +832,11 @@ def _round(begin: pb.ReformulateRequest | None, mentions: Sequence[Mention], pse
 def _answered(response: pb.SessionResponse | None) -> Reformulation:
     if response is None:
         raise RequestError("session", "got feedback after it was closed, expected none. Begin another")
-    return _reformulated(response.answer)
+    return codecs.reformulation_from_proto(response.answer)
 
 
 def _late(timeout_s: float) -> DeadlineError:
     return DeadlineError(f"the round did not end within {timeout_s:g} s. Allow more time, or ask for less.")
-
-
-def _reformulated(response: pb.ReformulateResponse) -> Reformulation:
-    told = response.explanation
-    return Reformulation(
-        ranking=_shown(response),
-        vector=convert.vector(response.vector, "vector") if response.HasField("vector") else None,
-        reformulator=response.reformulator,
-        drift=response.drift,
-        confidence=response.confidence,
-        fell_back=response.fell_back,
-        missing_ids=tuple(response.missing_ids),
-        explanation=Explanation(
-            item_ids=tuple(told.item_ids),
-            item_weights=np.array(told.item_weights, np.float32),
-            entered_ids=tuple(told.entered_ids),
-            left_ids=tuple(told.left_ids),
-        )
-        if response.HasField("explanation")
-        else None,
-        ignored_kinds=convert.ignored_kinds(response.ignored_kinds),
-    )
-
-
-def _shown(response: pb.NearestItemsResponse | pb.ReformulateResponse) -> Ranking:
-    arms = {assigned.experiment: assigned.arm for assigned in response.assignments}
-    return _ranked(response.result, _release_name(response.release), response.attribution_token, arms)
-
-
-def _rankings(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
-    release = _release_name(response.release)
-    return [_ranked(result, release) for result in response.results]
-
-
-def _matched(response: pb.SearchVectorsResponse) -> VectorMatches:
-    item_ids = tuple(response.item_ids)
-    scores = np.frombuffer(response.scores_float32_le, convert.LITTLE_ENDIAN)
-    ends = list(itertools.accumulate(response.item_counts, initial=0))
-    return VectorMatches(
-        item_ids=tuple(item_ids[start:end] for start, end in itertools.pairwise(ends)),
-        scores=tuple(scores[start:end] for start, end in itertools.pairwise(ends)),
-        release=_release_name(response.release),
-        degraded=response.degraded,
-    )
-
-
-def _ranked(
-    message: pb.RankedItems, release: ReleaseName, attribution_token: str = "", arms: Mapping[str, str] | None = None
-) -> Ranking:
-    return Ranking(
-        item_ids=tuple(message.item_ids),
-        scores=np.fromiter(message.scores, np.float32, len(message.scores)),  # a third of the time of np.array
-        metadata=tuple(convert.columns(each, "metadata") for each in message.metadata),
-        origin=ORIGINS.get(message.origin),
-        missing_ids=tuple(message.missing_ids),
-        release=release,
-        plan=PLANS.get(message.plan),
-        candidate_count=message.candidate_count,
-        exhausted=message.exhausted,
-        degraded=message.degraded,
-        attribution_token=attribution_token,
-        arms=arms or {},
-        exclusions=_exclusions(message.exclusions) if message.HasField("exclusions") else None,
-        own_scores=np.fromiter(message.own_scores, np.float32) if message.own_scores else None,
-    )
-
-
-def _exclusions(message: pb.Exclusions) -> Exclusions:
-    return Exclusions(**{name: getattr(message, name) for name in convert.EXCLUSIONS})
-
-
-def _encoded(response: pb.EncodeQueryResponse) -> EncodedQuery:
-    return EncodedQuery(
-        vector=convert.vector(response.vector, "vector") if response.HasField("vector") else None,
-        origin=ORIGINS.get(response.origin),
-        missing_ids=tuple(response.missing_ids),
-        release=_release_name(response.release),
-    )
-
-
-def _served(message: pb.Release) -> ServedRelease:
-    return ServedRelease(
-        name=message.name,
-        fingerprint=message.fingerprint,
-        created=message.create_time.ToDatetime(tzinfo=datetime.UTC),
-        format_version=message.format_version,
-        dim=message.dim,
-        item_count=message.item_count,
-        known_entity_count=message.known_entity_count,
-        query_entity=ENTITIES.get(message.query_entity, ""),
-        query_features=tuple(message.query_features),
-        reads_history=message.reads_history,
-        index=message.index,
-        index_recall=message.index_recall,
-        metrics=dict(message.metrics),
-        versions=dict(message.versions),
-        notice=message.notice,
-        reformulators=tuple(message.reformulators),
-        default_reformulator=message.default_reformulator,
-        filter_fields={
-            name: FILTER_TYPES[kind] for name, kind in sorted(message.filter_fields.items()) if kind in FILTER_TYPES
-        },
-        labels=tuple(message.labels),
-    )
-
-
-def _held(response: operator_pb.ListReleasesResponse) -> HeldReleases:
-    return HeldReleases(
-        releases=tuple(
-            HeldRelease(
-                name=each.name,
-                fingerprint=each.fingerprint,
-                labels=tuple(each.labels),
-                loaded=each.load_time.ToDatetime(tzinfo=datetime.UTC),
-                rolled_back=each.rolled_back,
-            )
-            for each in response.releases
-        ),
-        refused=tuple(
-            RefusedRelease(each.name, each.label, each.reason, each.refuse_time.ToDatetime(tzinfo=datetime.UTC))
-            for each in response.refused
-        ),
-    )
 
 
 @told_by_name()
@@ -973,58 +855,23 @@ def _roll_back(label: str) -> operator_pb.RollBackReleaseRequest:
 
 
 @told_by_name()
-def _upserts(items: Sequence[Upsert], release_pin: str) -> catalogue_pb.UpsertItemsRequest:
-    return catalogue_pb.UpsertItemsRequest(
-        items=[convert.upsert_message(item, f"items[{place}]") for place, item in enumerate(items)],
+def _upserts(items: Sequence[Upsert], release_pin: str) -> catalog_pb.UpsertItemsRequest:
+    return catalog_pb.UpsertItemsRequest(
+        items=[codecs.upsert_to_proto(item, f"items[{place}]") for place, item in enumerate(items)],
         release_pin=release_pin,
     )
 
 
 @told_by_name()
-def _deletes(item_ids: Sequence[str]) -> catalogue_pb.DeleteItemsRequest:
-    return catalogue_pb.DeleteItemsRequest(item_ids=convert.item_ids(item_ids, "item_ids"))
-
-
-def _upserted(response: catalogue_pb.UpsertItemsResponse) -> Upserted:
-    release = _release_name(response.release)
-    return Upserted(response.sequence, response.added_count, response.replaced_count, release)
-
-
-def _deleted(response: catalogue_pb.DeleteItemsResponse) -> Deleted:
-    return Deleted(response.sequence, tuple(response.missing_ids))
+def _deletes(item_ids: Sequence[str]) -> catalog_pb.DeleteItemsRequest:
+    return catalog_pb.DeleteItemsRequest(item_ids=codecs.ids_to_proto(item_ids, "item_ids"))
 
 
 @told_by_name()
 def _happened(events: Sequence[Event]) -> event_pb.RecordEventsRequest:
     return event_pb.RecordEventsRequest(
-        events=[convert.event_message(event, f"events[{place}]") for place, event in enumerate(events)]
+        events=[codecs.event_to_proto(event, f"events[{place}]") for place, event in enumerate(events)]
     )
-
-
-def _recorded(response: event_pb.RecordEventsResponse) -> RecordedEvents:
-    return RecordedEvents(
-        recorded_count=response.recorded_count,
-        duplicate_count=response.duplicate_count,
-        rejected=tuple(
-            RejectedEvent(each.place, REJECTIONS.get(each.reason, str(each.reason)), each.message)
-            for each in response.rejected
-        ),
-    )
-
-
-def _catalogue(message: catalogue_pb.Catalogue) -> ChangedCatalogue:
-    return ChangedCatalogue(
-        sequence=message.sequence,
-        item_count=message.item_count,
-        upserted_count=message.upserted_count,
-        deleted_count=message.deleted_count,
-        refused_ids=tuple(message.refused_ids),
-        release=_release_name(message.release),
-    )
-
-
-def _release_name(message: pb.ReleaseId) -> ReleaseName:
-    return ReleaseName(message.name, message.fingerprint)
 
 
 def _place(target: str) -> str:
@@ -1054,9 +901,19 @@ def _metadata(token: Token) -> Metadata:
     return (("authorization", f"Bearer {told}"),) if told else ()
 
 
-def _why(answer: health_pb2.HealthCheckResponse) -> str:
-    serving = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return "" if serving else "it is loading or stopping"
+def _health_check(channel: Any) -> Any:
+    """Return the method of the standard health service.
+
+    Its request is one string and its response one enum, each field 1: the wire of `StringValue` and `Int32Value`. So no
+    further package is needed for its messages.
+    """
+    return channel.unary_unary(
+        HEALTH_CHECK, request_serializer=StringValue.SerializeToString, response_deserializer=Int32Value.FromString
+    )
+
+
+def _why(answer: Int32Value) -> str:
+    return "" if answer.value == SERVING else "it is loading or stopping"
 
 
 def _not_ready(timeout_s: float, why: str) -> UnavailableError:

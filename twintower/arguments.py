@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_typ
 
 import numpy as np
 
-from recsys.errors import RecsysError, RequestError, unknown
+from twintower.errors import RequestError, TwintowerError, unknown
 
 Given = ParamSpec("Given")
 Message = TypeVar("Message")
@@ -33,7 +33,7 @@ def told_by_name(*further: type) -> Callable[[Callable[Given, Message]], Callabl
         def built(*args: Given.args, **settings: Given.kwargs) -> Message:
             try:
                 return build(*args, **settings)
-            except RecsysError:
+            except TwintowerError:
                 raise
             except (TypeError, ValueError, AttributeError) as error:
                 hints = {name: hint for each in (build, *further) for name, hint in get_type_hints(each).items()}

@@ -10,8 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from recsys.errors import RecsysError
-from serving.errors import DeadlineError, UnavailableError
+from twintower.errors import DeadlineError, TwintowerError, UnavailableError
 
 MOST_TOGETHER = 64
 """Queries in one batch."""
@@ -36,7 +35,7 @@ class _Entry(Generic[Asked, Answer]):
     deadline_s: float
     turn: threading.Lock = field(default_factory=threading.Lock)
     answer: Answer | None = None
-    error: RecsysError | None = None
+    error: TwintowerError | None = None
     leads: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +79,7 @@ class Coalescer(Generic[Asked, Answer]):
 
         Raises:
             DeadlineError: it did not get its turn in time.
-            RecsysError: whatever a call raises.
+            TwintowerError: whatever a call raises.
         """
         entry = _Entry[Asked, Answer](asked, time.monotonic() + timeout_s)
         try:
@@ -122,7 +121,7 @@ class Coalescer(Generic[Asked, Answer]):
         except UnavailableError as error:
             for each in group:
                 each.error = copy.copy(error)
-        except RecsysError:
+        except TwintowerError:
             pass
         else:
             for each, answer in zip(group, answers, strict=True):
