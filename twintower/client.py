@@ -104,7 +104,8 @@ class Narrowing(TypedDict, total=False):
     """Which items an answer may hold; everything may be left out.
 
     Attributes:
-        where: conditions that the items must meet besides the query's own, as a `Filter` or as `parse_filter` reads them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
+        where: conditions that the items must meet besides the query's own, as a `Filter` or as `parse_filter` reads
+            them: `{"genre": ["Comedy", "Drama"], "genre !=": "Horror", "year >=": 1990}`.
         exclude_seen: leave out what the entity is known to have met (release, history, events), also where the query
             does not say so; `Ranking.exclusions` says how many items that were.
         diversity: how alike the items may be.
@@ -182,7 +183,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
-        self._catalog = catalog_pb_grpc.CatalogueServiceStub(self._channel)
+        self._catalog = catalog_pb_grpc.CatalogServiceStub(self._channel)
         self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = _health_check(self._channel)
@@ -327,7 +328,7 @@ class Client:
 
     def catalog(self) -> CatalogChanges:
         """Return what was changed since the release was written."""
-        return codecs.catalog_from_proto(self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogueRequest()))
+        return codecs.catalog_from_proto(self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogRequest()))
 
     def record_events(self, events: Sequence[Event]) -> RecordedEvents:
         """Record what came of lists that were shown; repeating it changes nothing more.
@@ -417,7 +418,7 @@ class AsyncClient:
         else:
             self._channel = grpc.aio.secure_channel(target, tls.credentials(), options=OPTIONS)
         self._service = pb_grpc.RecommendationServiceStub(self._channel)
-        self._catalog = catalog_pb_grpc.CatalogueServiceStub(self._channel)
+        self._catalog = catalog_pb_grpc.CatalogServiceStub(self._channel)
         self._events = event_pb_grpc.EventServiceStub(self._channel)
         self._operator = operator_pb_grpc.OperatorServiceStub(self._channel)
         self._health = _health_check(self._channel)
@@ -511,7 +512,7 @@ class AsyncClient:
 
     async def catalog(self) -> CatalogChanges:
         """Return what was changed since the release was written."""
-        return codecs.catalog_from_proto(await self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogueRequest()))
+        return codecs.catalog_from_proto(await self._call(self._catalog.GetCatalog, catalog_pb.GetCatalogRequest()))
 
     async def record_events(self, events: Sequence[Event]) -> RecordedEvents:
         """Record what came of lists that were shown, as `Client.record_events`."""

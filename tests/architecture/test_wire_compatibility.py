@@ -286,6 +286,6 @@ def test_the_generated_code_is_what_protoc_makes_of_the_proto_files(tmp_path: Pa
     # when
     made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.py*"))
     # then: nothing is missing, left over, or different
-    kept = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "serving" / "v1").glob("*_pb2*.py*"))
+    kept = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "twintower" / "v1").glob("*_pb2*.py*"))
     assert made == kept
     assert filecmp.cmpfiles(tmp_path, ROOT, made, shallow=False) == (made, [], [])
