@@ -20,11 +20,12 @@ import numpy as np
 import typer
 from google.protobuf.message import Message
 
-from recsys.types import Condition, FeedbackKind, Filter, Float32, Mention, Query
-from serving import convert
-from serving.v1 import recommendation_service_pb2 as pb
+from recsys.types import Float32
+from twintower import codecs as client_codecs
+from twintower.types import Condition, FeedbackItem, FeedbackKind, Filter, Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
-SERVICE = "/serving.v1.RecommendationService/"
+SERVICE = "/twintower.v1.RecommendationService/"
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
 PAUSE_S = 0.005
 """After each call: a caller that is refused at once must not spend its own processor on asking again."""
@@ -58,7 +59,7 @@ def largest(
 
     def queries(count: int, **more: object) -> list[pb.Query]:
         vector = (Query(vector=vectors[place % len(vectors)], **more) for place in range(count))
-        return [convert.query_message(query) for query in vector]
+        return [client_codecs.query_to_proto(query) for query in vector]
 
     def longest(**more: object) -> tuple[str, Message]:
         return "BatchNearestItems", pb.BatchNearestItemsRequest(
@@ -66,11 +67,11 @@ def largest(
         )
 
     def single(query: Query, **more: object) -> tuple[str, Message]:
-        return "NearestItems", pb.NearestItemsRequest(query=convert.query_message(query), k=max_k, **more)
+        return "NearestItems", pb.NearestItemsRequest(query=client_codecs.query_to_proto(query), k=max_k, **more)
 
     wide = Filter((Condition(text_field, none_of=tuple(f"no such text {place}" for place in range(1000))),) * 16)
     bounds = [Filter((Condition(number_field, minimum=float(place)),) * 16) for place in range(batch)]
-    liked = [Mention(item_id, FeedbackKind.LIKED) for item_id in ids]
+    liked = [FeedbackItem(item_id, FeedbackKind.LIKED) for item_id in ids]
     return {
         "metadata of many lists": (
             "BatchNearestItems",
@@ -82,13 +83,14 @@ def largest(
         "filters": (
             "BatchNearestItems",
             pb.BatchNearestItemsRequest(
-                queries=[convert.query_message(Query(vector=vectors[0], filter=each)) for each in bounds], k=many_k
+                queries=[client_codecs.query_to_proto(Query(vector=vectors[0], filter=each)) for each in bounds],
+                k=many_k,
             ),
         ),
         "popularity": (
             "BatchNearestItems",
             pb.BatchNearestItemsRequest(
-                queries=[convert.query_message(Query(entity_id="nobody knows", filter=each)) for each in bounds],
+                queries=[client_codecs.query_to_proto(Query(entity_id="nobody knows", filter=each)) for each in bounds],
                 k=many_k,
                 include_metadata=True,
             ),
@@ -96,7 +98,8 @@ def largest(
         "vectors": (
             "SearchVectors",
             pb.SearchVectorsRequest(
-                vectors=convert.packed_rows(np.resize(vectors, (batch, vectors.shape[1])), "vectors"), k=many_k
+                vectors=client_codecs.vectors_to_proto(np.resize(vectors, (batch, vectors.shape[1])), "vectors"),
+                k=many_k,
             ),
         ),
         "exclusions": single(Query(vector=vectors[0], excluded_ids=ids), include_metadata=True),
@@ -108,14 +111,14 @@ def largest(
         "a wide filter": single(Query(vector=vectors[0], filter=wide)),
         "history": (
             "EncodeQuery",
-            pb.EncodeQueryRequest(query=convert.query_message(Query(history=ids))),
+            pb.EncodeQueryRequest(query=client_codecs.query_to_proto(Query(history=ids))),
         ),
         "feedback": (
             "Reformulate",
             pb.ReformulateRequest(
-                query=convert.query_message(Query(vector=vectors[0])),
+                query=client_codecs.query_to_proto(Query(vector=vectors[0])),
                 k=max_k,
-                feedback=convert.feedback_message(liked, False),
+                feedback=client_codecs.feedback_to_proto(liked, False),
                 include_explanation=True,
                 include_metadata=True,
             ),

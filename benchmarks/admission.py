@@ -35,8 +35,8 @@ from recsys import progress
 from recsys.cli import one_message
 from recsys.export.release import open_release
 from serving.process import Running, running
-from serving.status import OVERLOADED
 from serving.trust.callers import digest_of, new_key
+from twintower.status import OVERLOADED
 
 K = 10
 METHOD, WATCH, SESSION = f"{SERVICE}NearestItems", "/grpc.health.v1.Health/Watch", f"{SERVICE}Session"

@@ -17,12 +17,12 @@ from benchmarks.report import RESULTS, Report
 from recsys.export.release import Release, find, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
-from recsys.types import ITEM_ID, Float32, Query
-from serving.answers import Upsert
-from serving.client import Client
+from recsys.types import ITEM_ID, Float32
 from serving.process import served
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.live_catalogue import LiveCatalogue
+from twintower.client import Client
+from twintower.types import Query, Upsert
 
 K = 10
 AT_ONCE = 1000
@@ -58,7 +58,7 @@ def add_costs(report: Report, release: Release, *, repeats: int = 100, steps: tu
             report.add({**case, "source": "features"}, SUBJECT, "visible_ms", by_features[1])
             for step in steps:
                 rates = []
-                while (there := client.catalogue().upserted_count) < step:
+                while (there := client.catalog().upserted_count) < step:
                     count = min(AT_ONCE, step - there)
                     items = [_by_vector(f"n{there + place}", release, random)[0] for place in range(count)]
                     started = time.perf_counter()

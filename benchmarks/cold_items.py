@@ -23,7 +23,6 @@ from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.decisions import decide
 from recsys.data.prepare import parts_to_judge, prepare, refitted
-from recsys.errors import RecsysError
 from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.held_out import held_out
 from recsys.evaluation.recommenders import Recommender, ScoreRecommender
@@ -31,6 +30,7 @@ from recsys.evaluation.report import OURS, EvaluationReport, evaluate
 from recsys.pipeline import Validator
 from recsys.training.loop import fit
 from recsys.types import Bool, Float32, Int64, RowSets
+from twintower.errors import TwintowerError
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-recommenders", "numpy", "scipy")
 WORK = Path("work") / "bench-cold-items"
@@ -48,13 +48,13 @@ def run_of(source: str, folder: Path, overrides: Sequence[str] = ()) -> Run:
     """Return the run that `recsys init` writes for a source, with items held out.
 
     Raises:
-        RecsysError: the command failed.
+        TwintowerError: the command failed.
     """
     file = folder / "run.toml"
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "recsys.cli", "init", "--source", source, "--out", str(file), "--force"]
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
-        raise RecsysError(f"{' '.join(command)}: failed; the lines above say why.")
+        raise TwintowerError(f"{' '.join(command)}: failed; the lines above say why.")
     return config.load(str(file), [SPLIT, "training.validation_metric='nDCG@20'", *overrides])
 
 

@@ -34,7 +34,7 @@ from serving.exposures.log import Log
 from serving.logs import make_logger
 from serving.process import Running, running
 from serving.settings import LogSettings
-from serving.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2 as pb
 
 K, CALLERS = 10, 32
 BAR = 0.05

@@ -31,7 +31,8 @@ from recsys.indexes.scann import Scann
 from recsys.retrieval.exclusion import NOTHING
 from recsys.retrieval.filtering import Allowed, ItemFilters
 from recsys.retrieval.narrowed import Narrow, NarrowedSearch, over_fetch_depth
-from recsys.types import ALIKE, Condition, Diversity, Filter, Float32, Plan
+from recsys.types import Float32
+from twintower.types import NO_DIVERSITY, Condition, Diversity, Filter, SearchPlan
 
 K = 10
 BAR = 0.95
@@ -43,7 +44,12 @@ DEEPEST_RATE = 0.1
 TOPICS = 100
 SPREAD = 1.0
 SELECTIVITY_PERCENT = (0.1, 1.0, 10.0, 50.0, 100.0)
-PLANS = {Plan.INDEX: "index", Plan.EXACT_SUBSET: "exact", Plan.OVER_FETCH: "over_fetch", Plan.ESCALATED: "escalated"}
+PLANS = {
+    SearchPlan.INDEX: "index",
+    SearchPlan.EXACT_SUBSET: "exact",
+    SearchPlan.OVER_FETCH: "over_fetch",
+    SearchPlan.ESCALATED: "escalated",
+}
 
 
 def topics(items: int, queries: int) -> tuple[Float32, Float32]:
@@ -108,7 +114,7 @@ def measure(
             depth = over_fetch_depth(K, count, items)
             truth = exact.search(queries, K).item_rows
             # What the planner chose, asked once more outside of the clock.
-            found = [narrowed.search(query[None], K, among, ALIKE)[0] for query in queries]
+            found = [narrowed.search(query[None], K, among, NO_DIVERSITY)[0] for query in queries]
             rows = np.full((len(queries), K), -1, np.int32)
             for place, each in enumerate(found):
                 rows[place, : len(each.rows)] = each.rows
@@ -119,7 +125,7 @@ def measure(
                 if share := float(np.mean([each.plan is plan for each in found])):
                     report.add(case, "planned", f"{name}_rate", share)
             subjects: dict[str, Callable[[Float32], object]] = {
-                "planned": lambda query, among=among: narrowed.search(query, K, among, ALIKE),
+                "planned": lambda query, among=among: narrowed.search(query, K, among, NO_DIVERSITY),
                 "exact": lambda query, exact=exact: exact.search(query, K),
             }
             if depth <= max(K, DEEPEST_RATE * items):

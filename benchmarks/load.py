@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import wire
-from recsys.errors import RecsysError
+from twintower.errors import TwintowerError
 
 H2LOAD = shutil.which("h2load")
 CONNECTIONS = 8
@@ -39,7 +39,7 @@ def calls_per_s(target: str, method: str, messages: Sequence[bytes], *, callers:
         seconds: that are measured, after a warm-up.
 
     Raises:
-        RecsysError: calls failed.
+        TwintowerError: calls failed.
     """
     warm_up_s = WARM_UP_RATE * seconds
     if H2LOAD is None:
@@ -55,7 +55,7 @@ def calls_per_s(target: str, method: str, messages: Sequence[bytes], *, callers:
         said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds * 2 + 60).stdout
     done = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
     if done is None or int(done[1]) == 0 or any(int(done[place]) for place in (2, 3, 4)):
-        raise RecsysError(f"h2load against {method}: {done[0] if done else said.strip()[-500:]}.")
+        raise TwintowerError(f"h2load against {method}: {done[0] if done else said.strip()[-500:]}.")
     return int(done[1]) / seconds
 
 
@@ -68,7 +68,7 @@ def bare_server(threads: int, scratch: Path) -> Iterator[str]:
     try:
         while not port_file.exists():
             if server.poll() is not None:
-                raise RecsysError(f"the empty server ended with code {server.returncode}.")
+                raise TwintowerError(f"the empty server ended with code {server.returncode}.")
             time.sleep(0.05)
         yield f"127.0.0.1:{port_file.read_text(encoding='ascii').strip()}"
     finally:

@@ -38,7 +38,6 @@ from recsys.baselines.popularity import Popularity
 from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.prepare import Prepared, prepare
-from recsys.errors import RecsysError
 from recsys.evaluation import report as evaluation
 from recsys.evaluation.baselines import choose, recommender
 from recsys.evaluation.held_out import HeldOut, held_out
@@ -48,6 +47,7 @@ from recsys.evaluation.report import OURS, EvaluationReport
 from recsys.evaluation.slices import ALL
 from recsys.features import Encoder
 from recsys.types import Int32
+from twintower.errors import TwintowerError
 
 DISTRIBUTIONS = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy", "scipy", "implicit")
 WORK = Path("work") / "bench-recommenders"
@@ -247,7 +247,7 @@ def our_outcome(plan: Plan, name: str, seed: int, work: Path) -> Outcome:
     started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     folders = ["--work", str(work), "--releases", str(work / "releases")]
     if subprocess.run([*command, *folders], stdout=subprocess.DEVNULL).returncode != 0:
-        raise RecsysError(f"{name}, seed {seed}: training failed; the lines above say why.")
+        raise TwintowerError(f"{name}, seed {seed}: training failed; the lines above say why.")
     train_s, spent = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime
     folder, _digest = (home / "published").read_text(encoding="utf-8").splitlines()
@@ -476,7 +476,7 @@ def bench(
             continue
         try:
             by_seed = {seed: _outcome(plan, subject, tried, seed, home, finished=finished) for seed in seeds}
-        except (subprocess.CalledProcessError, RecsysError) as error:
+        except (subprocess.CalledProcessError, TwintowerError) as error:
             reason = (getattr(error, "stderr", None) or str(error)).strip()[-300:]
             report.note(f"{subject} was left out: {reason}")
             continue

@@ -22,7 +22,7 @@ from benchmarks.report import RESULTS, Report, over_cases
 from recsys import config, pipeline, plots, reformulation
 from recsys.cli import one_message
 from recsys.data.mined import Mined, read_if_whole
-from recsys.errors import DataError, MissingError
+from recsys.errors import DataError
 from recsys.evaluation.cross_fitting import cross_fit
 from recsys.evaluation.reformulation import Curve, curve, simulated_explicit, with_noise
 from recsys.export.query_side import load_roles
@@ -32,6 +32,7 @@ from recsys.reformulators.identity import Identity
 from recsys.reformulators.rocchio import Rocchio
 from recsys.retrieval.reformulation import NamedReformulator, Reformulators, feedback_of
 from recsys.types import Feedback, ItemRoles
+from twintower.errors import MissingError
 
 DISTRIBUTIONS = ("tensorflow", "numpy", "scipy")
 WORK = Path("work") / "bench-reformulation"

@@ -17,8 +17,9 @@ from recsys.export.release import Release, derive
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
 from recsys.stack import tf
-from recsys.types import Feedback, Float32, ItemRoles, Query
+from recsys.types import Feedback, Float32, ItemRoles
 from serving.process import served
+from twintower.types import Query
 
 BAR = 2.2
 K = 10

@@ -35,13 +35,15 @@ from recsys.export.release import open_release
 from recsys.indexes import ExactSearcher
 from recsys.plots import figure
 from recsys.retrieval import Retriever
-from recsys.types import Float32, Query
-from serving import convert, settings
-from serving.client import Client
+from recsys.types import Float32
+from serving import settings
 from serving.process import Running, running
 from serving.runtime.admission import HURRIED_EFFORT
 from serving.settings import ServerSettings
-from serving.v1 import recommendation_service_pb2 as pb
+from twintower import codecs as client_codecs
+from twintower.client import Client
+from twintower.types import Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 WORK = Path("work") / "bench-serving"
 K, DEPTH, BATCH, BATCH_CALLERS = 10, 5, 200, 4
@@ -142,7 +144,7 @@ def calls_of(server: Running, bare: str, world: World) -> dict[str, Call]:
     calls[BATCHED] = Call(server.address, f"{SERVICE}BatchNearestItems", batches(by_vector, K, size), size)
     asked = [
         pb.ReformulateRequest(
-            query=convert.query_message(query), k=K, depth=DEPTH, feedback=pb.Feedback(pseudo=True)
+            query=client_codecs.query_to_proto(query), k=K, depth=DEPTH, feedback=pb.Feedback(pseudo=True)
         ).SerializeToString()
         for query in by_vector
     ]

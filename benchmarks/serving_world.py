@@ -14,21 +14,22 @@ import pyarrow.parquet as pq
 from benchmarks.reformulation_serving import with_attention
 from recsys import config, pipeline
 from recsys.config import Run
-from recsys.errors import RecsysError
 from recsys.evaluation.index_quality import Certificate, recall_at_k
 from recsys.export.release import Release, open_release
 from recsys.files import write_atomically
 from recsys.indexes import ExactSearcher
-from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32, Query
-from serving import convert
-from serving.v1 import recommendation_service_pb2 as pb
+from recsys.types import ITEM_ID, NO_ROW, QUERY_ID, Float32
+from twintower import codecs as client_codecs
+from twintower.errors import TwintowerError
+from twintower.types import Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 DIM = 64
 ITEMS, QUICK_ITEMS = 100_000, 500
 HISTORY = 20
 TUNING_QUERIES = 8_000
 """Enough to certify a recall of .99, and that of .95 without much above it."""
-SERVICE = "/serving.v1.RecommendationService/"
+SERVICE = "/twintower.v1.RecommendationService/"
 FORMS = ("vector", "entity", "features")
 EXPONENTS = ("popularity_exponent", "activity_exponent")
 
@@ -101,12 +102,14 @@ class World:
 
 def nearest(queries: Sequence[Query], k: int) -> list[bytes]:
     """Return a NearestItems request for each query, serialised."""
-    return [pb.NearestItemsRequest(query=convert.query_message(query), k=k).SerializeToString() for query in queries]
+    return [
+        pb.NearestItemsRequest(query=client_codecs.query_to_proto(query), k=k).SerializeToString() for query in queries
+    ]
 
 
 def batches(queries: Sequence[Query], k: int, size: int) -> list[bytes]:
     """Return BatchNearestItems requests of so many queries each, serialised; what fills no batch is left out."""
-    messages = [convert.query_message(query) for query in queries]
+    messages = [client_codecs.query_to_proto(query) for query in queries]
     return [
         pb.BatchNearestItemsRequest(queries=messages[start : start + size], k=k).SerializeToString()
         for start in range(0, len(messages) - size + 1, size)
@@ -178,7 +181,7 @@ def release_at(target: float, work: Path, *, quick: bool) -> Release:
     key = f"{trained.fingerprint} {target}"
     try:
         return open_release(folder / "releases" / made[key])
-    except (KeyError, RecsysError):
+    except (KeyError, TwintowerError):
         tuned = trained if quick else pipeline.tune_release(trained, [f"index.target_recall={target}"])[0]
         release = with_attention(tuned)
         write_atomically(kept, json.dumps({**made, key: release.folder.name}, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """A server for many minutes: all kinds of calls while releases are swapped, items change and processes are killed.
 
-It speaks the wire (`proto/serving/v1`) and skips, with a note, what the server of the day does not offer. A call may
+It speaks the wire (`proto/twintower/v1`) and skips, with a note, what the server of the day does not offer. A call may
 fail as UNAVAILABLE while a killed process is missed; any other failure, a wrong answer, or an acknowledged item that is
 not found is one too many, and the command ends with code 1.
 """
@@ -32,15 +32,15 @@ from benchmarks.serving_world import World, release_at
 from recsys import progress
 from recsys.cli import one_message
 from recsys.export.release import Release, derive, open_release, promote
-from serving import convert
 from serving.process import Running, running
 from serving.settings import ServerSettings
-from serving.v1 import catalogue_service_pb2 as catalogue_pb
-from serving.v1 import catalogue_service_pb2_grpc as catalogue_grpc
-from serving.v1 import operator_service_pb2 as operator_pb
-from serving.v1 import operator_service_pb2_grpc as operator_grpc
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+from twintower import codecs as client_codecs
+from twintower.v1 import catalog_service_pb2 as catalog_pb
+from twintower.v1 import catalog_service_pb2_grpc as catalog_grpc
+from twintower.v1 import operator_service_pb2 as operator_pb
+from twintower.v1 import operator_service_pb2_grpc as operator_grpc
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 WORK = Path("work") / "bench-serving"
 START_S = 600.0
@@ -123,7 +123,7 @@ class Caller:
         form = self._random.choice((*self._world.queries, "items"))
         if form == "items":
             return pb.Query(items=pb.Items(item_ids=self._random.sample(list(self._world.rows), 2)))
-        return convert.query_message(self._random.choice(self._world.queries[form]))
+        return client_codecs.query_to_proto(self._random.choice(self._world.queries[form]))
 
     def _nearest(self) -> None:
         request = pb.NearestItemsRequest(query=self._query(), k=K, include_metadata=self._random.random() < 0.1)
@@ -216,7 +216,7 @@ class Disturber:
         self._server, self._releases, self._world, self._tally = server, releases, world, tally
         self._service = pb_grpc.RecommendationServiceStub(channel)
         self._operator = operator_grpc.OperatorServiceStub(channel)
-        self._catalogue = catalogue_grpc.CatalogueServiceStub(channel)
+        self._catalogue = catalog_grpc.CatalogServiceStub(channel)
         self._random = np.random.default_rng(seed)
         self._turn = 0
         self.kills = 0
@@ -227,7 +227,7 @@ class Disturber:
 
     def offers_upserts(self) -> bool:
         """Tell whether the server takes changes of items: it answers an empty call as the caller's mistake."""
-        return _offered(lambda: self._catalogue.UpsertItems(catalogue_pb.UpsertItemsRequest(), timeout=CALL_S))
+        return _offered(lambda: self._catalogue.UpsertItems(catalog_pb.UpsertItemsRequest(), timeout=CALL_S))
 
     def workers(self) -> list[int]:
         """Return the processes that listen beside the one that was started."""
@@ -246,16 +246,16 @@ class Disturber:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         names = [f"soak-{number}" for number in self._random.integers(2**62, size=2 * UPSERTED)]
         items = [
-            catalogue_pb.UpsertItem(item_id=name, vector=pb.Vector(float32_le=vector.tobytes()))
+            catalog_pb.UpsertItem(item_id=name, vector=pb.Vector(float32_le=vector.tobytes()))
             for name, vector in zip(names, vectors, strict=False)
         ]
-        described = catalogue_pb.ItemFeatures()  # every value unknown, which any release can encode
-        items += [catalogue_pb.UpsertItem(item_id=name, features=described) for name in names[UPSERTED:]]
-        done = self._ask(self._catalogue.UpsertItems, "UpsertItems", catalogue_pb.UpsertItemsRequest(items=items))
+        described = catalog_pb.ItemFeatures()  # every value unknown, which any release can encode
+        items += [catalog_pb.UpsertItem(item_id=name, features=described) for name in names[UPSERTED:]]
+        done = self._ask(self._catalogue.UpsertItems, "UpsertItems", catalog_pb.UpsertItemsRequest(items=items))
         if done is not None:
             for item in items:
                 self._find(item, done.release.fingerprint)
-        self._ask(self._catalogue.DeleteItems, "DeleteItems", catalogue_pb.DeleteItemsRequest(item_ids=names))
+        self._ask(self._catalogue.DeleteItems, "DeleteItems", catalog_pb.DeleteItemsRequest(item_ids=names))
 
     def kill(self) -> None:
         """Kill one worker process, as long as another one listens: without any there is nobody to answer."""
@@ -265,7 +265,7 @@ class Disturber:
             os.kill(int(self._random.choice(workers)), signal.SIGKILL)
             self.kills += 1
 
-    def _find(self, item: catalogue_pb.UpsertItem, fingerprint: str) -> None:
+    def _find(self, item: catalog_pb.UpsertItem, fingerprint: str) -> None:
         """Look for an item: one by vector near its vector, where the release is still the same, others by their id."""
         by_vector = item.HasField("vector")
         asked = pb.Query(vector=item.vector) if by_vector else pb.Query(items=pb.Items(item_ids=[item.item_id]))

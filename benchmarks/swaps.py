@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from recsys.errors import RecsysError
 from recsys.export.release import LABELS, Release, open_release
 from recsys.files import write_atomically
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Query
-from serving.client import Client
 from serving.process import served
+from twintower.client import Client
+from twintower.errors import TwintowerError
+from twintower.types import Query
 
 TOLERANCE = 1e-5
 SWAP_S = 60.0
@@ -101,12 +101,12 @@ def _swap(client: Client, root: Path, following: Release, turn: int) -> None:
         deadline = time.monotonic() + SWAP_S
         while client.release().name != following.name:
             if time.monotonic() > deadline:
-                raise RecsysError(f"the server does not answer from {following.name} after {SWAP_S:g} s.")
+                raise TwintowerError(f"the server does not answer from {following.name} after {SWAP_S:g} s.")
             time.sleep(POLL_S)
         return
     held = client.roll_back_release() if turn % 8 == 0 else client.reload_release(following.name)
     if held.releases[0].fingerprint != following.fingerprint:
-        raise RecsysError(f"the server answers from {held.releases[0].name}, expected {following.name}.")
+        raise TwintowerError(f"the server answers from {held.releases[0].name}, expected {following.name}.")
     # Folder and server agree again, so that the next promotion counts.
     _promote(root, following)
     client.reload_release()
@@ -136,7 +136,7 @@ def _ask(
         begun = time.perf_counter()
         try:
             ranking = client.nearest_items(queries[place], k)
-        except RecsysError as error:
+        except TwintowerError as error:
             seen.failures.append(f"{type(error).__name__}: {error}")
             continue
         seen.latency_ms.append((time.perf_counter() - begun) * 1000)

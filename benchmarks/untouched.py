@@ -22,9 +22,9 @@ import typer
 
 from benchmarks.report import RESULTS, Report
 from recsys.cli import one_message
-from recsys.errors import RecsysError
 from recsys.evaluation import report as evaluation
 from recsys.export.release import open_release
+from twintower.errors import TwintowerError
 
 DISTRIBUTIONS = ("tensorflow", "tensorflow-recommenders", "numpy", "scipy")
 WORK = Path("work") / "bench-untouched"
@@ -109,7 +109,7 @@ def judged(make: Callable[[Path], Sequence[str]], folder: Path) -> evaluation.Ev
         folder: of all files.
 
     Raises:
-        RecsysError: a command failed.
+        TwintowerError: a command failed.
     """
     releases = folder / "releases"
     if not (folder / "release").exists():
@@ -122,7 +122,7 @@ def judged(make: Callable[[Path], Sequence[str]], folder: Path) -> evaluation.Ev
             [*recsys, "train", str(file), *wanted, *folders],
         ):
             if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
-                raise RecsysError(f"{' '.join(command)}: failed; the lines above say why.")
+                raise TwintowerError(f"{' '.join(command)}: failed; the lines above say why.")
         (released,) = [each for each in releases.iterdir() if each.is_dir()]
         (folder / "release").write_text(released.name, encoding="utf-8")
     return evaluation.load(open_release(releases / (folder / "release").read_text(encoding="utf-8")).folder)

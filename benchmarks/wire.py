@@ -26,7 +26,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import RecsysError
+from twintower.errors import TwintowerError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -100,7 +100,7 @@ def closed(
         metadata: of each call.
 
     Raises:
-        RecsysError: the server cannot be reached, or ended a connection.
+        TwintowerError: the server cannot be reached, or ended a connection.
     """
     with _drive(target, method, messages, min(callers, CONNECTIONS), metadata) as drive:
         return drive.closed(callers, seconds)
@@ -132,7 +132,7 @@ def opened(
         connections: that the calls are spread over.
 
     Raises:
-        RecsysError: the server cannot be reached, or ended a connection.
+        TwintowerError: the server cannot be reached, or ended a connection.
     """
     gaps = np.random.default_rng(seed).exponential(1 / rate, max(1, round(rate * seconds)))
     if timeout_s is not None:
@@ -149,7 +149,7 @@ class _Connection:
         try:
             self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=GRACE_S)
         except OSError as error:
-            raise RecsysError(f"{target}: {error}. Is the server running?") from None
+            raise TwintowerError(f"{target}: {error}. Is the server running?") from None
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self._target, self._headers = target, headers
@@ -177,9 +177,9 @@ class _Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            raise RecsysError(f"{self._target}: the connection broke: {error}.") from None
+            raise TwintowerError(f"{self._target}: the connection broke: {error}.") from None
         if not read:
-            raise RecsysError(f"{self._target}: the server closed the connection.")
+            raise TwintowerError(f"{self._target}: the server closed the connection.")
         self._in += read
         buffer, position, length = bytes(self._in), 0, len(self._in)
         while length - position >= 9:
@@ -212,7 +212,7 @@ class _Connection:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise RecsysError(f"{self._target}: the connection broke: {error}.") from None
+            raise TwintowerError(f"{self._target}: the connection broke: {error}.") from None
         return True
 
     def _obey(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -226,13 +226,15 @@ class _Connection:
         elif kind == WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
         elif kind == GOAWAY:
-            raise RecsysError(f"{self._target}: the server sent the connection away: {payload[8:].decode()}.")
+            raise TwintowerError(f"{self._target}: the server sent the connection away: {payload[8:].decode()}.")
 
     def _send_waiting(self) -> None:
         while self._waiting and len(self._waiting[0][2]) <= self._window and len(self._calls) < self._max_streams:
             place, due_s, body = self._waiting.popleft()
             if len(body) > self._first_window:
-                raise RecsysError(f"a request of {len(body)} bytes, but the server takes {self._first_window} at once.")
+                raise TwintowerError(
+                    f"a request of {len(body)} bytes, but the server takes {self._first_window} at once."
+                )
             self._window -= len(body)
             self._calls[self._stream] = (place, due_s)
             self._out += frame(HEADERS, END_HEADERS, self._stream, self._headers)

@@ -36,11 +36,11 @@ from benchmarks.serving_world import World, release_at
 from recsys import progress
 from recsys.cli import one_message
 from recsys.export.release import Release, open_release
-from recsys.types import Condition, Filter, FilterType, Query
-from serving import convert
-from serving.client import Client
 from serving.process import Running, running
-from serving.v1 import recommendation_service_pb2 as pb
+from twintower import codecs as client_codecs
+from twintower.client import Client
+from twintower.types import Condition, Filter, FilterType, Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 P99_BAR_MS, GROWTH_BAR_BYTES = 50.0, 200 * 2**20
 STOPS_BAR_S = 1.0
@@ -156,11 +156,13 @@ def ordinary_of(world: World, narrowed: Filter) -> dict[str, tuple[str, bytes]]:
     return {
         "NearestItems": (
             f"{SERVICE}NearestItems",
-            pb.NearestItemsRequest(query=convert.query_message(plain), k=K, include_metadata=True).SerializeToString(),
+            pb.NearestItemsRequest(
+                query=client_codecs.query_to_proto(plain), k=K, include_metadata=True
+            ).SerializeToString(),
         ),
         "NearestItems with a filter": (
             f"{SERVICE}NearestItems",
-            pb.NearestItemsRequest(query=convert.query_message(filtered), k=K).SerializeToString(),
+            pb.NearestItemsRequest(query=client_codecs.query_to_proto(filtered), k=K).SerializeToString(),
         ),
         "health check": (HEALTH, health_pb2.HealthCheckRequest().SerializeToString()),
     }

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from recsys import commands
-from recsys.errors import InterruptedRun, RecsysError, describe, verbatim
+from recsys.errors import InterruptedRun
+from twintower.errors import TwintowerError, describe, verbatim
 
 EXTRAS = (
     "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
@@ -64,13 +65,13 @@ def one_message() -> Iterator[None]:
         told = f"error: this needs the package {error.name!r}, which is not installed. Run: {EXTRAS}"
         Console(stderr=True).print(told, style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except (RecsysError, OSError) as error:
+    except (TwintowerError, OSError) as error:
         Console(stderr=True).print(f"error: {_told(error)}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
 
 
-def _told(error: RecsysError | OSError) -> str:
-    if isinstance(error, RecsysError) or error.filename is None:
+def _told(error: TwintowerError | OSError) -> str:
+    if isinstance(error, TwintowerError) or error.filename is None:
         return str(error)
     rule = "a place that can be made, read and written"
     return describe(str(error.filename), verbatim(str(error.strerror)), rule, "Name another, or mend this one.")

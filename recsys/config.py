@@ -15,9 +15,9 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from recsys import registry
-from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.registry import settings
 from recsys.search_space import Between
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 PLACES = {
     "source": "sources",

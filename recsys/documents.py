@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pydantic
 from pydantic import TypeAdapter
 
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
+from twintower.errors import describe, verbatim
 
 T = TypeVar("T")
 _adapter = functools.cache(TypeAdapter)

@@ -19,10 +19,11 @@ import pydantic
 from pydantic import ConfigDict
 
 from recsys.documents import read_json
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
 from recsys.files import save_array, write_atomically
 from recsys.numpy_transformer import Sequence
 from recsys.types import Float32, Int32
+from twintower.errors import describe, verbatim
 
 Length = Literal["none", "query", "item"]
 """Whether the lengths of a tower's raw vectors count, and if so, of which side the tower is."""

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.spelling import plain
+from twintower.errors import describe, verbatim
 
 EXACT_BITS = {pa.float16(): 11, pa.float32(): 24, pa.float64(): 53}
 """A float type of n bits holds every whole number below 2**n in absolute value; from there on it merges neighbors."""

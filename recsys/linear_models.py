@@ -14,8 +14,8 @@ from scipy.linalg import lapack, lu
 from scipy.sparse import csr_matrix, diags_array
 from scipy.sparse.linalg import LinearOperator
 
-from recsys.errors import SettingError, describe, verbatim
 from recsys.types import Float32
+from twintower.errors import SettingError, describe, verbatim
 
 MAX_INVERTED = 20_000
 """Rows of the largest matrix that is inverted."""

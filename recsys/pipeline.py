@@ -14,7 +14,7 @@ from recsys import config, registry
 from recsys.config import Run
 from recsys.data.decisions import decide
 from recsys.data.prepare import Codes, Prepared, check_cases, parts_to_judge, prepare, refitted, training_version
-from recsys.errors import DataError, RecsysError, SettingError, describe
+from recsys.errors import DataError
 from recsys.evaluation import report as evaluation
 from recsys.evaluation import report_page
 from recsys.evaluation.baselines import fit_baselines
@@ -36,7 +36,9 @@ from recsys.retrieval.reformulation import NamedReformulator
 from recsys.stack import tf
 from recsys.training.loop import Fitted, fit, fit_as_chosen
 from recsys.training.model import TwoTowerModel
-from recsys.types import QUERY_ID, Float32, ItemRoles, Query
+from recsys.types import QUERY_ID, Float32, ItemRoles
+from twintower.errors import SettingError, TwintowerError, describe
+from twintower.types import Query
 
 PUBLISHED = "published"
 DATA_VERSION = "data_version"
@@ -56,7 +58,7 @@ def train(run: Run, work: Path, releases: Path) -> Release:
         InterruptedRun: stopped by a signal, after a checkpoint.
         RefusedError: another process works on this run.
         DataError: settings or data changed since the checkpoints of this name were written.
-        RecsysError: as the stages raise.
+        TwintowerError: as the stages raise.
     """
     for name in run.evaluation.metrics:
         parse(name)
@@ -379,7 +381,7 @@ def _published(run: Run, home: Path, releases: Path) -> Release | None:
         name, digest = (home / PUBLISHED).read_text(encoding="utf-8").splitlines()
         folder = Path(name)
         return open_release(folder) if digest == _digest(run) and folder.parent == releases.resolve() else None
-    except (OSError, ValueError, RecsysError):
+    except (OSError, ValueError, TwintowerError):
         return None
 
 

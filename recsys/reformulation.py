@@ -20,7 +20,7 @@ from recsys.data import encoders
 from recsys.data.mined import Mined, joined, read_if_whole
 from recsys.data.prepare import Codes, Prepared, prepare, refitted
 from recsys.documents import read_json
-from recsys.errors import DataError, RefusedError, SettingError, describe, verbatim
+from recsys.errors import DataError, RefusedError
 from recsys.evaluation.cross_fitting import cross_fit
 from recsys.evaluation.default_reformulator import Gain
 from recsys.evaluation.held_out import questions
@@ -37,6 +37,7 @@ from recsys.retrieval.reformulation import CHOICE, FOLDER, NamedReformulator, Re
 from recsys.retrieval.retriever import GOLDEN_TOLERANCE
 from recsys.stack import tf
 from recsys.types import ITEM_ID, Float32
+from twintower.errors import SettingError, describe, verbatim
 
 WHAT_TO_TRY = "Mine more queries (a larger split.validation_rate), or change reformulation.learning_rate or .steps."
 """What to do about a training without a significant gain."""

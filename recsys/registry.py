@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pydantic
 from pydantic import ConfigDict
 
-from recsys.errors import SettingError, describe, unknown, verbatim
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 T = TypeVar("T")
 

@@ -41,8 +41,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.types import Bool, Int32, Int64
+from twintower.errors import describe, verbatim
 from twintower.spelling import (
     DIGITS,
     READABLE,
@@ -77,7 +78,6 @@ _TIME_OF_DAY = re.compile(rf"(?P<minutes>{_CLOCK}){_FRACTION}")
 _WORDS: Mapping[str, int | float] = {"true": 1, "false": 0, "nan": float("nan")} | {
     f"{sign}{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "infinity")
 }
-
 
 
 class ValueKind(enum.StrEnum):
@@ -412,10 +412,6 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
-
-
-
-
 def read_time(text: str) -> Decimal:
     """Return a point in time as seconds since 1970, UTC, exactly.
 
@@ -475,14 +471,6 @@ def _lists(values: pa.Array, elements: pa.Array) -> pa.Array:
     return pa.LargeListArray.from_arrays([0, *ends], elements, mask=values.is_null())
 
 
-
-
-
-
-
-
-
-
 _KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
     ValueKind.TEXT: (pa.types.is_null, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     ValueKind.FLOAT32: (pa.types.is_float32,),
@@ -500,16 +488,6 @@ _KINDS: Mapping[ValueKind, tuple[Callable[[pa.DataType], bool], ...]] = {
 }
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 _NARROW: Mapping[ValueKind, pa.DataType] = {ValueKind.FLOAT32: pa.float32(), ValueKind.FLOAT16: pa.float16()}
-
-
-
-
-
-
-
-
-
-
 
 
 def _plain_values(array: pa.Array) -> list[Any]:
@@ -576,14 +554,8 @@ def _read_number(text: str) -> Number | None:
     return None
 
 
-
-
 def _as_float(number: Number) -> float:
     try:
         return float(number)
     except OverflowError:
         return float("inf") if number > 0 else float("-inf")
-
-
-
-

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from recsys.errors import SettingError, describe
+from twintower.errors import SettingError, describe
 
 
 def stop_on_signals() -> threading.Event:

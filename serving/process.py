@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.errors import RecsysError
-from serving.client import Client
 from serving.endings import ended
+from twintower.client import Client
+from twintower.errors import TwintowerError
 
 STOP_S = 60.0
 """What a server gets to end its calls before it is killed."""
@@ -48,7 +48,7 @@ def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[
         settings: `key=value` or `section.key=value` each.
 
     Raises:
-        RecsysError: it did not start; what it logged is a note of the error.
+        TwintowerError: it did not start; what it logged is a note of the error.
     """
     port_file, log = scratch / "server.port", scratch / "server.log"
     port_file.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def running(release: Path, scratch: Path, *, start_s: float, settings: Sequence[
     try:
         while not port_file.exists():
             if server.poll() is not None or time.monotonic() > started + start_s:
-                error = RecsysError(f"the server did not start; see {log}.")
+                error = TwintowerError(f"the server did not start; see {log}.")
                 error.add_note(log.read_text(encoding="utf-8", errors="replace"))
                 raise error
             time.sleep(0.1)

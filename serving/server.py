@@ -22,7 +22,7 @@ from serving.runtime.executors import Executors
 from serving.runtime.readiness import Readiness
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Held, Holding, Releases
-from serving.servicers.catalogue import CatalogueServicer
+from serving.servicers.catalogue import CatalogServicer
 from serving.servicers.event import EventServicer
 from serving.servicers.operator import OperatorServicer
 from serving.servicers.recommendation import RecommendationServicer
@@ -31,19 +31,19 @@ from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.tls import server_credentials
-from serving.v1 import (
-    catalogue_service_pb2,
-    catalogue_service_pb2_grpc,
+from twintower.v1 import (
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
     event_service_pb2,
     event_service_pb2_grpc,
     operator_service_pb2,
     operator_service_pb2_grpc,
 )
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RecommendationService"].full_name
-CATALOGUE = catalogue_service_pb2.DESCRIPTOR.services_by_name["CatalogueService"].full_name
+CATALOGUE = catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name
 EVENTS = event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name
 OPERATOR = operator_service_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -132,8 +132,8 @@ class Server:
         event_service_pb2_grpc.add_EventServiceServicer_to_server(
             EventServicer(self._log.events if self._log is not None else None, settings.log.max_events), self._server
         )
-        catalogue_service_pb2_grpc.add_CatalogueServiceServicer_to_server(
-            CatalogueServicer(
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(
+            CatalogServicer(
                 self.releases, folder and folder.log, settings.catalogue, logger, self.observation.sampled_failures
             ),
             self._server,

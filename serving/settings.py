@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from recsys import config
-from recsys.errors import SettingError, describe
 from recsys.experiment.plan import SKEW_TOLERANCE_S
 from recsys.registry import parse, settings
+from twintower.errors import SettingError, describe
 
 
 @settings()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tomli_w
 
-from recsys.errors import RefusedError, SettingError, describe, verbatim
+from recsys.errors import RefusedError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import Assigner
 from recsys.experiment.log import open_log
@@ -41,10 +41,10 @@ from recsys.experiment.simulation import (
 )
 from recsys.files import storage, write_atomically
 from recsys.progress import task
-from recsys.types import FeedbackKind, Mention, Unit
-from serving.answers import Event, Ranking
-from serving.client import Client
 from serving.process import served
+from twintower.client import Client
+from twintower.errors import SettingError, describe, verbatim
+from twintower.types import Event, ExperimentUnit, FeedbackItem, FeedbackKind, Ranking
 
 START_S = 120.0
 EVENTS_AT_ONCE, VISITS_AT_ONCE = 500, 200
@@ -73,10 +73,10 @@ class Page(NamedTuple):
     time: datetime
 
     @property
-    def liked(self) -> list[Mention]:
+    def liked(self) -> list[FeedbackItem]:
         """What was clicked."""
         places = [one.place for one in self.happenings if one.kind == CLICK]
-        return [Mention(self.ranking.item_ids[place], FeedbackKind.LIKED, place) for place in places]
+        return [FeedbackItem(self.ranking.item_ids[place], FeedbackKind.LIKED, place) for place in places]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def simulate(
     Raises:
         SettingError: the experiment file is unusable, or has no experiment or no metric.
         RefusedError: the folder is not empty, or the server answered in other arms than the file says.
-        RecsysError: a server did not start.
+        TwintowerError: a server did not start.
     """
     plans.load(plan_file)
     tables = timeless(tomllib.loads(plan_file.read_text(encoding="utf-8")))
@@ -164,7 +164,7 @@ class _Simulation:
         folder.mkdir()
         plan_file = _write(folder, answering(self.tables, {cell for _, _, cell, _ in asked}))
         with self._served(folder, plan_file) as client:
-            units = [(visit, Unit(unit_of(cell), unit_of(cell)), dict(cell)) for visit, _, cell, _ in asked]
+            units = [(visit, ExperimentUnit(unit_of(cell), unit_of(cell)), dict(cell)) for visit, _, cell, _ in asked]
             for (visit, arms, cell, told), pages in zip(asked, self._visit(client, units), strict=True):
                 for experiment, arm in told:
                     unit = visit.units[self.plan.experiments[experiment].unit]
@@ -214,10 +214,12 @@ class _Simulation:
     def _each_once(
         self, client: Client, visits: Sequence[tuple[Visit, dict[str, str]]]
     ) -> Iterator[tuple[Visit, list[Page]]]:
-        asked = [(visit, Unit(visit.user_id, visit.session_id), arms) for visit, arms in visits]
+        asked = [(visit, ExperimentUnit(visit.user_id, visit.session_id), arms) for visit, arms in visits]
         return zip((visit for visit, _ in visits), self._visit(client, asked), strict=True)
 
-    def _visit(self, client: Client, asked: Sequence[tuple[Visit, Unit, dict[str, str]]]) -> Iterator[list[Page]]:
+    def _visit(
+        self, client: Client, asked: Sequence[tuple[Visit, ExperimentUnit, dict[str, str]]]
+    ) -> Iterator[list[Page]]:
         """Make visits by several threads; yield their lists in order."""
         with task("visit", len(asked), "visits") as running, ThreadPoolExecutor(self.workers) as threads:
             for first in range(0, len(asked), VISITS_AT_ONCE):
@@ -225,11 +227,11 @@ class _Simulation:
                 yield from threads.map(lambda one: self._browse(client, *one), some)
                 running.advance(len(some))
 
-    def _browse(self, client: Client, visit: Visit, unit: Unit, arms: dict[str, str]) -> list[Page]:
+    def _browse(self, client: Client, visit: Visit, unit: ExperimentUnit, arms: dict[str, str]) -> list[Page]:
         """Look at a list, and at another one after all that was liked so far as long as there is something to like."""
         habits, query = self.people.habits, self.people.query(visit)
         pages = [self._page(visit, 0, client.nearest_items(query, habits.k, unit=unit), arms)]
-        liked: list[Mention] = []
+        liked: list[FeedbackItem] = []
         while (found := pages[-1].liked) and len(pages) < habits.pages:
             liked = found + liked
             query = replace(query, excluded_ids=(*query.excluded_ids, *pages[-1].ranking.item_ids))

@@ -16,13 +16,13 @@ from typing import Any
 
 import tomli_w
 
-from recsys.errors import RecsysError
 from recsys.files import write_atomically
 from recsys.registry import plain
 from serving.endings import check_port_file, ended, stop_on_signals
 from serving.logs import make_logger
 from serving.runtime.release_folder import labelled
 from serving.settings import ServerSettings, address, address_taken
+from twintower.errors import TwintowerError
 
 POLL_S = 0.1
 STABLE_S = 60.0
@@ -65,7 +65,7 @@ def supervise(folder: Path, settings: ServerSettings, *, name: str = "", port_fi
     Raises:
         SettingError: the port is taken.
         MissingError: no such release.
-        RecsysError: a process could not start.
+        TwintowerError: a process could not start.
     """
     stopping = stop_on_signals()
     labelled(folder, settings.releases.labels, name)
@@ -136,7 +136,7 @@ class Supervisor:
             port_file: gets the real port as text once every worker serves.
 
         Raises:
-            RecsysError: a worker could not start before the group was ever ready; what it said is in the log.
+            TwintowerError: a worker could not start before the group was ever ready; what it said is in the log.
         """
         with ExitStack() as opened:
             metrics = self._expose(opened)
@@ -187,7 +187,9 @@ class Supervisor:
             code, lived_s = worker.process.returncode, now - worker.started
             self._logger.error("worker died", worker=worker.number, exit_code=code, lived_s=round(lived_s, 3))
             if not was_ready:
-                raise RecsysError(f"worker {worker.number} ended with exit code {code} before it served; see its log.")
+                raise TwintowerError(
+                    f"worker {worker.number} ended with exit code {code} before it served; see its log."
+                )
             if self._metrics_folder is not None:
                 from prometheus_client import multiprocess
 

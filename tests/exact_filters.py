@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from recsys.data.ordered_values import is_number
+from twintower.spelling import is_column_number
 
 TWO_53, TWO_63, TWO_64 = 2**53, 2**63, 2**64
 WHOLE = [0, 1, -1, 100, 255, 2**24, 2**31, TWO_53, -TWO_53, TWO_63, -TWO_63, TWO_64, 10**18, 10**37, 10**75]
@@ -151,7 +151,7 @@ def _spellings(value: Any, kind: pa.DataType) -> list[Any]:
         narrow = kind.value_type if pa.types.is_dictionary(kind) else kind
         shortest = str(narrow.to_pandas_dtype()(value))
         found += [float(shortest), Decimal(shortest), Decimal.from_float(value), math.nextafter(value, math.inf)]
-    return [number for number in found if is_number(number)]
+    return [number for number in found if is_column_number(number)]
 
 
 def near_the_ends(kind: pa.DataType) -> list[Any]:

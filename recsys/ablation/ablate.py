@@ -16,12 +16,13 @@ from recsys.ablation.show import titled
 from recsys.ablation.tables import Ablation, Measured, Trial, below_references, measure_case
 from recsys.config import AblationPlan, Run, put
 from recsys.data.encoders import bags_of
-from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
+from recsys.errors import DataError, InterruptedRun
 from recsys.evaluation.baselines import fit_baselines
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.files import exclusive, storage
 from recsys.metrics.ranking import measure, parse
 from recsys.types import Int32
+from twintower.errors import SettingError, describe, verbatim
 
 NOT_THE_BASELINE_S = ("self_supervision.", "item.augmentations.")
 """What begins the paths that would give the baseline what the rows are compared for."""
@@ -41,7 +42,7 @@ def ablate(run: Run, home: Path, jobs: int = 0) -> Ablation:
         RefusedError: another process works on this run.
         SettingError: an unknown row, or a searched setting that does not exist.
         DataError: no test or validation case, or a worker was killed.
-        RecsysError: as the stages raise.
+        TwintowerError: as the stages raise.
     """
     run = config.with_default_objective(run, in_steps=True)
     run = dataclasses.replace(run, ablation=_with_plain_metrics(run.ablation))

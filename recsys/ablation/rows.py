@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from recsys.config import AblationPlan, path_of, put
-from recsys.errors import SettingError, describe, unknown
+from twintower.errors import SettingError, describe, unknown
 
 BASELINE = "baseline"
 SHARED = ("seed", "source", "data", "query.entity", "split", "objective.logq", "evaluation", "ablation")

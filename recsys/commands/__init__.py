@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.errors import SettingError, describe
+from twintower.errors import SettingError, describe
 
 if TYPE_CHECKING:
-    from serving.client import Client
-    from serving.trust.tls import ClientTls
+    from twintower.client import Client
+    from twintower.tls import ClientTls
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="A run file (TOML), or the name of a shipped one.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting.")]
@@ -36,7 +36,7 @@ TokenFile = Annotated[
 
 def client_tls(use: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> ClientTls | None:
     """Return how a command's options say that the connection is encrypted; None for not at all."""
-    from serving.trust.tls import ClientTls
+    from twintower.tls import ClientTls
 
     return ClientTls(ca, certificate, key) if use or ca or certificate or key else None
 
@@ -69,7 +69,7 @@ def connected(
     Raises:
         SettingError: a file of these is missing or wrong.
     """
-    from serving.client import Client
+    from twintower.client import Client
 
     tls = client_tls(use_tls, ca, certificate, key)
     return Client(target, timeout_s=timeout_s, tls=tls, token=token_of(token_file))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.commands import Overrides, Work, program
-from recsys.errors import SettingError, describe, verbatim
+from twintower.errors import SettingError, describe, verbatim
 
 if TYPE_CHECKING:
     from recsys.experiment.plan import Plan

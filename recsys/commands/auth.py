@@ -21,8 +21,8 @@ def new_key(
 
     So `recsys auth new-key shop >> auth.toml` adds a caller, and the key stays on your screen.
     """
-    from recsys.errors import SettingError, describe
     from serving.trust import callers
+    from twintower.errors import SettingError, describe
 
     if not callers.NAME.fullmatch(name):
         raise SettingError(describe("NAME", name, "at most 64 letters, digits, '_' and '-'"))

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recsys.errors import SettingError, unknown
 from recsys.search_space import search_space_of
+from twintower.errors import SettingError, unknown
 
 LISTS = ("metrics",)
 """What a run file names in lists rather than in sections of its own."""

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from recsys.data.prepare import Prepared
     from recsys.evaluation.report import EvaluationReport
     from recsys.export.release import Release
-    from recsys.types import Query
-    from serving.answers import Ranking
-    from serving.client import Client
+    from twintower.client import Client
+    from twintower.types import Query, Ranking
 
 RUN = "complete_journey"
 K = 5
@@ -140,7 +139,7 @@ class Shop:
 
     def query(self, **changes: Any) -> Query:
         """Return the household as it stood before the test part: a release knows its households until the end."""
-        from recsys.types import Query
+        from twintower.types import Query
 
         return Query(history=self.purchases, history_age_days=self.ages_days, **changes)
 
@@ -203,7 +202,7 @@ class Story:
 
     def household(self, client: Client) -> None:
         """Show what a household bought beside what it is recommended, all products and only new ones."""
-        from recsys.types import Repeats
+        from twintower.types import Repeats
 
         shop = self.shop
         self._console.rule("4. A household")
@@ -217,7 +216,7 @@ class Story:
 
     def neighbors(self, client: Client) -> None:
         """Show a product and what is similar to it."""
-        from recsys.types import Query
+        from twintower.types import Query
 
         product = next(iter(self.shop.bought))
         self._console.rule("5. A product and its neighbors")
@@ -227,13 +226,13 @@ class Story:
 
     def feedback(self, client: Client) -> None:
         """Show what is new to the household, before and after a like and a dislike."""
-        from recsys.types import FeedbackKind, Mention, Repeats
+        from twintower.types import FeedbackItem, FeedbackKind, Repeats
 
         self._console.rule("6. Like and dislike")
         query = self.shop.query(repeats=Repeats.EXCLUDE)
         before = client.nearest_items(query, K)
         liked, disliked = self.shop.never_bought_category(before.item_ids), before.item_ids[0]
-        feedback = [Mention(liked, FeedbackKind.LIKED), Mention(disliked, FeedbackKind.DISLIKED)]
+        feedback = [FeedbackItem(liked, FeedbackKind.LIKED), FeedbackItem(disliked, FeedbackKind.DISLIKED)]
         after = client.reformulate(query, K, feedback).ranking
         self._say(f"The household likes {self.shop.name(liked)} and dislikes {self.shop.name(disliked)}.")
         self._table({"new to it, before": self._names(before), "after": self._names(after)})
@@ -251,7 +250,7 @@ class Story:
         """Say how long a search takes, beside exact search and as a caller sees it."""
         from recsys.evaluation.index_quality import Certificate
         from recsys.pipeline import CERTIFICATE
-        from recsys.types import Query
+        from twintower.types import Query
 
         self._console.rule("8. Speed")
         found = Certificate.read(release.folder / CERTIFICATE)

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.commands import _simulation
-from recsys.errors import DataError, RefusedError, SettingError, describe, unknown, verbatim
+from recsys.errors import DataError, RefusedError
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -321,12 +322,12 @@ def check(
 def _check_served(plan: Plan, folder: Path, now: datetime) -> None:
     import functools
 
-    from recsys.errors import MissingError
     from recsys.export.release import published
     from recsys.retrieval import Retriever
     from serving.arms.treatment import check
     from serving.runtime.release_folder import labelled
     from serving.settings import ReleaseSettings
+    from twintower.errors import MissingError
 
     root = folder.resolve()
     known = published(root)

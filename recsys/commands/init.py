@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Look at your data and write a run file for it, with the reason for each choice in a comment."""
     from recsys import config
-    from recsys.errors import SettingError, describe
     from recsys.init import Named, run_file_for_files, run_file_for_source
+    from twintower.errors import SettingError, describe
 
     if bool(interactions) == bool(source):
         raise SettingError(describe("INTERACTIONS", interactions, "a file or folder, or --source, and not both"))

@@ -24,9 +24,9 @@ def command(
 ) -> None:
     """Write the first results of a part's queries and what would have been right; an interrupted call goes on."""
     from recsys import config
-    from recsys.errors import SettingError, describe
     from recsys.export.release import find, open_release
     from recsys.reformulation import mine
+    from twintower.errors import SettingError, describe
 
     if part not in ("validation", "test", "train"):
         raise SettingError(describe("--part", part, "validation, test or train"))

@@ -18,10 +18,8 @@ from rich.table import Table
 from recsys.commands import Ca, Certificate, Key, TokenFile, UseTls, connected
 
 if TYPE_CHECKING:
-    from recsys.retrieval import Explanation
-    from recsys.types import Exclusions, Filter, FilterType
-    from serving.answers import Ranking, Reformulation
-    from serving.client import Client
+    from twintower.client import Client
+    from twintower.types import Exclusions, Explanation, Filter, FilterType, Ranking, Reformulation
 
 SILENT_S = 2.0
 """How long it waits without a word."""
@@ -82,8 +80,8 @@ def command(
     """Print the nearest items of one query (entity, features and history, items, or vector), also after feedback."""
     import numpy as np
 
-    from recsys.errors import SettingError, describe, verbatim
-    from recsys.types import Diversity, FeedbackKind, Mention, Query
+    from twintower.errors import SettingError, describe, verbatim
+    from twintower.types import Diversity, FeedbackItem, FeedbackKind, Query
 
     numbers = np.array(_numbers(vector, "--vector"), np.float32) if vector else None
     query = Query(
@@ -105,7 +103,7 @@ def command(
         FeedbackKind.CLICKED: _ids(click, "--click"),
         FeedbackKind.SKIPPED: _ids(skip, "--skip"),
     }
-    mentions = [Mention(item_id, kind) for kind, ids in said.items() for item_id in ids]
+    mentions = [FeedbackItem(item_id, kind) for kind, ids in said.items() for item_id in ids]
     moves = bool(mentions or pseudo or reformulator or explain)
     for option, given in (
         ("--depth", depth is not None),
@@ -234,7 +232,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str, option: str) -> list[float]:
-    from recsys.errors import SettingError, describe
+    from twintower.errors import SettingError, describe
 
     try:
         return [float(each) for each in _listed(text)]
@@ -248,7 +246,7 @@ def _ids(text: str, option: str) -> tuple[str, ...]:
     Raises:
         SettingError: a JSON list of something else.
     """
-    from recsys.errors import SettingError, describe
+    from twintower.errors import SettingError, describe
 
     try:
         listed = json.loads(text)
@@ -262,8 +260,8 @@ def _ids(text: str, option: str) -> tuple[str, ...]:
 
 
 def _feature(text: str) -> tuple[str, Any]:
-    from recsys.errors import SettingError, describe
-    from recsys.retrieval.where import plain_name
+    from twintower.errors import SettingError, describe
+    from twintower.filters import plain_name
 
     matched = FEATURE.fullmatch(text)
     if matched is None:
@@ -279,8 +277,8 @@ def _feature(text: str) -> tuple[str, Any]:
 
 def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filter:
     """Return what `--where` says, its values as the served columns hold them."""
-    from recsys.errors import RequestError, SettingError, describe, unknown
-    from recsys.retrieval.where import plain_name, where
+    from twintower.errors import RequestError, SettingError, describe, unknown
+    from twintower.filters import parse_filter, plain_name
 
     pairs = []
     for text in conditions:
@@ -295,7 +293,7 @@ def _filter(conditions: Sequence[str], fields: Mapping[str, FilterType]) -> Filt
         several = sign in ("=", "!=") or len(values) > 1
         pairs.append((f"{given} {sign}", values if several else values[0]))
     try:
-        return where(pairs)
+        return parse_filter(pairs)
     except RequestError as error:
         raise SettingError(f"--where: {error}") from None
 
@@ -310,8 +308,8 @@ def _parts(text: str) -> Sequence[Any]:
 
 def _value(value: Any, kind: FilterType, text: str) -> Any:
     """Return one value as a column of this kind holds it."""
-    from recsys.errors import SettingError, describe
-    from recsys.types import FilterType
+    from twintower.errors import SettingError, describe
+    from twintower.types import FilterType
 
     if kind in (FilterType.STRING, FilterType.STRINGS, FilterType.TIME) or not isinstance(value, str):
         return value
@@ -329,7 +327,7 @@ def _value(value: Any, kind: FilterType, text: str) -> Any:
 
 
 def _crowding(text: str) -> tuple[str, int]:
-    from recsys.errors import SettingError, describe
+    from twintower.errors import SettingError, describe
 
     name, _, most = text.rpartition(":")
     if text and (not name or not most.isdecimal()):
@@ -339,7 +337,7 @@ def _crowding(text: str) -> tuple[str, int]:
 
 def _await(client: Client, wait_s: float) -> None:
     """Wait until a server is ready, and say so and why where it takes long."""
-    from serving.errors import UnavailableError
+    from twintower.errors import UnavailableError
 
     try:
         client.wait_until_ready(min(SILENT_S, wait_s))
@@ -351,7 +349,7 @@ def _await(client: Client, wait_s: float) -> None:
 
 
 def _port(file: Path, wait_s: float) -> int:
-    from recsys.errors import MissingError, SettingError, describe
+    from twintower.errors import MissingError, SettingError, describe
 
     started, told = time.monotonic(), False
     while not file.is_file():

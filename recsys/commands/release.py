@@ -14,7 +14,7 @@ from recsys.commands import Ca, Certificate, Key, ReleaseFolder, TokenFile, UseT
 if TYPE_CHECKING:
     from recsys.evaluation.index_quality import Certificate
     from recsys.export.release import Release
-    from serving.answers import HeldReleases
+    from twintower.types import ReleaseSet
 
 app = typer.Typer(help="List, show, verify and promote releases; move those of a server.", no_args_is_help=True)
 
@@ -26,8 +26,9 @@ ASK_S = 10.0
 @app.command("list")
 def list_releases(releases: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path("releases")) -> None:
     """List the releases of a folder with their labels, oldest first."""
-    from recsys.errors import MissingError, ReleaseError
+    from recsys.errors import ReleaseError
     from recsys.export.release import open_release, published, read_labels
+    from twintower.errors import MissingError
 
     if not releases.is_dir():
         raise MissingError(f"{releases}: no such folder. Write a release with `recsys train`.")
@@ -141,8 +142,8 @@ def _only_release(paths: list[Path]) -> Path:
     Raises:
         SettingError: several releases, which are listed with the time at which each was written.
     """
-    from recsys.errors import SettingError, describe, verbatim
     from recsys.export.release import is_release, published_at
+    from twintower.errors import SettingError, describe, verbatim
 
     found = [path for given in paths for path in (sorted(given.parent.glob(given.name)) or [given])]
     releases = [path for path in found if is_release(path)]
@@ -199,7 +200,7 @@ def roll_back(
         _print_held(client.roll_back_release(label=label))
 
 
-def _print_held(held: HeldReleases) -> None:
+def _print_held(held: ReleaseSet) -> None:
     table = Table()
     for column in ("release", "labels", "loaded", ""):
         table.add_column(column, overflow="fold")

@@ -23,8 +23,8 @@ def command(
     once: Annotated[bool, typer.Option("--once", help="Look twice, print what happened between, and end.")] = False,
 ) -> None:
     """Show calls, latencies, failures, recall and memory of a server, as its metrics tell them."""
-    from serving.errors import UnavailableError
     from serving.telemetry.reading import Change, read
+    from twintower.errors import UnavailableError
 
     console, before = Console(), read(address)
     if once:

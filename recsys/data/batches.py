@@ -13,10 +13,11 @@ from recsys.data import encoders
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.history import Met, Past
 from recsys.data.prepare import Codes, Prepared
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.features._history_encoder import HistoryEncoder
 from recsys.stack import tf
 from recsys.types import ITEM_ID, Bool, Float32, Int32, Int64, Interactions, RowSets
+from twintower.errors import describe, verbatim
 
 
 class Batch(TypedDict):

@@ -20,11 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys import plots, registry
-from recsys.errors import ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.features import Encoder
 from recsys.files import storage
 from recsys.progress import track
 from recsys.types import Bool, Float32, Int64
+from twintower.errors import describe
 
 Float64 = NDArray[np.float64]
 

@@ -36,11 +36,11 @@ from recsys.data.prepare import (
     split,
 )
 from recsys.data.repeats import is_repeat_consumption, repeat_rate
-from recsys.errors import RecsysError
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.spelling import Spelled, Spelling, is_list, missing_rows, plain_type, value_kind
 from recsys.splits import history_at_evaluation
 from recsys.types import Int32, Int64, Interactions
+from twintower.errors import TwintowerError
 
 MAX_DISTINCT = 1_000_000
 SAMPLED_ROWS = 200_000
@@ -563,7 +563,7 @@ def _trial(run: Run, raw: RawData, usable: Usable) -> _Trial:
     def noted() -> Iterator[None]:
         try:
             yield
-        except RecsysError as error:
+        except TwintowerError as error:
             problems.append(str(error))
 
     parts: dict[str, Interactions] = {}

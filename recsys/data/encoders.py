@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from recsys import registry
 from recsys.config import Run
 from recsys.documents import parse_json
-from recsys.errors import DataError, unknown
+from recsys.errors import DataError
 from recsys.features import Encoder
 from recsys.features._lookup import BagEncoder
 from recsys.features._vocabulary import MISSING, PADDING, Ragged, widened
 from recsys.forward import unpacked
 from recsys.types import ITEM_ID, QUERY_ID, Float32, Int64
+from twintower.errors import unknown
 
 T = TypeVar("T")
 

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.ordered_values import OrderedValues
-from recsys.errors import DataError, describe, unknown, verbatim
-from recsys.types import Condition, FilterType, Int32, RowSets
+from recsys.errors import DataError
+from recsys.types import Int32, RowSets
+from twintower.errors import describe, unknown, verbatim
+from twintower.types import Condition, FilterType
 
 KINDS = "strings, lists of strings, numbers, truth values or times"
 

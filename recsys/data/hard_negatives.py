@@ -8,8 +8,9 @@ import numpy as np
 
 from recsys.data.mined import Mined
 from recsys.data.prepare import Prepared
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.types import NO_ROW, Float32, Int32
+from twintower.errors import describe, verbatim
 
 
 class HardNegatives:

@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from recsys.errors import DataError, ShapeError, describe, verbatim
+from recsys.errors import DataError, ShapeError
 from recsys.files import sha256, write_atomically
-from recsys.types import NO_ROW, FeedbackKind, Float32, Int32, Int64, Neighbours, RowSets
+from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours, RowSets
+from twintower.errors import describe, verbatim
+from twintower.types import FeedbackKind
 
 COLUMNS = ("case_id", "query_vector", "query_length", "item_rows", "scores", "relevant", "excluded")
 CHECKSUM = "sha256"

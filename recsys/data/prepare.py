@@ -22,7 +22,7 @@ from recsys.config import Run
 from recsys.data import encoders
 from recsys.data.filterable import check_filters
 from recsys.data.repeats import is_repeat_consumption
-from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.errors import DataError
 from recsys.features import Encoder
 from recsys.files import save_array, stamp, storage
 from recsys.progress import task, warn
@@ -30,6 +30,7 @@ from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData
 from recsys.spelling import Spelling, missing_rows, plain_type
 from recsys.splits import TEST, TRAIN, VALIDATION
 from recsys.types import HISTORY, TRAINING_COUNT, Int32, Int64, Interactions, RowSets
+from twintower.errors import describe, unknown, verbatim
 
 Codes = Mapping[str, np.ndarray]
 EXAMPLES = 1000

@@ -11,13 +11,13 @@ import numpy as np
 
 from recsys import registry
 from recsys.baselines import Baseline, obstacle
-from recsys.errors import SettingError
 from recsys.evaluation.held_out import HeldOut
 from recsys.evaluation.recommenders import ScoreRecommender
 from recsys.evaluation.report import Fit
 from recsys.metrics.ranking import measure, parse
 from recsys.progress import inform, task
 from recsys.types import Float32, Int64
+from twintower.errors import SettingError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.errors import ShapeError, describe, verbatim
+from recsys.errors import ShapeError
 from recsys.types import Int64, RowSets
+from twintower.errors import describe, verbatim
 
 
 @dataclass(frozen=True, eq=False)

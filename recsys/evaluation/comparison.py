@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from recsys.errors import RefusedError, describe, verbatim
+from recsys.errors import RefusedError
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.report import DIGEST_KEY
 from recsys.evaluation.slices import ALL
+from twintower.errors import describe, verbatim
 
 Float64 = NDArray[np.float64]
 

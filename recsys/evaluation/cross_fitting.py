@@ -16,7 +16,8 @@ from recsys.metrics.ranking import parse
 from recsys.reformulators import Weights
 from recsys.retrieval.reformulation import NamedReformulator
 from recsys.training.reformulation import DISLIKED_RATE, looks_after, train_reformulator
-from recsys.types import Feedback, FeedbackKind, ItemRoles
+from recsys.types import Feedback, ItemRoles
+from twintower.types import FeedbackKind
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Shares of a trained move that are tried."""

@@ -39,7 +39,8 @@ from recsys.metrics.ranking import parse
 from recsys.reformulators import Reformulator
 from recsys.retrieval.reformulation import FOLDER, UNTRAINED, NamedReformulator, pseudo_feedback, set_default
 from recsys.retrieval.retriever import MET
-from recsys.types import ITEM_ID, NO_ROW, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, RowSets
+from recsys.types import ITEM_ID, NO_ROW, Feedback, Float32, Int32, Int64, ItemRoles, RowSets
+from twintower.types import FeedbackKind
 
 IDENTITY = "identity"
 EXPLICIT, PSEUDO = "explicit", "pseudo"

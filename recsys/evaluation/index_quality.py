@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from recsys import progress, registry
 from recsys.documents import read_json
-from recsys.errors import ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.files import sha256
 from recsys.indexes import ExactSearcher, Index, Searcher, checked_vectors
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.types import NO_ROW, Float32, Int32
+from twintower.errors import describe
 
 CERTIFICATE = "index_certificate.json"
 """The part of a release that holds the certificate of its index."""

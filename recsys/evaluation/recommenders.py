@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.errors import ShapeError, describe, verbatim
+from recsys.errors import ShapeError
 from recsys.types import NO_ROW, Float32, Int64, Neighbours, RowSets
+from twintower.errors import describe, verbatim
 
 BLOCK_SCORES = 2**24
 """Scores that are held in memory at once: 64 MB, beside a sorted copy of the same size."""

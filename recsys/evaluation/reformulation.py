@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from recsys.data.mined import Mined, joined
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.evaluation.recommenders import VectorRecommender
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.retrieval.guard import Guard, signals
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of, pseudo_feedback
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, Neighbours, RowSets
+from recsys.types import NO_ROW, Bool, Feedback, Float32, Int32, Int64, ItemRoles, Neighbours, RowSets
+from twintower.errors import describe, verbatim
+from twintower.types import FeedbackKind
 
 Float64 = NDArray[np.float64]
 

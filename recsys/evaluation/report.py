@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recsys.data.prepare import parts_in_words
 from recsys.documents import parse_json
-from recsys.errors import MissingError, SettingError, ShapeError, describe, unknown, verbatim
+from recsys.errors import ShapeError
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.intervals import bootstrap_means
 from recsys.evaluation.recommenders import Recommender, blocks_of
@@ -27,6 +27,7 @@ from recsys.metrics.exposure import Exposure, measure_exposure
 from recsys.metrics.ranking import Metric, find_hits, measure_hits, parse
 from recsys.progress import track
 from recsys.types import NO_ROW, Int32, Int64, RowSets
+from twintower.errors import MissingError, SettingError, describe, unknown, verbatim
 
 REPORT_FILE = "evaluation.json"
 CASE_VALUES_FILE = "evaluation_cases.parquet"

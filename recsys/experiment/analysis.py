@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import RefusedError, SettingError, describe, unknown
+from recsys.errors import RefusedError
 from recsys.experiment.effects import Effect, corrected, difference, ratio_metric, sample_ratio
 from recsys.experiment.plan import INTERLEAVED, MIN_UNITS, Experiment, Metric
 from recsys.experiment.quantiles import QuantileDifference, quantile_difference
 from recsys.experiment.units import BEFORE, Health, Moments, Units, moments_of
+from twintower.errors import SettingError, describe, unknown
 
 SAMPLE_RATIO_ALPHA = 0.001
 """Below it the counts are taken for broken; so strict because it is looked at in every experiment.

@@ -11,9 +11,9 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import SettingError, describe
 from recsys.experiment.plan import INTERLEAVED, Experiment, Plan
 from recsys.types import Bool
+from twintower.errors import SettingError, describe
 
 OUTSIDE = ""
 """Stands for the arm of a unit that is in none."""

@@ -14,7 +14,6 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.errors import MissingError, describe, verbatim
 from recsys.experiment.log import (
     LOGS,
     SEGMENTS_KEY,
@@ -27,6 +26,7 @@ from recsys.experiment.log import (
 )
 from recsys.files import exclusive, storage, sync_folder
 from recsys.progress import task
+from twintower.errors import MissingError, describe, verbatim
 
 FILE_BYTES = 512 * 1024 * 1024
 """Segments of one Parquet file, together; zstd makes a tenth to a third of it."""

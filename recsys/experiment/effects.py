@@ -12,8 +12,9 @@ from tea_tasting import Mean, RatioOfMeans, SampleRatio, adjust_fwer
 from tea_tasting.aggr import Aggregates
 from tea_tasting.experiment import ExperimentResult
 
-from recsys.errors import RefusedError, describe
+from recsys.errors import RefusedError
 from recsys.experiment.sequential import always_valid_half_width
+from twintower.errors import describe
 
 NOISE = 1e-12
 """Variance below this share of its own terms, or deviations below this share of the mean, are rounding errors."""

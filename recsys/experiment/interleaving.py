@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsys.errors import DataError, RefusedError, SettingError, describe
+from recsys.errors import DataError, RefusedError
 from recsys.experiment.plan import INTERLEAVED, MIN_UNITS, SKEW_TOLERANCE_S
+from twintower.errors import SettingError, describe
 
 if TYPE_CHECKING:
     import polars as pl

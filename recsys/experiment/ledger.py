@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from recsys.errors import DataError, RefusedError, describe
+from recsys.errors import DataError, RefusedError
 from recsys.files import storage, write_atomically
+from twintower.errors import describe
 
 VERSION = 1
 

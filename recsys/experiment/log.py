@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from polars.io.plugins import register_io_source
 
-from recsys.errors import DataError, MissingError, describe, verbatim
+from recsys.errors import DataError
+from twintower.errors import MissingError, describe, verbatim
 
 VERSION = 1
 """Of both schemas. A reader refuses higher ones; columns that it does not know are passed over."""

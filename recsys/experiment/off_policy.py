@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from recsys.errors import ShapeError, describe, verbatim
+from recsys.errors import ShapeError
+from twintower.errors import describe, verbatim
 
 Float64 = NDArray[np.float64]
 

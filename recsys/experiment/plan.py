@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
-from recsys.errors import SettingError, describe, unknown, verbatim
 from recsys.registry import parse, settings
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """What experiments, arms, layers, namespaces, salts and metrics may be called; it fits a BLAKE2b key."""

@@ -10,7 +10,7 @@ import numpy as np
 from tea_tasting import Mean
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import SettingError, describe
+from twintower.errors import SettingError, describe
 
 
 @dataclass(frozen=True)

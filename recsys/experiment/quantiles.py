@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import ShapeError, describe, verbatim
+from recsys.errors import ShapeError
+from twintower.errors import describe, verbatim
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import optimize, special
 
-from recsys.errors import SettingError, describe
+from twintower.errors import SettingError, describe
 
 NEAREST_RATE = 1e-300
 """Rates nearer to 0 or 1 are not told from them."""

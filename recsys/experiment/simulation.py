@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from recsys.errors import SettingError, describe
 from recsys.experiment.log import LOGS, Log
 from recsys.experiment.plan import Metric, Plan
 from recsys.registry import settings
 from recsys.sources.synthetic import Synthetic
 from recsys.spelling import as_python
-from recsys.types import Query
+from twintower.errors import SettingError, describe
+from twintower.types import Query
 
 BEFORE, DURING = 0, 1
 """Phases of a simulation: no experiment runs yet, and all do."""

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys.errors import SettingError, ShapeError, describe, unknown
+from recsys.errors import ShapeError
 from recsys.registry import parse, settings
 from recsys.types import Int64
+from twintower.errors import SettingError, describe, unknown
 
 Float64 = NDArray[np.float64]
 

@@ -18,12 +18,13 @@ import polars as pl
 from pydantic import Field
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import DataError, MissingError, StorageError, describe, unknown
+from recsys.errors import DataError, StorageError
 from recsys.experiment.log import Log
 from recsys.experiment.plan import SKEW_TOLERANCE_S, Experiment, Metric
 from recsys.files import storage
 from recsys.progress import task
 from recsys.registry import settings
+from twintower.errors import MissingError, describe, unknown
 
 ROWS_AT_ONCE = 2_000_000
 """Rows of a log that are held in memory together, more or less."""

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
 from recsys.stack import tf
+from twintower.errors import describe, verbatim
 
 FILES = re.compile(r"saved_model\.pb|fingerprint\.pb|variables/variables\.(index|data-\d{5}-of-\d{5})")
 KINDS = frozenset({"user_object", "function", "bare_concrete_function", "variable", "constant", "captured_tensor"})

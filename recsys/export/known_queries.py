@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
 from recsys.files import save_array
 from recsys.types import Float32
+from twintower.errors import describe, verbatim
 
 FOLDER = "known_queries"
 VECTORS, LENGTHS = "vectors.npy", "lengths.npy"

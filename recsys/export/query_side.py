@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
 from recsys.export.release import Release
 from recsys.files import save_array
 from recsys.types import Float32, ItemRoles
+from twintower.errors import describe, verbatim
 
 VECTORS, MAP, FACTS = "vectors.npy", "map.npy", "facts.json"
 FOLDER = "query_side"

@@ -19,20 +19,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from recsys.documents import checked_json, parse_json, read_json
-from recsys.errors import (
-    InstallationError,
-    MissingError,
-    RefusedError,
-    ReleaseError,
-    SettingError,
-    StorageError,
-    describe,
-    unknown,
-    verbatim,
-)
+from recsys.errors import InstallationError, RefusedError, ReleaseError, StorageError
 from recsys.export import signature
 from recsys.files import storage, write_atomically
 from recsys.stack import EXPECTED, installed
+from twintower.errors import MissingError, SettingError, describe, unknown, verbatim
 
 FORMAT_VERSION = 4
 MANIFEST = "manifest.json"

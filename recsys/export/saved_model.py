@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from recsys.documents import read_json
-from recsys.errors import describe
 from recsys.export.graphs import check_graph
 from recsys.features import Encoder
 from recsys.forward import PlainTower
 from recsys.stack import tf
 from recsys.types import Float32
+from twintower.errors import describe
 
 SIGNATURE = "encode"
 CHUNK = 4096

@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ConfigDict, Field
 
 from recsys.documents import read_json
-from recsys.errors import RefusedError, ReleaseError, SettingError, describe
+from recsys.errors import RefusedError, ReleaseError
 from recsys.files import storage, write_atomically
+from twintower.errors import SettingError, describe
 
 SIGNATURE = "signature.json"
 CONTEXT = b"twintower-recsys release manifest\n"

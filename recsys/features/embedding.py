@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.spelling import flat, is_list, is_missing, missing_rows, plain, plain_type
 from recsys.types import Float32, Int64
+from twintower.errors import describe, verbatim
 
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer, Tables

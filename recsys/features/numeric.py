@@ -11,10 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.spelling import Spelling, ValueKind, plain_type, value_kind
 from recsys.types import Int64
+from twintower.errors import describe, verbatim
 
 if TYPE_CHECKING:
     from recsys.layers import FeatureLayer, Tables

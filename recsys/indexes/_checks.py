@@ -8,8 +8,9 @@ import operator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recsys.errors import RequestError, ShapeError, describe, verbatim
+from recsys.errors import ShapeError
 from recsys.types import Float32
+from twintower.errors import RequestError, describe, verbatim
 
 
 def checked_vectors(vectors: np.ndarray, where: str = "vectors") -> Float32:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.cancellation import checkpoint
-from recsys.errors import SettingError, unknown
 from recsys.indexes._checks import checked_queries
 from recsys.stages import stage
 from recsys.types import NO_ROW, Float32, Int32, Int64, Neighbours
+from twintower.errors import SettingError, unknown
 
 BLOCK_QUERIES = 128
 BLOCK_SCORES = 2**22

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import ConfigDict
 
 from recsys.documents import read_json
-from recsys.errors import ReleaseError, describe, verbatim
+from recsys.errors import ReleaseError
 from recsys.files import sha256
 from recsys.types import Float32
+from twintower.errors import describe, verbatim
 
 SEAL = "index.json"
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from recsys.cancellation import checkpoint
-from recsys.errors import ReleaseError, RequestError, SettingError, StorageError, describe, unknown, verbatim
+from recsys.errors import ReleaseError, StorageError
 from recsys.export.release import parts_of
 from recsys.indexes import ExactSearcher
 from recsys.indexes._checks import checked_queries, checked_vectors
@@ -24,6 +24,7 @@ from recsys.registry import settings
 from recsys.stack import scann
 from recsys.stages import stage
 from recsys.types import NO_ROW, Float32, Neighbours
+from twintower.errors import RequestError, SettingError, describe, unknown, verbatim
 
 CODEBOOK_ITEMS = 16
 """Codes in a block of ScaNN's quantiser; its training refuses fewer items."""

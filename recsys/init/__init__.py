@@ -12,10 +12,10 @@ from typing import Any
 from recsys import config
 from recsys.data import encoders
 from recsys.data.decisions import feature_width
-from recsys.errors import SettingError, describe, verbatim
 from recsys.init.roles import Named, find_roles
 from recsys.init.run_file import Facts, facts_of, render, sections_of
 from recsys.linear_models import MAX_INVERTED
+from twintower.errors import SettingError, describe, verbatim
 
 __all__ = ["Named", "run_file_for_files", "run_file_for_source"]
 

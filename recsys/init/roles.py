@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import polars as pl
 import pyarrow as pa
 
-from recsys.errors import DataError, SettingError, describe, unknown, verbatim
+from recsys.errors import DataError
 from recsys.sources import Rejects
 from recsys.sources._files import Encoding, Shards
 from recsys.sources.parquet import Parquet
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 SAMPLED_ROWS = 200_000
 QUERY_WORDS = ("user", "customer", "member", "visitor", "household", "reader", "client", "account", "session", "query")

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import SettingError, ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.types import Bool, Int32, Int64, RowSets
+from twintower.errors import SettingError, describe
 
 Float64 = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from scipy.sparse import csr_matrix
 
 from recsys import registry
-from recsys.errors import unknown
 from recsys.registry import combinations, settings
 from recsys.search_space import OneOf
 from recsys.types import Float32
+from twintower.errors import unknown
 
 
 def solved_kind(kind: str) -> str:

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.errors import ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.objectives import MASKED
 from recsys.registry import settings
 from recsys.stack import tf
+from twintower.errors import describe
 
 
 @settings()

@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.errors import ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.objectives import MASKED
 from recsys.registry import settings
 from recsys.search_space import Between, OneOf
 from recsys.stack import tf
+from twintower.errors import describe
 
 
 @settings()

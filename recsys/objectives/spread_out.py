@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from recsys.errors import ShapeError, describe
+from recsys.errors import ShapeError
 from recsys.objectives import MASKED
 from recsys.registry import settings
 from recsys.search_space import Between
 from recsys.stack import tf
+from twintower.errors import describe
 
 
 @settings()

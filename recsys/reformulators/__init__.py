@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 Weights = Mapping[str, Any]
 """What training gives a learned reformulator, arrays by name; empty for the others."""

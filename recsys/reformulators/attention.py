@@ -11,7 +11,8 @@ from pydantic import Field
 from recsys.cancellation import checkpoint
 from recsys.reformulators import NO_WEIGHTS, Weights, moved, unit
 from recsys.registry import settings
-from recsys.types import NO_ROW, Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import NO_ROW, Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 QUERY_ROLE = len(FeedbackKind)
 NEVER = np.float32(-1e9)

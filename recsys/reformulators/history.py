@@ -10,7 +10,8 @@ from pydantic import Field
 
 from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import combinations, settings
-from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 AWAY_WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.2)
 """Weights of a disliked item that are tried."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from recsys.reformulators import NO_WEIGHTS, Weights
 from recsys.registry import settings
-from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 
 @settings()

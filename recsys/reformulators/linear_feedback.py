@@ -10,7 +10,8 @@ from pydantic import Field
 
 from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import settings
-from recsys.types import Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 OPINION = {FeedbackKind.LIKED: 1.0, FeedbackKind.CLICKED: 1.0, FeedbackKind.SKIPPED: 0.0, FeedbackKind.DISLIKED: -1.0}
 """The relevance of feedback that somebody gave; pseudo feedback has the score of the first search."""

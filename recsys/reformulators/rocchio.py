@@ -9,7 +9,8 @@ from pydantic import Field
 
 from recsys.reformulators import NO_WEIGHTS, Weights, moved
 from recsys.registry import combinations, settings
-from recsys.types import Bool, Feedback, FeedbackKind, Float32, Reformulated
+from recsys.types import Bool, Feedback, Float32, Reformulated
+from twintower.types import FeedbackKind
 
 BETAS = (0.1, 0.25, 0.6, 1.5)
 GAMMAS = (0.008, 0.04)

@@ -9,8 +9,9 @@ import numpy as np
 
 from recsys.cancellation import checkpoint
 from recsys.data.encoders import stacked
-from recsys.errors import DataError, RequestError
+from recsys.errors import DataError
 from recsys.features import Encoder
+from twintower.errors import RequestError
 
 UNREADABLE = (DataError, UnicodeEncodeError)
 CHUNK = 32

@@ -10,7 +10,8 @@ import numpy as np
 
 from recsys.cancellation import checkpoint
 from recsys.indexes import Searcher
-from recsys.types import NO_ROW, Exclusions, Float32, Int32, is_among
+from recsys.types import NO_ROW, Float32, Int32, is_among
+from twintower.types import Exclusions
 
 OVERFETCH = 20
 """Results that a first search returns beyond k where items may be excluded, or k for answers of more items."""

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from recsys.cancellation import checked
 from recsys.data.filterable import FilterColumn, filter_types
-from recsys.data.ordered_values import MAX_DIGITS, is_number
-from recsys.errors import RequestError, unknown
-from recsys.spelling import exact, read_time
-from recsys.types import Bool, Condition, Filter, FilterType, Int32, RowSets
+from recsys.spelling import read_time
+from recsys.types import Bool, Int32, RowSets
+from twintower.errors import RequestError, unknown
+from twintower.spelling import MAX_COLUMN_DIGITS, exact, is_column_number
+from twintower.types import Condition, Filter, FilterType
 
 CACHED_BYTES = 2**26
 CACHED_FILTERS = 1024
@@ -27,7 +28,7 @@ VALUES = {
     FilterType.STRING: "a string",
     FilterType.STRINGS: "a string",
     FilterType.BOOL: "true or false",
-    FilterType.NUMBER: f"a number of at most {MAX_DIGITS} digits on either side of the point",
+    FilterType.NUMBER: f"a number of at most {MAX_COLUMN_DIGITS} digits on either side of the point",
     FilterType.TIME: "a time such as 2020-12-31 or 2020-12-31T23:59:59.999999999Z",
 }
 
@@ -209,7 +210,7 @@ def _parsed_bounds(condition: Condition, bounds: Sequence[str], kind: FilterType
 
 def _parsed_value(value: Any, kind: FilterType, where: str, field: str) -> Any:
     if kind is FilterType.NUMBER:
-        if is_number(value):
+        if is_column_number(value):
             return exact(value)
     elif kind is FilterType.TIME:
         if isinstance(value, str):

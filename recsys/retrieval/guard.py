@@ -7,7 +7,8 @@ from pydantic import Field, field_validator
 
 from recsys.reformulators import lengths, unit
 from recsys.registry import settings
-from recsys.types import Bool, Feedback, FeedbackKind, Float32
+from recsys.types import Bool, Feedback, Float32
+from twintower.types import FeedbackKind
 
 SIGNALS = ("drift", "best_score", "score_spread", "coherence", "log_count", "liked_rate")
 """What a guard's confidence is computed from, by name; see `signals`."""

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from recsys.data import encoders
-from recsys.errors import ReleaseError, RequestError, describe, unknown
+from recsys.errors import ReleaseError
 from recsys.export.release import Release, parts_of
 from recsys.export.saved_model import ITEM_TOWER, load_tower
 from recsys.retrieval.coding import coded
 from recsys.types import ITEM_ID, Float32
+from twintower.errors import RequestError, describe, unknown
 
 
 class ItemEncoder:

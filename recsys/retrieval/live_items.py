@@ -18,8 +18,7 @@ import pyarrow as pa
 from recsys import registry
 from recsys.data import encoders
 from recsys.data.filterable import filter_type
-from recsys.data.ordered_values import is_number
-from recsys.errors import DataError, RequestError, unknown
+from recsys.errors import DataError
 from recsys.export.own_items import OwnItems
 from recsys.export.run_file import read_served
 from recsys.indexes import ExactSearcher, Searcher
@@ -27,8 +26,11 @@ from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
 from recsys.retrieval.merging import first_kept, merged
 from recsys.retrieval.plain_rows import plain_rows
 from recsys.retrieval.retriever import Retriever
-from recsys.spelling import DIGITS, Number, Spelling, exact, is_list, plain_type, read_time, read_time_of_day
-from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, FilterType, Float32, Int32, ItemRoles, Neighbours, Query
+from recsys.spelling import Spelling, is_list, plain_type, read_time, read_time_of_day
+from recsys.types import ITEM_ID, NO_ROW, TRAINING_COUNT, Bool, Float32, Int32, ItemRoles, Neighbours
+from twintower.errors import RequestError, unknown
+from twintower.spelling import DIGITS, Number, exact, is_column_number
+from twintower.types import FilterType, Query
 
 SPARE = 8
 """Results that are fetched besides where some of them may be hidden."""
@@ -578,7 +580,7 @@ def _ticks(value: Any, kind: pa.DataType) -> int:
 def _number(value: Any, kind: pa.DataType) -> Number:
     """Return a number, or the number that a text spells, as a column of this type takes it."""
     number = Decimal(value) if isinstance(value, str) else value
-    if not is_number(number):
+    if not is_column_number(number):
         raise TypeError(f"no number: {value!r}")
     number = exact(number)
     if pa.types.is_decimal(kind):

@@ -11,13 +11,14 @@ import numpy as np
 from pydantic import Field
 
 from recsys.cancellation import checkpoint
-from recsys.errors import RequestError
 from recsys.export.own_items import OwnItems
 from recsys.indexes import ExactSearcher, Searcher
 from recsys.registry import settings
 from recsys.retrieval.diversity import choose
 from recsys.retrieval.filtering import Allowed, FiltersOfParts, ItemFilters
-from recsys.types import NO_ROW, Bool, Diversity, Float32, Int32, Int64, Plan, is_among
+from recsys.types import NO_ROW, Bool, Float32, Int32, Int64, is_among
+from twintower.errors import RequestError
+from twintower.types import Diversity, SearchPlan
 
 CANDIDATE_NUMBERS = 2000
 CALL_CANDIDATES = 80
@@ -95,7 +96,7 @@ class Found:
 
     rows: Int32
     scores: Float32
-    plan: Plan | None
+    plan: SearchPlan | None
     candidate_count: int
     exhausted: bool
     own_scores: Float32 | None = None
@@ -120,7 +121,9 @@ def fused(found: Found, own: OwnItems, vector: Float32, vectors: Float32, k: int
     own_scores = np.concatenate([own.scores, np.zeros(len(rows) - len(own.rows), np.float32)])
     order = np.lexsort((rows, -scores))[:k]
     # Exact search has looked at the own items, too.
-    looked_at = found.candidate_count + (len(own.rows) if found.plan in (Plan.INDEX, Plan.OVER_FETCH) else 0)
+    looked_at = found.candidate_count + (
+        len(own.rows) if found.plan in (SearchPlan.INDEX, SearchPlan.OVER_FETCH) else 0
+    )
     return Found(rows[order], scores[order], found.plan, looked_at, found.exhausted, own_scores[order])
 
 
@@ -280,9 +283,9 @@ class NarrowedSearch:
                 if np.count_nonzero(kept) < min(k, narrow[place].shown):
                     continue
                 looked_at = int(np.count_nonzero(rows != NO_ROW))
-                found[place] = _best(rows[kept], scores[kept], k, narrow[place], Plan.OVER_FETCH, looked_at)
+                found[place] = _best(rows[kept], scores[kept], k, narrow[place], SearchPlan.OVER_FETCH, looked_at)
         escalated = [place for places in indexed.values() for place in places if found[place] is None]
-        for places, plan in ((exact, Plan.EXACT_SUBSET), (escalated, Plan.ESCALATED)):
+        for places, plan in ((exact, SearchPlan.EXACT_SUBSET), (escalated, SearchPlan.ESCALATED)):
             self._exactly(vectors, k, narrow, places, plan, found)
         return [
             each if own.own is None else fused(each, own.own.where(own.passes(own.own.rows)), vector, self._vectors, k)
@@ -299,7 +302,7 @@ class NarrowedSearch:
         k: int,
         narrow: Sequence[Narrow],
         places: Sequence[int],
-        plan: Plan,
+        plan: SearchPlan,
         found: list[Found | None],
     ) -> None:
         """Fill in what exact search over the allowed items finds, queries with the same items together."""
@@ -317,5 +320,5 @@ class NarrowedSearch:
                 found[place] = _best(item_rows[kept], scores[kept], k, narrow[place], plan, allowed.count)
 
 
-def _best(rows: Int32, scores: Float32, k: int, narrow: Narrow, plan: Plan | None, candidate_count: int) -> Found:
+def _best(rows: Int32, scores: Float32, k: int, narrow: Narrow, plan: SearchPlan | None, candidate_count: int) -> Found:
     return Found(rows[:k], scores[:k], plan, candidate_count, narrow.shown <= k)

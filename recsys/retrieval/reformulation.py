@@ -13,13 +13,14 @@ import numpy as np
 
 from recsys import registry
 from recsys.documents import read_json
-from recsys.errors import RequestError, SettingError, describe, unknown
 from recsys.export.release import parts_of
 from recsys.files import write_atomically
 from recsys.reformulators import NO_WEIGHTS, Reformulator, Weights, lengths, unit
 from recsys.retrieval.guard import Guard, signals
 from recsys.stages import stage
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, ItemRoles, Neighbours, Reformulated
+from recsys.types import NO_ROW, Bool, Feedback, Float32, ItemRoles, Neighbours, Reformulated
+from twintower.errors import RequestError, SettingError, describe, unknown
+from twintower.types import FeedbackKind
 
 FOLDER = "reformulators"
 SETTINGS = "settings.json"

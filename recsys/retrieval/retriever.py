@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from recsys import registry
 from recsys.cancellation import checked, checkpoint
 from recsys.data import encoders
-from recsys.errors import ReleaseError, RequestError, SettingError, describe, unknown, verbatim
+from recsys.errors import ReleaseError
 from recsys.export import known_queries, query_side
 from recsys.export.known_queries import KnownQueries
 from recsys.export.own_items import OWN, OwnItems, OwnWeights
@@ -41,30 +41,34 @@ from recsys.retrieval.reformulation import Reformulators, feedback_of
 from recsys.spelling import as_python, is_missing
 from recsys.stages import stage
 from recsys.types import (
-    ALIKE,
     HISTORY,
     ITEM_ID,
     NO_ROW,
     QUERY_ID,
     TRAINING_COUNT,
     UNKNOWN_AGE,
-    Diversity,
-    Exclusions,
     Feedback,
-    FeedbackKind,
-    FilterType,
     Float32,
     Int32,
     Int64,
     ItemRoles,
-    Mention,
     Neighbours,
-    Origin,
-    Plan,
-    Query,
-    Repeats,
     RowSets,
     is_among,
+)
+from twintower.errors import RequestError, SettingError, describe, unknown, verbatim
+from twintower.types import (
+    NO_DIVERSITY,
+    Diversity,
+    Exclusions,
+    Explanation,
+    FeedbackItem,
+    FeedbackKind,
+    FilterType,
+    Origin,
+    Query,
+    Repeats,
+    SearchPlan,
 )
 
 GOLDEN_TOLERANCE = 1e-4
@@ -131,7 +135,7 @@ class Answer:
     scores: Float32
     origin: Origin
     missing_ids: tuple[str, ...]
-    plan: Plan | None = Plan.INDEX
+    plan: SearchPlan | None = SearchPlan.INDEX
     candidate_count: int = 0
     exhausted: bool = False
     degraded: bool = False
@@ -157,24 +161,6 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why a reformulated query answers as it does.
-
-    Attributes:
-        item_ids: the feedback that was used, in its order.
-        item_weights: `[len(item_ids)]`, float32, unitless: how much each item's vector was added to the query's, which
-            counts 1; negative ones were moved away from.
-        entered_ids: items of the answer that the original query's answer of k items does not have, best first.
-        left_ids: items of the original query's answer of k items that are not in this one, best first.
-    """
-
-    item_ids: tuple[str, ...]
-    item_weights: Float32
-    entered_ids: tuple[str, ...]
-    left_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Revision:
     """A query, and the feedback that may move it. An item that is mentioned twice counts once, as mentioned last.
 
@@ -186,7 +172,7 @@ class Revision:
     """
 
     query: Query
-    mentions: Sequence[Mention] = ()
+    mentions: Sequence[FeedbackItem] = ()
     pseudo_k: int = 0
     depth: int | None = None
 
@@ -202,7 +188,7 @@ class Revision:
             raise RequestError("depth", f"got {self.depth}, expected >= 0")
 
     @cached_property
-    def said(self) -> Mapping[str, Mention]:
+    def said(self) -> Mapping[str, FeedbackItem]:
         """The mentions by item, each item at its first place with its last mention."""
         return {mention.item_id: mention for mention in self.mentions}
 
@@ -457,7 +443,7 @@ class Retriever:
         self,
         queries: Sequence[Query],
         k: int,
-        diversity: Diversity = ALIKE,
+        diversity: Diversity = NO_DIVERSITY,
         *,
         effort: float = 1.0,
         exact: bool = False,
@@ -532,7 +518,7 @@ class Retriever:
                         found.scores[row],
                         origin,
                         missing_ids,
-                        Plan.INDEX,
+                        SearchPlan.INDEX,
                         found.item_rows.shape[1],
                         exhausted,
                         degraded,
@@ -634,14 +620,14 @@ class Retriever:
         query: Query,
         k: int,
         *,
-        mentions: Sequence[Mention] = (),
+        mentions: Sequence[FeedbackItem] = (),
         pseudo_k: int = 0,
         depth: int | None = None,
         reformulator: str = "",
         guarded: bool = True,
         explained: bool = False,
         include_feedback_items: bool = False,
-        diversity: Diversity = ALIKE,
+        diversity: Diversity = NO_DIVERSITY,
     ) -> ReformulatedAnswer:
         """Return the k nearest items of a query after feedback has moved it: `reformulate_all` of one `Revision`."""
         revision = Revision(query, mentions, pseudo_k, depth)
@@ -665,7 +651,7 @@ class Retriever:
         guarded: bool = True,
         explained: bool = False,
         include_feedback_items: bool = False,
-        diversity: Diversity = ALIKE,
+        diversity: Diversity = NO_DIVERSITY,
     ) -> list[ReformulatedAnswer]:
         """Return the k nearest items of each query after feedback has moved it.
 
@@ -817,7 +803,7 @@ class Retriever:
         if looked_at == 0 or rows[-1] == NO_ROW:
             kept = rows != NO_ROW
             rows, scores = rows[kept], scores[kept]
-        return Found(rows[:k], scores[:k], Plan.INDEX, looked_at, self._shown_count <= k)
+        return Found(rows[:k], scores[:k], SearchPlan.INDEX, looked_at, self._shown_count <= k)
 
     def _search_excluding(
         self, vectors: Float32, k: int, excluded: Sequence[Excluded], effort: float = 1.0
@@ -825,7 +811,7 @@ class Retriever:
         """Yield for each query its k best items that are not excluded; see `search_excluding`."""
         results = search_excluding(self._searcher, vectors, k, excluded, len(self._item_ids), effort=effort)
         for each, (rows, scores, depth) in zip(excluded, results, strict=True):
-            yield Found(rows, scores, Plan.OVER_FETCH, depth, self._shown_count - len(each.rows) <= k)
+            yield Found(rows, scores, SearchPlan.OVER_FETCH, depth, self._shown_count - len(each.rows) <= k)
 
     def _answer_of(self, found: Found, encoding: Encoding, place: int, degraded: bool = False) -> Answer:
         return Answer(
@@ -948,7 +934,7 @@ class Retriever:
         excluded: Sequence[Excluded],
         own: Sequence[OwnItems | None],
         narrow: Sequence[Narrow | None],
-        diversity: Diversity = ALIKE,
+        diversity: Diversity = NO_DIVERSITY,
     ) -> list[Found]:
         """Return the best items of each query that may be shown, so many as `k` says; none for 0."""
         found = [Found(NOTHING, np.zeros(0, np.float32), None, 0, False)] * len(k)

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.types import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT
+from twintower.errors import describe, verbatim
 
 __all__ = ["ITEM_ID", "QUERY_ID", "TIMESTAMP", "WEIGHT", "RawData", "Rejects", "RowNotes", "Source"]
 

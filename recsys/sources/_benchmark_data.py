@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from recsys.errors import DataError, MissingError, describe
+from recsys.errors import DataError
+from twintower.errors import MissingError, describe
 
 VARIABLE = "RECSYS_DATA_DIR"
 

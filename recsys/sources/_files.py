@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import spelling
-from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.errors import DataError
 from recsys.files import files_below
 from recsys.sources import Rejects
 from recsys.types import Bool, Int64
+from twintower.errors import describe, unknown, verbatim
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 PIECE_ROWS = 65_536

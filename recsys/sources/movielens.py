@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from recsys.errors import DataError, InstallationError, describe, verbatim
+from recsys.errors import DataError, InstallationError
 from recsys.progress import Task, task
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData, Rejects, _files, _rows
+from twintower.errors import describe, verbatim
 
 OFFICIAL_URL = "https://files.grouplens.org/datasets/movielens"
 # SHA-256 as recorded in tensorflow/datasets (url_checksums/movielens.txt); MD5 as GroupLens publishes it beside the

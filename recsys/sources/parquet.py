@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
-from recsys.errors import DataError, unknown
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, WEIGHT, RawData, Rejects, _rows
 from recsys.sources._files import Encoding, Shards
+from twintower.errors import unknown
 
 
 @settings()

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.json
 from pydantic import Field
 
-from recsys.errors import DataError, describe, unknown, verbatim
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, RawData, Rejects, _benchmark_data, _files, _rows
 from recsys.sources._files import Piece
+from twintower.errors import describe, unknown, verbatim
 
 JUDGEMENT = ("query-id", "corpus-id", "score")
 ROLES = {QUERY_ID: "query-id", ITEM_ID: "corpus-id"}

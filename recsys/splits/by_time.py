@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.splits import TEST, TRAIN, VALIDATION, Parts, Shares
 from recsys.types import Interactions
+from twintower.errors import describe, verbatim
 
 
 @settings()

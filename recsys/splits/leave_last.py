@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from recsys.errors import DataError, describe
+from recsys.errors import DataError
 from recsys.registry import settings
 from recsys.splits import TEST, TRAIN, VALIDATION, Parts
 from recsys.types import Interactions
+from twintower.errors import describe
 
 
 @settings()

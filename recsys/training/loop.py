@@ -21,12 +21,13 @@ from recsys.data import encoders
 from recsys.data.batches import PositionBatches, SetBatches, TrainingBatches, ViewBatches
 from recsys.data.hard_negatives import HardNegatives
 from recsys.data.prepare import UNEVEN_WEIGHTS, Prepared, parts_in_words
-from recsys.errors import DataError, InterruptedRun, SettingError
+from recsys.errors import DataError, InterruptedRun
 from recsys.progress import Task, inform, task
 from recsys.stack import tf
 from recsys.training.choosing import choose
 from recsys.training.model import TwoTowerModel, scheduled
 from recsys.training.solutions import SolvedTables, solve
+from twintower.errors import SettingError
 
 OPTIMIZERS = {"adagrad": "Adagrad", "adam": "Adam", "sgd": "SGD"}
 LOG_EVERY_STEPS = 50

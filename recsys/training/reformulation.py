@@ -12,13 +12,15 @@ import numpy as np
 from recsys.config import Reformulation
 from recsys.data.batches import membership
 from recsys.data.mined import Mined
-from recsys.errors import DataError, InterruptedRun, SettingError, describe, verbatim
+from recsys.errors import DataError, InterruptedRun
 from recsys.files import storage, write_atomically
 from recsys.progress import task
 from recsys.reformulators import Weights, lengths, total_move, unit
 from recsys.stack import tf
 from recsys.training.loop import stop_request
-from recsys.types import NO_ROW, Bool, Feedback, FeedbackKind, Float32, Int32, Int64, ItemRoles, RowSets
+from recsys.types import NO_ROW, Bool, Feedback, Float32, Int32, Int64, ItemRoles, RowSets
+from twintower.errors import SettingError, describe, verbatim
+from twintower.types import FeedbackKind
 
 DISLIKED_RATE = 0.25
 """Share of simulated explicit feedback that says no."""

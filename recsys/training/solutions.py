@@ -12,12 +12,12 @@ import scipy.sparse as sparse
 from recsys.data import encoders
 from recsys.data.history import weighted
 from recsys.data.prepare import Codes, Prepared
-from recsys.errors import SettingError, describe, verbatim
 from recsys.features import Encoder
 from recsys.layers import EmbeddingTable, FeatureSum
 from recsys.linear_models import MAX_INVERTED, Array, ridge
 from recsys.objectives._solved import ColdStart, Solved
 from recsys.types import ITEM_ID, Float32, Int32
+from twintower.errors import SettingError, describe, verbatim
 
 if TYPE_CHECKING:
     from recsys.training.model import TwoTowerModel

@@ -11,8 +11,8 @@ from typing import Any
 from recsys import config, registry
 from recsys.config import Run, put
 from recsys.data import encoders
-from recsys.errors import SettingError, describe
 from recsys.search_space import Between, OneOf, search_space_of
+from twintower.errors import SettingError, describe
 
 Tables = Mapping[str, Any]
 

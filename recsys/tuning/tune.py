@@ -16,7 +16,7 @@ from recsys import config, progress
 from recsys.config import Run
 from recsys.data.decisions import decide, has_closed_form
 from recsys.data.prepare import Prepared, prepare, reencoded, version
-from recsys.errors import DataError, InterruptedRun, StorageError, describe, verbatim
+from recsys.errors import DataError, InterruptedRun, StorageError
 from recsys.evaluation.held_out import held_out
 from recsys.files import file_lock, storage
 from recsys.metrics.ranking import parse
@@ -26,6 +26,7 @@ from recsys.training.loop import Validation, fit
 from recsys.training.model import TwoTowerModel
 from recsys.tuning.space import Model, description_of, models_of
 from recsys.tuning.study import DATABASE, FINISHED, RunningTrial, Study, Trial, load_optuna
+from twintower.errors import describe, verbatim
 
 DEFAULT_TRIALS = 30
 GO_ON = "Run the same command to go on."

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from recsys.errors import MissingError, RecsysError, SettingError, unknown
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import Assigner, Assignment
 from recsys.experiment.plan import Plan
 from recsys.retrieval import Retriever
-from recsys.types import Unit
 from serving.arms.treatment import Blend, Treatment, Way, check, releases_of
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Holding, Releases
 from serving.settings import ExperimentSettings
 from serving.telemetry import calls
+from twintower.errors import MissingError, SettingError, TwintowerError, unknown
+from twintower.types import ExperimentUnit
 
 REST_S = 0.5
 """A file that changed is read twice, so far apart; no longer than the time between two looks."""
@@ -134,7 +134,7 @@ class Experiments:
         else:
             self._complaint = ""
 
-    def treatment(self, unit: Unit) -> Treatment:
+    def treatment(self, unit: ExperimentUnit) -> Treatment:
         """Return how a request is answered that names no release.
 
         A request whose arms cannot be served, because their label has gone or has another release now, is answered as
@@ -156,7 +156,7 @@ class Experiments:
                 return Treatment(ways, unit, self.held_out(unit), assignments, blend.slate, blend.teams)
         return Treatment((Way(self._releases.retriever()),), unit, self.held_out(unit))
 
-    def held_out(self, unit: Unit) -> bool:
+    def held_out(self, unit: ExperimentUnit) -> bool:
         """Return whether no experiment may take a user, or where that is unknown a session."""
         return self._accepted.assigner.held_out(unit.user_id or unit.session_id)
 
@@ -178,7 +178,7 @@ class Experiments:
         try:
             self._hold(wanted | releases_of(old, now))
             check(plan, now, lambda release: _retriever(self._releases.holding, release))
-        except RecsysError as error:
+        except TwintowerError as error:
             self._hold(releases_of(old, now))
             raise SettingError(str(error)) from None
         self._accepted, self._warned = _Accepted.of(plan), set()

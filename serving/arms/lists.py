@@ -12,10 +12,10 @@ from recsys.experiment.interleaving import draft
 from recsys.experiment.plan import Slate
 from recsys.experiment.slates import policy_of
 from recsys.retrieval import Answer
-from recsys.types import Diversity
 from serving.arms.treatment import Treatment, Way
 from serving.exposures.exposure import Randomised
 from serving.runtime.steps import Steps
+from twintower.types import Diversity
 
 MOST_DRAWN = 100
 """Places of a drawn list: 100 out of 200 candidates still have a probability of 1e-218 each, 200 would have none."""

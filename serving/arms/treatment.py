@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from recsys.errors import RecsysError, SettingError, unknown
 from recsys.experiment.assignment import Assignment
 from recsys.experiment.plan import INTERLEAVED, Arm, Experiment, Plan, Slate
 from recsys.retrieval import Retriever
-from recsys.types import NOBODY, Unit
+from twintower.errors import SettingError, TwintowerError, unknown
+from twintower.types import ANONYMOUS, ExperimentUnit
 
 
 class Way(NamedTuple):
@@ -39,7 +39,7 @@ class Treatment(NamedTuple):
     """
 
     ways: tuple[Way, ...]
-    unit: Unit = NOBODY
+    unit: ExperimentUnit = ANONYMOUS
     held_out: bool = False
     assignments: tuple[Assignment, ...] = ()
     slate: Slate | None = None
@@ -134,8 +134,8 @@ def check(plan: Plan, now: datetime, retriever_of: Callable[[str], Retriever]) -
     Args:
         plan: the experiment file.
         now: experiments that have ended by then are passed over.
-        retriever_of: returns what a label or name stands for, empty for the server's own; raises a RecsysError where it
-            stands for nothing.
+        retriever_of: returns what a label or name stands for, empty for the server's own; raises a TwintowerError where
+            it stands for nothing.
 
     Raises:
         SettingError: one cannot; the message names the arm.
@@ -147,7 +147,7 @@ def check(plan: Plan, now: datetime, retriever_of: Callable[[str], Retriever]) -
             for release in [arm.release] if arm.release else ["", *met]:
                 try:
                     Recipe.of([arm]).over(retriever_of(release))
-                except RecsysError as error:
+                except TwintowerError as error:
                     raise SettingError(f"experiments.{name}.arms.{arm_name}: {error}") from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.answers import Ranking
+from twintower.types import Ranking
 
 
 @dataclass(frozen=True)

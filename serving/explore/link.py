@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from recsys.errors import RecsysError, RefusedError, describe
+from recsys.errors import RefusedError
 from recsys.export.release import Release
-from serving.answers import Reformulation, ServedRelease
-from serving.client import Client
-from serving.errors import UnavailableError
 from serving.explore.comparison import Comparison, compare
 from serving.explore.trail import Question
+from twintower.client import Client
+from twintower.errors import TwintowerError, UnavailableError, describe
+from twintower.types import Reformulation, ServedRelease
 
 READY_S = 5.0
 PATIENCE = 3
@@ -48,7 +48,7 @@ class Link:
         connect: starts or reaches the server; leaving its context ends what was begun.
 
     Raises:
-        RecsysError: on entering: there is no server, or it serves something else.
+        TwintowerError: on entering: there is no server, or it serves something else.
     """
 
     def __init__(self, release: Release, name: str, connect: Callable[[], AbstractContextManager[Client]]) -> None:
@@ -69,7 +69,7 @@ class Link:
             question: with a subject.
 
         Raises:
-            RecsysError: as the calls of the client.
+            TwintowerError: as the calls of the client.
         """
         client = self._client
         if client is None:
@@ -101,7 +101,7 @@ class Link:
             self._close()
             try:
                 self._open()
-            except RecsysError as error:
+            except TwintowerError as error:
                 self.problem = f"{self.name} does not answer: {error} Trying again."
             else:
                 self.problem, self._failed_checks = "", 0

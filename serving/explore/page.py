@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from nicegui import events, run, ui
 
-from recsys.errors import RecsysError
-from recsys.types import FeedbackKind, Mention, Origin
 from serving import display
-from serving.errors import UnavailableError
 from serving.explore.catalogue import Catalogue, Known
 from serving.explore.comparison import Place
 from serving.explore.link import Answer, Link
 from serving.explore.trail import Form, Question, Subject, Trail
+from twintower.errors import TwintowerError, UnavailableError
+from twintower.types import FeedbackItem, FeedbackKind, Origin
 
 STYLE = Path(__file__).with_name("page.css")
 SUGGESTIONS = 8
@@ -322,7 +321,7 @@ class Page:
                         ui.label(str(place.rank)).classes("rank")
                         ui.label(display.title(place.item_id, place.columns)).classes("name")
 
-    def _mark_row(self, mark: Mention, weight: float | None, largest: float, missing: bool) -> None:
+    def _mark_row(self, mark: FeedbackItem, weight: float | None, largest: float, missing: bool) -> None:
         with ui.element("li").classes("mark liked" if mark.kind.positive else "mark disliked"):
             ui.icon("thumb_up" if mark.kind.positive else "thumb_down")
             with ui.element("div").classes("what"):
@@ -432,7 +431,7 @@ class Page:
         if question.subject is not None:
             try:
                 answer = await run.io_bound(self._link.ask, question)
-            except RecsysError as error:
+            except TwintowerError as error:
                 waits = isinstance(error, UnavailableError)
                 answer, refusal = None, WAITING if waits else str(error)
             if question is not self._trail.now:

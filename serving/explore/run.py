@@ -16,14 +16,14 @@ from fastapi import FastAPI
 from nicegui import app, run, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from recsys.errors import SettingError, describe
 from recsys.export.release import Release
-from serving.client import Client
 from serving.explore.catalogue import Known
 from serving.explore.link import Link
 from serving.explore.page import Page
 from serving.process import served
-from serving.trust.tls import ClientTls
+from twintower.client import Client
+from twintower.errors import SettingError, describe
+from twintower.tls import ClientTls
 
 HOST = "127.0.0.1"
 START_S = 120.0
@@ -56,7 +56,7 @@ def explore(
 
     Raises:
         SettingError: the port is taken.
-        RecsysError: there is no server, or it serves something else.
+        TwintowerError: there is no server, or it serves something else.
     """
     known = Known.read(release)
     with _listening(port) as listening:

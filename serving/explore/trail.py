@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from recsys.types import FeedbackKind, Mention, Query
+from twintower.types import FeedbackItem, FeedbackKind, Query
 
 
 class Form(enum.Enum):
@@ -50,7 +50,7 @@ class Question:
     """
 
     subject: Subject | None = None
-    marks: tuple[Mention, ...] = ()
+    marks: tuple[FeedbackItem, ...] = ()
     reformulator: str = ""
     depth: int = 10
     guarded: bool = True
@@ -72,7 +72,7 @@ class Question:
         others = tuple(mark for mark in self.marks if mark.item_id != item_id)
         if self.kind_of(item_id) is kind:
             return replace(self, marks=others)
-        return replace(self, marks=(Mention(item_id, kind, position), *others))
+        return replace(self, marks=(FeedbackItem(item_id, kind, position), *others))
 
     def without_marks(self) -> Question:
         """Return the question as it was before anything was liked or disliked."""

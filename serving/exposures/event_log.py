@@ -9,14 +9,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 
 from recsys.cancellation import checked
-from recsys.errors import describe, verbatim
-from serving.answers import RecordedEvents, RejectedEvent
 from serving.exposures import columns
 from serving.exposures.columns import Outcome
 from serving.exposures.reported import ReportedItems
 from serving.exposures.segments import Segments
 from serving.exposures.tokens import Tokens
 from serving.settings import LogSettings
+from twintower.errors import describe, verbatim
+from twintower.types import RecordedEvents, RejectedEvent
 
 MAX_CHARACTERS = 256
 """Of an event's id, kind and item id."""

@@ -9,8 +9,9 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from recsys.errors import DataError, describe, verbatim
+from recsys.errors import DataError
 from recsys.files import storage
+from twintower.errors import describe, verbatim
 
 KEY_BYTES, TIME_BYTES, RANDOM_BYTES, USER_BYTES, HASH_BYTES = 32, 7, 8, 8, 9
 BODY_BYTES = TIME_BYTES + RANDOM_BYTES + USER_BYTES

@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 
-from serving.errors import ForbiddenError, UnauthenticatedError
 from serving.interceptors.behaviour import Behaviour, Intercept, replaced
 from serving.telemetry import calls
 from serving.trust.callers import ADVICE, Caller, Callers
 from serving.trust.quotas import Quotas
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import RULES, Role, Rule
+from twintower.errors import ForbiddenError, UnauthenticatedError
 
 AUTHORIZATION = "authorization"
 SCHEME = "bearer"

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from recsys.errors import RequestError
 from serving.interceptors.behaviour import Behaviour, Intercept, replaced
+from twintower.errors import RequestError
 
 UNDECODABLE = object()
 """Stands where a request should."""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import grpc
 
-from serving.errors import DeadlineError, GoneError, OverloadedError
+from serving.errors import GoneError
 from serving.settings import QueueSettings
+from twintower.errors import DeadlineError, OverloadedError
 
 RETRY_AFTER_S = 0.1
 CHECK_EVERY_S = 0.001

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from grpc import _server
 from grpc._cython import cygrpc
 
-from serving.errors import LateRequestError, NoRequestError, OverloadedError
+from serving.errors import LateRequestError, NoRequestError
 from serving.runtime.admission import RETRY_AFTER_S, Admission
 from serving.runtime.deadlines import Deadlines
 from serving.runtime.turns import Turns
+from twintower.errors import OverloadedError
 
 MOST_BEGUN, MAX_LONG = 64, 48
 """Calls that may have begun, and those of them that may be long, which pause: the others have threads to begin on."""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from recsys.types import Float32
-from serving import convert
-from serving.v1 import catalogue_service_pb2 as pb
+from serving import codecs
+from twintower import wire
+from twintower.v1 import catalog_service_pb2 as pb
 
 TOKEN_BYTES, FINGERPRINT_BYTES = 8, 32
 NO_TOKEN = bytes(TOKEN_BYTES)
@@ -59,7 +60,7 @@ def upsert_payload(items: Sequence[pb.UpsertItem], vectors: Float32, fingerprint
             item.vector.SetInParent()
     message = request.SerializeToString()
     head = UPSERT + token + bytes.fromhex(fingerprint) + len(message).to_bytes(4, "little")
-    return head + message + np.ascontiguousarray(vectors, convert.LITTLE_ENDIAN).tobytes()
+    return head + message + np.ascontiguousarray(vectors, wire.LITTLE_ENDIAN).tobytes()
 
 
 def delete_payload(item_ids: Iterable[str], token: bytes) -> bytes:
@@ -82,8 +83,8 @@ def items_of(payload: bytes) -> list[Upserted]:
         Upserted(
             item.item_id,
             vector,
-            convert.item_features(item) if item.WhichOneof("source") == "features" else None,
-            convert.columns(item.metadata, "metadata"),
+            codecs.item_features_from_proto(item) if item.WhichOneof("source") == "features" else None,
+            wire.columns_from_proto(item.metadata, "metadata"),
             fingerprint,
         )
         for item, vector in zip(items, vectors, strict=True)
@@ -118,5 +119,5 @@ def _upserts(payload: bytes) -> tuple[Sequence[pb.UpsertItem], Float32, str]:
     start = body + FINGERPRINT_BYTES + 4
     length = int.from_bytes(payload[start - 4 : start], "little")
     items = pb.UpsertItemsRequest.FromString(payload[start : start + length]).items
-    vectors = np.frombuffer(payload, convert.LITTLE_ENDIAN, offset=start + length)
+    vectors = np.frombuffer(payload, wire.LITTLE_ENDIAN, offset=start + length)
     return items, vectors.reshape(len(items), -1).astype(np.float32, copy=False), fingerprint

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from recsys.cancellation import shielded
-from recsys.errors import RequestError
 from recsys.export.release import Release
 from recsys.indexes import UNUSABLE, first_unusable
 from recsys.retrieval import Retriever
@@ -19,6 +18,7 @@ from recsys.retrieval.live_items import Change, LiveItems
 from recsys.types import Float32
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.catalogue_records import TOKEN_BYTES, Upserted, items_of, token_of
+from twintower.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import MissingError, RecsysError, ReleaseError, RequestError, describe, unknown
+from recsys.errors import ReleaseError
 from recsys.export.release import LABELS, MANIFEST, find, newest, published, read_labels
 from recsys.files import stamp
 from recsys.retrieval import Retriever
-from serving.errors import ReleaseRefusedError
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.live_catalogue import LiveCatalogue
 from serving.runtime.orders import Order, Orders
 from serving.runtime.releases import STABLE, Held, Refused, Releases
 from serving.settings import ServerSettings
+from twintower.errors import MissingError, ReleaseRefusedError, RequestError, TwintowerError, describe, unknown
 
 
 class ReleaseFolder:
@@ -91,7 +91,7 @@ class ReleaseFolder:
         with self._loading:
             try:
                 wanted = self._wanted()
-            except (RecsysError, OSError) as error:
+            except (TwintowerError, OSError) as error:
                 if str(error) != self._complaint:
                     self._logger.warning("folder of releases unusable", reason=str(error))
                 self._complaint = str(error)
@@ -222,7 +222,7 @@ class ReleaseFolder:
 
     def _refused(self, error: Exception, **what: str) -> str:
         """Log that a release was not loaded, and return why in words for operators."""
-        expected = isinstance(error, RecsysError)
+        expected = isinstance(error, TwintowerError)
         reason = str(error) if expected else "it could not be loaded; the server's log has more."
         self._logger.warning("release refused", **what, reason=reason, **({} if expected else {"exc_info": error}))
         return reason

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from recsys.errors import MissingError, RequestError, describe, unknown
 from recsys.retrieval import Retriever
-from serving.errors import ReleasePinError, UnavailableError
 from serving.runtime.live_catalogue import LiveCatalogue
+from twintower.errors import MissingError, ReleasePinError, RequestError, UnavailableError, describe, unknown
 
 STABLE = "stable"
 SHORTEST_PREFIX = 8

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from serving.errors import DeadlineError, OverloadedError, QuotaError
 from serving.runtime.call_threads import CallThreads
 from serving.runtime.deadlines import Deadlines
+from twintower.errors import DeadlineError, OverloadedError, QuotaError
 
 Message = TypeVar("Message")
 RETRY_AFTER_S = 1.0

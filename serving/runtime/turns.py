@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from serving.errors import OverloadedError
+from twintower.errors import OverloadedError
 
 TURN_S = 0.002
 """Processor time by which a call must be ahead of one that waits to pause for it."""

@@ -1,4 +1,4 @@
-"""`serving.v1.CatalogueService`: add, replace and remove items of a running server."""
+"""`twintower.v1.CatalogService`: add, replace and remove items of a running server."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import numpy as np
 import structlog
 
 from recsys.cancellation import checked, checkpoint
-from recsys.errors import RequestError, StorageError
+from recsys.errors import StorageError
 from recsys.types import Float32
-from serving import convert
-from serving.errors import CatalogueReadOnlyError
+from serving import codecs
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.catalogue_records import delete_payload, folded, upsert_payload
 from serving.runtime.live_catalogue import LiveCatalogue
 from serving.runtime.releases import Releases
 from serving.settings import CatalogueSettings
 from serving.telemetry.sampled import Sampled
-from serving.v1 import catalogue_service_pb2 as pb
-from serving.v1 import catalogue_service_pb2_grpc as pb_grpc
+from twintower import wire
+from twintower.errors import CatalogReadOnlyError, RequestError
+from twintower.v1 import catalog_service_pb2 as pb
+from twintower.v1 import catalog_service_pb2_grpc as pb_grpc
 
 
-class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
+class CatalogServicer(pb_grpc.CatalogServiceServicer):
     """Writes changes to the log that all processes of the server read.
 
     Args:
@@ -54,7 +55,7 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         _check_count("items", len(request.items), self._settings.max_upserts)
         _check_ids(request.items, self._settings.max_id_bytes)
         metadata = [
-            convert.columns(item.metadata, f"items[{place}].metadata")
+            wire.columns_from_proto(item.metadata, f"items[{place}].metadata")
             for place, item in enumerate(checked(request.items))
         ]
         live.check_metadata(metadata)
@@ -68,7 +69,7 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
             sequence=outcome.sequence,
             added_count=len(request.items) - len(outcome.known_ids),
             replaced_count=len(outcome.known_ids),
-            release=convert.release_id(live.release),
+            release=codecs.release_id_to_proto(live.release),
         )
 
     def DeleteItems(self, request: pb.DeleteItemsRequest, context: grpc.ServicerContext) -> pb.DeleteItemsResponse:
@@ -80,22 +81,22 @@ class CatalogueServicer(pb_grpc.CatalogueServiceServicer):
         missing = [item_id for item_id in dict.fromkeys(request.item_ids) if item_id not in outcome.known_ids]
         return pb.DeleteItemsResponse(sequence=outcome.sequence, missing_ids=missing)
 
-    def GetCatalogue(self, request: pb.GetCatalogueRequest, context: grpc.ServicerContext) -> pb.Catalogue:
+    def GetCatalog(self, request: pb.GetCatalogRequest, context: grpc.ServicerContext) -> pb.Catalog:
         """Return what has been changed since the release was written."""
         state = self._live().state()
-        return pb.Catalogue(
+        return pb.Catalog(
             sequence=state.sequence,
             item_count=state.item_count,
             upserted_count=state.upserted_count,
             deleted_count=state.deleted_count,
             refused_ids=state.refused_ids,
-            release=convert.release_id(state.release),
+            release=codecs.release_id_to_proto(state.release),
         )
 
     def _live(self, pin: str = "") -> LiveCatalogue:
         held = self._releases.held(pin)
         if held.live is None:
-            raise CatalogueReadOnlyError("this server takes no changes to its items: it has no catalogue.folder.")
+            raise CatalogReadOnlyError("this server takes no changes to its items: it has no catalogue.folder.")
         structlog.contextvars.bind_contextvars(release=held.name)
         return held.live
 
@@ -130,7 +131,7 @@ def _vectors(items: Sequence[pb.UpsertItem], live: LiveCatalogue) -> Float32:
         source = item.WhichOneof("source")
         if source == "vector":
             path = f"items[{place}]"
-            vectors[place] = live.checked_vector(convert.vector(item.vector, path), f"{path}.vector")
+            vectors[place] = live.checked_vector(wire.vector_from_proto(item.vector, path), f"{path}.vector")
         elif source == "features":
             to_encode.append(place)
         else:
@@ -138,7 +139,7 @@ def _vectors(items: Sequence[pb.UpsertItem], live: LiveCatalogue) -> Float32:
     if to_encode:
         vectors[to_encode] = live.encoder.encode(
             [items[place].item_id for place in to_encode],
-            [convert.item_features(items[place]) for place in checked(to_encode)],
+            [codecs.item_features_from_proto(items[place]) for place in checked(to_encode)],
             [f"items[{place}]" for place in to_encode],
         )
     return vectors

@@ -1,4 +1,4 @@
-"""`serving.v1.EventService`: what came of the lists that were shown."""
+"""`twintower.v1.EventService`: what came of the lists that were shown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import time
 import grpc
 
 from recsys.cancellation import checked
-from recsys.errors import RequestError
-from serving.errors import EventsNotKeptError
 from serving.exposures.columns import Outcome
 from serving.exposures.event_log import EventLog
-from serving.v1 import event_service_pb2 as pb
-from serving.v1 import event_service_pb2_grpc as pb_grpc
+from twintower.errors import EventsNotKeptError, RequestError
+from twintower.v1 import event_service_pb2 as pb
+from twintower.v1 import event_service_pb2_grpc as pb_grpc
 
 
 class EventServicer(pb_grpc.EventServiceServicer):

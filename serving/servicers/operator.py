@@ -1,12 +1,12 @@
-"""`serving.v1.OperatorService`: load, roll back and list the releases that a server holds."""
+"""`twintower.v1.OperatorService`: load, roll back and list the releases that a server holds."""
 
 from __future__ import annotations
 
 import grpc
 
 from serving.runtime.release_folder import ReleaseFolder
-from serving.v1 import operator_service_pb2 as pb
-from serving.v1 import operator_service_pb2_grpc as pb_grpc
+from twintower.v1 import operator_service_pb2 as pb
+from twintower.v1 import operator_service_pb2_grpc as pb_grpc
 
 
 class OperatorServicer(pb_grpc.OperatorServiceServicer):

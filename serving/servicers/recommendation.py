@@ -1,4 +1,4 @@
-"""`serving.v1.RecommendationService` over the releases that a server holds."""
+"""`twintower.v1.RecommendationService` over the releases that a server holds."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import grpc
 
 from recsys import stages
 from recsys.cancellation import checked
-from recsys.errors import RequestError
 from recsys.retrieval import Answer, Matches, ReformulatedAnswer, Retriever, Revision
-from recsys.types import ALIKE, NOBODY, Diversity, Float32, Mention, Origin, Plan, Query, Unit
-from serving import convert
+from recsys.types import Float32
+from serving import codecs
 from serving.arms import lists
 from serving.arms.experiments import Experiments
 from serving.arms.lists import Shown
 from serving.arms.treatment import Treatment, Way
-from serving.errors import AnswerTooLargeError
 from serving.exposures.exposure import Exposure
 from serving.runtime.releases import Releases
 from serving.runtime.steps import Steps, Work, alone
 from serving.settings import ServerSettings
 from serving.telemetry import calls
 from serving.telemetry.calls import Lazy, Move, Searched
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
+from twintower import wire
+from twintower.errors import AnswerTooLargeError, RequestError
+from twintower.types import ANONYMOUS, NO_DIVERSITY, Diversity, ExperimentUnit, FeedbackItem, Origin, Query, SearchPlan
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 Asked = (
     pb.NearestItemsRequest
@@ -81,7 +82,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         """Return the nearest items of one query, in steps."""
         treatment = yield from self._treated(request)
         _check_k(request.k, self._settings)
-        query = convert.query(request.query, "query", self._settings)
+        query = codecs.query_from_proto(request.query, "query", self._settings)
         user_id = _user_id(query, treatment.retriever, treatment.unit)
         _add_reported(query, user_id, self._reported)
         with _IN_QUERY:
@@ -95,11 +96,11 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _tell(Searched(retriever, [query], request.k, [answer]), diversity, as_found=made.is_as_found)
         metadata = _metadata(treatment, retriever, answer, self._settings) if request.include_metadata else ()
         response = pb.NearestItemsResponse(
-            result=convert.ranked_items(answer, metadata),
-            release=convert.release_id(retriever.release),
-            assignments=convert.assignments(treatment.assignments),
+            result=codecs.ranked_items_to_proto(answer, metadata),
+            release=codecs.release_id_to_proto(retriever.release),
+            assignments=codecs.assignments_to_proto(treatment.assignments),
         )
-        encoded = convert.encoded([response], self._settings.max_answer_bytes)
+        encoded = codecs.encoded([response], self._settings.max_answer_bytes)
         if self._record is None:
             return encoded
         # Only now, so that a list that is too large to be sent does not count as shown.
@@ -111,7 +112,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         retriever = self._retriever(request)
         _check_batch("queries", len(request.queries), request.k, self._settings)
         queries = [
-            convert.query(query, f"queries[{place}]", self._settings)
+            codecs.query_from_proto(query, f"queries[{place}]", self._settings)
             for place, query in enumerate(checked(request.queries))
         ]
         for query in queries:
@@ -122,47 +123,47 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         _tell(Searched(retriever, queries, request.k, answers), diversity, len(queries))
 
         def parts() -> Iterator[pb.BatchNearestItemsResponse]:
-            yield pb.BatchNearestItemsResponse(release=convert.release_id(retriever.release))
+            yield pb.BatchNearestItemsResponse(release=codecs.release_id_to_proto(retriever.release))
             for answer in answers:
                 metadata = _metadata(retriever, retriever, answer, self._settings) if request.include_metadata else ()
-                yield pb.BatchNearestItemsResponse(results=[convert.ranked_items(answer, metadata)])
+                yield pb.BatchNearestItemsResponse(results=[codecs.ranked_items_to_proto(answer, metadata)])
 
-        return convert.encoded(parts(), self._settings.max_answer_bytes)
+        return codecs.encoded(parts(), self._settings.max_answer_bytes)
 
     def SearchVectors(self, request: pb.SearchVectorsRequest, context: grpc.ServicerContext) -> bytes:
         """Return the nearest items of several vectors, in flat lists."""
         retriever = self._retriever(request)
         _check_batch("vectors", len(request.vectors), request.k, self._settings)
-        vectors = convert.packed_vectors(request.vectors, retriever.release.facts.dim, "vectors")
+        vectors = codecs.vectors_from_proto(request.vectors, retriever.release.facts.dim, "vectors")
         matches = retriever.search_vectors(vectors, request.k, effort=self._effort(context))
         call = calls.current()
-        call.query_count, call.plan = len(vectors), Plan.INDEX.value
+        call.query_count, call.plan = len(vectors), SearchPlan.INDEX.value
         if not matches.degraded:
             call.searched = _searched(retriever, vectors, request.k, matches)
 
         def parts() -> Iterator[pb.SearchVectorsResponse]:
             yield pb.SearchVectorsResponse(
                 item_counts=matches.counts.tolist(),
-                scores_float32_le=matches.scores.astype(convert.LITTLE_ENDIAN, copy=False).tobytes(),
+                scores_float32_le=matches.scores.astype(wire.LITTLE_ENDIAN, copy=False).tobytes(),
                 degraded=matches.degraded,
-                release=convert.release_id(retriever.release),
+                release=codecs.release_id_to_proto(retriever.release),
             )
             for first in range(0, len(matches.item_ids), PART_IDS):
                 yield pb.SearchVectorsResponse(item_ids=matches.item_ids[first : first + PART_IDS])
 
-        return convert.encoded(parts(), self._settings.max_answer_bytes)
+        return codecs.encoded(parts(), self._settings.max_answer_bytes)
 
     def EncodeQuery(self, request: pb.EncodeQueryRequest, context: grpc.ServicerContext) -> pb.EncodeQueryResponse:
         """Return the vector of one query."""
         retriever = self._retriever(request)
-        query = convert.query(request.query, "query", self._settings)
+        query = codecs.query_from_proto(request.query, "query", self._settings)
         with _IN_QUERY:
             encoding = retriever.encode([query])
         (origin,) = encoding.origins
         response = pb.EncodeQueryResponse(
-            origin=convert.ORIGINS[origin],
+            origin=wire.ORIGINS[origin],
             missing_ids=encoding.missing_ids[0],
-            release=convert.release_id(retriever.release),
+            release=codecs.release_id_to_proto(retriever.release),
         )
         if origin is not Origin.POPULARITY:
             response.vector.values.values.extend(encoding.vectors[0].tolist())
@@ -174,7 +175,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
         conversation = Conversation(request, treatment, self._settings, self._record, self._reported)
         conversation.hear(request.feedback)
         response = yield from conversation.answer(self._effort(context))
-        return convert.encoded([response], self._settings.max_answer_bytes)
+        return codecs.encoded([response], self._settings.max_answer_bytes)
 
     def Session(self, requests: Iterator[pb.SessionRequest], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Return an answer after each round of feedback on one query."""
@@ -197,13 +198,13 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
                     conversation.hear(request.feedback)
                     answer = alone(conversation.answer())
                 response = pb.SessionResponse(answer=answer, round=place)
-                encoded = convert.encoded([response], self._settings.max_answer_bytes)
+                encoded = codecs.encoded([response], self._settings.max_answer_bytes)
             yield encoded
 
     def GetRelease(self, request: pb.GetReleaseRequest, context: grpc.ServicerContext) -> pb.Release:
         """Return what is served."""
         retriever = self._retriever(request)
-        return convert.release(retriever, self._releases.holding.labels_of(retriever.release.fingerprint))
+        return codecs.release_to_proto(retriever, self._releases.holding.labels_of(retriever.release.fingerprint))
 
     def _treated(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Steps[Treatment]:
         """Return how a request is answered; where changes of the catalogue must be read first, they hold up nobody."""
@@ -214,7 +215,7 @@ class RecommendationServicer(pb_grpc.RecommendationServiceServicer):
     def _treatment(self, request: pb.NearestItemsRequest | pb.ReformulateRequest) -> Treatment:
         if not request.HasField("unit"):
             return Treatment((Way(self._retriever(request)),))
-        unit = convert.unit(request.unit)
+        unit = codecs.unit_from_proto(request.unit)
         if request.release_pin or request.release_label:
             return Treatment((Way(self._retriever(request)),), unit, self._experiments.held_out(unit))
         treatment = self._experiments.treatment(unit)
@@ -252,12 +253,12 @@ class Conversation:
         _check_k(asked.k, settings)
         self._asked, self._treatment, self._settings = asked, treatment, settings
         self._record, self._reported = record, reported
-        self._query = convert.query(asked.query, "query", settings)
+        self._query = codecs.query_from_proto(asked.query, "query", settings)
         self._user_id = _user_id(self._query, treatment.retriever, treatment.unit)
         self._depth = asked.depth if asked.HasField("depth") else settings.max_depth
         if not 0 <= self._depth <= settings.max_depth:
             raise RequestError("depth", f"got {self._depth}, expected 0 to {settings.max_depth}")
-        self._mentions: dict[str, Mention] = {}
+        self._mentions: dict[str, FeedbackItem] = {}
         self._pseudo_k = 0
 
     def hear(self, feedback: pb.Feedback) -> None:
@@ -270,7 +271,7 @@ class Conversation:
             raise RequestError(
                 "feedback.pseudo", "got true without depth, expected depth: how many first results count"
             )
-        said = {each.item_id: each for each in convert.mentions(feedback, "feedback", self._settings)}
+        said = {each.item_id: each for each in codecs.feedback_from_proto(feedback, "feedback", self._settings)}
         self._mentions = said | {item_id: old for item_id, old in self._mentions.items() if item_id not in said}
         most, most_bytes = self._settings.max_feedback, self._settings.max_message_bytes
         if len(self._mentions) > most:
@@ -322,11 +323,11 @@ class Conversation:
         call.moves.append(Move(min(self._depth, len(self._mentions) + self._pseudo_k), answer.fell_back))
         retriever = treatment.retriever
         metadata = _metadata(treatment, retriever, answer.answer, self._settings) if asked.include_metadata else ()
-        response = convert.reformulated(answer, retriever, metadata)
-        response.assignments.extend(convert.assignments(treatment.assignments))
+        response = codecs.reformulated_to_proto(answer, retriever, metadata)
+        response.assignments.extend(codecs.assignments_to_proto(treatment.assignments))
         if self._record is not None:
             # As for NearestItems, what is too large to be sent does not count as shown.
-            convert.encoded([response], self._settings.max_answer_bytes)
+            codecs.encoded([response], self._settings.max_answer_bytes)
             response.attribution_token = _recorded(self._record, treatment, made, self._user_id, answer.reformulator)
         return response
 
@@ -381,7 +382,7 @@ def _is_short(retriever: Retriever, query: Query, most: int, diversity: Diversit
     return not query.exclude_seen or retriever.seen_count(query) <= FEW_SEEN
 
 
-def _user_id(query: Query, retriever: Retriever, unit: Unit = NOBODY) -> str:
+def _user_id(query: Query, retriever: Retriever, unit: ExperimentUnit = ANONYMOUS) -> str:
     """Return whom a list is for, so that events of the list are about what this user has met; empty where unknown.
 
     The query's entity where entities are users, or else the user of the unit.
@@ -420,7 +421,7 @@ def _recorded(record: Record, treatment: Treatment, made: Shown, user_id: str, r
 def _diversity(
     request: pb.NearestItemsRequest | pb.BatchNearestItemsRequest | pb.ReformulateRequest,
 ) -> Diversity:
-    return convert.diversity(request.diversity) if request.HasField("diversity") else ALIKE
+    return codecs.diversity_from_proto(request.diversity) if request.HasField("diversity") else NO_DIVERSITY
 
 
 def _tell(searched: Searched, diversity: Diversity, query_count: int = 0, *, as_found: bool = True) -> None:
@@ -451,7 +452,9 @@ def _metadata(
     source: Treatment | Retriever, retriever: Retriever, answer: Answer, settings: ServerSettings
 ) -> list[pb.Columns]:
     """Return the display columns of an answer's items."""
-    return convert.metadata_of(source.metadata, answer.item_ids, retriever.metadata_bytes, settings.max_answer_bytes)
+    return codecs.metadata_to_proto(
+        source.metadata, answer.item_ids, retriever.metadata_bytes, settings.max_answer_bytes
+    )
 
 
 def _plan(answer: Answer) -> str:

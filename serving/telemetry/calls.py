@@ -12,7 +12,7 @@ import grpc
 from recsys.experiment.assignment import Assignment
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Query
+from twintower.types import Query
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Call:
     """One call from its first moment to its end; those who work on it fill it in.
 
     Attributes:
-        method: full name, such as `/serving.v1.RecommendationService/NearestItems`.
+        method: full name, such as `/twintower.v1.RecommendationService/NearestItems`.
         request_id: the caller's, or one made up.
         release: that answered.
         plan: how the items were searched; several plans in one call are `mixed`.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from recsys.errors import SettingError, describe
 from serving.settings import TelemetrySettings, address
+from twintower.errors import SettingError, describe
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from recsys.errors import SettingError, describe
-from serving.errors import UnavailableError
+from twintower.errors import SettingError, UnavailableError, describe
 
 Labels = frozenset[tuple[str, str]]
 READ_S = 5.0

@@ -10,9 +10,9 @@ import time
 from typing import NamedTuple
 
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Origin, Query
 from serving.telemetry.calls import Call
 from serving.telemetry.metrics import Metrics
+from twintower.types import Origin, Query
 
 MAX_WAITING = 64
 BUSY_RATE = 0.05

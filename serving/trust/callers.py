@@ -33,12 +33,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, field_validator
 
-from recsys.errors import SettingError, describe
 from recsys.registry import parse, settings
-from serving.errors import UnauthenticatedError
 from serving.trust.quotas import Quota
 from serving.trust.reloaded import Read
 from serving.trust.rules import Role
+from twintower.errors import SettingError, UnauthenticatedError, describe
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DIGEST = re.compile(r"[0-9a-f]{64}")

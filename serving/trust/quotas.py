@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pydantic import Field
 
 from recsys.registry import settings
-from serving.errors import QuotaError
+from twintower.errors import QuotaError
 
 MOST_BUCKETS = 10_000
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from recsys.errors import SettingError, describe
+from twintower.errors import SettingError, describe
 
 Value = TypeVar("Value")
 Read = Callable[[str, Path], bytes]

@@ -39,26 +39,26 @@ class Rule:
 
 
 OPEN = Rule(Role.NOBODY)
-NEAREST_ITEMS = "/serving.v1.RecommendationService/NearestItems"
-REFORMULATE = "/serving.v1.RecommendationService/Reformulate"
-SESSION = "/serving.v1.RecommendationService/Session"
+NEAREST_ITEMS = "/twintower.v1.RecommendationService/NearestItems"
+REFORMULATE = "/twintower.v1.RecommendationService/Reformulate"
+SESSION = "/twintower.v1.RecommendationService/Session"
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 RULES: Mapping[str, Rule] = {
     NEAREST_ITEMS: Rule(Role.READ),
-    "/serving.v1.RecommendationService/BatchNearestItems": Rule(Role.READ, counted="queries"),
-    "/serving.v1.RecommendationService/SearchVectors": Rule(Role.READ, counted="vectors"),
-    "/serving.v1.RecommendationService/EncodeQuery": Rule(Role.READ),
+    "/twintower.v1.RecommendationService/BatchNearestItems": Rule(Role.READ, counted="queries"),
+    "/twintower.v1.RecommendationService/SearchVectors": Rule(Role.READ, counted="vectors"),
+    "/twintower.v1.RecommendationService/EncodeQuery": Rule(Role.READ),
     REFORMULATE: Rule(Role.READ),
     SESSION: Rule(Role.READ),
-    "/serving.v1.RecommendationService/GetRelease": Rule(Role.READ),
-    "/serving.v1.CatalogueService/UpsertItems": Rule(Role.WRITE, counted="items", audited=True, shown=("release_pin",)),
-    "/serving.v1.CatalogueService/DeleteItems": Rule(Role.WRITE, counted="item_ids", audited=True),
-    "/serving.v1.CatalogueService/GetCatalogue": Rule(Role.WRITE),
-    "/serving.v1.EventService/RecordEvents": Rule(Role.READ, counted="events"),
-    "/serving.v1.OperatorService/ListReleases": Rule(Role.OPERATE),
-    "/serving.v1.OperatorService/ReloadRelease": Rule(Role.OPERATE, audited=True, shown=("label", "release")),
-    "/serving.v1.OperatorService/RollBackRelease": Rule(Role.OPERATE, audited=True, shown=("label",)),
+    "/twintower.v1.RecommendationService/GetRelease": Rule(Role.READ),
+    "/twintower.v1.CatalogService/UpsertItems": Rule(Role.WRITE, counted="items", audited=True, shown=("release_pin",)),
+    "/twintower.v1.CatalogService/DeleteItems": Rule(Role.WRITE, counted="item_ids", audited=True),
+    "/twintower.v1.CatalogService/GetCatalog": Rule(Role.WRITE),
+    "/twintower.v1.EventService/RecordEvents": Rule(Role.READ, counted="events"),
+    "/twintower.v1.OperatorService/ListReleases": Rule(Role.OPERATE),
+    "/twintower.v1.OperatorService/ReloadRelease": Rule(Role.OPERATE, audited=True, shown=("label", "release")),
+    "/twintower.v1.OperatorService/RollBackRelease": Rule(Role.OPERATE, audited=True, shown=("label",)),
     # Probes of orchestrators carry no token, and readiness is no secret.
     CHECK: OPEN,
     "/grpc.health.v1.Health/List": OPEN,

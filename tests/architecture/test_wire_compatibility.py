@@ -19,18 +19,19 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
-from serving.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2 as pb
 
 ROOT = Path(__file__).parents[2]
 TAGGED = Path(__file__).parent / "wire"
-PROTO = "serving/v1/recommendation_service.proto"
+PROTO = "twintower/v1/recommendation_service.proto"
 
 
 def tagged() -> FileDescriptorProto:
     """Return the service's file as the last tagged version had it.
 
     `wire/v<version>.binpb` is written when a version is tagged, by protoc:
-    `-I proto --include_imports --descriptor_set_out=tests/architecture/wire/v<version>.binpb proto/serving/v1/*.proto`
+    `-I proto --include_imports --descriptor_set_out=tests/architecture/wire/v<version>.binpb
+    proto/twintower/v1/*.proto`
     """
     versions = {tuple(int(part) for part in path.stem[1:].split(".")): path for path in TAGGED.glob("v*.binpb")}
     files = FileDescriptorSet.FromString(versions[max(versions)].read_bytes()).file
@@ -142,7 +143,7 @@ def retype_field(file: FileDescriptorProto) -> None:
 
 
 def retype_message_field(file: FileDescriptorProto) -> None:
-    field(file, "NearestItemsResponse.result").type_name = ".serving.v1.Release"
+    field(file, "NearestItemsResponse.result").type_name = ".twintower.v1.Release"
 
 
 def repeat_field(file: FileDescriptorProto) -> None:
@@ -177,7 +178,7 @@ def stream_rpc(file: FileDescriptorProto) -> None:
 
 
 def answer_otherwise(file: FileDescriptorProto) -> None:
-    file.service[0].method[0].output_type = ".serving.v1.Release"
+    file.service[0].method[0].output_type = ".twintower.v1.Release"
 
 
 def rename_service(file: FileDescriptorProto) -> None:
@@ -243,7 +244,7 @@ def add_message(file: FileDescriptorProto) -> None:
 
 
 def add_rpc(file: FileDescriptorProto) -> None:
-    file.service[0].method.add(name="Explain", input_type=".serving.v1.Query", output_type=".serving.v1.Vector")
+    file.service[0].method.add(name="Explain", input_type=".twintower.v1.Query", output_type=".twintower.v1.Vector")
 
 
 def add_enum_value(file: FileDescriptorProto) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import SettingError
 from recsys.stack import tf
 from recsys.towers.mlp import Mlp
 from recsys.views import Views
 from tests.unit.augmentations.draws import draw_masks, make_fields, random_dependence, with_id
+from twintower.errors import SettingError
 
 KINDS = registry.names("augmentations")
 MASKING = [kind for kind in KINDS if registry.choice("augmentations", kind).masks]

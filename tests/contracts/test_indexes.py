@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import ReleaseError, RequestError, ShapeError
+from recsys.errors import ReleaseError, ShapeError
 from recsys.types import NO_ROW
+from twintower.errors import RequestError
 
 EVERYTHING = 1_000_000
 # Searching every leaf and re-scoring every item leaves no room for approximation: the answer must be exact.

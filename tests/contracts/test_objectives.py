@@ -9,9 +9,10 @@ import pytest
 from scipy import sparse
 
 from recsys import registry
-from recsys.errors import SettingError, ShapeError
+from recsys.errors import ShapeError
 from recsys.objectives._sets import Sets
 from recsys.stack import tf
+from twintower.errors import SettingError
 
 # Each kind by its settings and, where it has several forms, each form.
 KINDS = registry.names("objectives")

@@ -13,7 +13,8 @@ from recsys import registry
 from recsys.reformulators import moved, unit
 from recsys.reformulators.linear_feedback import LinearFeedback
 from recsys.stack import tf
-from recsys.types import NO_ROW, Feedback, FeedbackKind
+from recsys.types import NO_ROW, Feedback
+from twintower.types import FeedbackKind
 
 CHOICES = [{"kind": kind} for kind in registry.names("reformulators")] + [
     {"kind": "rocchio", "gamma": 0.3},

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import DataError, SettingError
+from recsys.errors import DataError
 from recsys.splits import TEST, TRAIN, VALIDATION
 from recsys.types import Interactions
+from twintower.errors import SettingError
 
 each_kind = pytest.mark.parametrize("kind", registry.names("splits"))
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recsys.errors import RequestError
 from recsys.export.release import Facts, Manifest, Release
 from recsys.retrieval import Answer, Encoding, Matches
-from recsys.types import ALIKE, Diversity, FilterType, Origin, Plan, Query
+from twintower.errors import RequestError
+from twintower.types import NO_DIVERSITY, Diversity, FilterType, Origin, Query, SearchPlan
 
 FINGERPRINT = "0123456789abcdef" * 4
 VECTORS = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8), "ü": (-1.0, 0.0)}
@@ -72,7 +72,7 @@ class ExactRetriever:
         self,
         queries: Sequence[Query],
         k: int,
-        diversity: Diversity = ALIKE,
+        diversity: Diversity = NO_DIVERSITY,
         *,
         effort: float = 1.0,
         exact: bool = False,
@@ -87,7 +87,7 @@ class ExactRetriever:
             kept = [item_id for item_id in ranked if item_id not in query.excluded_ids][:k]
             values = np.array([scores[item_id] for item_id in kept], np.float32)
             origin, missing_ids = encoding.origins[place], encoding.missing_ids[place]
-            plan = None if origin is Origin.POPULARITY else Plan.INDEX
+            plan = None if origin is Origin.POPULARITY else SearchPlan.INDEX
             answers.append(Answer(tuple(kept), values, origin, missing_ids, plan, degraded=effort < 1))
         self.answered += len(answers)
         return answers
@@ -138,7 +138,9 @@ class GatedRetriever(ExactRetriever):
         super().__init__()
         self.entered, self.gate, self.calls = threading.Event(), threading.Event(), 0
 
-    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, **how: Any) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = NO_DIVERSITY, **how: Any
+    ) -> list[Answer]:
         self.calls += 1
         self.entered.set()
         assert self.gate.wait(30)
@@ -152,5 +154,7 @@ class BrokenRetriever(ExactRetriever):
         super().__init__()
         self.error = error
 
-    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, **how: Any) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = NO_DIVERSITY, **how: Any
+    ) -> list[Answer]:
         raise self.error

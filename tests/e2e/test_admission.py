@@ -25,17 +25,17 @@ from grpc_reflection.v1alpha import reflection_pb2
 from benchmarks.admission import ends_at_once
 from benchmarks.streams import Streams, flood
 from recsys.retrieval import Retriever
-from recsys.types import Query
-from serving.client import Client
 from serving.server import Server
 from serving.settings import Auth
 from serving.trust.rules import CHECK, NEAREST_ITEMS, REFLECTION, SESSION, WATCH
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import ALONE, EAST, health, refusal, running, stub
+from twintower.client import Client
+from twintower.types import Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 QUOTA = {"queries_per_s": 0.001, "burst": 2}
-BATCH = "/serving.v1.RecommendationService/BatchNearestItems"
+BATCH = "/twintower.v1.RecommendationService/BatchNearestItems"
 OVERLOADED = "RESOURCE_EXHAUSTED OVERLOADED with RetryInfo"
 
 

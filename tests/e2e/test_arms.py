@@ -16,16 +16,12 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from recsys.errors import RequestError, SettingError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import OUTSIDE, Assigner
 from recsys.experiment.interleaving import preferences
 from recsys.experiment.log import open_log
 from recsys.experiment.slates import policy_of
 from recsys.experiment.units import arms_of
-from recsys.types import Diversity, FeedbackKind, Mention, Query, Unit
-from serving.answers import Event
-from serving.client import Client
 from serving.logs import make_logger
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Releases
@@ -34,6 +30,9 @@ from serving.settings import ServerSettings
 from tests.e2e.test_releases import events as told
 from tests.e2e.test_releases import promote
 from tests.worlds import copy_of
+from twintower.client import Client
+from twintower.errors import RequestError, SettingError
+from twintower.types import Diversity, Event, ExperimentUnit, FeedbackItem, FeedbackKind, Query
 
 ASKED = Query(entity_id="user 3")
 USERS = [f"user-{number}" for number in range(500)]
@@ -88,7 +87,7 @@ def root(block_release, other_block_release, tmp_path) -> Path:
 
 
 def ask(client: Client, user: str = "", session: str = "", **how: Any):
-    return client.nearest_items(ASKED, 5, unit=Unit(user, session), **how)
+    return client.nearest_items(ASKED, 5, unit=ExperimentUnit(user, session), **how)
 
 
 def follow(server: Server, root: Path, plan: str) -> None:
@@ -258,7 +257,7 @@ def test_who_asks_has_an_id_and_not_a_book(root):
         with pytest.raises(RequestError, match=r"unit\.user_id: got 257 letters, expected at most 256"):
             ask(client, "ü" * 257)
         with pytest.raises(RequestError, match=r"unit\.session_id: got 257 letters"):
-            client.reformulate(ASKED, 5, unit=Unit("u", "s" * 257))
+            client.reformulate(ASKED, 5, unit=ExperimentUnit("u", "s" * 257))
 
 
 def test_a_release_that_is_held_for_an_arm_stays_when_its_folder_goes(root, block_release, other_block_release):
@@ -294,13 +293,16 @@ overrides = { still = "control", moved = "average" }
 
 
 def test_the_arm_s_reformulator_wins_and_a_session_keeps_its_first_treatment(root):
-    liked = [Mention("item-ü5", FeedbackKind.LIKED)]
+    liked = [FeedbackItem("item-ü5", FeedbackKind.LIKED)]
     with serving(root, FEEDBACK) as (client, server, _):
         for session, arm, name in (("still", "control", "identity"), ("moved", "average", "average")):
-            found = client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=Unit(session_id=session))
+            found = client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=ExperimentUnit(session_id=session))
             assert (found.reformulator, found.ranking.arms) == (name, {"feedback": arm})
-        assert client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=Unit("u")).reformulator == "rocchio"
-        with client.session(ASKED, 5, unit=Unit(session_id="moved")) as session:
+        assert (
+            client.reformulate(ASKED, 5, liked, reformulator="rocchio", unit=ExperimentUnit("u")).reformulator
+            == "rocchio"
+        )
+        with client.session(ASKED, 5, unit=ExperimentUnit(session_id="moved")) as session:
             first = session.ask(liked)
             follow(server, root, NONE)
             second = session.ask(liked)
@@ -314,7 +316,7 @@ def test_the_arm_s_reformulator_wins_and_a_session_keeps_its_first_treatment(roo
 def test_a_release_of_another_layer_must_have_the_reformulator(root, other_block_release):
     other = FEEDBACK.replace("[experiments.feedback]", '[experiments.feedback]\nlayer = "feedback"')
     with serving(root, TWO.format(rate=1, release=other_block_release.name) + other) as (client, _, _):
-        found = client.reformulate(ASKED, 5, [], unit=Unit("tester", "moved"))
+        found = client.reformulate(ASKED, 5, [], unit=ExperimentUnit("tester", "moved"))
     assert found.ranking.arms == {"towers": "new", "feedback": "average"}
     assert (found.reformulator, found.ranking.release.name) == ("average", other_block_release.name)
 
@@ -345,7 +347,7 @@ def test_a_drawn_list_differs_from_call_to_call_and_stays_among_its_candidates(r
             (ASKED, 5, {"diversity": Diversity(mmr_weight=0.3)}),
             (Query(entity_id="nobody"), 5, {}),
         ):
-            first, second = (client.nearest_items(query, k, unit=Unit("chance"), **how) for _ in range(2))
+            first, second = (client.nearest_items(query, k, unit=ExperimentUnit("chance"), **how) for _ in range(2))
             assert first.item_ids == second.item_ids
 
 
@@ -356,9 +358,9 @@ def test_interleaved_lists_take_the_best_of_both_releases_in_turns(root, block_r
             client.nearest_items(ASKED, 6, release_pin=release.name).item_ids
             for release in (block_release, other_block_release)
         )
-        answers = [client.nearest_items(ASKED, 6, unit=Unit("somebody")) for _ in range(10)]
-        moved = client.reformulate(ASKED, 6, [], unit=Unit("somebody"), include_metadata=True)
-        assert client.nearest_items(ASKED, 6, unit=Unit("tester")).item_ids == other
+        answers = [client.nearest_items(ASKED, 6, unit=ExperimentUnit("somebody")) for _ in range(10)]
+        moved = client.reformulate(ASKED, 6, [], unit=ExperimentUnit("somebody"), include_metadata=True)
+        assert client.nearest_items(ASKED, 6, unit=ExperimentUnit("tester")).item_ids == other
     assert own != other
     for answer in [*answers, moved.ranking]:
         assert (answer.arms, answer.release.name) == ({"towers": "interleaved"}, block_release.name)
@@ -390,7 +392,7 @@ def test_clicks_on_interleaved_lists_say_which_release_is_preferred(root, other_
     with serving(root, plan, log_folder=root / "log") as (client, _, _):
         chosen = set(client.nearest_items(ASKED, 6, release_pin=other_block_release.name).item_ids)
         for user in USERS[:40]:
-            answer = client.nearest_items(ASKED, 6, unit=Unit(user))
+            answer = client.nearest_items(ASKED, 6, unit=ExperimentUnit(user))
             events = [
                 Event(f"{user} {item_id}", answer.attribution_token, "click", item_id)
                 for item_id in answer.item_ids

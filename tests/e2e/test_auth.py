@@ -22,10 +22,6 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from recsys.errors import RequestError, SettingError
-from recsys.types import Query
-from serving.client import AsyncClient, Client
-from serving.errors import QuotaError, UnauthenticatedError
 from serving.interceptors import Interceptors
 from serving.interceptors.auth import Auth as CallerAuth
 from serving.logs import make_logger
@@ -38,15 +34,18 @@ from serving.telemetry.observation import Observation
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import RULES, Role
-from serving.v1 import catalogue_service_pb2 as catalogue_pb
-from serving.v1 import catalogue_service_pb2_grpc as catalogue_grpc
-from serving.v1 import event_service_pb2 as event_pb
-from serving.v1 import operator_service_pb2 as operator_pb
-from serving.v1 import operator_service_pb2_grpc as operator_grpc
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.certificates import Authority
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_wire import log_lines, refusal, running, stub
+from twintower.client import AsyncClient, Client
+from twintower.errors import QuotaError, RequestError, SettingError, UnauthenticatedError
+from twintower.types import Query
+from twintower.v1 import catalog_service_pb2 as catalog_pb
+from twintower.v1 import catalog_service_pb2_grpc as catalog_grpc
+from twintower.v1 import event_service_pb2 as event_pb
+from twintower.v1 import operator_service_pb2 as operator_pb
+from twintower.v1 import operator_service_pb2_grpc as operator_grpc
+from twintower.v1 import recommendation_service_pb2 as pb
 
 EAST = Query(vector=np.array([1, 0], np.float32))
 QUOTA = {"queries_per_s": 0.001, "burst": 3}
@@ -225,7 +224,7 @@ def test_bytes_that_are_no_message_are_the_callers_mistake_and_not_logged_as_a_f
     channel = grpc.insecure_channel(server.address)
     metadata = (("authorization", "Bearer key of read"),)
     for path, kind in (("NearestItems", channel.unary_unary), ("Session", channel.stream_stream)):
-        call = kind(f"/serving.v1.RecommendationService/{path}")
+        call = kind(f"/twintower.v1.RecommendationService/{path}")
         sent = b"\xff\xff" if path == "NearestItems" else iter([b"\xff\xff"])
         code, details = refusal(lambda call=call, sent=sent: list(call(sent, metadata=metadata)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
@@ -234,7 +233,7 @@ def test_bytes_that_are_no_message_are_the_callers_mistake_and_not_logged_as_a_f
 
 
 def test_every_method_of_every_service_has_a_rule_and_no_rule_is_of_a_method_that_is_not_there():
-    files = (pb, catalogue_pb, event_pb, operator_pb, health_pb2, reflection_pb2)
+    files = (pb, catalog_pb, event_pb, operator_pb, health_pb2, reflection_pb2)
     methods = {
         f"/{service.full_name}/{method.name}": method
         for file in files
@@ -248,24 +247,24 @@ def test_every_method_of_every_service_has_a_rule_and_no_rule_is_of_a_method_tha
         assert not any("id" in field.split("_") or "ids" in field.split("_") for field in rule.shown)
     changing = {name for name, rule in RULES.items() if rule.audited}
     assert changing == {
-        "/serving.v1.CatalogueService/UpsertItems",
-        "/serving.v1.CatalogueService/DeleteItems",
-        "/serving.v1.OperatorService/ReloadRelease",
-        "/serving.v1.OperatorService/RollBackRelease",
+        "/twintower.v1.CatalogService/UpsertItems",
+        "/twintower.v1.CatalogService/DeleteItems",
+        "/twintower.v1.OperatorService/ReloadRelease",
+        "/twintower.v1.OperatorService/RollBackRelease",
     }
 
 
-class Catalogue(catalogue_grpc.CatalogueServiceServicer):
+class Catalogue(catalog_grpc.CatalogServiceServicer):
     """Takes every change."""
 
-    def UpsertItems(self, request: Any, context: grpc.ServicerContext) -> catalogue_pb.UpsertItemsResponse:
-        return catalogue_pb.UpsertItemsResponse(sequence=1)
+    def UpsertItems(self, request: Any, context: grpc.ServicerContext) -> catalog_pb.UpsertItemsResponse:
+        return catalog_pb.UpsertItemsResponse(sequence=1)
 
-    def DeleteItems(self, request: Any, context: grpc.ServicerContext) -> catalogue_pb.DeleteItemsResponse:
+    def DeleteItems(self, request: Any, context: grpc.ServicerContext) -> catalog_pb.DeleteItemsResponse:
         raise RequestError("item_ids", "too many")
 
-    def GetCatalogue(self, request: Any, context: grpc.ServicerContext) -> catalogue_pb.Catalogue:
-        return catalogue_pb.Catalogue()
+    def GetCatalog(self, request: Any, context: grpc.ServicerContext) -> catalog_pb.Catalog:
+        return catalog_pb.Catalog()
 
 
 class Operator(operator_grpc.OperatorServiceServicer):
@@ -288,7 +287,7 @@ def changing(auth: Auth, log: io.BytesIO) -> Iterator[grpc.Channel]:
     arrivals = Arrivals(10.0, interceptors.refusal.behaviour, deadlines)
     executors = Executors(ServerSettings(), arrivals, deadlines, lambda count: None)
     up = grpc.server(executors.threads, interceptors=interceptors.around(executors, CallerAuth(callers)))
-    catalogue_grpc.add_CatalogueServiceServicer_to_server(Catalogue(), up)
+    catalog_grpc.add_CatalogServiceServicer_to_server(Catalogue(), up)
     operator_grpc.add_OperatorServiceServicer_to_server(Operator(), up)
     unknown = {"Do": grpc.unary_unary_rpc_method_handler(lambda request, context: b"done")}
     up.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("new.Service", unknown)])
@@ -307,11 +306,11 @@ def as_role(role: str) -> tuple[tuple[str, str], ...]:
 @pytest.mark.parametrize("role", ["read", "write", "operate"])
 def test_a_role_reaches_its_own_methods_and_those_of_lower_roles(changing, role):
     reach = {"read": Role.READ, "write": Role.WRITE, "operate": Role.OPERATE}[role]
-    catalogue = catalogue_grpc.CatalogueServiceStub(changing)
+    catalogue = catalog_grpc.CatalogServiceStub(changing)
     operator = operator_grpc.OperatorServiceStub(changing)
     asked = [
-        (Role.WRITE, lambda: catalogue.UpsertItems(catalogue_pb.UpsertItemsRequest(), metadata=as_role(role))),
-        (Role.WRITE, lambda: catalogue.GetCatalogue(catalogue_pb.GetCatalogueRequest(), metadata=as_role(role))),
+        (Role.WRITE, lambda: catalogue.UpsertItems(catalog_pb.UpsertItemsRequest(), metadata=as_role(role))),
+        (Role.WRITE, lambda: catalogue.GetCatalog(catalog_pb.GetCatalogRequest(), metadata=as_role(role))),
         (Role.OPERATE, lambda: operator.ListReleases(operator_pb.ListReleasesRequest(), metadata=as_role(role))),
         (Role.OPERATE, lambda: operator.ReloadRelease(operator_pb.ReloadReleaseRequest(), metadata=as_role(role))),
     ]
@@ -330,16 +329,16 @@ def test_a_method_without_a_rule_is_nobody_s(changing):
 
 
 def test_a_change_leaves_a_line_of_who_what_how_many_and_how_it_ended_without_ids(changing, log):
-    catalogue = catalogue_grpc.CatalogueServiceStub(changing)
+    catalogue = catalog_grpc.CatalogServiceStub(changing)
     operator = operator_grpc.OperatorServiceStub(changing)
-    items = [catalogue_pb.UpsertItem(item_id=f"secret {place}") for place in range(3)]
-    catalogue.UpsertItems(catalogue_pb.UpsertItemsRequest(items=items), metadata=as_role("write"))
-    deleted = catalogue_pb.DeleteItemsRequest(item_ids=["secret 1", "secret 2"])
+    items = [catalog_pb.UpsertItem(item_id=f"secret {place}") for place in range(3)]
+    catalogue.UpsertItems(catalog_pb.UpsertItemsRequest(items=items), metadata=as_role("write"))
+    deleted = catalog_pb.DeleteItemsRequest(item_ids=["secret 1", "secret 2"])
     assert refusal(lambda: catalogue.DeleteItems(deleted, metadata=as_role("write")))[0].name == "INVALID_ARGUMENT"
     reload = operator_pb.ReloadReleaseRequest(label="canary", release="x" * 1000)
     operator.ReloadRelease(reload, metadata=as_role("operate"))
     assert refusal(lambda: operator.ReloadRelease(reload))[0] is grpc.StatusCode.UNAUTHENTICATED
-    catalogue.GetCatalogue(catalogue_pb.GetCatalogueRequest(), metadata=as_role("write"))
+    catalogue.GetCatalog(catalog_pb.GetCatalogRequest(), metadata=as_role("write"))
     audited = [line for line in log_lines(log, 9) if line["event"] == "audit"]
     assert [
         (line.get("caller"), line["method"].rpartition("/")[2], line["count"], line["code"]) for line in audited

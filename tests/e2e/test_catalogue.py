@@ -16,23 +16,21 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import RequestError
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
-from recsys.types import Origin, Query
-from serving.answers import Upsert
 from serving.arms.experiments import Experiments
-from serving.client import Client
-from serving.errors import CatalogueReadOnlyError, UnavailableError
 from serving.runtime.catalogue_log import CatalogueLog
 from serving.runtime.live_catalogue import LiveCatalogue
 from serving.runtime.releases import Held, Releases
 from serving.runtime.steps import alone
 from serving.servicers.recommendation import RecommendationServicer
 from serving.settings import ServerSettings
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.test_process import serving as serving_process
 from tests.e2e.test_releases import promote, root, serving  # noqa: F401
+from twintower.client import Client
+from twintower.errors import CatalogReadOnlyError, RequestError, UnavailableError
+from twintower.types import Origin, Query, Upsert
+from twintower.v1 import recommendation_service_pb2 as pb
 
 VECTOR = np.eye(8, dtype=np.float32)[2]
 
@@ -58,7 +56,7 @@ def test_an_item_by_vector_can_be_retrieved_at_once_in_every_process(block_relea
         assert (gone.sequence, gone.missing_ids) == (2, ("nothing",))
         for client in (one, other):
             assert not {"ny", "item-ü1"} & set(client.nearest_items(Query(vector=VECTOR), 100).item_ids)
-            state = client.catalogue()
+            state = client.catalog()
             assert (state.sequence, state.item_count, state.upserted_count, state.deleted_count) == (2, 39, 0, 1)
         assert one.upsert_items([Upsert("ny", vector=VECTOR)]).added_count == 1
         assert one.upsert_items([Upsert("ny", vector=VECTOR)]).replaced_count == 1
@@ -83,7 +81,7 @@ def test_an_id_has_a_longest_length_in_bytes(block_release, tmp_path):
         assert client.upsert_items([Upsert("1234567ü", vector=VECTOR)]).added_count == 1
         with pytest.raises(RequestError, match=r"items\[1\]\.item_id: got 10 bytes, expected at most 9"):
             client.upsert_items([Upsert("a", vector=VECTOR), Upsert("12345678ü", vector=VECTOR)])
-        assert client.catalogue().upserted_count == 1
+        assert client.catalog().upserted_count == 1
     assert ServerSettings().catalogue.max_id_bytes == 1024
 
 
@@ -101,7 +99,7 @@ def test_writes_to_a_full_disk_are_refused_in_one_short_log_line_and_taken_again
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         client.upsert_items([Upsert("third", vector=VECTOR)])
-        assert client.catalogue().upserted_count == 2
+        assert client.catalog().upserted_count == 2
     lines = log.getvalue().splitlines()
     refused = [json.loads(line) for line in lines if json.loads(line)["event"] == "write refused"]
     # one line, and one more for each ten seconds
@@ -117,11 +115,11 @@ def test_a_restart_finds_everything_again(block_release, tmp_path):
         for place in range(30):
             client.upsert_items([Upsert(f"n{place % 10}", vector=np.roll(VECTOR, place), metadata={"title": place})])
         client.delete_items(["n3", "item-ü7"])
-        before = client.nearest_items(Query(vector=VECTOR), 100, include_metadata=True), client.catalogue()
+        before = client.nearest_items(Query(vector=VECTOR), 100, include_metadata=True), client.catalog()
         while folder.log.compacted_bytes == 0:
             pass  # the test's own timeout ends it
     with serving(block_release.folder, **kept) as (client, _):
-        after = client.nearest_items(Query(vector=VECTOR), 100, include_metadata=True), client.catalogue()
+        after = client.nearest_items(Query(vector=VECTOR), 100, include_metadata=True), client.catalog()
     assert dict(zip(before[0].item_ids, before[0].metadata, strict=True)) == dict(
         zip(after[0].item_ids, after[0].metadata, strict=True)
     )
@@ -136,12 +134,12 @@ def test_a_swap_encodes_features_anew_and_refuses_vectors(root, block_release, o
         client.upsert_items([Upsert("by features", features=features), Upsert("by vector", vector=VECTOR)])
         client.upsert_items([Upsert("item-ü2", vector=VECTOR)])
         client.delete_items(["item-ü9"])
-        assert client.catalogue().refused_ids == ()
+        assert client.catalog().refused_ids == ()
         # when
         promote(root, stable=other_block_release)
         folder.look()
         # then
-        state = client.catalogue()
+        state = client.catalog()
         assert state.release.name == other_block_release.name
         assert sorted(state.refused_ids) == ["by vector", "item-ü2"]
         assert (state.item_count, state.upserted_count, state.deleted_count) == (40, 1, 1)
@@ -155,19 +153,19 @@ def test_a_swap_encodes_features_anew_and_refuses_vectors(root, block_release, o
         assert scores["item-ü2"] == pytest.approx(float(own[2] @ expected), abs=1e-5)
         # when: the vector is upserted again, to the release that answers
         client.upsert_items([Upsert("by vector", vector=VECTOR)], release_pin=other_block_release.name)
-        assert client.catalogue().refused_ids == ("item-ü2",)
+        assert client.catalog().refused_ids == ("item-ü2",)
         # and on the way back it is the other one that is refused
         client.roll_back_release()
-        assert client.catalogue().refused_ids == ("by vector",)
+        assert client.catalog().refused_ids == ("by vector",)
 
 
 def test_a_server_without_a_log_takes_no_changes(block_release):
     with serving(block_release.folder) as (client, _):
         for call in (lambda: client.upsert_items([Upsert("a", vector=VECTOR)]), lambda: client.delete_items(["a"])):
-            with pytest.raises(CatalogueReadOnlyError, match=r"catalogue\.folder"):
+            with pytest.raises(CatalogReadOnlyError, match=r"catalogue\.folder"):
                 call()
-        with pytest.raises(CatalogueReadOnlyError):
-            client.catalogue()
+        with pytest.raises(CatalogReadOnlyError):
+            client.catalog()
 
 
 WRONG = [
@@ -260,7 +258,7 @@ def test_a_kill_in_the_middle_of_a_thousand_upserts_loses_none_that_was_acknowle
         found = client.nearest_items(Query(vector=VECTOR), 1000)
         assert set(acknowledged) <= set(found.item_ids)
         # a call that was not acknowledged may have arrived, at most one for each writer
-        assert client.catalogue().upserted_count <= len(acknowledged) + 4
+        assert client.catalog().upserted_count <= len(acknowledged) + 4
         assert found.origin is Origin.VECTOR
         assert client.upsert_items([Upsert("next", vector=VECTOR)]).added_count == 1
 
@@ -306,5 +304,5 @@ def test_changes_made_by_several_clients_at_once_are_all_there(block_release, tm
         # 4 writers, 20 ids each, and one that all of them wrote: it was new only once
         assert added == 81
         for client in (one, other):
-            state = client.catalogue()
+            state = client.catalog()
             assert (state.sequence, state.upserted_count) == (80, 81)

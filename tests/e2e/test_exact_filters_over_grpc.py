@@ -16,14 +16,13 @@ from typer.testing import CliRunner
 
 from recsys import config, pipeline
 from recsys.cli import app
-from recsys.errors import RequestError
 from recsys.export.release import Release
-from recsys.types import Condition, Diversity, Filter, FilterType, Query
-from serving.answers import Ranking, Upsert
-from serving.client import Client
 from tests.e2e.test_releases import serving
 from tests.exact_filters import RULES, Column, asked_numbers, asked_times, column, near_the_ends, passes
 from tests.worlds import ITEMS, block_run, write_block_world
+from twintower.client import Client
+from twintower.errors import RequestError
+from twintower.types import Condition, Diversity, Filter, FilterType, Query, Ranking, Upsert
 
 QUERY = Query(vector=np.eye(8, dtype=np.float32)[0])
 NUMBERS = {

@@ -20,15 +20,15 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from recsys.errors import RefusedError, RequestError
+from recsys.errors import RefusedError
 from recsys.export.release import Release
 from recsys.retrieval import Retriever
-from recsys.types import FeedbackKind
-from serving.client import Client
-from serving.errors import UnavailableError
 from serving.explore.link import Link
 from serving.explore.trail import Form, Question, Subject
 from tests.e2e.test_wire import running
+from twintower.client import Client
+from twintower.errors import RequestError, UnavailableError
+from twintower.types import FeedbackKind
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ASKED = Question(Subject(Form.ENTITY, "user 7"))

@@ -16,13 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys.errors import RequestError
 from recsys.experiment.log import open_log
 from recsys.retrieval import Retriever
-from recsys.types import FeedbackKind, Mention, Query, Unit
-from serving.answers import Event
-from serving.client import Client
-from serving.errors import AnswerTooLargeError, EventsNotKeptError, UnavailableError
 from serving.exposures.tokens import Tokens, key_in
 from serving.logs import make_logger
 from serving.server import Server
@@ -30,6 +25,9 @@ from serving.settings import ServerSettings
 from serving.telemetry.reading import read
 from tests.e2e.exact_retriever import FINGERPRINT, ExactRetriever
 from tests.e2e.test_process import serving
+from twintower.client import Client
+from twintower.errors import AnswerTooLargeError, EventsNotKeptError, RequestError, UnavailableError
+from twintower.types import Event, ExperimentUnit, FeedbackItem, FeedbackKind, Query
 
 EAST = np.array([1, 0], np.float32)
 ASKED = Query(vector=EAST)
@@ -57,7 +55,7 @@ def click(event_id: str, token: str, **changes: Any) -> Event:
 
 def test_a_list_is_logged_with_its_token_and_what_came_of_it_comes_beside_it(tmp_path):
     with running(tmp_path) as (client, _):
-        shown = client.nearest_items(ASKED, 2, unit=Unit("Zoë", "s1"))
+        shown = client.nearest_items(ASKED, 2, unit=ExperimentUnit("Zoë", "s1"))
         asked_by_nobody = client.nearest_items(ASKED, 3)
         events = [click("e1", shown.attribution_token, item_id="c", value=2.5), click("e2", shown.attribution_token)]
         told = client.record_events(events)
@@ -138,9 +136,9 @@ def test_a_server_without_a_log_gives_no_tokens_and_takes_no_events():
 
 def test_every_round_of_feedback_is_a_list_of_its_own(block_release, tmp_path):
     with running(tmp_path, Retriever.load(block_release.folder)) as (client, _):
-        liked = Mention("item-ü3", FeedbackKind.LIKED)
-        told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=Unit("user 1"))
-        with client.session(Query(entity_id="user 1"), 3, unit=Unit("user 1", "s")) as session:
+        liked = FeedbackItem("item-ü3", FeedbackKind.LIKED)
+        told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=ExperimentUnit("user 1"))
+        with client.session(Query(entity_id="user 1"), 3, unit=ExperimentUnit("user 1", "s")) as session:
             rounds = [session.ask(), session.ask([liked])]
     tokens = [each.ranking.attribution_token for each in (told, *rounds)]
     rows = open_log(tmp_path).exposures.collect()
@@ -217,7 +215,7 @@ def test_calls_go_on_while_the_disk_is_full_and_the_log_goes_on_afterwards(tmp_p
 
 
 def test_a_list_that_is_too_large_to_be_sent_does_not_count_as_shown(block_release, tmp_path):
-    asked, liked = Query(entity_id="user 1"), [Mention("item-ü3", FeedbackKind.LIKED)]
+    asked, liked = Query(entity_id="user 1"), [FeedbackItem("item-ü3", FeedbackKind.LIKED)]
     with running(tmp_path, Retriever(block_release), max_answer_bytes=1024) as (client, _):
         for ask in (client.nearest_items, lambda *how, **more: client.reformulate(*how, liked, **more)):
             with pytest.raises(AnswerTooLargeError):

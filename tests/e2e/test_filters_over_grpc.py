@@ -12,14 +12,15 @@ from google.rpc import error_details_pb2
 from typer.testing import CliRunner
 
 from recsys.cli import app
-from recsys.errors import RequestError
-from recsys.retrieval import Retriever, where
-from recsys.types import Condition, Diversity, FeedbackKind, Filter, FilterType, Mention, Plan, Query
-from serving.client import AsyncClient, Client
+from recsys.retrieval import Retriever
 from serving.server import Server
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.test_wire import refusal, running, stub
 from tests.worlds import ITEMS, PER_USER
+from twintower.client import AsyncClient, Client
+from twintower.errors import RequestError
+from twintower.filters import parse_filter
+from twintower.types import Condition, Diversity, FeedbackItem, FeedbackKind, Filter, FilterType, Query, SearchPlan
+from twintower.v1 import recommendation_service_pb2 as pb
 
 VECTOR = np.eye(8, dtype=np.float32)[0]
 QUERY = Query(vector=VECTOR)
@@ -59,7 +60,7 @@ def test_an_answer_holds_what_the_conditions_let_pass_and_says_how_it_was_found(
     ranking = client.nearest_items(QUERY, ITEMS, where={"tags": ["tag 1", "tag 3"], "price <=": 7})
     # odd rows have one of the tags; 5 has no price
     assert sorted(rows_of(ranking)) == [1, 3, 7]
-    assert (ranking.plan, ranking.candidate_count) == (Plan.EXACT_SUBSET, 3)
+    assert (ranking.plan, ranking.candidate_count) == (SearchPlan.EXACT_SUBSET, 3)
     assert (ranking.exhausted, ranking.degraded) == (True, False)
 
 
@@ -68,13 +69,13 @@ def test_an_answer_holds_what_the_conditions_let_pass_and_says_how_it_was_found(
     [{"taste": "sweet"}, {"taste !=": "sweet"}, {"price >": 3, "price <": 9.5}, {"price": [1, 2]}, {"price !=": 4}],
 )
 def test_the_wire_changes_nothing_of_a_filter(client, retriever, conditions):
-    (expected,) = retriever.nearest([Query(vector=VECTOR, filter=where(conditions))], ITEMS)
+    (expected,) = retriever.nearest([Query(vector=VECTOR, filter=parse_filter(conditions))], ITEMS)
     assert client.nearest_items(QUERY, ITEMS, where=conditions).item_ids == expected.item_ids
-    assert client.nearest_items(QUERY, ITEMS, where=where(conditions)).item_ids == expected.item_ids
+    assert client.nearest_items(QUERY, ITEMS, where=parse_filter(conditions)).item_ids == expected.item_ids
 
 
 def test_further_conditions_come_to_those_of_each_query(client):
-    asked = [Query(vector=VECTOR, filter=where({"tags": f"tag {code}"})) for code in range(4)]
+    asked = [Query(vector=VECTOR, filter=parse_filter({"tags": f"tag {code}"})) for code in range(4)]
     rankings = client.batch_nearest_items(asked, ITEMS, where={"taste": "salt"})
     assert [sorted(rows_of(ranking)) for ranking in rankings] == [
         list(range(0, ITEMS, 4)), [], list(range(2, ITEMS, 4)), []
@@ -83,7 +84,7 @@ def test_further_conditions_come_to_those_of_each_query(client):
 
 def test_an_answer_without_conditions_says_that_the_index_gave_it(client):
     ranking = client.nearest_items(QUERY, 3)
-    assert (ranking.plan, ranking.candidate_count, ranking.exhausted) == (Plan.INDEX, 3, False)
+    assert (ranking.plan, ranking.candidate_count, ranking.exhausted) == (SearchPlan.INDEX, 3, False)
     assert client.nearest_items(Query(entity_id="nobody"), 3, where=SWEET).plan is None
 
 
@@ -107,7 +108,7 @@ def test_feedback_and_sessions_stay_within_the_filter(client):
     how = {"where": SWEET, "diversity": Diversity("tags", 3), "depth": 2}
     once = client.reformulate(QUERY, 8, pseudo=True, **how)
     with client.session(QUERY, 8, **how) as session:
-        rounds = [session.ask(pseudo=True), session.ask([Mention("item-ü3", FeedbackKind.DISLIKED)])]
+        rounds = [session.ask(pseudo=True), session.ask([FeedbackItem("item-ü3", FeedbackKind.DISLIKED)])]
     assert rounds[0].ranking.item_ids == once.ranking.item_ids
     for answer in rounds:
         # every item has the tag "all", so three of it are all there may be

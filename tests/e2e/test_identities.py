@@ -18,16 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.streams import Streams
-from recsys.types import Query, Unit
-from serving.client import Client
 from serving.settings import Auth
 from serving.trust.rules import NEAREST_ITEMS
-from serving.v1 import catalogue_service_pb2 as catalogue_pb
-from serving.v1 import catalogue_service_pb2_grpc as catalogue_grpc
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_admission import eventually
 from tests.e2e.test_wire import EAST, log_lines, running
+from twintower.client import Client
+from twintower.types import ExperimentUnit, Query
+from twintower.v1 import catalog_service_pb2 as catalog_pb
+from twintower.v1 import catalog_service_pb2_grpc as catalog_grpc
+from twintower.v1 import recommendation_service_pb2 as pb
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 ODD = {
@@ -62,9 +62,9 @@ def test_any_subject_of_a_jwt_leaves_an_audit_line_and_never_an_internal_text(au
     is_name = subject in ("Zoë", "石川")
     with running(ExactRetriever(), auth=auth, log=log) as server, grpc.insecure_channel(server.address) as channel:
         metadata = (("authorization", f"Bearer {token(subject)}"),)
-        upsert = catalogue_grpc.CatalogueServiceStub(channel).UpsertItems
+        upsert = catalog_grpc.CatalogServiceStub(channel).UpsertItems
         with pytest.raises(grpc.RpcError) as caught:
-            upsert(catalogue_pb.UpsertItemsRequest(items=[catalogue_pb.UpsertItem(item_id="a")]), metadata=metadata)
+            upsert(catalog_pb.UpsertItemsRequest(items=[catalog_pb.UpsertItem(item_id="a")]), metadata=metadata)
         assert caught.value.code().name == ("FAILED_PRECONDITION" if is_name else "UNAUTHENTICATED")
         audit, line = sorted(log_lines(log, 2), key=lambda line: line["event"])
     assert (audit["event"], line["event"]) == ("audit", "call")
@@ -119,4 +119,4 @@ def test_any_user_and_session_is_answered_or_refused_by_its_rule(open_server, na
 def test_the_client_refuses_a_user_that_no_text_can_be(open_server):
     server, _ = open_server
     with Client(server.address) as client, pytest.raises(Exception, match="user_id"):
-        client.nearest_items(Query(vector=EAST), 1, unit=Unit(user_id="\ud800"))
+        client.nearest_items(Query(vector=EAST), 1, unit=ExperimentUnit(user_id="\ud800"))

@@ -18,9 +18,6 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.retrieval import Answer, Retriever
-from recsys.types import Query
-from serving.client import Client
-from serving.errors import DeadlineError
 from serving.interceptors.behaviour import on_threads
 from serving.runtime.admission import Admission
 from serving.runtime.call_threads import Arrivals, CallThreads
@@ -30,6 +27,9 @@ from serving.runtime.steps import Steps, Work
 from serving.servicers.recommendation import FEW, FEW_METADATA_BYTES, FEW_SEEN
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import EAST, running
+from twintower.client import Client
+from twintower.errors import DeadlineError
+from twintower.types import Query
 
 Ask = Callable[[bytes], Any]
 

@@ -13,19 +13,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.retrieval import Retriever
-from recsys.types import FeedbackKind, Mention, Query
-from serving.client import Client
-from serving.errors import OverloadedError
 from serving.runtime.admission import Admission, Effort
 from serving.settings import QueueSettings
 from serving.trust.rules import REFLECTION
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import ALONE, EAST, health, running
+from twintower.client import Client
+from twintower.errors import OverloadedError
+from twintower.types import FeedbackItem, FeedbackKind, Query
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 CALLERS = 12
-NEAREST, CHECK = "/serving.v1.RecommendationService/NearestItems", "/grpc.health.v1.Health/Check"
+NEAREST, CHECK = "/twintower.v1.RecommendationService/NearestItems", "/grpc.health.v1.Health/Check"
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def test_a_call_without_a_request_is_told_that_it_needs_one():
 
 def test_in_a_hurry_answers_are_marked_and_feedback_moves_nothing(block_release):
     retriever = Retriever(block_release)
-    asked, liked = Query(entity_id="user 1"), [Mention("item-ü3", FeedbackKind.LIKED)]
+    asked, liked = Query(entity_id="user 1"), [FeedbackItem("item-ü3", FeedbackKind.LIKED)]
     for hurry_below_s, hurries in ((1e6, True), (0, False)):
         queue = {"hurry_below_s": hurry_below_s}
         with running(retriever, queue=queue) as server, Client(server.address, timeout_s=30) as client:

@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.export.release import Release
-from recsys.types import Query
-from serving.answers import Upsert
-from serving.client import Client
 from tests.worlds import copy_of
+from twintower.client import Client
+from twintower.types import Query, Upsert
 
 
 @contextmanager

@@ -18,18 +18,17 @@ import pytest
 from google.rpc import error_details_pb2
 
 from recsys import registry
-from recsys.errors import RequestError
 from recsys.export.release import Release, derive
 from recsys.retrieval import Retriever, Revision
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator
-from recsys.types import FeedbackKind, Mention, Origin, Query
-from serving.client import AsyncClient, Client
-from serving.errors import DeadlineError, OverloadedError, ReleasePinError, UnavailableError
 from serving.server import Server
-from serving.v1 import recommendation_service_pb2 as pb
 from tests.e2e.test_wire import log_lines, refusal, running, stub
 from tests.worlds import copy_of
+from twintower.client import AsyncClient, Client
+from twintower.errors import DeadlineError, OverloadedError, ReleasePinError, RequestError, UnavailableError
+from twintower.types import FeedbackItem, FeedbackKind, Origin, Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 LIKED, DISLIKED, CLICKED, SKIPPED = (
     FeedbackKind.LIKED,
@@ -49,8 +48,8 @@ def query_vector() -> np.ndarray:
 QUERY = Query(vector=query_vector())
 
 
-def likes(*rows: int) -> list[Mention]:
-    return [Mention(f"item-ü{row}", LIKED) for row in rows]
+def likes(*rows: int) -> list[FeedbackItem]:
+    return [FeedbackItem(f"item-ü{row}", LIKED) for row in rows]
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -129,7 +128,7 @@ def test_liked_items_move_the_query_and_the_answer_says_how(client, item_vectors
 
 
 def test_the_explanation_tells_the_weights_and_what_entered_and_left(client, met):
-    said = [*likes(3, 5), Mention("item-ü8", DISLIKED)]
+    said = [*likes(3, 5), FeedbackItem("item-ü8", DISLIKED)]
     before = client.nearest_items(QUERY, K).item_ids
     answer = client.reformulate(QUERY, K, said, reformulator="never", guarded=False, include_explanation=True)
     told = answer.explanation
@@ -157,7 +156,7 @@ def test_pseudo_feedback_takes_the_first_results_as_relevant(client, met):
 
 def test_what_was_said_comes_before_first_results_and_depth_counts_both(client):
     first = client.nearest_items(QUERY, 3).item_ids
-    said = [Mention(first[1], DISLIKED), *likes(39)]
+    said = [FeedbackItem(first[1], DISLIKED), *likes(39)]
     answer = client.reformulate(QUERY, K, said, pseudo=True, depth=3, include_explanation=True)
     # of the first three results the second has been named already; one more has room
     assert answer.explanation.item_ids == (first[1], "item-ü39", first[0])
@@ -194,7 +193,13 @@ def test_a_learned_reformulator_before_training_leaves_the_query(client):
 
 def test_feedback_that_the_release_does_not_know_comes_back_and_counts_as_nothing(client):
     known = client.reformulate(QUERY, K, likes(3), reformulator="rocchio", depth=1)
-    said = [Mention("gone", LIKED), *likes(3), Mention("never", SKIPPED), Mention("", LIKED), Mention("gone", LIKED)]
+    said = [
+        FeedbackItem("gone", LIKED),
+        *likes(3),
+        FeedbackItem("never", SKIPPED),
+        FeedbackItem("", LIKED),
+        FeedbackItem("gone", LIKED),
+    ]
     answer = client.reformulate(QUERY, K, said, reformulator="rocchio", depth=1)
     assert answer.missing_ids == ("gone", "never", "")
     assert answer.ranking.missing_ids == ()
@@ -203,12 +208,12 @@ def test_feedback_that_the_release_does_not_know_comes_back_and_counts_as_nothin
 
 def test_ids_of_the_query_and_of_the_feedback_are_missing_apart(client):
     query = Query(entity_id="nobody", features={"town": "north"})
-    answer = client.reformulate(query, K, [Mention("gone", LIKED)])
+    answer = client.reformulate(query, K, [FeedbackItem("gone", LIKED)])
     assert (answer.ranking.missing_ids, answer.missing_ids) == (("nobody",), ("gone",))
 
 
 def test_ten_thousand_items_of_feedback_are_answered(client):
-    said = [*likes(*range(40)), *(Mention(f"stranger {place}", CLICKED, place) for place in range(9_960))]
+    said = [*likes(*range(40)), *(FeedbackItem(f"stranger {place}", CLICKED, place) for place in range(9_960))]
     answer = client.reformulate(QUERY, K, said, include_explanation=True)
     assert len(answer.missing_ids) == 9_960
     assert len(answer.explanation.item_ids) == 40
@@ -229,7 +234,11 @@ def test_no_more_items_count_than_the_limit_of_depth(retriever):
 
 def test_an_item_named_twice_counts_once_as_it_was_named_last(client, met):
     twice = client.reformulate(
-        QUERY, K, [*likes(3), Mention("item-ü3", DISLIKED), *likes(4)], reformulator="average", include_explanation=True
+        QUERY,
+        K,
+        [*likes(3), FeedbackItem("item-ü3", DISLIKED), *likes(4)],
+        reformulator="average",
+        include_explanation=True,
     )
     assert twice.explanation.item_ids == ("item-ü3", "item-ü4")
     np.testing.assert_allclose(twice.explanation.item_weights, [0, np.linalg.norm(met["item-ü4"])], rtol=1e-5)
@@ -240,7 +249,7 @@ def test_an_item_named_twice_counts_once_as_it_was_named_last(client, met):
 @pytest.mark.parametrize("name", ["average", "history", "identity", "learned", "pairs", "rocchio"])
 @pytest.mark.parametrize("kind", [DISLIKED, SKIPPED])
 def test_feedback_that_only_says_no_gives_a_finite_answer(client, name, kind):
-    said = [Mention(f"item-ü{row}", kind, row) for row in range(40)]
+    said = [FeedbackItem(f"item-ü{row}", kind, row) for row in range(40)]
     answer = client.reformulate(QUERY, K, said, reformulator=name, include_feedback_items=True)
     assert len(answer.ranking.item_ids) == K
     assert client.reformulate(QUERY, K, said, reformulator=name).ranking.item_ids == ()
@@ -250,7 +259,7 @@ def test_feedback_that_only_says_no_gives_a_finite_answer(client, name, kind):
 
 def test_items_of_the_feedback_come_back_only_where_the_request_says_so(client):
     first = client.nearest_items(QUERY, K).item_ids
-    said = [Mention(first[0], LIKED), Mention(first[1], DISLIKED)]
+    said = [FeedbackItem(first[0], LIKED), FeedbackItem(first[1], DISLIKED)]
     answer = client.reformulate(QUERY, K, said, reformulator="identity")
     assert answer.ranking.item_ids == client.nearest_items(QUERY, K + 2).item_ids[2:]
     assert answer.ignored_kinds == (LIKED, DISLIKED)
@@ -281,13 +290,13 @@ def test_a_query_by_items_is_a_history_and_similar_items_are_found_by_like_vecto
 def test_likes_extend_the_history_and_a_dislike_makes_the_item_the_last(plain):
     with running(plain) as server, Client(server.address, timeout_s=20.0) as client:
         begun = Query(history=["item-ü1", "item-ü2"])
-        answer = client.reformulate(begun, K, [Mention("item-ü9", CLICKED), *likes(7)], reformulator="history")
+        answer = client.reformulate(begun, K, [FeedbackItem("item-ü9", CLICKED), *likes(7)], reformulator="history")
         (longer,) = plain.encode([Query(history=["item-ü1", "item-ü2", "item-ü7", "item-ü9"])]).vectors
         assert answer.reformulator == "history"
         np.testing.assert_allclose(answer.vector, longer, atol=1e-5)
         before = client.nearest_items(Query(entity_id="user 4"), 40).item_ids
         for item_id in before[:5]:
-            said = [Mention(item_id, DISLIKED)]
+            said = [FeedbackItem(item_id, DISLIKED)]
             after = client.reformulate(Query(entity_id="user 4"), 40, said, include_feedback_items=True)
             assert after.ranking.item_ids[-1] == item_id
 
@@ -301,7 +310,8 @@ def test_positions_reach_the_reformulator(block_release, tmp_path):
     release = derive(copy_of(block_release, tmp_path), lambda folder: ranked.save(folder, default=True) or {})
     with running(Retriever.load(release.folder)) as server, Client(server.address, timeout_s=20.0) as client:
         vectors = [
-            client.reformulate(QUERY, K, [Mention("item-ü3", CLICKED, position)]).vector for position in (0, 7, None)
+            client.reformulate(QUERY, K, [FeedbackItem("item-ü3", CLICKED, position)]).vector
+            for position in (0, 7, None)
         ]
     assert len({vector.tobytes() for vector in vectors}) == 3
 
@@ -431,7 +441,7 @@ def test_the_rounds_of_a_session_add_up(client):
 def test_in_a_session_the_last_word_on_an_item_counts_and_depth_keeps_the_newest(client, met):
     with client.session(QUERY, K, depth=2, reformulator="average", include_explanation=True) as session:
         session.ask(likes(3, 4))
-        told = session.ask([Mention("item-ü4", DISLIKED), Mention("item-ü6", LIKED)]).explanation
+        told = session.ask([FeedbackItem("item-ü4", DISLIKED), FeedbackItem("item-ü6", LIKED)]).explanation
         assert told.item_ids == ("item-ü4", "item-ü6")
         np.testing.assert_allclose(told.item_weights, [0, np.linalg.norm(met["item-ü6"])], rtol=1e-5)
         assert session.ask(likes(9)).explanation.item_ids == ("item-ü9", "item-ü4")
@@ -477,7 +487,7 @@ def test_a_mistake_in_the_second_round_ends_the_session_with_its_field(retriever
                 session.ask()
         assert client.reformulate(QUERY, K).ranking.item_ids
         (ended, _) = log_lines(log, 2)
-    assert (ended["method"], ended["code"]) == ("/serving.v1.RecommendationService/Session", "INVALID_ARGUMENT")
+    assert (ended["method"], ended["code"]) == ("/twintower.v1.RecommendationService/Session", "INVALID_ARGUMENT")
     assert ended["release"] == retriever.release.name
 
 
@@ -544,9 +554,9 @@ def test_the_ids_of_a_session_have_room_for_one_request_and_no_more(retriever):
         Client(server.address, timeout_s=20.0) as client,
         client.session(QUERY, K) as session,
     ):
-        session.ask([Mention("x" * 3000, LIKED)])
+        session.ask([FeedbackItem("x" * 3000, LIKED)])
         with pytest.raises(RequestError, match="more than 4096 bytes"):
-            session.ask([Mention("y" * 3000, LIKED)])
+            session.ask([FeedbackItem("y" * 3000, LIKED)])
 
 
 def test_a_session_may_not_last_for_ever(retriever):
@@ -612,7 +622,7 @@ def test_a_session_ended_by_its_caller_is_logged_as_one_good_call(retriever):
         (line,) = log_lines(log, 1)
         with pytest.raises(RequestError, match="after it was closed"):
             session.ask()
-    assert (line["method"], line["code"]) == ("/serving.v1.RecommendationService/Session", "OK")
+    assert (line["method"], line["code"]) == ("/twintower.v1.RecommendationService/Session", "OK")
     assert line["release"] == retriever.release.name
 
 
@@ -684,11 +694,11 @@ def test_the_asyncio_client_reformulates_as_the_synchronous_one(client, server):
 @pytest.mark.parametrize(
     ("mention", "field"),
     [
-        (Mention("a", FeedbackKind.PSEUDO), "feedback.items[0].kind"),
-        (Mention("a", LIKED, 2**40), "feedback.items[0].position"),
-        (Mention("a", LIKED, 0.5), "feedback.items[0].position"),
-        (Mention("a", LIKED, -1), "feedback.items[0].position"),
-        (Mention(None, LIKED), "feedback.items[0].item_id"),
+        (FeedbackItem("a", FeedbackKind.PSEUDO), "feedback.items[0].kind"),
+        (FeedbackItem("a", LIKED, 2**40), "feedback.items[0].position"),
+        (FeedbackItem("a", LIKED, 0.5), "feedback.items[0].position"),
+        (FeedbackItem("a", LIKED, -1), "feedback.items[0].position"),
+        (FeedbackItem(None, LIKED), "feedback.items[0].item_id"),
     ],
 )
 def test_feedback_that_cannot_be_sent_is_the_callers_mistake(client, mention, field):

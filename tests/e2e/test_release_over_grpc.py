@@ -17,9 +17,9 @@ import pytest
 from recsys import config, pipeline
 from recsys.evaluation.index_quality import CERTIFICATE, Certificate
 from recsys.export.release import Release
-from recsys.types import Origin, Query
-from serving.client import Client
 from tests.worlds import POOLED, copy_of
+from twintower.client import Client
+from twintower.types import Origin, Query
 
 USERS = 1_200
 SYNTHETIC = {
@@ -144,7 +144,7 @@ def test_a_damaged_release_is_not_served(release, tmp_path):
 def test_the_server_process_loads_no_training_code(release):
     code = (
         "import sys\n"
-        "import serving.bootstrap, serving.client\n"
+        "import serving.bootstrap, twintower.client\n"
         "from recsys.retrieval import Retriever\n"
         f"Retriever.load({str(release.folder)!r}).warm()\n"
         "print([name for name in sys.modules if name.startswith(("

@@ -19,14 +19,10 @@ from typer.testing import CliRunner
 
 from benchmarks.swaps import swaps
 from recsys.cli import app
-from recsys.errors import MissingError, ReleaseError, RequestError
+from recsys.errors import ReleaseError
 from recsys.export.release import LABELS, Release, newest
 from recsys.export.signature import sign, write_keys
 from recsys.files import write_atomically
-from recsys.types import FeedbackKind, Mention, Query
-from serving.answers import Upsert
-from serving.client import AsyncClient, Client
-from serving.errors import ReleasePinError, ReleaseRefusedError, UnauthenticatedError
 from serving.logs import make_logger
 from serving.runtime.release_folder import ReleaseFolder
 from serving.runtime.releases import Releases
@@ -34,6 +30,9 @@ from serving.server import Server
 from serving.settings import Auth, ServerSettings
 from serving.trust.callers import digest_of, new_key
 from tests.worlds import copy_of
+from twintower.client import AsyncClient, Client
+from twintower.errors import MissingError, ReleasePinError, ReleaseRefusedError, RequestError, UnauthenticatedError
+from twintower.types import FeedbackItem, FeedbackKind, Query, Upsert
 
 ASKED = Query(entity_id="user 3")
 
@@ -231,7 +230,7 @@ def test_a_pinned_series_goes_on_with_the_release_before(root, block_release, ot
 
 
 def test_a_session_keeps_the_release_that_it_began_with(root, block_release, other_block_release):
-    liked = [Mention("item-ü5", FeedbackKind.LIKED)]
+    liked = [FeedbackItem("item-ü5", FeedbackKind.LIKED)]
     with serving(root) as (client, _), client.session(ASKED, 5) as session:
         first = session.ask(liked)
         client.reload_release(other_block_release.name)
@@ -426,7 +425,7 @@ def test_the_asyncio_client_does_the_same(root, other_block_release, tmp_path):
             done = await client.upsert_items([Upsert("ny", vector=np.ones(8, np.float32))])
             assert (done.added_count, done.release.name) == (1, other_block_release.name)
             assert (await client.delete_items(["ny", "b"])).missing_ids == ("b",)
-            assert (await client.catalogue()).sequence == 2
+            assert (await client.catalog()).sequence == 2
             assert (await client.roll_back_release()).releases[0].rolled_back
 
     with serving(root, catalogue={"folder": tmp_path / "changes"}) as (client, _):

@@ -15,9 +15,9 @@ from recsys.data.prepare import prepare
 from recsys.evaluation.report import load
 from recsys.evaluation.verdict import verdict
 from recsys.retrieval import Retriever
-from recsys.types import Query, Repeats
 from tests.e2e.test_exposures import running
 from tests.worlds import repeat_run, write_repeat_world
+from twintower.types import Query, Repeats
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.cli import app
-from recsys.errors import RequestError
 from recsys.retrieval import Retriever
-from recsys.types import Exclusions, Mention, Query, Unit
-from recsys.types import FeedbackKind as Kind
-from serving.client import AsyncClient, Client
 from tests.e2e.test_arms import serving
 from tests.e2e.test_exposures import click, running
 from tests.worlds import ITEMS, PER_USER, copy_of
+from twintower.client import AsyncClient, Client
+from twintower.errors import RequestError
+from twintower.types import Exclusions, ExperimentUnit, FeedbackItem, Query
+from twintower.types import FeedbackKind as Kind
 
 SEEN = Query(entity_id="user 4", exclude_seen=True)
 INTERLEAVED = """
@@ -41,7 +41,7 @@ def retriever(block_release) -> Retriever:
 
 def test_every_kind_of_call_leaves_out_what_the_release_stores_and_says_so(retriever, met):
     with running(None, retriever) as (client, _):
-        liked = [Mention(next(iter(met)), Kind.LIKED)]
+        liked = [FeedbackItem(next(iter(met)), Kind.LIKED)]
         rankings = [client.nearest_items(SEEN, ITEMS), *client.batch_nearest_items([SEEN, SEEN], ITEMS)]
         after_feedback = [client.reformulate(SEEN, ITEMS, liked, pseudo=True, depth=3).ranking]
         with client.session(SEEN, ITEMS) as session:
@@ -78,14 +78,14 @@ def test_items_of_events_are_left_out_at_once_in_every_round_and_by_user(retriev
 
 
 def test_the_user_of_the_unit_has_met_the_items_of_queries_without_an_entity(retriever, tmp_path):
-    query, zoe = Query(features={"town": "north"}), Unit("Zoë")
+    query, zoe = Query(features={"town": "north"}), ExperimentUnit("Zoë")
     with running(tmp_path, retriever) as (client, _):
         shown = client.nearest_items(query, 3, unit=zoe)
         client.record_events([click("e", shown.attribution_token, item_id=shown.item_ids[1])])
         again = client.nearest_items(query, 3, unit=zoe, exclude_seen=True)
         assert shown.item_ids[1] not in again.item_ids
         assert again.exclusions == Exclusions(1, 0, 0, 1, 0, release_knows_entity=False)
-        for unit in (Unit("Bob"), Unit(session_id="Zoë")):
+        for unit in (ExperimentUnit("Bob"), ExperimentUnit(session_id="Zoë")):
             assert client.nearest_items(query, 3, unit=unit, exclude_seen=True).exclusions.event_count == 0
 
 
@@ -114,8 +114,8 @@ def test_both_arms_of_an_interleaved_list_leave_out_what_was_seen(block_release,
     root = tmp_path / "releases"
     copy_of(block_release, root)
     with serving(root, INTERLEAVED) as (client, _, _):
-        liked = [Mention(item_id, Kind.LIKED) for item_id in sorted(met)[:3]]
-        answer = client.reformulate(SEEN, ITEMS, liked, unit=Unit("user 4"))
+        liked = [FeedbackItem(item_id, Kind.LIKED) for item_id in sorted(met)[:3]]
+        answer = client.reformulate(SEEN, ITEMS, liked, unit=ExperimentUnit("user 4"))
     assert answer.ranking.arms == {"mixed": "interleaved"}
     assert not met & set(answer.ranking.item_ids)
     assert answer.ranking.exclusions.release_count == PER_USER

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from recsys.commands import _simulation
 from recsys.commands.experiment import app
-from recsys.errors import RefusedError, SettingError
+from recsys.errors import RefusedError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import OUTSIDE, Assigner
 from recsys.experiment.log import open_log
@@ -20,6 +20,7 @@ from recsys.experiment.simulation import DURING, Habits, People
 from recsys.experiment.units import read_units
 from serving.simulation import simulate
 from tests.simulated import USERS, run_of
+from twintower.errors import SettingError
 
 
 @pytest.fixture(scope="module")

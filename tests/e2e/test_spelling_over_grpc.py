@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 
 from recsys import config, pipeline
 from recsys.export.release import Release
-from recsys.types import Query
-from serving.answers import Upsert
-from serving.client import Client
 from tests import carriers
 from tests.e2e.test_releases import serving
+from twintower.client import Client
+from twintower.types import Query, Upsert
 
 NUMBERS = {
     pa.int64(): ("4006381333931", "5", "0", "-7"),
@@ -242,11 +241,11 @@ def test_an_upserted_item_has_the_vector_of_trained_ones_with_its_value(client):
 
 
 def test_a_number_upserted_into_a_column_of_text_is_filtered_by_its_spelling(client):
-    from recsys.retrieval import where
+    from twintower.filters import parse_filter
 
     items = [Upsert(f"label {number}", {"size": 0.5}, metadata={"label": number}) for number in (4006381333931, 0.5)]
     client.upsert_items(items)
     for number in ("4006381333931", "0.5"):
-        found = client.nearest_items(Query(item_ids=["i0"], filter=where({"label": number})), 3)
+        found = client.nearest_items(Query(item_ids=["i0"], filter=parse_filter({"label": number})), 3)
         assert found.item_ids == (f"label {number}",)
     client.delete_items([item.item_id for item in items])

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys.types import Query
-from serving.client import Client
 from serving.telemetry.reading import read
 from tests.e2e.test_process import lines_of
+from twintower.client import Client
+from twintower.types import Query
 
 AT_MOST_S = 120
 PLAN = "[experiments.a]\narms = { control = { share = 0.5 }, b = { share = 0.5 } }\n"

@@ -25,18 +25,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from recsys.errors import RequestError, SettingError
 from recsys.export.release import Release
 from recsys.retrieval import Answer, Retriever
-from recsys.types import ALIKE, Diversity, FeedbackKind, Mention, Query
-from serving.client import Client
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import FINGERPRINT, ExactRetriever, GatedRetriever
 from tests.e2e.test_wire import ALONE, EAST, SERVICE, health, running
+from twintower.client import Client
+from twintower.errors import RequestError, SettingError
+from twintower.types import NO_DIVERSITY, Diversity, FeedbackItem, FeedbackKind, Query
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 
 def samples(address: str) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -142,7 +142,7 @@ def test_nothing_that_a_caller_chose_stands_in_a_label():
 def test_feedback_and_the_guard_are_counted(block_release):
     vector = np.load(block_release.folder / "item_embeddings.npy")[0]
     with measured(Retriever.load(block_release.folder)) as (_, metrics, client):
-        liked = [Mention(f"item-ü{row}", FeedbackKind.LIKED) for row in (2, 4)]
+        liked = [FeedbackItem(f"item-ü{row}", FeedbackKind.LIKED) for row in (2, 4)]
         client.reformulate(Query(vector=vector), 5, liked, reformulator="rocchio")
         client.reformulate(Query(vector=vector), 5, pseudo=True, depth=3)
         # 2 liked items, then 3 first results
@@ -157,7 +157,7 @@ class Forgetful(ExactRetriever):
     """Never finds the best item, unless it is to search exactly."""
 
     def nearest(
-        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False, **how: Any
+        self, queries: Sequence[Query], k: int, diversity: Diversity = NO_DIVERSITY, *, exact: bool = False, **how: Any
     ) -> list[Answer]:
         found = super().nearest(queries, k if exact else k + 1)
         if exact:
@@ -197,7 +197,7 @@ class Unmeasurable(ExactRetriever):
     """Cannot be searched exactly."""
 
     def nearest(
-        self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, *, exact: bool = False, **how: Any
+        self, queries: Sequence[Query], k: int, diversity: Diversity = NO_DIVERSITY, *, exact: bool = False, **how: Any
     ) -> list[Answer]:
         if exact:
             raise RuntimeError("no")

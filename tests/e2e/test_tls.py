@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
-from recsys.types import Query
-from serving.client import AsyncClient, Client
-from serving.errors import UnavailableError
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings, Tls
-from serving.trust.tls import ClientTls
 from tests.certificates import DAY, NOW, Authority
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_wire import log_lines, running
+from twintower.client import AsyncClient, Client
+from twintower.errors import SettingError, UnavailableError
+from twintower.tls import ClientTls
+from twintower.types import Query
 
 EAST = Query(vector=np.array([1, 0], np.float32))
 

@@ -21,21 +21,30 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from recsys.errors import DataError, MissingError, RecsysError, ReleaseError, RequestError, SettingError, ShapeError
-from recsys.types import Origin, Query, Unit
-from serving.client import AsyncClient, Client
-from serving.errors import DeadlineError, ReleasePinError, ServerError, UnavailableError
+from recsys.errors import DataError, ReleaseError, ShapeError
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import FINGERPRINT, BrokenRetriever, ExactRetriever, GatedRetriever
+from twintower.client import AsyncClient, Client
+from twintower.errors import (
+    DeadlineError,
+    MissingError,
+    ReleasePinError,
+    RequestError,
+    ServerError,
+    SettingError,
+    TwintowerError,
+    UnavailableError,
+)
+from twintower.types import ExperimentUnit, Origin, Query
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 EAST = np.array([1, 0], np.float32)
 ALONE = Query(vector=EAST, excluded_ids=["no item"])
 """A query that leaves something out is worked on by threads, alone."""
-SERVICE = "serving.v1.RecommendationService"
+SERVICE = "twintower.v1.RecommendationService"
 
 
 @contextmanager
@@ -357,7 +366,7 @@ def test_a_refused_request_carries_one_error_info_and_the_request_id(server):
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert set(details) == {error_details_pb2.ErrorInfo, error_details_pb2.BadRequest}
     info = details[error_details_pb2.ErrorInfo]
-    assert (info.domain, info.reason, info.metadata["request_id"]) == ("serving.v1", "INVALID_REQUEST", "order-66")
+    assert (info.domain, info.reason, info.metadata["request_id"]) == ("twintower", "INVALID_REQUEST", "order-66")
     assert details[error_details_pb2.BadRequest].field_violations[0].field == "k"
 
 
@@ -540,7 +549,7 @@ def test_a_coalescing_client_answers_as_another_and_each_thread_gets_its_own_err
         for each in [pool.submit(ask, together, place) for place in range(3)]:
             each.result(60)
         # who says who is asking goes alone
-        assert together.nearest_items(Query(vector=EAST), k=1, unit=Unit("me")).item_ids == ("a",)
+        assert together.nearest_items(Query(vector=EAST), k=1, unit=ExperimentUnit("me")).item_ids == ("a",)
 
 
 def test_the_asyncio_client_answers_as_the_synchronous_one(client, server):
@@ -620,7 +629,7 @@ def test_a_server_that_stays_unavailable_is_given_up():
 )
 def test_no_other_failure_is_tried_again(code):
     with failing(code, failures=1) as (service, client):
-        with pytest.raises(RecsysError):
+        with pytest.raises(TwintowerError):
             client.release()
         assert service.attempts == 1
 

@@ -26,19 +26,19 @@ from hypothesis import strategies as st
 from benchmarks import load
 from benchmarks.abuse import SERVICE, abuse, largest
 from recsys.cancellation import checkpoint
-from recsys.errors import RequestError
 from recsys.retrieval import Answer, Matches, Retriever
-from recsys.retrieval.where import where
-from recsys.types import ALIKE, Diversity, FeedbackKind, Mention, Query
-from serving import convert
-from serving.client import Client
-from serving.errors import AnswerTooLargeError, DeadlineError, ServerError
+from serving import codecs
 from serving.runtime.admission import CallCheck
-from serving.v1 import recommendation_service_pb2 as pb
-from serving.v1 import recommendation_service_pb2_grpc as pb_grpc
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_process import serving
 from tests.e2e.test_wire import ALONE, EAST, health, refusal, running
+from twintower import codecs as client_codecs
+from twintower.client import Client
+from twintower.errors import AnswerTooLargeError, DeadlineError, RequestError, ServerError
+from twintower.filters import parse_filter
+from twintower.types import NO_DIVERSITY, Diversity, FeedbackItem, FeedbackKind, Query
+from twintower.v1 import recommendation_service_pb2 as pb
+from twintower.v1 import recommendation_service_pb2_grpc as pb_grpc
 
 ENDLESS = Query(vector=EAST, excluded_ids=["endless"])
 PATIENCE_S = 30.0
@@ -55,7 +55,9 @@ class EndlessRetriever(ExactRetriever):
         super().__init__()
         self.entered = threading.Semaphore(0)
 
-    def nearest(self, queries: Sequence[Query], k: int, diversity: Diversity = ALIKE, **how: Any) -> list[Answer]:
+    def nearest(
+        self, queries: Sequence[Query], k: int, diversity: Diversity = NO_DIVERSITY, **how: Any
+    ) -> list[Answer]:
         if any("endless" in query.excluded_ids for query in queries):
             self._work()
         return super().nearest(queries, k, diversity, **how)
@@ -82,7 +84,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_work_ends_when_its_deadline_passes_and_when_its_caller_cancels():
     retriever = EndlessRetriever()
-    message = convert.query_message(ENDLESS)
+    message = client_codecs.query_to_proto(ENDLESS)
     with running(retriever, worker_threads=2) as server, grpc.insecure_channel(server.address) as channel:
         service = pb_grpc.RecommendationServiceStub(channel)
         asks: list[tuple[Any, Message]] = [
@@ -101,7 +103,7 @@ def test_work_ends_when_its_deadline_passes_and_when_its_caller_cancels():
 
 def test_more_endless_calls_than_threads_work_hold_up_no_other_call_and_no_health_check():
     retriever = EndlessRetriever()
-    request = pb.NearestItemsRequest(query=convert.query_message(ENDLESS), k=1)
+    request = pb.NearestItemsRequest(query=client_codecs.query_to_proto(ENDLESS), k=1)
     with (
         running(retriever, worker_threads=1, drain_s=0.1) as server,
         grpc.insecure_channel(server.address) as channel,
@@ -120,7 +122,7 @@ def test_more_endless_calls_than_threads_work_hold_up_no_other_call_and_no_healt
 
 def test_a_session_beside_endless_calls_gets_on():
     retriever = EndlessRetriever()
-    request = pb.NearestItemsRequest(query=convert.query_message(ENDLESS), k=1)
+    request = pb.NearestItemsRequest(query=client_codecs.query_to_proto(ENDLESS), k=1)
     with running(retriever, worker_threads=1, drain_s=0.1) as server, grpc.insecure_channel(server.address) as channel:
         service = pb_grpc.RecommendationServiceStub(channel)
         calls = [service.NearestItems.future(request, timeout=10 * PATIENCE_S) for _ in range(2)]
@@ -134,7 +136,7 @@ def test_a_session_beside_endless_calls_gets_on():
 
 def test_a_server_stops_within_its_drain_time_whatever_it_works_on():
     retriever = EndlessRetriever()
-    request = pb.NearestItemsRequest(query=convert.query_message(ENDLESS), k=1)
+    request = pb.NearestItemsRequest(query=client_codecs.query_to_proto(ENDLESS), k=1)
     with running(retriever, drain_s=0.5) as server, grpc.insecure_channel(server.address) as channel:
         service = pb_grpc.RecommendationServiceStub(channel)
         calls = [service.NearestItems.future(request, timeout=10 * PATIENCE_S) for _ in range(6)]
@@ -191,7 +193,7 @@ def test_an_answer_of_too_many_items_is_the_callers_mistake(method):
         def ask(k: int) -> Any:
             if method == "SearchVectors":
                 return service.SearchVectors(pb.SearchVectorsRequest(vectors=[EAST.tobytes()] * 3, k=k))
-            query = convert.query_message(Query(vector=EAST))
+            query = client_codecs.query_to_proto(Query(vector=EAST))
             return service.BatchNearestItems(pb.BatchNearestItemsRequest(queries=[query] * 3, k=k))
 
         assert ask(3)
@@ -203,7 +205,10 @@ def test_an_answer_of_too_many_items_is_the_callers_mistake(method):
 
 
 def test_an_answer_of_too_many_bytes_is_refused_in_every_method_and_says_so(block_release):
-    queries, liked = [Query(entity_id=f"user {row}") for row in range(20)], [Mention("item-ü3", FeedbackKind.LIKED)]
+    queries, liked = (
+        [Query(entity_id=f"user {row}") for row in range(20)],
+        [FeedbackItem("item-ü3", FeedbackKind.LIKED)],
+    )
     with (
         running(Retriever(block_release), max_answer_bytes=1024) as server,
         Client(server.address, timeout_s=PATIENCE_S) as client,
@@ -220,7 +225,9 @@ def test_an_answer_of_too_many_bytes_is_refused_in_every_method_and_says_so(bloc
         with client.session(queries[0], 40, include_metadata=True) as session, pytest.raises(AnswerTooLargeError):
             session.ask(liked)
         with grpc.insecure_channel(server.address) as channel:
-            request = pb.NearestItemsRequest(query=convert.query_message(queries[0]), k=40, include_metadata=True)
+            request = pb.NearestItemsRequest(
+                query=client_codecs.query_to_proto(queries[0]), k=40, include_metadata=True
+            )
             code, details = refusal(lambda: pb_grpc.RecommendationServiceStub(channel).NearestItems(request))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert details[error_details_pb2.ErrorInfo].reason == "ANSWER_TOO_LARGE"
@@ -234,9 +241,9 @@ def test_parts_that_are_encoded_one_after_the_other_are_the_whole_message(lists)
     parts = [pb.BatchNearestItemsResponse(release=pb.ReleaseId(name="r"))]
     parts += [pb.BatchNearestItemsResponse(results=[result]) for result in results]
     size = whole.ByteSize()
-    assert pb.BatchNearestItemsResponse.FromString(convert.encoded(parts, size)) == whole
+    assert pb.BatchNearestItemsResponse.FromString(codecs.encoded(parts, size)) == whole
     with pytest.raises(RequestError):
-        convert.encoded(parts, size - 1)
+        codecs.encoded(parts, size - 1)
 
 
 def busy_s(pid: int) -> float:
@@ -269,7 +276,7 @@ def test_abusive_callers_with_short_deadlines_harm_nobody_and_leave_nothing_behi
         address = f"127.0.0.1:{(tmp_path / 'port').read_text().strip()}"
         with grpc.insecure_channel(address) as channel:
             checks = health_pb2_grpc.HealthStub(channel)
-            ordinary = [Query(entity_id="user 1"), Query(entity_id="user 2", filter=where({"taste": "salt"}))]
+            ordinary = [Query(entity_id="user 1"), Query(entity_id="user 2", filter=parse_filter({"taste": "salt"}))]
             for query in ordinary:
                 client.nearest_items(query, 5, include_metadata=True)
             before, _ = load.memory_of(process.pid)

@@ -25,7 +25,7 @@ from recsys import config, pipeline
 from recsys.config import Run
 from recsys.data.describe import describe_data
 from recsys.data.prepare import prepare
-from recsys.errors import RecsysError
+from twintower.errors import TwintowerError
 
 ITEMS, USERS, INTERACTIONS = 8, 6, 40
 ODD_TEXTS = ("", "x", "a|b", "7", "7.0", "ü", "nan", "\0", "\n", '"', "x" * 300)
@@ -317,11 +317,11 @@ def check(files: Files, folder: Path) -> str:
     report = refused = stopped = None
     try:
         report = describe_data(files.run)
-    except RecsysError as error:
+    except TwintowerError as error:
         refused = str(error)
     try:
         pipeline.train(files.run, folder / "work", folder / "releases")
-    except RecsysError as error:
+    except TwintowerError as error:
         stopped = str(error)
     if report is None:
         assert stopped is not None, refused

@@ -18,17 +18,17 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from recsys.retrieval import Retriever
-from recsys.types import Query
-from serving.client import Client
 from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.v1 import catalogue_service_pb2, event_service_pb2, operator_service_pb2, recommendation_service_pb2
 from tests.fuzz.messages import Drawn
+from twintower.client import Client
+from twintower.types import Query
+from twintower.v1 import catalog_service_pb2, event_service_pb2, operator_service_pb2, recommendation_service_pb2
 
 METHODS: tuple[MethodDescriptor, ...] = tuple(
     method
-    for file in (recommendation_service_pb2, catalogue_service_pb2, event_service_pb2, operator_service_pb2)
+    for file in (recommendation_service_pb2, catalog_service_pb2, event_service_pb2, operator_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 )

@@ -24,8 +24,9 @@ from recsys import config
 from recsys.ablation import show
 from recsys.ablation.ablate import _Rounds, ablate
 from recsys.ablation.rows import SUBJECTS
-from recsys.errors import DataError, InterruptedRun, RefusedError, SettingError
+from recsys.errors import DataError, InterruptedRun, RefusedError
 from tests.worlds import USERS, block_run
+from twintower.errors import SettingError
 
 AT_MOST_S = 600
 """Ends a test that hangs; on two quiet cores the whole file takes about a minute."""

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from recsys.errors import ReleaseError
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
-from recsys.types import FilterType, Query
-from serving import convert
+from serving import codecs
 from tests.unit.export.test_release import ODD, fingerprint_of, places, put
+from twintower.types import FilterType, Query
 
 TEXTS = ("run.toml", "index/index.json", "plain_query_tower/tower.json", "plain_item_tower/tower.json")
 ARRAYS = ("item_embeddings.npy", "golden/vectors.npy", "golden/item_rows.npy", "plain_item_tower/kernel_0.npy")
@@ -58,7 +58,7 @@ def used(folder: Path) -> None:
     retriever.warm()
     ItemEncoder(retriever.release)
     assert all(isinstance(kind, FilterType) for kind in retriever.filter_fields.values())
-    convert.release(retriever).SerializeToString()
+    codecs.release_to_proto(retriever).SerializeToString()
     retriever.nearest([Query(vector=np.ones(8, np.float32))], 3)
     retriever.nearest([Query(entity_id="user 1", exclude_seen=True)], 3)
 

@@ -5,8 +5,8 @@ import tomllib
 import pytest
 
 from recsys import config
-from recsys.errors import SettingError
 from recsys.init import Named, run_file_for_files, run_file_for_source
+from twintower.errors import SettingError
 
 WORLD = {"users": 80, "items": 40, "interactions": 2_400, "order_rate": 1.0, "followers": 1}
 

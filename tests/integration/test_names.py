@@ -13,11 +13,10 @@ from recsys import config, pipeline
 from recsys.export.release import Release
 from recsys.export.saved_model import QUERY_TOWER, GraphTower, load_tower
 from recsys.retrieval import Retriever
-from recsys.types import Query
-from serving.answers import Upsert
 from serving.explore.catalogue import Known
 from tests.e2e.test_releases import serving
 from tests.worlds import ITEMS, USERS, block_run, write_block_world
+from twintower.types import Query, Upsert
 
 NAMES = (
     "class", "self", "name", "training", "inputs", "codes", "dtype", "seed", "f000", "x.y", "x_y", "x y", "", " ",

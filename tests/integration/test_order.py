@@ -7,12 +7,12 @@ import pytest
 
 from recsys import config, pipeline
 from recsys.data.prepare import prepare
-from recsys.errors import SettingError
 from recsys.export.saved_model import QUERY_TOWER, GraphTower, load_tower
 from recsys.forward import PlainTower
 from recsys.retrieval import Retriever
 from recsys.training.loop import fit
-from recsys.types import Origin, Query
+from twintower.errors import SettingError
+from twintower.types import Origin, Query
 
 POSITIONS, DIM = 12, 16
 HISTORY = {

@@ -13,12 +13,13 @@ import pytest
 
 from recsys import config, pipeline
 from recsys.data.prepare import prepare, refitted
-from recsys.errors import DataError, RecsysError
+from recsys.errors import DataError
 from recsys.evaluation import report
 from recsys.export.release import open_release
 from recsys.retrieval import Retriever
-from recsys.types import Origin, Query
 from tests.worlds import block_run, copy_of, write_block_world
+from twintower.errors import TwintowerError
+from twintower.types import Origin, Query
 
 
 def test_the_release_holds_everything_that_serving_needs(block_release):
@@ -308,7 +309,7 @@ def test_too_little_data_is_refused_with_a_reason(pairs, told, tmp_path):
 )
 def test_a_feature_that_does_not_fit_its_column_names_both(column, kind, told, block_world, tmp_path):
     tables = block_run(block_world, item={"features": {"one": {"kind": kind, "column": column}}})
-    with pytest.raises(RecsysError, match=told):
+    with pytest.raises(TwintowerError, match=told):
         trained(tables, tmp_path)
 
 
@@ -353,7 +354,7 @@ def test_what_is_judged_and_indexed_may_change_without_training_again(block_sett
     ],
 )
 def test_a_metric_that_does_not_exist_is_told_before_training(changes, told, block_world, tmp_path):
-    with pytest.raises(RecsysError, match=told):
+    with pytest.raises(TwintowerError, match=told):
         trained(block_run(block_world, **changes), tmp_path)
     assert not (tmp_path / "work").exists()
 
@@ -368,7 +369,7 @@ def test_metadata_that_does_not_exist_is_told_before_training(block_world, tmp_p
 
 def test_training_that_diverges_names_the_setting(block_world, tmp_path):
     training = {"epochs": 3, "batch_size": 64, "learning_rate": 1e30, "optimizer": "sgd"}
-    with pytest.raises(RecsysError, match=r"training\.learning_rate: got 1e\+30, with which training diverged"):
+    with pytest.raises(TwintowerError, match=r"training\.learning_rate: got 1e\+30, with which training diverged"):
         trained(block_run(block_world, training=training), tmp_path)
 
 
@@ -392,7 +393,7 @@ def test_a_damaged_checkpoint_is_told_with_the_way_out(block_world, tmp_path):
 
 
 def test_index_tune_changes_nothing_but_the_index(block_release):
-    with pytest.raises(RecsysError, match=r"--set: got 'training\.epochs=99', expected index\.key=value"):
+    with pytest.raises(TwintowerError, match=r"--set: got 'training\.epochs=99', expected index\.key=value"):
         pipeline.tune_release(block_release, ["training.epochs=99"])
 
 

@@ -23,14 +23,16 @@ from recsys.cli import app
 from recsys.config import Run
 from recsys.data.mined import Mined
 from recsys.data.prepare import prepare
-from recsys.errors import DataError, RecsysError, RefusedError, RequestError, SettingError, StorageError
+from recsys.errors import DataError, RefusedError, StorageError
 from recsys.evaluation.cross_fitting import SHARES
 from recsys.export.release import Release, derive, open_release
 from recsys.retrieval import Retriever
 from recsys.retrieval.reformulation import Reformulators, set_default
-from recsys.types import NO_ROW, Neighbours, Query
+from recsys.types import NO_ROW, Neighbours
 from tests.ranking import assert_best_first, score_tolerance
 from tests.worlds import block_run, write_block_world
+from twintower.errors import RequestError, SettingError, TwintowerError
+from twintower.types import Query
 
 USERS = 1200
 """More than are mined at once."""
@@ -74,10 +76,10 @@ class World:
         folder = ("--work", self.work) if words[:2] != ("reformulate", "eval") else ()
         return CliRunner().invoke(app, [str(word) for word in (*words, *folder)])
 
-    def refused(self, *words: object) -> RecsysError:
+    def refused(self, *words: object) -> TwintowerError:
         """Call the command line, which must refuse, and return the error."""
         error = self.asked(*words).exception
-        assert isinstance(error, RecsysError), repr(error)
+        assert isinstance(error, TwintowerError), repr(error)
         return error
 
 

@@ -19,12 +19,13 @@ import tomli_w
 
 from recsys import config, pipeline
 from recsys.data.prepare import prepare, reencoded
-from recsys.errors import DataError, InterruptedRun, SettingError
+from recsys.errors import DataError, InterruptedRun
 from recsys.export.release import open_release
 from recsys.tuning import show
 from recsys.tuning.study import FAILED
 from recsys.tuning.tune import Tuning, tune
 from tests.worlds import block_run
+from twintower.errors import SettingError
 
 AT_MOST_S = 600
 """Ends a test that hangs."""

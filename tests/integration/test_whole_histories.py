@@ -11,15 +11,15 @@ from recsys import config, pipeline
 from recsys.data.batches import QueryCodes
 from recsys.data.history import Past
 from recsys.data.prepare import prepare, refitted
-from recsys.errors import SettingError
 from recsys.evaluation import report
 from recsys.evaluation.report import OURS
 from recsys.forward import PlainTower
 from recsys.retrieval import Retriever
 from recsys.retrieval.item_encoder import ItemEncoder
 from recsys.training.loop import fit
-from recsys.types import Origin, Query
 from tests.worlds import ITEMS, block_run, write_block_world
+from twintower.errors import SettingError
+from twintower.types import Origin, Query
 
 DIM = 8
 HISTORY = {"kind": "history", "shared": False, "pooling": "sum", "width": DIM, "dropout_rate": 0.5}

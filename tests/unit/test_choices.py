@@ -10,8 +10,8 @@ import pytest
 
 from recsys import config, registry
 from recsys.commands.choices import default_of, stages_of
-from recsys.errors import SettingError
 from tests.worlds import block_run
+from twintower.errors import SettingError
 
 STAGES = stages_of(config.Run)
 SETTINGS = [(section, field) for section, cls in STAGES.items() for field in dataclasses.fields(cls)]

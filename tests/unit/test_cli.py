@@ -13,10 +13,10 @@ import pytest
 
 from recsys import commands, config, registry
 from recsys.cli import one_message
-from recsys.errors import SettingError
 from recsys.export.release import derive, open_release
 from recsys.files import write_atomically
 from tests.worlds import copy_of
+from twintower.errors import SettingError
 
 MODULES = [module.name for module in pkgutil.iter_modules(commands.__path__)]
 WORDS = [name for name in MODULES if not name.startswith("_")]
@@ -211,7 +211,7 @@ def test_a_feature_of_any_name_can_be_asked_for_on_the_command_line():
 
 def test_a_filter_column_of_any_name_can_be_named_on_the_command_line():
     from recsys.commands.query import _filter
-    from recsys.types import Condition, Filter, FilterType
+    from twintower.types import Condition, Filter, FilterType
 
     fields = {"a=b": FilterType.STRING, " year >": FilterType.NUMBER, '"': FilterType.STRING}
     assert _filter(['"a=b" != x', '" year >">3', '"\\""=y'], fields) == Filter(
@@ -226,7 +226,7 @@ def test_a_filter_column_of_any_name_can_be_named_on_the_command_line():
 @pytest.mark.parametrize("value", ["sNaN", "NaN", "-inf", "1e999999"])
 def test_every_spelling_of_a_number_reaches_the_filter_or_is_refused(value):
     from recsys.commands.query import _filter
-    from recsys.types import FilterType
+    from twintower.types import FilterType
 
     (condition,) = _filter([f"year={value}"], {"year": FilterType.NUMBER}).all_of
     assert str(condition.any_of[0]).casefold().startswith(value[:2].casefold())

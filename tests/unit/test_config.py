@@ -7,8 +7,8 @@ import tomllib
 import pytest
 
 from recsys import config, registry
-from recsys.errors import SettingError
 from tests.worlds import block_run
+from twintower.errors import SettingError
 
 
 @pytest.fixture

@@ -12,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.commands.experiment import app
-from recsys.errors import DataError, MissingError, RecsysError, RefusedError, SettingError
+from recsys.errors import DataError, RefusedError
 from recsys.experiment import ledger
 from tests.unit.experiment.logs import event, exposure, write_log
 from tests.unit.test_cli import recsys
 from tests.worlds import copy_of
+from twintower.errors import MissingError, SettingError, TwintowerError
 
 PLAN = """
 [metrics.clicks]
@@ -146,7 +147,7 @@ def test_a_finished_experiment_is_entered_into_the_ledger_once(log_folder, plan_
         (["--ledger", "l", "--offline", "newer:x=1"], SettingError, "--offline: no arm named 'newer'"),
         (["--slices", "nowhere.csv"], DataError, "nowhere.csv: cannot read item_id and slice"),
         (["--plan", "nowhere.toml"], SettingError, "cannot read the experiment file"),
-        (["--quantile", "1.5"], RecsysError, "quantile: got 1.5"),
+        (["--quantile", "1.5"], TwintowerError, "quantile: got 1.5"),
         (["--release", "nowhere"], MissingError, "nowhere"),
     ],
 )

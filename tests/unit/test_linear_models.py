@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys.errors import SettingError
 from recsys.linear_models import RegularizedInverse, dlae, ease, evened, expected_cost, low_rank, ridge
+from twintower.errors import SettingError
 
 MANY_QUERIES, MANY_ITEMS = (40, 15), (15, 40)
 

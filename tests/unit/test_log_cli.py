@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.errors import MissingError
 from recsys.experiment.log import EVENTS, EXPOSURES
 from tests.unit.experiment.logs import event, exposure, write_segment
 from tests.unit.test_experiment_cli import run
+from twintower.errors import MissingError
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class RecommendationServiceStub:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|
@@ -119,7 +119,7 @@ class RecommendationServiceServicer:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|
@@ -272,7 +272,7 @@ class RecommendationService:
     """Answers retrieval queries from one loaded release (towers, items and index with one fingerprint).
 
     Every method only reads, so any call may be repeated. Errors are `google.rpc.Status` with exactly one
-    `google.rpc.ErrorInfo` (domain `twintower.v1`; branch on its `reason`, not on the message) and, where they fit:
+    `google.rpc.ErrorInfo` (domain `twintower`; branch on its `reason`, not on the message) and, where they fit:
 
     | code                | reason               | more details                     | what to do                        |
     |---------------------|----------------------|----------------------------------|-----------------------------------|

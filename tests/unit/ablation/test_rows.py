@@ -12,8 +12,8 @@ import pytest
 from recsys import config, registry
 from recsys.ablation.rows import SUBJECTS, Subject, combinations, laid_over, put, row_tables, subjects_of
 from recsys.config import AblationPlan, Run
-from recsys.errors import SettingError
 from tests.worlds import block_run
+from twintower.errors import SettingError
 
 SEARCH = {"training.epochs": (1, 2, 3, 4, 5), "training.learning_rate": (0.1, 0.2, 0.3, 0.4)}
 WEIGHT = "self_supervision.objective.weight"

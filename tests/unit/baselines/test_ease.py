@@ -7,8 +7,8 @@ import pytest
 
 from recsys.baselines.dlae import Dlae
 from recsys.baselines.ease import Ease
-from recsys.errors import SettingError
 from tests.worlds import TOY_MET, histories_of
+from twintower.errors import SettingError
 
 
 def test_a_history_is_scored_by_hand():

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from benchmarks import load, wire
-from recsys.errors import RecsysError
+from twintower.errors import TwintowerError
 
 METHOD = "/a.B/C"
 
@@ -68,7 +68,7 @@ def test_calls_past_their_deadline_are_not_goodput(target):
 
 
 def test_a_server_that_is_not_there_is_one_sentence():
-    with pytest.raises(RecsysError, match=r"127\.0\.0\.1:1: .*Is the server running\?"):
+    with pytest.raises(TwintowerError, match=r"127\.0\.0\.1:1: .*Is the server running\?"):
         wire.closed("127.0.0.1:1", METHOD, [b""], callers=1, seconds=0.1)
 
 

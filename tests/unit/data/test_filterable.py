@@ -10,7 +10,7 @@ import pytest
 
 from recsys.data.filterable import FilterColumn, check_filters, filter_type
 from recsys.errors import DataError
-from recsys.types import Condition, FilterType
+from twintower.types import Condition, FilterType
 
 DAY = datetime.date(1970, 1, 2)
 NOON = datetime.datetime(1970, 1, 1, 12, tzinfo=datetime.UTC)

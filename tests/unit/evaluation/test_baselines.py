@@ -17,13 +17,13 @@ from recsys.baselines.ials import Ials
 from recsys.baselines.item_knn import ItemKnn
 from recsys.baselines.popularity import Popularity
 from recsys.data.prepare import prepare
-from recsys.errors import SettingError
 from recsys.evaluation.baselines import choose, fit_baselines, recommender
 from recsys.evaluation.held_out import held_out
 from recsys.metrics import measure
 from recsys.objectives import ials as objectives_ials
 from recsys.types import RowSets
 from tests.worlds import block_run, write_block_world
+from twintower.errors import SettingError
 
 METRIC = "nDCG@10"
 SEARCHING = (ItemKnn(), Ease(), Dlae(), Ials(dim=(4,)))

@@ -11,9 +11,9 @@ from recsys.evaluation.cross_fitting import SHARES, CrossFitted, cross_fit, dept
 from recsys.evaluation.reformulation import curve
 from recsys.reformulators.average import Average
 from recsys.retrieval.reformulation import NamedReformulator, pseudo_feedback
-from recsys.types import FeedbackKind
 from tests.mined import clustered
 from tests.unit.training.test_reformulation_steps import settings
+from twintower.types import FeedbackKind
 
 MINED, ITEMS = clustered(300)
 SMALL = settings(

@@ -19,8 +19,9 @@ from recsys.reformulators.average import Average
 from recsys.reformulators.identity import Identity
 from recsys.retrieval.guard import SIGNALS, Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
-from recsys.types import NO_ROW, FeedbackKind, ItemRoles, RowSets
+from recsys.types import NO_ROW, ItemRoles, RowSets
 from tests.mined import clustered, mined_of, sets
+from twintower.types import FeedbackKind
 
 METRIC = "nDCG@10"
 # Ten cases at depths 0, 1 and 3. Depth 1 helps four of them and hurts two; depth 3 helps five and hurts three.

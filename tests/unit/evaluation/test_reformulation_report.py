@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from recsys.errors import SettingError
 from recsys.evaluation.reformulation import curve
 from recsys.evaluation.reformulation_report import Point, ReformulationReport, draw, judge, render
 from recsys.reformulators.average import Average
@@ -19,6 +18,7 @@ from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import NamedReformulator, feedback_of
 from recsys.types import NO_ROW
 from tests.mined import clustered
+from twintower.errors import SettingError
 
 MINED, ITEMS = clustered(60)
 AVERAGE = NamedReformulator("average", Average())

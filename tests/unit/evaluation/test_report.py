@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from recsys.errors import MissingError, SettingError, ShapeError
+from recsys.errors import ShapeError
 from recsys.evaluation.cases import EvaluationCases
 from recsys.evaluation.comparison import compare
 from recsys.evaluation.report import Fit, evaluate, load, render
 from recsys.types import Neighbours, RowSets
+from twintower.errors import MissingError, SettingError
 
 # Ten items: head is item 0; trained 0..4, so of 1..4 the tail is 3 and 4; torso 1 and 2; 5..9 are cold.
 COUNTS = np.array([9, 7, 6, 2, 1, 0, 0, 0, 0, 0])

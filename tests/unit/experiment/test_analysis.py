@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from recsys.errors import DataError, RefusedError, SettingError
+from recsys.errors import DataError, RefusedError
 from recsys.experiment import plan
 from recsys.experiment.analysis import analyse, as_json, render
 from recsys.experiment.plan import Metric
 from recsys.experiment.units import Health, Units, moments_of
 from tests.unit.experiment.logs import START
+from twintower.errors import SettingError
 
 METRICS = {
     "clicks": Metric(event="click", role="primary"),

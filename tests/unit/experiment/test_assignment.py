@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recsys.errors import SettingError
 from recsys.experiment import plan
 from recsys.experiment.assignment import ARM, OUTSIDE, Assigner, draw, draws
 from recsys.experiment.plan import INTERLEAVED
+from twintower.errors import SettingError
 
 NOW = datetime(2026, 3, 5, tzinfo=UTC)
 UNITS = [f"user-{number}" for number in range(20_000)] + ["Ünïcode", "x" * 300, "a\0b"]

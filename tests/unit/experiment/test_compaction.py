@@ -12,12 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import DataError, MissingError, RefusedError, StorageError
+from recsys.errors import DataError, RefusedError, StorageError
 from recsys.experiment.compaction import Compacted, compact
 from recsys.experiment.log import EVENTS, EXPOSURES, open_log
 from recsys.files import exclusive
 from tests.unit.experiment.logs import event, exposure, write_log, write_segment
 from tests.unit.serving.test_exposure_log import disk_of
+from twintower.errors import MissingError
 
 KILLED = """
 import os, signal, sys

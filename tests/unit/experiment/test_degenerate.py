@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tea_tasting.aggr import Aggregates
 
-from recsys.errors import DataError, RecsysError, RefusedError, SettingError, ShapeError
+from recsys.errors import DataError, RefusedError, ShapeError
 from recsys.experiment import interleaving, ledger, off_policy, plan
 from recsys.experiment.analysis import Analysis, analyse, as_json, deciding, render
 from recsys.experiment.effects import difference, ratio_metric, sample_ratio
@@ -28,6 +28,7 @@ from recsys.experiment.power import design
 from recsys.experiment.quantiles import quantile_difference
 from recsys.experiment.units import Units, moments_of, read_units
 from tests.unit.experiment.logs import event, exposure, write_log
+from twintower.errors import SettingError, TwintowerError
 
 NOT_A_NUMBER = re.compile(r"\b(nan|inf)\b|nan%|None", re.IGNORECASE)
 VALUES = st.one_of(
@@ -370,7 +371,7 @@ def test_weights_or_rewards_that_overflow_are_refused():
 def test_a_design_is_numbers_or_a_refusal(mean, deviation, units, relative, power):
     try:
         found = design(mean, deviation, units=units, relative_difference=relative, power=power)
-    except RecsysError:
+    except TwintowerError:
         return
     assert is_finite_throughout(dataclasses.asdict(found))
 

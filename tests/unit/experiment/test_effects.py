@@ -15,12 +15,13 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 from tea_tasting import Quantile
 
-from recsys.errors import RefusedError, SettingError, ShapeError
+from recsys.errors import RefusedError, ShapeError
 from recsys.experiment.effects import corrected, difference, ratio_metric, sample_ratio
 from recsys.experiment.power import design
 from recsys.experiment.quantiles import quantile_difference
 from recsys.experiment.sequential import always_valid_half_width
 from recsys.experiment.units import moments_of
+from twintower.errors import SettingError
 
 EXACT = {"rel": 1e-9, "abs": 1e-12}
 

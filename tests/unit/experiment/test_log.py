@@ -6,9 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import DataError, MissingError
+from recsys.errors import DataError
 from recsys.experiment.log import EVENTS, EXPOSURES, VERSION_KEY, open_log
 from tests.unit.experiment.logs import event, exposure, write_log, write_segment
+from twintower.errors import MissingError
 
 SHOWN = [exposure("t1", "u1", "control"), exposure("t2", "u2", "new")]
 

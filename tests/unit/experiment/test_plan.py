@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from recsys.errors import SettingError
 from recsys.experiment import plan
+from twintower.errors import SettingError
 
 FILE = """
 [holdout]

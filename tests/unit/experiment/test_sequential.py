@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from recsys.errors import SettingError
 from recsys.experiment.sequential import always_valid_half_width, always_valid_rate, log_evidence
+from twintower.errors import SettingError
 
 ALARM = math.log(1 / 0.05)
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
 from recsys.experiment import plan as plans
 from recsys.experiment.assignment import Assigner
 from recsys.experiment.log import open_log
@@ -28,6 +27,7 @@ from recsys.experiment.simulation import (
 )
 from recsys.sources.synthetic import Synthetic
 from tests.unit.experiment.logs import START, at, event, exposure, write_log
+from twintower.errors import SettingError
 
 SOURCE = Synthetic(users=400, items=50, interactions=10, groups=3, seed=2)
 TABLES = {

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError, ShapeError
+from recsys.errors import ShapeError
 from recsys.experiment.slates import EpsilonSwap, PlackettLuce, policy_of
+from twintower.errors import SettingError
 
 SCORES = np.array([0.9, 0.7, 0.65, 0.2, -0.4])
 POLICIES = [PlackettLuce(temperature=0.3), PlackettLuce(temperature=5.0), EpsilonSwap(epsilon=0.3)]

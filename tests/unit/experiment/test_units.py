@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.errors import DataError, MissingError, StorageError
+from recsys.errors import DataError, StorageError
 from recsys.experiment.log import open_log
 from recsys.experiment.plan import Metric
 from recsys.experiment.units import Window, event_kinds, experiments_of, read_units
 from tests.unit.experiment.logs import START, assigned, event, exposure, write_log
 from tests.unit.serving.test_exposure_log import disk_of
+from twintower.errors import MissingError
 
 CLICKS = {"clicks": Metric(event="click")}
 

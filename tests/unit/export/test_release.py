@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import MissingError, RefusedError, ReleaseError, SettingError, StorageError
+from recsys.errors import RefusedError, ReleaseError, StorageError
 from recsys.export.release import Facts, derive, find, newest, open_release, promote, publish, read_labels
+from twintower.errors import MissingError, SettingError
 
 FACTS = Facts(
     run="toy",

@@ -9,10 +9,11 @@ import subprocess
 
 import pytest
 
-from recsys.errors import RefusedError, ReleaseError, SettingError
+from recsys.errors import RefusedError, ReleaseError
 from recsys.export.release import derive, open_release, publish
 from recsys.export.signature import sign, write_keys
 from tests.unit.export.test_release import FACTS, fill, fingerprint_of
+from twintower.errors import SettingError
 
 
 @pytest.fixture

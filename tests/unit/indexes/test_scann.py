@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import ReleaseError, RequestError, SettingError, StorageError
+from recsys.errors import ReleaseError, StorageError
 from recsys.indexes import ExactSearcher
 from recsys.indexes.scann import Scann, ScannSearcher
 from recsys.stack import avx2_switch, scann_kernels
+from twintower.errors import RequestError, SettingError
 
 
 def clustered(items, dim=8, seed=0):

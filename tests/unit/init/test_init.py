@@ -16,11 +16,11 @@ import pytest
 from recsys import config
 from recsys.data.decisions import decide
 from recsys.data.prepare import prepare
-from recsys.errors import SettingError
 from recsys.init import Named, run_file_for_files
 from recsys.init.features import propose_feature
 from recsys.linear_models import MAX_INVERTED
 from recsys.registry import kind_of
+from twintower.errors import SettingError
 
 USERS, ITEMS = 60, 40
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import SettingError, ShapeError
+from recsys.errors import ShapeError
 from recsys.metrics import find_hits, measure, parse
 from recsys.types import RowSets
+from twintower.errors import SettingError
 
 ITEMS = 12
 EVERY = [

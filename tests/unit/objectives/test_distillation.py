@@ -7,10 +7,10 @@ import pytest
 from scipy.special import log_softmax
 
 from recsys import registry
-from recsys.errors import SettingError
 from recsys.objectives._sets import Sets
 from recsys.objectives.distillation import Distillation
 from recsys.stack import tf
+from twintower.errors import SettingError
 
 RANDOM = np.random.default_rng(3)
 QUERIES, ITEMS, TAUGHT = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=(6, 3)), RANDOM.normal(size=(2, 4, 6))

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from recsys.types import NO_ROW, Feedback, FeedbackKind
+from recsys.types import NO_ROW, Feedback
+from twintower.types import FeedbackKind
 
 EAST, NORTH, WEST, SOUTH = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)
 

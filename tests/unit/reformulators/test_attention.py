@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
 from recsys.reformulators import unit
 from recsys.reformulators.attention import Attention
 from recsys.registry import parse
-from recsys.types import NO_ROW, FeedbackKind
+from recsys.types import NO_ROW
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, asked, said
+from twintower.errors import SettingError
+from twintower.types import FeedbackKind
 
 SMALL = Attention(width=8, heads=2, max_rank=4)
 GIVEN = said(EAST, (NORTH, FeedbackKind.LIKED), (SOUTH, FeedbackKind.SKIPPED))

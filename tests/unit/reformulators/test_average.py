@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.reformulators.average import Average
-from recsys.types import FeedbackKind
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said
+from twintower.types import FeedbackKind
 
 
 def test_query_and_positive_items_count_alike():

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from recsys.reformulators.history import History
-from recsys.types import FeedbackKind
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said
+from twintower.types import FeedbackKind
 
 LIKED, DISLIKED, CLICKED, SKIPPED = (
     FeedbackKind.LIKED,

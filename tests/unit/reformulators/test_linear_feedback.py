@@ -7,8 +7,9 @@ import pytest
 
 from recsys.reformulators import unit
 from recsys.reformulators.linear_feedback import LinearFeedback
-from recsys.types import NO_ROW, FeedbackKind
+from recsys.types import NO_ROW
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said, shared
+from twintower.types import FeedbackKind
 
 RELEVANCE = {
     FeedbackKind.LIKED: 1.0,

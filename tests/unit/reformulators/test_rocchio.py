@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
 from recsys.reformulators.rocchio import Rocchio
 from recsys.registry import parse
-from recsys.types import FeedbackKind
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, WEST, asked, pseudo, said
+from twintower.errors import SettingError
+from twintower.types import FeedbackKind
 
 LIKED, DISLIKED, CLICKED, SKIPPED = (
     FeedbackKind.LIKED,

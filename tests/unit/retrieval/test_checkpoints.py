@@ -13,14 +13,14 @@ from recsys.cancellation import cancel_by
 from recsys.indexes.scann import Scann
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.retrieval.where import where
-from recsys.types import Diversity, FeedbackKind, Mention, Query
+from twintower.filters import parse_filter
+from twintower.types import Diversity, FeedbackItem, FeedbackKind, Query
 
 BATCH = 40
 IDS = [f"item-ü{row}" for row in range(40)]
 VECTORS = np.random.default_rng(2).normal(size=(BATCH, 8)).astype(np.float32)
-PRICES = [where({"price >": price}) for price in range(30)]
-LIKED = [Mention(item_id, FeedbackKind.LIKED) for item_id in IDS[:5]]
+PRICES = [parse_filter({"price >": price}) for price in range(30)]
+LIKED = [FeedbackItem(item_id, FeedbackKind.LIKED) for item_id in IDS[:5]]
 
 
 class Unwanted(Exception):
@@ -77,7 +77,7 @@ WORK: dict[str, Callable[[Retriever], Any]] = {
     "exclusions": lambda r: r.nearest(each(excluded_ids=IDS[:20]), 10),
     "seen items": lambda r: r.nearest([Query(entity_id="user 1", exclude_seen=True)] * BATCH, 10),
     "filters": lambda r: r.nearest(
-        [Query(vector=v, filter=where({"price >": n % 30})) for n, v in enumerate(VECTORS)], 10
+        [Query(vector=v, filter=parse_filter({"price >": n % 30})) for n, v in enumerate(VECTORS)], 10
     ),
     "diversity": lambda r: r.nearest(each(), 10, Diversity(mmr_weight=0.3)),
     "crowding": lambda r: r.nearest(each(), 10, Diversity("tags", 2)),
@@ -134,6 +134,6 @@ def test_a_long_batch_is_answered_as_each_of_its_queries_alone(plain):
 
 
 def test_a_mistake_late_in_a_long_batch_is_named_by_its_place_in_the_batch(plain):
-    queries = [Query(entity_id="user 1")] * 150 + [Query(entity_id="user 1", filter=where({"no_column": 1}))]
+    queries = [Query(entity_id="user 1")] * 150 + [Query(entity_id="user 1", filter=parse_filter({"no_column": 1}))]
     with pytest.raises(ValueError, match=r"queries\[150\]\.filter"):
         plain.nearest(queries, 3)

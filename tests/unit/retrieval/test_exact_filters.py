@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
-from recsys.types import Condition, Filter
 from tests.exact_filters import NUMBERS, RULES, TIMES, asked_numbers, asked_times, columns, passes
+from twintower.types import Condition, Filter
 
 
 def rows_of(filters, rule, values):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import RequestError
 from recsys.retrieval.filtering import FiltersOfParts, ItemFilters
-from recsys.types import Condition, Filter, FilterType
+from twintower.errors import RequestError
+from twintower.types import Condition, Filter, FilterType
 
 GENRES = ["comedy", "drama", "horror"]
 YEARS = [1990, 1995, 2000]

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
 from recsys.registry import build, parse
 from recsys.retrieval.guard import SIGNALS, Guard, signals
 from recsys.retrieval.reformulation import NamedReformulator
-from recsys.types import FeedbackKind
 from tests.unit.reformulators.by_hand import EAST, NORTH, SOUTH, asked, pseudo, said
+from twintower.errors import SettingError
+from twintower.types import FeedbackKind
 
 NOTHING = pseudo(EAST)
 

@@ -11,10 +11,11 @@ from recsys.indexes import ExactSearcher
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems, Segment, typed
 from recsys.retrieval.plain_rows import plain_rows
-from recsys.retrieval.where import where
-from recsys.types import NO_ROW, Diversity, FeedbackKind, Mention, Origin, Query
+from recsys.types import NO_ROW
 from tests.ranking import assert_best_first, score_tolerance
 from tests.unit.data.test_prepare import item_to_item
+from twintower.filters import parse_filter
+from twintower.types import Diversity, FeedbackItem, FeedbackKind, Origin, Query
 
 RANDOM = np.random.default_rng(5)
 
@@ -65,7 +66,7 @@ def test_a_new_item_is_found_by_its_vector_by_its_id_and_as_feedback(live):
     # its neighbours are those of its vector, itself left out
     (neighbours,) = found.nearest([Query(item_ids=["new"], similar=True)], 2)
     assert (neighbours.item_ids, neighbours.origin, neighbours.missing_ids) == (answer.item_ids[1:], Origin.ITEMS, ())
-    mentions = [Mention("new", FeedbackKind.LIKED)]
+    mentions = [FeedbackItem("new", FeedbackKind.LIKED)]
     liked = found.reformulate(Query(entity_id="user 1"), 5, mentions=mentions, reformulator="history")
     assert liked.missing_ids == ()
     assert liked.drift > 0
@@ -120,7 +121,7 @@ def test_popularity_knows_of_changes(live, retriever):
 def test_filters_and_crowding_know_of_changes(live, retriever):
     vector = unit(1)[0]
     taste = {row["item_id"]: row["taste"] for row in retriever._items.to_pylist()}
-    sweet = Query(vector=vector, filter=where({"taste": "sweet"}))
+    sweet = Query(vector=vector, filter=parse_filter({"taste": "sweet"}))
     assert set(every(live.retriever, sweet)) == {item_id for item_id, value in taste.items() if value == "sweet"}
     # 70 calls, so that their tables become one on the way
     for number in range(70):

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import RequestError
 from recsys.indexes import ExactSearcher
 from recsys.retrieval.filtering import Allowed, ItemFilters
 from recsys.retrieval.narrowed import Narrow, NarrowedSearch, is_few, over_fetch_depth
-from recsys.types import ALIKE, NO_ROW, Diversity, Neighbours, Plan
+from recsys.types import NO_ROW, Neighbours
 from tests.mined import unit
+from twintower.errors import RequestError
+from twintower.types import NO_DIVERSITY, Diversity, SearchPlan
 
 ITEMS, DIM = 4_000, 64
 RANDOM = np.random.default_rng(0)
@@ -47,7 +48,7 @@ def best(query, rows, k):
     return rows[np.argsort(-(VECTORS[rows] @ query), kind="stable")][:k].tolist()
 
 
-def search(narrow, k=10, queries=QUERIES[:1], searcher=None, diversity=ALIKE):
+def search(narrow, k=10, queries=QUERIES[:1], searcher=None, diversity=NO_DIVERSITY):
     searched = NarrowedSearch(searcher or ExactSearcher(VECTORS), VECTORS, FILTERS)
     return searched.search(queries, k, narrow, diversity)
 
@@ -55,7 +56,7 @@ def search(narrow, k=10, queries=QUERIES[:1], searcher=None, diversity=ALIKE):
 def test_few_allowed_items_are_searched_exactly():
     recorder = Recorder(VECTORS)
     (found,) = search([allowing(range(0, ITEMS, 40))], searcher=recorder)
-    assert (found.plan, found.candidate_count, found.exhausted) == (Plan.EXACT_SUBSET, 100, False)
+    assert (found.plan, found.candidate_count, found.exhausted) == (SearchPlan.EXACT_SUBSET, 100, False)
     assert found.rows.tolist() == best(QUERIES[0], range(0, ITEMS, 40), 10)
     assert recorder.asked == []
 
@@ -66,14 +67,14 @@ def test_many_allowed_items_are_picked_from_deeper_results_of_the_index():
     (found,) = search([allowing(rows)], searcher=recorder)
     # (10 + 3 sqrt(10)) 4000 / 3900 = 20, up to the next power of two
     assert recorder.asked == [(1, 32, pytest.approx(np.sqrt(3.2)))]
-    assert (found.plan, found.candidate_count) == (Plan.OVER_FETCH, 32)
+    assert (found.plan, found.candidate_count) == (SearchPlan.OVER_FETCH, 32)
     assert found.rows.tolist() == best(QUERIES[0], rows, 10)
 
 
 def test_where_the_index_finds_too_few_every_allowed_item_is_searched():
     rows = best(-QUERIES[0], range(ITEMS), 3_900)
     (found,) = search([allowing(rows)])
-    assert (found.plan, found.candidate_count) == (Plan.ESCALATED, 3_900)
+    assert (found.plan, found.candidate_count) == (SearchPlan.ESCALATED, 3_900)
     assert found.rows.tolist() == best(QUERIES[0], rows, 10)
 
 
@@ -121,7 +122,7 @@ def test_every_query_of_a_batch_gets_the_best_items_that_it_may_show(seed, share
 def test_what_may_not_be_shown_is_made_up_for():
     first = best(QUERIES[0], range(ITEMS), 30)
     (found,) = search([allowing(range(ITEMS), first[:20])])
-    assert found.plan is Plan.OVER_FETCH
+    assert found.plan is SearchPlan.OVER_FETCH
     assert found.rows.tolist() == first[20:]
 
 
@@ -140,7 +141,7 @@ def test_an_index_that_finds_nothing_is_no_excuse():
 
     rows = range(3_900)
     (found,) = search([allowing(rows)], searcher=Blind(VECTORS))
-    assert (found.plan, found.rows.tolist()) == (Plan.ESCALATED, best(QUERIES[0], rows, 10))
+    assert (found.plan, found.rows.tolist()) == (SearchPlan.ESCALATED, best(QUERIES[0], rows, 10))
 
 
 def test_at_most_so_many_of_a_value_however_deep_they_lie():
@@ -181,7 +182,7 @@ def test_the_scale_of_a_query_changes_nothing_about_diversity():
 def test_popular_items_are_narrowed_as_well():
     searched = NarrowedSearch(ExactSearcher(VECTORS), VECTORS, FILTERS)
     rows, shares = np.arange(ITEMS), np.linspace(0.5, 0, ITEMS).astype(np.float32)
-    found = searched.popular(rows, shares, 3, allowing([1, 3, 4, 8], [3]), ALIKE)
+    found = searched.popular(rows, shares, 3, allowing([1, 3, 4, 8], [3]), NO_DIVERSITY)
     assert (found.rows.tolist(), found.plan, found.exhausted) == ([1, 4, 8], None, True)
     found = searched.popular(rows, shares, 3, allowing(range(ITEMS)), Diversity("genre", 1))
     assert (found.rows.tolist(), found.exhausted) == ([0, 1], True)

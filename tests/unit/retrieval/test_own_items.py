@@ -9,16 +9,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import ReleaseError, RequestError
+from recsys.errors import ReleaseError
 from recsys.export.own_items import Fusion, OwnWeights
 from recsys.export.seen import SeenItems
-from recsys.retrieval import Retriever, where
+from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.types import Diversity, FeedbackKind, Mention, Query, Repeats, RowSets
+from recsys.types import RowSets
 from tests.worlds import ITEMS, USERS
+from twintower.errors import RequestError
+from twintower.filters import parse_filter
+from twintower.types import Diversity, FeedbackItem, FeedbackKind, Query, Repeats
 
 IDS = [f"item-ü{row}" for row in range(ITEMS)]
-FILTERS = (where({}), where({"taste": "sweet"}), where({"price >=": 10}))
+FILTERS = (parse_filter({}), parse_filter({"taste": "sweet"}), parse_filter({"price >=": 10}))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ def test_a_disliked_item_loses_its_own_score_and_comes_last(retriever, weights, 
     found = with_own(retriever, weights)
     query = Query(entity_id="user 4", filter=filtered)
     (before,) = found.nearest([query], ITEMS)
-    mentions = [Mention(IDS[item], FeedbackKind.DISLIKED)]
+    mentions = [FeedbackItem(IDS[item], FeedbackKind.DISLIKED)]
     for name in ("history", "identity"):
         how = {"mentions": mentions, "reformulator": name}
         after = found.reformulate(query, ITEMS, include_feedback_items=True, **how).answer
@@ -154,7 +157,7 @@ def test_a_disliked_item_loses_its_own_score_and_comes_last(retriever, weights, 
 
 def test_a_liked_item_counts_as_met_once_more(retriever):
     found = with_own(retriever, {3: 2.0})
-    mentions = [Mention(IDS[row], FeedbackKind.LIKED) for row in (3, 8)]
+    mentions = [FeedbackItem(IDS[row], FeedbackKind.LIKED) for row in (3, 8)]
     asked = Query(entity_id="user 4")
     how = {"mentions": mentions, "reformulator": "history", "include_feedback_items": True}
     after = found.reformulate(asked, ITEMS, **how).answer

@@ -21,8 +21,8 @@ from recsys.indexes import ExactSearcher
 from recsys.reformulators import unit
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.types import FeedbackKind, Mention, Origin, Query
 from tests.worlds import POOLED, block_run
+from twintower.types import FeedbackItem, FeedbackKind, Origin, Query
 
 LIKED, DISLIKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED
 ITEMS = [f"item-ü{row}" for row in range(40)]
@@ -84,7 +84,7 @@ def test_the_query_side_of_an_item_is_what_it_adds_to_an_empty_history(retriever
 
 def test_likes_extend_the_history_and_the_tower_encodes_again(retriever):
     query = Query(features={"town": "north"}, history=ITEMS[:2])
-    mentions = [Mention(ITEMS[5], LIKED), Mention(ITEMS[7], FeedbackKind.CLICKED)]
+    mentions = [FeedbackItem(ITEMS[5], LIKED), FeedbackItem(ITEMS[7], FeedbackKind.CLICKED)]
     answer = retriever.reformulate(query, 5, mentions=mentions, reformulator="history")
     (longer,) = retriever.encode([Query(features={"town": "north"}, history=[*ITEMS[:2], ITEMS[7], ITEMS[5]])]).vectors
     assert answer.reformulator == "history"
@@ -96,13 +96,15 @@ def test_likes_extend_the_history_and_the_tower_encodes_again(retriever):
 
 def test_liking_what_the_history_holds_already_moves_nothing(retriever):
     query = Query(history=ITEMS[:3])
-    answer = retriever.reformulate(query, 5, mentions=[Mention(ITEMS[1], LIKED)], reformulator="history")
+    answer = retriever.reformulate(query, 5, mentions=[FeedbackItem(ITEMS[1], LIKED)], reformulator="history")
     np.testing.assert_allclose(answer.vector, retriever.encode([query]).vectors[0], atol=1e-5)
 
 
 def test_a_like_on_a_query_by_vector_adds_what_having_met_the_item_means(retriever, side):
     query = np.eye(1, side.vectors.shape[1], dtype=np.float32)[0]
-    answer = retriever.reformulate(Query(vector=query), 5, mentions=[Mention(ITEMS[4], LIKED)], reformulator="history")
+    answer = retriever.reformulate(
+        Query(vector=query), 5, mentions=[FeedbackItem(ITEMS[4], LIKED)], reformulator="history"
+    )
     np.testing.assert_allclose(answer.vector, unit(query + side.vectors[4]), atol=1e-5)
 
 
@@ -111,7 +113,7 @@ def test_a_like_on_a_query_by_vector_adds_what_having_met_the_item_means(retriev
 def test_a_dislike_always_lowers_the_rank_of_the_disliked_item(retriever, user, item, name):
     query = Query(entity_id=f"user {user}")
     (before,) = retriever.nearest([query], len(ITEMS))
-    mentions = [Mention(ITEMS[item], DISLIKED)]
+    mentions = [FeedbackItem(ITEMS[item], DISLIKED)]
     answer = retriever.reformulate(query, len(ITEMS), mentions=mentions, reformulator=name, include_feedback_items=True)
     assert set(answer.answer.item_ids) == set(before.item_ids)
     assert answer.answer.item_ids[-1] == ITEMS[item]
@@ -123,7 +125,7 @@ def test_a_new_item_gets_its_query_side_from_the_map_and_a_known_one_keeps_it(re
     live.apply([Change("new", vector), Change(ITEMS[3], vector)])
     query = Query(vector=np.eye(1, len(vector), dtype=np.float32)[0])
     for item_id, expected in (("new", vector @ side.map), (ITEMS[3], side.vectors[3])):
-        answer = live.retriever.reformulate(query, 5, mentions=[Mention(item_id, LIKED)], reformulator="history")
+        answer = live.retriever.reformulate(query, 5, mentions=[FeedbackItem(item_id, LIKED)], reformulator="history")
         np.testing.assert_allclose(answer.vector, unit(query.vector + expected), atol=1e-5)
     # in a history of known and new items both count
     (both, known) = live.retriever.encode([Query(item_ids=[ITEMS[5], "new"]), Query(item_ids=[ITEMS[5]])]).vectors
@@ -154,7 +156,7 @@ def test_likes_extend_what_new_items_and_the_history_say_together(retriever):
     vector = unit(np.arange(1, retriever._vectors.shape[1] + 1, dtype=np.float32))
     live = LiveItems(retriever)
     live.apply([Change("new", vector)])
-    liked = [Mention(ITEMS[5], LIKED)]
+    liked = [FeedbackItem(ITEMS[5], LIKED)]
     queries = [
         (Query(features={"town": "north"}, history=[*ITEMS[:2], "new"]), {"features": {"town": "north"}}, "history"),
         (Query(item_ids=[*ITEMS[:2], "new"]), {}, "item_ids"),

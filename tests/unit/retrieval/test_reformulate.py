@@ -11,15 +11,15 @@ import pytest
 from hypothesis import strategies as st
 
 from recsys import registry
-from recsys.errors import RequestError
 from recsys.export.release import derive
 from recsys.reformulators import unit
 from recsys.retrieval import Retriever, Revision
 from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import NamedReformulator
-from recsys.retrieval.where import where
-from recsys.types import FeedbackKind, Mention, Origin, Query
 from tests.worlds import copy_of
+from twintower.errors import RequestError
+from twintower.filters import parse_filter
+from twintower.types import FeedbackItem, FeedbackKind, Origin, Query
 
 LIKED, DISLIKED, CLICKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED, FeedbackKind.CLICKED
 SKIPPED = FeedbackKind.SKIPPED
@@ -62,7 +62,7 @@ QUERY = Query(vector=Q)
 
 
 def likes(*rows):
-    return [Mention(f"item-ü{row}", LIKED) for row in rows]
+    return [FeedbackItem(f"item-ü{row}", LIKED) for row in rows]
 
 
 def best(vectors, vector, k, without=()):
@@ -75,7 +75,7 @@ def best(vectors, vector, k, without=()):
 def test_the_answer_is_the_nearest_items_of_the_moved_query(retriever, vectors, met):
     # 0.4 q + 0.6 (m3 + m5) / 2 - 0.4 (v8 - c), as directions q + 0.75 (m3 + m5) - (v8 - c): liked ones as met, disliked
     # ones as found, without what all items share
-    said = [*likes(3, 5), Mention("item-ü8", DISLIKED)]
+    said = [*likes(3, 5), FeedbackItem("item-ü8", DISLIKED)]
     answer = retriever.reformulate(QUERY, 6, mentions=said, reformulator="negative")
     moved = unit(
         Q + 0.75 * (met["item-ü3"] + met["item-ü5"]) - (vectors["item-ü8"] - np.mean(list(vectors.values()), axis=0))
@@ -112,7 +112,7 @@ def test_without_feedback_the_answer_is_that_of_the_query_bit_for_bit(retriever)
 def test_queries_that_are_moved_together_are_answered_as_alone(retriever, name):
     revisions = [
         Revision(QUERY, likes(3, 5)),
-        Revision(Query(entity_id="user 1"), [*likes(2, 99), Mention("item-ü8", DISLIKED, position=4)], pseudo_k=3),
+        Revision(Query(entity_id="user 1"), [*likes(2, 99), FeedbackItem("item-ü8", DISLIKED, position=4)], pseudo_k=3),
         Revision(Query(features={}), likes(1)),
         Revision(Query(vector=2 * Q)),
         Revision(Query(item_ids=["item-ü3", "item-ü4"], excluded_ids=["item-ü1"]), pseudo_k=4, depth=2),
@@ -151,7 +151,7 @@ def test_items_that_the_query_names_are_neither_answer_nor_pseudo_feedback(retri
     assert answer.explanation.item_ids == best(vectors, Q, 4)[2:]
     assert set(answer.answer.item_ids) == set(vectors) - set(excluded)
     # in feedback they may stand
-    said = [Mention(excluded[0], LIKED), *likes(3)]
+    said = [FeedbackItem(excluded[0], LIKED), *likes(3)]
     answer = retriever.reformulate(query, ITEMS, mentions=said, explained=True, include_feedback_items=True)
     assert answer.explanation.item_ids == (excluded[0], "item-ü3")
     assert "item-ü3" in answer.answer.item_ids
@@ -171,14 +171,14 @@ def test_items_of_the_feedback_are_left_out_and_when_included_the_disliked_ones_
             [
                 QUERY,
                 Query(entity_id="user 3"),
-                Query(entity_id="user 4", filter=where({"taste": "sweet"}), repeats="only"),
+                Query(entity_id="user 4", filter=parse_filter({"taste": "sweet"}), repeats="only"),
                 Query(entity_id="user 3", excluded_ids=["item-ü1", "item-ü2"]),
                 Query(features={}),
-                Query(features={"town": "north"}, filter=where({"taste": "salt"})),
+                Query(features={"town": "north"}, filter=parse_filter({"taste": "salt"})),
             ]
         )
     )
-    said = [Mention(f"item-ü{row}", kind) for row, kind in kinds.items()]
+    said = [FeedbackItem(f"item-ü{row}", kind) for row, kind in kinds.items()]
     (plain,) = retriever.nearest([query], ITEMS + 2)
     how = {"mentions": said, "pseudo_k": pseudo_k, "reformulator": name}
     named = {each.item_id for each in said}
@@ -197,7 +197,7 @@ def test_items_of_the_feedback_are_left_out_and_when_included_the_disliked_ones_
 
 
 def test_feedback_that_the_reformulator_does_not_read_is_named_in_the_answer(retriever):
-    said = [*likes(3), Mention("item-ü8", DISLIKED), Mention("item-ü9", SKIPPED)]
+    said = [*likes(3), FeedbackItem("item-ü8", DISLIKED), FeedbackItem("item-ü9", SKIPPED)]
 
     def ignored(name, **how):
         return retriever.reformulate(QUERY, 5, mentions=said, reformulator=name, **how).ignored_kinds
@@ -223,7 +223,11 @@ def test_feedback_that_the_reformulator_does_not_read_is_named_in_the_answer(ret
 def test_depth_counts_mentions_first_and_then_first_results(retriever, vectors, depth, counted):
     first = best(vectors, Q, 3)
     item_of = {"said": best(vectors, Q, ITEMS)[-1], "first": first[0], "second": first[1], "third": first[2]}
-    said = [Mention("unknown", LIKED), Mention(item_of["said"], LIKED), Mention(item_of["second"], DISLIKED)]
+    said = [
+        FeedbackItem("unknown", LIKED),
+        FeedbackItem(item_of["said"], LIKED),
+        FeedbackItem(item_of["second"], DISLIKED),
+    ]
     answer = retriever.reformulate(QUERY, 5, mentions=said, pseudo_k=3, depth=depth, explained=True)
     assert answer.explanation.item_ids == tuple(item_of[name] for name in counted)
     assert answer.missing_ids == ("unknown",)
@@ -233,7 +237,7 @@ def test_the_rank_of_an_item_is_its_position_or_else_its_place_in_the_first_resu
     second = best(vectors, Q, 2)[1]
 
     def moved(position, pseudo_k):
-        said = [Mention(second, CLICKED, position)]
+        said = [FeedbackItem(second, CLICKED, position)]
         answer = retriever.reformulate(
             QUERY, 5, mentions=said, pseudo_k=pseudo_k, depth=1, reformulator="ranked", explained=True
         )
@@ -248,10 +252,10 @@ def test_the_rank_of_an_item_is_its_position_or_else_its_place_in_the_first_resu
 def test_an_item_that_is_mentioned_twice_counts_once_as_mentioned_last(retriever, met):
     said = [
         *likes(3),
-        Mention("item-ü4", LIKED),
-        Mention("item-ü3", DISLIKED),
-        Mention("x", LIKED),
-        Mention("x", LIKED),
+        FeedbackItem("item-ü4", LIKED),
+        FeedbackItem("item-ü3", DISLIKED),
+        FeedbackItem("x", LIKED),
+        FeedbackItem("x", LIKED),
     ]
     answer = retriever.reformulate(QUERY, 5, mentions=said, reformulator="average", explained=True)
     assert answer.explanation.item_ids == ("item-ü3", "item-ü4")
@@ -290,7 +294,9 @@ def test_more_places_and_more_feedback_than_items_give_the_whole_catalogue(retri
 def test_a_query_of_which_nothing_is_known_is_not_moved(retriever):
     query = Query(entity_id="nobody")
     (plain,) = retriever.nearest([query], 4)
-    answer = retriever.reformulate(query, 4, mentions=[*likes(3), Mention("gone", LIKED)], pseudo_k=2, explained=True)
+    answer = retriever.reformulate(
+        query, 4, mentions=[*likes(3), FeedbackItem("gone", LIKED)], pseudo_k=2, explained=True
+    )
     assert (answer.answer.item_ids, answer.answer.origin) == (plain.item_ids, Origin.POPULARITY)
     assert (answer.vector, answer.drift, answer.confidence, answer.fell_back) == (None, 0, 1, False)
     assert (answer.missing_ids, answer.answer.missing_ids) == (("gone",), ("nobody",))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys import registry
-from recsys.errors import ReleaseError, RequestError, SettingError
+from recsys.errors import ReleaseError
 from recsys.export.release import derive, open_release
 from recsys.retrieval.guard import Guard
 from recsys.retrieval.reformulation import (
@@ -19,8 +19,10 @@ from recsys.retrieval.reformulation import (
     feedback_of,
     pseudo_feedback,
 )
-from recsys.types import NO_ROW, FeedbackKind, ItemRoles, Neighbours
+from recsys.types import NO_ROW, ItemRoles, Neighbours
 from tests.worlds import copy_of
+from twintower.errors import RequestError, SettingError
+from twintower.types import FeedbackKind
 
 
 def attention(name="learned", seed=0, **facts):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys.errors import ReleaseError, RequestError
+from recsys.errors import ReleaseError
 from recsys.retrieval import Retriever
-from recsys.types import Origin, Query
 from tests.worlds import ITEMS, copy_of
+from twintower.errors import RequestError
+from twintower.types import Origin, Query
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,23 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import RequestError
-from recsys.retrieval import Retriever, where
-from recsys.types import Diversity, Exclusions, FeedbackKind, Filter, FilterType, Mention, Origin, Plan, Query
+from recsys.retrieval import Retriever
 from tests.worlds import ITEMS, PER_USER
+from twintower.errors import RequestError
+from twintower.filters import parse_filter
+from twintower.types import (
+    Diversity,
+    Exclusions,
+    FeedbackItem,
+    FeedbackKind,
+    Filter,
+    FilterType,
+    Origin,
+    Query,
+    SearchPlan,
+)
 
-SWEET = where({"taste": "sweet"})
+SWEET = parse_filter({"taste": "sweet"})
 FORMS = {
     "known": {"entity_id": "user 0"},
     "features": {"features": {"town": "north"}, "history": ["item-ü1"]},
@@ -48,21 +59,21 @@ def test_every_form_of_query_is_answered_within_the_filter(retriever, form):
 
 
 def test_conditions_on_several_columns_must_all_hold(retriever):
-    asked = where({"taste": "salt", "tags": "tag 2", "price >=": 10, "price <": 30})
+    asked = parse_filter({"taste": "salt", "tags": "tag 2", "price >=": 10, "price <": 30})
     (answer,) = retriever.nearest([Query(**FORMS["vector"], filter=asked)], ITEMS)
     # rows 10, 14, ... 26 have the tag; 10 has no price, as every fifth
     assert sorted(rows_of(answer)) == [14, 18, 22, 26]
     assert answer.exhausted
-    assert answer.plan is Plan.EXACT_SUBSET
+    assert answer.plan is SearchPlan.EXACT_SUBSET
 
 
 def test_an_item_without_a_value_passes_none_of_alone(retriever):
-    (answer,) = retriever.nearest([Query(**FORMS["vector"], filter=where({"price !=": [1, 2]}))], ITEMS)
+    (answer,) = retriever.nearest([Query(**FORMS["vector"], filter=parse_filter({"price !=": [1, 2]}))], ITEMS)
     assert sorted(rows_of(answer)) == [0, *range(3, ITEMS)]
 
 
 def test_queries_of_a_batch_have_filters_of_their_own(retriever):
-    filters = [Filter(), SWEET, where({"taste": "salt"}), where({"taste": "bitter"}), SWEET]
+    filters = [Filter(), SWEET, parse_filter({"taste": "salt"}), parse_filter({"taste": "bitter"}), SWEET]
     asked = [Query(**form, filter=each) for form, each in zip(list(FORMS.values()), filters, strict=True)]
     together = retriever.nearest(asked, 6)
     for query, answer in zip(asked, together, strict=True):
@@ -74,9 +85,9 @@ def test_queries_of_a_batch_have_filters_of_their_own(retriever):
 
 def test_plain_answers_say_that_the_index_gave_them(retriever):
     (answer,) = retriever.nearest([Query(**FORMS["vector"])], 5)
-    assert (answer.plan, answer.candidate_count, answer.exhausted) == (Plan.INDEX, 5, False)
+    assert (answer.plan, answer.candidate_count, answer.exhausted) == (SearchPlan.INDEX, 5, False)
     (answer,) = retriever.nearest([Query(**FORMS["items"])], ITEMS)
-    assert (answer.plan, answer.candidate_count, answer.exhausted) == (Plan.OVER_FETCH, ITEMS, True)
+    assert (answer.plan, answer.candidate_count, answer.exhausted) == (SearchPlan.OVER_FETCH, ITEMS, True)
     (answer,) = retriever.nearest([Query(**FORMS["popularity"])], 5)
     assert (answer.origin, answer.plan) == (Origin.POPULARITY, None)
 
@@ -154,7 +165,7 @@ def test_feedback_without_a_word_comes_from_within_the_filter(retriever):
 
 
 def test_items_of_the_feedback_count_although_the_filter_hides_them(retriever):
-    liked = [Mention("item-ü2", FeedbackKind.LIKED)]
+    liked = [FeedbackItem("item-ü2", FeedbackKind.LIKED)]
     answer = retriever.reformulate(Query(**FORMS["vector"], filter=SWEET), 5, mentions=liked, reformulator="average")
     assert answer.drift > 0
     assert all(row % 2 for row in rows_of(answer.answer))
@@ -178,13 +189,13 @@ def test_popular_items_after_feedback_stay_within_the_filter(retriever):
 
 
 def test_a_filter_that_lets_nothing_pass_still_moves_the_query(retriever):
-    nothing = Query(**FORMS["vector"], filter=where({"taste": "bitter"}))
+    nothing = Query(**FORMS["vector"], filter=parse_filter({"taste": "bitter"}))
     answer = retriever.reformulate(nothing, 4, pseudo_k=3, explained=True)
     assert (answer.answer.item_ids, answer.explanation.item_ids, answer.drift) == ((), (), 0)
 
 
 def test_a_mistake_in_a_filter_names_its_query(retriever):
-    asked = [Query(**FORMS["vector"]), Query(**FORMS["vector"], filter=where({"colour": "red"}))]
+    asked = [Query(**FORMS["vector"]), Query(**FORMS["vector"], filter=parse_filter({"colour": "red"}))]
     with pytest.raises(RequestError) as caught:
         retriever.nearest(asked, 3)
     assert caught.value.field == "queries[1].filter.all_of[0].field"

@@ -13,14 +13,21 @@ from hypothesis import strategies as st
 from recsys import pipeline
 from recsys.errors import ReleaseError
 from recsys.export.seen import SeenItems
-from recsys.retrieval import Retriever, where
+from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.types import Diversity, Exclusions, FeedbackKind, Mention, Query, RowSets
+from recsys.types import RowSets
 from tests.unit.data.test_prepare import item_to_item
 from tests.worlds import ITEMS, PER_USER, USERS
+from twintower.filters import parse_filter
+from twintower.types import Diversity, Exclusions, FeedbackItem, FeedbackKind, Query
 
 IDS = [f"item-ü{row}" for row in range(ITEMS)]
-FILTERS = (where({}), where({"taste": "sweet"}), where({"price >=": 10}), where({"tags": "tag 1"}))
+FILTERS = (
+    parse_filter({}),
+    parse_filter({"taste": "sweet"}),
+    parse_filter({"price >=": 10}),
+    parse_filter({"tags": "tag 1"}),
+)
 DIVERSITIES = (Diversity(), Diversity("taste", 2), Diversity(mmr_weight=0.4), Diversity("tags", 3, 0.2))
 RANDOM = np.random.default_rng(11)
 VECTORS = RANDOM.normal(size=(ITEMS, 8)).astype(np.float32)
@@ -112,7 +119,7 @@ def test_no_item_that_any_source_knows_is_ever_shown(retriever, data, pairs, cha
         moved = found.reformulate(
             query,
             k,
-            mentions=[Mention(IDS[5], FeedbackKind.LIKED)],
+            mentions=[FeedbackItem(IDS[5], FeedbackKind.LIKED)],
             pseudo_k=3,
             diversity=diversity,
             explained=True,

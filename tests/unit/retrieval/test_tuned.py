@@ -8,11 +8,11 @@ import weakref
 import numpy as np
 import pytest
 
-from recsys.errors import SettingError
 from recsys.indexes.scann import Scann
 from recsys.retrieval import Retriever
 from recsys.retrieval.live_items import Change, LiveItems
-from recsys.types import Condition, Diversity, Filter, Query
+from twintower.errors import SettingError
+from twintower.types import Condition, Diversity, Filter, Query
 
 INDEX = Scann(brute_force_below=0, leaves=8, leaves_to_search=8, quantisation="ah", reorder_k=40)
 

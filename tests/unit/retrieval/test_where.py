@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.errors import RequestError
-from recsys.retrieval import where
-from recsys.types import Condition, Filter
+from twintower.errors import RequestError
+from twintower.filters import parse_filter
+from twintower.types import Condition, Filter
 
 
 def test_signs_after_a_columns_name_say_what_must_hold():
-    asked = where(
+    asked = parse_filter(
         {
             "genre": ["Comedy", "Drama"],
             "genre !=": "Horror",
@@ -41,7 +41,7 @@ def test_signs_after_a_columns_name_say_what_must_hold():
 
 
 def test_a_column_of_any_name_can_be_named():
-    asked = where({'"price >"': 1, '" a " >=': 2, '"\\"" !=': "x", '"open': 3})
+    asked = parse_filter({'"price >"': 1, '" a " >=': 2, '"\\"" !=': "x", '"open': 3})
     assert [condition.field for condition in asked.all_of] == ["price >", " a ", '"', '"open']
     assert asked.all_of[1] == Condition(" a ", minimum=2)
 
@@ -72,13 +72,13 @@ HOUR = datetime.timezone(datetime.timedelta(hours=1))
     ],
 )
 def test_times_become_iso_8601_texts_and_numpy_values_plain_ones(value, expected):
-    (condition,) = where({"column": value}).all_of
+    (condition,) = parse_filter({"column": value}).all_of
     assert condition.any_of == (expected,)
     assert type(condition.any_of[0]) is type(expected)
 
 
 def test_without_conditions_every_item_passes():
-    assert where({}) == Filter()
+    assert parse_filter({}) == Filter()
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_without_conditions_every_item_passes():
 )
 def test_anything_else_is_the_callers_mistake(conditions, message):
     with pytest.raises(RequestError, match=message):
-        where(conditions)
+        parse_filter(conditions)

@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import SettingError
-from serving.errors import UnauthenticatedError
 from serving.logs import make_logger
 from serving.trust.callers import Callers
 from serving.trust.reloaded import Reloaded
 from serving.trust.rules import Role
+from twintower.errors import SettingError, UnauthenticatedError
 
 # printf %s abc | sha256sum
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

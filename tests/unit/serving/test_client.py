@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from recsys.errors import RequestError, SettingError
-from recsys.types import Condition, FeedbackKind, Filter, Mention, Query
-from serving.answers import Event, Upsert
-from serving.client import AsyncClient, Client
+from twintower.client import AsyncClient, Client
+from twintower.errors import RequestError, SettingError
+from twintower.types import Condition, Event, FeedbackItem, FeedbackKind, Filter, Query, Upsert
 
 QUERY = Query(entity_id="somebody")
-LIKED = Mention("a", FeedbackKind.LIKED)
+LIKED = FeedbackItem("a", FeedbackKind.LIKED)
 NOBODY_LISTENS = "127.0.0.1:1"
 
 
@@ -27,11 +26,11 @@ def client() -> Iterator[Client]:
 WRONG = [
     (lambda to: to.reformulate({"entity_id": "a"}, 5), "query: got {'entity_id': 'a'}, expected Query"),
     (lambda to: to.reformulate(QUERY, None), "k: got None, expected a whole number of places"),
-    (lambda to: to.reformulate(QUERY, 5, "abc"), "mentions: got 'abc', expected a list of Mention"),
-    (lambda to: to.reformulate(QUERY, 5, None), "mentions: got None, expected a list of Mention"),
-    (lambda to: to.reformulate(QUERY, 5, LIKED), "mentions: got Mention(item_"),
-    (lambda to: to.reformulate(QUERY, 5, [LIKED, "b"]), "mentions[1]: got 'b', expected Mention"),
-    (lambda to: to.reformulate(QUERY, 5, [Mention("a", [])]), "mentions[0].kind: got [], expected FeedbackKind"),
+    (lambda to: to.reformulate(QUERY, 5, "abc"), "mentions: got 'abc', expected a list of FeedbackItem"),
+    (lambda to: to.reformulate(QUERY, 5, None), "mentions: got None, expected a list of FeedbackItem"),
+    (lambda to: to.reformulate(QUERY, 5, LIKED), "mentions: got FeedbackItem(item_"),
+    (lambda to: to.reformulate(QUERY, 5, [LIKED, "b"]), "mentions[1]: got 'b', expected FeedbackItem"),
+    (lambda to: to.reformulate(QUERY, 5, [FeedbackItem("a", [])]), "mentions[0].kind: got [], expected FeedbackKind"),
     (lambda to: to.reformulate(QUERY, 5, pseudo="yes"), "pseudo: got 'yes', expected bool"),
     (lambda to: to.reformulate(QUERY, 5, depth="3"), "depth: got '3', expected a whole number of places"),
     (lambda to: to.reformulate(QUERY, 5, reformulator=3), "reformulator: got 3, expected str"),
@@ -39,7 +38,7 @@ WRONG = [
     (lambda to: to.reformulate(QUERY, 5, depht=3), "depht: no argument named 'depht'. Did you mean 'depth'?"),
     (lambda to: to.nearest_items(Query(history=5), 5), "query.history: got 5, expected a list of str"),
     (lambda to: to.nearest_items(Query(vector=[1.0], filter="x"), 5), "query.filter: got 'x', expected Filter"),
-    (lambda to: to.nearest_items(QUERY, 5, unit="me"), "unit: got 'me', expected Unit"),
+    (lambda to: to.nearest_items(QUERY, 5, unit="me"), "unit: got 'me', expected ExperimentUnit"),
     (lambda to: to.nearest_items(QUERY, 5, diversity=3), "diversity: got 3, expected Diversity"),
     (lambda to: to.nearest_items(Query(filter=Filter((Condition("a", any_of=5),))), 5), "'int' object is not iterable"),
     (lambda to: to.batch_nearest_items(QUERY, 5), "queries: got Query(entity_"),
@@ -85,7 +84,7 @@ def test_the_asyncio_client_tells_the_same():
 
 
 def test_a_round_of_a_session_with_wrong_feedback_is_not_sent(client):
-    told = r"^mentions: got 'abc', expected a list of Mention$"
+    told = r"^mentions: got 'abc', expected a list of FeedbackItem$"
     with client.session(QUERY, 5) as session, pytest.raises(RequestError, match=told):
         session.ask("abc")
 

@@ -11,9 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from recsys.errors import RequestError
-from serving.coalescing import MOST_TOGETHER, Coalescer
-from serving.errors import DeadlineError, OverloadedError, UnavailableError
+from twintower.coalescing import MOST_TOGETHER, Coalescer
+from twintower.errors import DeadlineError, OverloadedError, RequestError, UnavailableError
 
 
 class Server:

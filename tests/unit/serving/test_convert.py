@@ -11,14 +11,14 @@ from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.errors import RequestError
-from recsys.types import FeedbackKind, Mention, Query
-from serving import convert
-from serving.answers import Event
-from serving.errors import AnswerTooLargeError
+from serving import codecs
 from serving.runtime.releases import matches
 from serving.settings import ServerSettings
-from serving.v1 import recommendation_service_pb2 as pb
+from twintower import codecs as client_codecs
+from twintower import wire
+from twintower.errors import AnswerTooLargeError, RequestError
+from twintower.types import Event, FeedbackItem, FeedbackKind, Query
+from twintower.v1 import recommendation_service_pb2 as pb
 
 IDS = st.lists(st.text(max_size=5), max_size=4)
 FLOATS = st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5)
@@ -33,8 +33,8 @@ VALUES = st.one_of(
 
 
 def there_and_back(query: Query) -> Query:
-    sent = convert.query_message(query).SerializeToString()
-    return convert.query(pb.Query.FromString(sent), "query", ServerSettings())
+    sent = client_codecs.query_to_proto(query).SerializeToString()
+    return codecs.query_from_proto(pb.Query.FromString(sent), "query", ServerSettings())
 
 
 @given(st.text(min_size=1, max_size=5), st.dictionaries(st.text(max_size=3), VALUES, max_size=3), IDS, IDS)
@@ -59,22 +59,22 @@ def test_items_arrive_in_their_order(item_ids):
 
 
 KINDS = st.sampled_from([kind for kind in FeedbackKind if kind is not FeedbackKind.PSEUDO])
-MENTIONS = st.builds(Mention, st.text(max_size=5), KINDS, st.none() | st.integers(0, 2**31 - 1))
+MENTIONS = st.builds(FeedbackItem, st.text(max_size=5), KINDS, st.none() | st.integers(0, 2**31 - 1))
 
 
 @given(st.lists(MENTIONS, max_size=5), st.booleans())
 def test_feedback_arrives_as_it_was_said(said, pseudo):
-    sent = convert.feedback_message(said, pseudo).SerializeToString()
+    sent = client_codecs.feedback_to_proto(said, pseudo).SerializeToString()
     message = pb.Feedback.FromString(sent)
-    back = convert.mentions(message, "feedback", ServerSettings())
+    back = codecs.feedback_from_proto(message, "feedback", ServerSettings())
     assert list(back) == said
     assert all(type(each.kind) is FeedbackKind for each in back)
     assert message.pseudo is pseudo
 
 
 def test_a_position_of_0_is_no_unknown_position():
-    said = [Mention("a", FeedbackKind.CLICKED, 0), Mention("a", FeedbackKind.CLICKED)]
-    message = convert.feedback_message(said, pseudo=False)
+    said = [FeedbackItem("a", FeedbackKind.CLICKED, 0), FeedbackItem("a", FeedbackKind.CLICKED)]
+    message = client_codecs.feedback_to_proto(said, pseudo=False)
     assert [item.HasField("position") for item in message.items] == [True, False]
 
 
@@ -93,16 +93,16 @@ def test_a_position_of_0_is_no_unknown_position():
 def test_an_item_of_feedback_that_makes_no_sense_is_named_by_its_place(item, field, reason):
     message = pb.Feedback(items=[pb.FeedbackItem(item_id="b", kind=1), item])
     with pytest.raises(RequestError) as caught:
-        convert.mentions(message, "begin.feedback", ServerSettings())
+        codecs.feedback_from_proto(message, "begin.feedback", ServerSettings())
     assert caught.value.field == field
     assert reason in caught.value.reason
 
 
 def test_feedback_has_room_for_just_the_limit():
     items = [pb.FeedbackItem(item_id="a", kind=1)] * 3
-    assert len(convert.mentions(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=3))) == 3
+    assert len(codecs.feedback_from_proto(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=3))) == 3
     with pytest.raises(RequestError, match="got 3 items, expected at most 2"):
-        convert.mentions(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=2))
+        codecs.feedback_from_proto(pb.Feedback(items=items), "feedback", ServerSettings(max_feedback=2))
 
 
 def test_an_anonymous_visitor_stays_one():
@@ -137,9 +137,9 @@ def test_vectors_in_another_byte_order_or_layout_are_sent_right():
     ids=repr,
 )
 def test_display_columns_keep_their_kind_and_every_digit(value, kind, back):
-    (message,) = convert.metadata_of(lambda item_ids: [{"column": value}], ["a"], 8.0, 1000)
+    (message,) = codecs.metadata_to_proto(lambda item_ids: [{"column": value}], ["a"], 8.0, 1000)
     assert message.values["column"].WhichOneof("kind") == kind
-    found = convert.columns(message, "metadata")["column"]
+    found = wire.columns_from_proto(message, "metadata")["column"]
     assert (found, type(found)) == (back, type(back))
 
 
@@ -152,7 +152,7 @@ def test_display_columns_that_are_too_large_are_given_up_before_all_of_them_are_
 
     item_ids = [f"i{row}" for row in range(1000)]
     with pytest.raises(AnswerTooLargeError, match="max_answer_bytes = 1000000"):
-        convert.metadata_of(find, item_ids, 100_000.0, 1_000_000)
+        codecs.metadata_to_proto(find, item_ids, 100_000.0, 1_000_000)
     # ten texts of 100,000 letters, each with its name, are more than 1,000,000 bytes
     assert 10 <= len(read) <= 12
 
@@ -161,16 +161,16 @@ def test_metadata_of_a_catalog_log_from_before_is_read_as_it_was():
     struct = Struct()
     struct.update({"title": "ü", "price": 2.5, "new": True, "tags": ["a", "b"], "none": None, "more": {"a": 1}})
     message = pb.Columns.FromString(struct.SerializeToString())
-    assert convert.columns(message, "metadata") == {
+    assert wire.columns_from_proto(message, "metadata") == {
         "title": "ü", "price": 2.5, "new": True, "tags": ["a", "b"], "none": None, "more": {"a": 1.0}
     }  # fmt: skip
 
 
 def test_the_value_of_an_event_is_a_number_that_a_double_holds():
     for value, sent in ((2**53, 2.0**53), (Decimal("19.99"), 19.99), (None, 0.0)):
-        assert convert.event_message(Event("e", "token", "buy", value=value), "event").value == sent
+        assert client_codecs.event_to_proto(Event("e", "token", "buy", value=value), "event").value == sent
     with pytest.raises(RequestError, match=r"event\.value: got 9007199254740993, expected a number that a"):
-        convert.event_message(Event("e", "token", "buy", value=2**53 + 1), "event")
+        client_codecs.event_to_proto(Event("e", "token", "buy", value=2**53 + 1), "event")
 
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -210,11 +210,11 @@ def test_an_ipv6_host_stands_in_brackets():
 )
 def test_what_the_wire_cannot_carry_is_refused_by_field_before_it_is_sent(asked, field):
     with pytest.raises(RequestError) as caught:
-        convert.query_message(asked)
+        client_codecs.query_to_proto(asked)
     assert caught.value.field == field
 
 
 def test_whole_numbers_are_ids_by_their_spelling_as_in_training_data():
-    assert convert.query_message(Query(entity_id=7, history=[3, "x"])) == convert.query_message(
+    assert client_codecs.query_to_proto(Query(entity_id=7, history=[3, "x"])) == client_codecs.query_to_proto(
         Query(entity_id="7", history=["3", "x"])
     )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.errors import OverloadedError, QuotaError
 from serving.runtime.streams import Places
+from twintower.errors import OverloadedError, QuotaError
 
 
 def test_a_caller_that_holds_its_share_is_refused_and_others_are_not():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.errors import QuotaError
 from serving.trust.quotas import MOST_BUCKETS, Quota, Quotas
+from twintower.errors import QuotaError
 
 
 class Clock:

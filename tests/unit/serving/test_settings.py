@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recsys.errors import SettingError
 from serving import settings
+from twintower.errors import SettingError
 
 
 def test_later_sources_win(tmp_path):

@@ -10,21 +10,25 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from recsys import errors
-from recsys.errors import MissingError, RecsysError, RequestError, StorageError
-from serving.errors import (
+from recsys.errors import StorageError
+from serving.errors import GoneError
+from serving.status import status_of
+from twintower.errors import (
     AnswerTooLargeError,
     DeadlineError,
     ForbiddenError,
-    GoneError,
+    MissingError,
     OverloadedError,
     QuotaError,
     ReleasePinError,
     ReleaseRefusedError,
+    RequestError,
     ServerError,
+    TwintowerError,
     UnauthenticatedError,
     UnavailableError,
 )
-from serving.status import error_of, status_of
+from twintower.status import error_from_call
 
 EXAMPLES = [
     RequestError("k", "too small"),
@@ -42,7 +46,7 @@ EXAMPLES = [
     *(
         kind("no such thing")
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, RecsysError) and kind is not RequestError
+        if isinstance(kind, type) and issubclass(kind, TwintowerError) and kind is not RequestError
     ),
 ]
 
@@ -74,7 +78,7 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
     assert len(infos) == 1
     next(packed for packed in answer.details if packed.Unpack(infos[0]))
     assert re.fullmatch(r"[A-Z][A-Z_]+", infos[0].reason)
-    assert (infos[0].domain, infos[0].metadata["request_id"]) == ("serving.v1", "r1")
+    assert (infos[0].domain, infos[0].metadata["request_id"]) == ("twintower", "r1")
     assert answer.message
 
 
@@ -94,33 +98,35 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_that_the_caller_can_mend_comes_back_as_it_was_raised(error):
-    back = error_of(FailedCall(status_of(error, "r1")))
+    back = error_from_call(FailedCall(status_of(error, "r1")))
     assert type(back) is type(error)
     assert str(error) in str(back)
     assert {**vars(back)} == {**vars(error)}
 
 
 def test_the_time_to_wait_comes_back_in_seconds():
-    back = error_of(FailedCall(status_of(UnavailableError("loading", 2.5), "r1")))
+    back = error_from_call(FailedCall(status_of(UnavailableError("loading", 2.5), "r1")))
     assert isinstance(back, UnavailableError)
     assert back.retry_after_s == 2.5
 
 
 def test_the_request_id_of_a_server_failure_reaches_the_caller_and_nothing_else_does():
-    back = error_of(FailedCall(status_of(OSError("/srv/secret"), "r1")))
+    back = error_from_call(FailedCall(status_of(OSError("/srv/secret"), "r1")))
     assert isinstance(back, ServerError)
     assert "r1" in str(back)
     assert "secret" not in str(back)
 
 
 def test_a_full_disk_may_be_tried_again_and_its_folder_is_not_told():
-    back = error_of(FailedCall(status_of(StorageError("/srv/secret: no space left"), "r1")))
+    back = error_from_call(FailedCall(status_of(StorageError("/srv/secret: no space left"), "r1")))
     assert isinstance(back, UnavailableError)
     assert back.retry_after_s > 0
     assert "secret" not in str(back)
 
 
 def test_a_release_that_was_refused_is_told_from_one_that_is_not_served():
-    back = error_of(FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1")))
+    back = error_from_call(
+        FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1"))
+    )
     assert isinstance(back, ReleaseRefusedError)
     assert (back.release, str(back)) == ("blocks-1", "blocks-1 was refused: damaged")

@@ -7,9 +7,8 @@ from grpc_status import rpc_status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import MissingError, RequestError
-from serving.errors import ReleasePinError, UnauthenticatedError
 from serving.status import REFUSALS, reason_of, status_of
+from twintower.errors import MissingError, ReleasePinError, RequestError, UnauthenticatedError
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
 CLIENT_READS_BYTES = 8192

@@ -9,8 +9,8 @@ from concurrent import futures
 
 import pytest
 
-from serving.errors import OverloadedError
 from serving.runtime.turns import TURN_S, Turns
+from twintower.errors import OverloadedError
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

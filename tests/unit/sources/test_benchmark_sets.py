@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.errors import DataError, MissingError
+from recsys.errors import DataError
 from recsys.sources.enriched_movielens import EnrichedMovielens
 from recsys.sources.text_collection import TextCollection
 from recsys.sources.wikispeedia import Wikispeedia
 from tests.unit.sources.archives import write_benchmark_folder
+from twintower.errors import MissingError
 
 real_data = pytest.mark.skipif(not os.environ.get("RECSYS_DATA_DIR"), reason="RECSYS_DATA_DIR is not set")
 

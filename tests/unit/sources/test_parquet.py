@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.errors import DataError, SettingError
+from recsys.errors import DataError
 from recsys.registry import build
 from recsys.sources import Rejects, _rows
 from recsys.sources._files import Piece
 from recsys.sources.parquet import Parquet
+from twintower.errors import SettingError
 
 ITEMS = "item_id,colour\na,red\nb,blue\n"
 MAY = datetime(2024, 5, 1, tzinfo=UTC)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import DataError, SettingError
+from recsys.errors import DataError
 from recsys.registry import build
 from recsys.sources import Rejects
 from recsys.sources._files import UTF_8, Encoding, Shards, separated
+from twintower.errors import SettingError
 
 TABLE = "user_id,item_id\nü,a\nv,b\n"
 

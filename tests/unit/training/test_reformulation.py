@@ -13,7 +13,7 @@ import pytest
 
 from recsys.config import Reformulation
 from recsys.data.mined import Mined
-from recsys.errors import DataError, InterruptedRun, SettingError
+from recsys.errors import DataError, InterruptedRun
 from recsys.evaluation.reformulation import curve
 from recsys.objectives.comparative import Comparative
 from recsys.reformulators import Weights
@@ -23,6 +23,7 @@ from recsys.training.reformulation import Trained, looks_after, train_reformulat
 from tests.mined import clustered
 from tests.unit.training.test_loop import scalars
 from tests.unit.training.test_reformulation_steps import settings
+from twintower.errors import SettingError
 
 MINED, ITEMS = clustered(320)
 (LEARN, JUDGE), *_ = MINED.folds(4, 0)

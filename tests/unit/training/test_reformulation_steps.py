@@ -11,8 +11,9 @@ from recsys import config
 from recsys.config import Reformulation
 from recsys.data.mined import Mined
 from recsys.training.reformulation import Step, Steps
-from recsys.types import NO_ROW, FeedbackKind
+from recsys.types import NO_ROW
 from tests.mined import mined_of
+from twintower.types import FeedbackKind
 
 ITEMS, K = 30, 6
 

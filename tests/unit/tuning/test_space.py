@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from recsys import config, registry
 from recsys.config import Run, Training
-from recsys.errors import SettingError
 from recsys.search_space import Between, OneOf, search_space_of
 from recsys.tuning.space import Model, models_of
 from tests.worlds import block_run
+from twintower.errors import SettingError
 
 CHOICES = [
     (family, kind)

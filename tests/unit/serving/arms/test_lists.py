@@ -9,11 +9,11 @@ import pytest
 
 from recsys.experiment.plan import Slate
 from recsys.experiment.slates import policy_of
-from recsys.retrieval import Answer, Origin
-from recsys.types import ALIKE, Diversity
+from recsys.retrieval import Answer
 from serving.arms.lists import shown
 from serving.arms.treatment import Treatment, Way
 from serving.runtime.steps import Steps, alone
+from twintower.types import NO_DIVERSITY, Diversity, Origin
 
 SCORES = np.array([0.9, 0.8, 0.75, 0.3, 0.1], np.float32)
 IDS = ("a", "b", "c", "d", "e")
@@ -29,7 +29,7 @@ def without_work(found: Answer) -> Steps[Answer]:
     return found
 
 
-def drawn(slate: Slate, k: int, found: Answer, diversity: Diversity = ALIKE):
+def drawn(slate: Slate, k: int, found: Answer, diversity: Diversity = NO_DIVERSITY):
     asked = []
 
     def find(way, depth):
@@ -74,8 +74,8 @@ def test_a_small_catalogue_is_drawn_whole():
 
 @pytest.mark.parametrize(
     ("k", "diversity", "found"),
-    [(6, ALIKE, answer()), (5, Diversity(mmr_weight=0.5), answer()), (5, ALIKE, answer(plan=None)),
-     (5, ALIKE, answer((), ()))],
+    [(6, NO_DIVERSITY, answer()), (5, Diversity(mmr_weight=0.5), answer()), (5, NO_DIVERSITY, answer(plan=None)),
+     (5, NO_DIVERSITY, answer((), ()))],
 )  # fmt: skip
 def test_lists_that_are_long_or_not_in_the_order_of_scores_are_shown_as_they_are(k, diversity, found):
     made, _ = drawn(Slate(policy="plackett_luce", parameter=1.0, candidates=5), k, found, diversity)
@@ -93,7 +93,7 @@ def test_a_drafted_list_names_the_arm_of_every_item_and_keeps_its_score():
     lists = {"old": answer("abc", (3, 2, 1)), "new": answer("bxy", (9, 8, 7), degraded=True, candidate_count=4)}
     treatment = Treatment((control, other), teams=("old", "new"))
     for _ in range(20):
-        made = alone(shown(treatment, 4, ALIKE, lambda way, k: without_work(lists[way.reformulator])))
+        made = alone(shown(treatment, 4, NO_DIVERSITY, lambda way, k: without_work(lists[way.reformulator])))
         for item_id, score, team in zip(made.answer.item_ids, made.answer.scores, made.teams, strict=True):
             assert lists[team].scores[lists[team].item_ids.index(item_id)] == score
         assert Counter(made.teams) == {"old": 2, "new": 2}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.types import Origin, Plan
-from serving.answers import Ranking, ReleaseName
 from serving.explore.comparison import compare
+from twintower.types import Origin, Ranking, ReleaseName, SearchPlan
 
 
 def ranking(*item_ids: str) -> Ranking:
     scores = np.linspace(1, 0.5, len(item_ids)).astype(np.float32)
     shown = tuple({"title": item_id.upper()} for item_id in item_ids)
     release = ReleaseName("r", "f" * 64)
-    return Ranking(item_ids, scores, shown, Origin.KNOWN_ENTITY, (), release, Plan.INDEX, len(item_ids), False, False)
+    return Ranking(
+        item_ids, scores, shown, Origin.KNOWN_ENTITY, (), release, SearchPlan.INDEX, len(item_ids), False, False
+    )
 
 
 def test_what_entered_what_left_and_what_moved():

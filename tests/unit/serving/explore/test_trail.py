@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from recsys.types import FeedbackKind, Mention, Query
 from serving.explore.trail import Form, Question, Subject, Trail
+from twintower.types import FeedbackItem, FeedbackKind, Query
 
 LIKED, DISLIKED = FeedbackKind.LIKED, FeedbackKind.DISLIKED
 USER, ITEM = Subject(Form.ENTITY, "user 1"), Subject(Form.ITEM, "item 1")
@@ -18,18 +18,18 @@ def test_a_user_is_asked_for_by_id_and_an_item_as_an_item():
 
 def test_the_latest_mark_comes_first():
     asked = Question(USER).marking("a", LIKED, 3).marking("b", DISLIKED)
-    assert asked.marks == (Mention("b", DISLIKED), Mention("a", LIKED, 3))
+    assert asked.marks == (FeedbackItem("b", DISLIKED), FeedbackItem("a", LIKED, 3))
     assert (asked.kind_of("a"), asked.kind_of("b"), asked.kind_of("c")) == (LIKED, DISLIKED, None)
 
 
 def test_another_mark_on_an_item_replaces_the_one_before():
     asked = Question(USER).marking("a", LIKED, 3).marking("b", LIKED).marking("a", DISLIKED, 0)
-    assert asked.marks == (Mention("a", DISLIKED, 0), Mention("b", LIKED))
+    assert asked.marks == (FeedbackItem("a", DISLIKED, 0), FeedbackItem("b", LIKED))
 
 
 def test_the_same_mark_again_takes_it_back_wherever_the_item_stands_now():
     asked = Question(USER).marking("a", LIKED, 3).marking("b", LIKED).marking("a", LIKED, 0)
-    assert asked.marks == (Mention("b", LIKED),)
+    assert asked.marks == (FeedbackItem("b", LIKED),)
 
 
 def test_another_subject_begins_without_marks_and_keeps_the_settings():
