@@ -15,7 +15,7 @@ import pytest
 from tests.architecture.test_architecture import ROOT, WRITTEN, name_of
 
 OPTIONAL_NUMBERS = {"int | None", "float | None", "int | float | None"}
-OWN = ("recsys", "serving")
+OWN = ("recsys", "serving", "twintower")
 
 
 def optional_fields() -> set[str]:

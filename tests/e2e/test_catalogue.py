@@ -203,7 +203,7 @@ def test_a_wrong_upsert_is_named_by_its_place_and_changes_nothing(small, items, 
         small.upsert_items(items)
     assert caught.value.field == field
     assert reason in caught.value.reason
-    assert small.catalogue().sequence == 0
+    assert small.catalog().sequence == 0
 
 
 def test_a_wrong_delete_is_named(small):

@@ -208,7 +208,7 @@ def test_a_diversity_that_cannot_be_had_names_its_field(client):
 @pytest.mark.parametrize(
     ("narrowing", "message"),
     [
-        ({"where": {"price": [None]}}, r"where\['price'\]: got None"),
+        ({"where": {"price": [None]}}, r"filter\['price'\]: got None"),
         ({"where": Filter((Condition("price"),))}, r"query\.filter\.all_of\[0\]: got 0 rules"),
         ({"where": Filter((Condition("price", any_of=(b"a",)),))}, r"any_of\[0\]: got b'a', expected a string"),
         (
@@ -250,7 +250,7 @@ def test_the_command_line_reads_values_as_the_columns_hold_them(server):
         (["--where", "taste"], "--where: got 'taste', expected COLUMN=VALUE, or != >= > <= < instead of ="),
         (["--where", "tsate=salt"], "--where: no column to filter by named 'tsate'. Did you mean 'taste'?"),
         (["--where", "price=cheap"], "--where: got 'price=cheap', expected a number"),
-        (["--where", "price>=1,2"], "--where: where['price >=']: got [1, 2], expected text, a number"),
+        (["--where", "price>=1,2"], "--where: filter['price >=']: got [1, 2], expected text, a number"),
         (["--where", "taste>=1"], "query.filter.all_of[0].range"),
         (["--crowding", "taste"], "--crowding: got 'taste', expected COLUMN:N, such as genre:2"),
         (["--mmr", "2"], "diversity.mmr_weight: got 2.0, expected 0 to 1"),

@@ -84,11 +84,11 @@ def test_without_conditions_every_item_passes():
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        ({">=": 1}, "where: got '>=', expected the name of a column"),
-        ({3: 1}, "where: got 3, expected the name of a column"),
-        ({"genre": None}, r"where\['genre'\]: got None, expected text, a number, a truth value, or a time"),
-        ({"year >=": [1, 2]}, r"where\['year >='\]: got \[1, 2\], expected text, a number"),
-        ({"year": np.array([[1, 2]])}, r"where\['year'\]: got array\(\[1, 2\]\)"),
+        ({">=": 1}, "filter: got '>=', expected the name of a column"),
+        ({3: 1}, "filter: got 3, expected the name of a column"),
+        ({"genre": None}, r"filter\['genre'\]: got None, expected text, a number, a truth value, or a time"),
+        ({"year >=": [1, 2]}, r"filter\['year >='\]: got \[1, 2\], expected text, a number"),
+        ({"year": np.array([[1, 2]])}, r"filter\['year'\]: got array\(\[1, 2\]\)"),
     ],
 )
 def test_anything_else_is_the_callers_mistake(conditions, message):

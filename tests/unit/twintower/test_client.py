@@ -28,7 +28,7 @@ WRONG = [
     (lambda to: to.reformulate(QUERY, None), "k: got None, expected a whole number of places"),
     (lambda to: to.reformulate(QUERY, 5, "abc"), "mentions: got 'abc', expected a list of FeedbackItem"),
     (lambda to: to.reformulate(QUERY, 5, None), "mentions: got None, expected a list of FeedbackItem"),
-    (lambda to: to.reformulate(QUERY, 5, LIKED), "mentions: got FeedbackItem(item_"),
+    (lambda to: to.reformulate(QUERY, 5, LIKED), "mentions: got FeedbackItem("),
     (lambda to: to.reformulate(QUERY, 5, [LIKED, "b"]), "mentions[1]: got 'b', expected FeedbackItem"),
     (lambda to: to.reformulate(QUERY, 5, [FeedbackItem("a", [])]), "mentions[0].kind: got [], expected FeedbackKind"),
     (lambda to: to.reformulate(QUERY, 5, pseudo="yes"), "pseudo: got 'yes', expected bool"),
