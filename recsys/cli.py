@@ -8,22 +8,49 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from recsys import commands
-from recsys.errors import InterruptedRun
+from recsys.errors import InstallationError, InterruptedRun, install_line
 from twintower.errors import TwintowerError, describe, verbatim
 
-EXTRAS = (
-    "pip install 'twintower-recsys[train]' to train, 'twintower-recsys[serve]' to serve and to query, "
-    "'twintower-recsys[serve,web]' to explore, 'twintower-recsys[train,tune]' to tune, "
-    "'twintower-recsys[experiment]' to analyse experiments"
-)
+EXTRAS = {
+    "auth": "serve",
+    "demo": "demo",
+    "experiment": "experiment",
+    "explore": "web",
+    "release": "serve",
+    "serve": "serve",
+    "top": "serve",
+    "tune": "tune",
+}
+"""The extra that has what a command needs; `train` has it for all others."""
+
+
+class Words(TyperGroup):
+    """The commands; a missing package is reported with the extra that has it."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Run a command.
+
+        Raises:
+            InstallationError: it needs a package that is not installed.
+        """
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            needs = f"`recsys {ctx.invoked_subcommand}` needs the package {error.name!r}, which is not installed"
+            run = install_line(EXTRAS.get(ctx.invoked_subcommand or "", "train"))
+            raise InstallationError(f"{needs}. Run: {run}") from error
+
 
 app = typer.Typer(
     name="recsys",
+    cls=Words,
     help="Two-tower recommendation: train, release, index, serve, experiment.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -61,10 +88,6 @@ def one_message() -> Iterator[None]:
     except InterruptedRun as error:
         Console(stderr=True).print(str(error), style="yellow", markup=False, soft_wrap=True)
         sys.exit(130)
-    except ModuleNotFoundError as error:
-        told = f"error: this needs the package {error.name!r}, which is not installed. Run: {EXTRAS}"
-        Console(stderr=True).print(told, style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
     except (TwintowerError, OSError) as error:
         Console(stderr=True).print(f"error: {_told(error)}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)

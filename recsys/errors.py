@@ -34,3 +34,8 @@ class StorageError(TwintowerError, OSError):
 
 class InterruptedRun(TwintowerError):
     """The work was interrupted after a checkpoint: run the same command to go on from there."""
+
+
+def install_line(extra: str) -> str:
+    """Return the command that installs an extra, from an index as well as in a clone."""
+    return f"python -m pip install 'twintower-recsys[{extra}]'"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recsys.errors import InstallationError
+from recsys.errors import InstallationError, install_line
 
 
 def figure(width: float, height: float) -> Any:
@@ -21,7 +21,6 @@ def figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise InstallationError(
-            f"a plot needs the package {error.name!r}, which is not installed. "
-            "Run: pip install 'twintower-recsys[explore]'"
+            f"a plot needs the package {error.name!r}, which is not installed. Run: {install_line('explore')}"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")

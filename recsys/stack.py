@@ -19,7 +19,7 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-from recsys.errors import InstallationError
+from recsys.errors import InstallationError, install_line
 
 KERAS_FLAG = "TF_USE_LEGACY_KERAS"
 LOG_LEVEL_FLAG = "TF_CPP_MIN_LOG_LEVEL"
@@ -73,7 +73,7 @@ def problems(*, training: bool = False) -> list[Problem]:
         if version is None:
             if distribution != "tensorflow-recommenders" or training:
                 extra = "train" if training else "serve"
-                found.append(Problem(f"{distribution} is not installed.", f"python -m pip install '.[{extra}]'"))
+                found.append(Problem(f"{distribution} is not installed.", install_line(extra)))
         elif version != wanted and not version.startswith(wanted + "."):
             why = (
                 "ScaNN 1.4.2 is linked against TensorFlow 2.20; with another TensorFlow `import scann` ends in an "

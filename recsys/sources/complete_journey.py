@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from recsys.errors import DataError, InstallationError
+from recsys.errors import DataError, InstallationError, install_line
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData
 from twintower.errors import SettingError, describe, unknown, verbatim
@@ -174,7 +174,7 @@ def _folder() -> Traversable:
         return importlib.resources.files(PACKAGE) / "data"
     except ModuleNotFoundError:
         raise InstallationError(
-            f"source complete_journey: {PACKAGE} is not installed. Run: python -m pip install '.[demo]'"
+            f"source complete_journey: {PACKAGE} is not installed. Run: {install_line('demo')}"
         ) from None
 
 

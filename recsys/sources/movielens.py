@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from recsys.errors import DataError, InstallationError
+from recsys.errors import DataError, InstallationError, install_line
 from recsys.progress import Task, task
 from recsys.registry import settings
 from recsys.sources import ITEM_ID, QUERY_ID, TIMESTAMP, RawData, Rejects, _files, _rows
@@ -146,9 +146,7 @@ class Movielens:
         try:
             import pooch
         except ModuleNotFoundError:
-            raise InstallationError(
-                "source movielens: pooch is not installed. Run: python -m pip install '.[train]'"
-            ) from None
+            raise InstallationError(f"source movielens: pooch is not installed. Run: {install_line('train')}") from None
         pooch.get_logger().setLevel(logging.WARNING)
         url = f"{self.base_url.rstrip('/')}/{self.variant}.zip"
         advice = f"Download {self.variant}.zip elsewhere and set source.path, or set source.base_url to a mirror."

