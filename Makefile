@@ -45,8 +45,9 @@ lint: $(VENV)/.dev ## Style, formatting and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-proto: $(VENV)/.dev ## Generate twintower/v1 from proto/
+proto: $(VENV)/.dev ## Generate twintower/v1 from proto/, and the client for threads from the one for asyncio
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=. --pyi_out=. --grpc_python_out=. proto/twintower/v1/*.proto
+	$(BIN)/python proto/blocking_client.py
 
 lock: $(VENV)/.uv ## Write requirements/*.txt anew: pinned versions with hashes
 	for extra in serve demo dev bench; do \

@@ -118,7 +118,7 @@ def vectors_from_proto(rows: Sequence[bytes], dim: int, path: str) -> Float32:
 
 def diversity_from_proto(message: pb.Diversity) -> Diversity:
     """Return a diversity."""
-    return Diversity(message.crowding_field, message.max_per_value, message.mmr_weight)
+    return Diversity(message.crowding_field or None, message.max_per_value or None, message.mmr_weight)
 
 
 def feedback_from_proto(message: pb.Feedback, path: str, settings: ServerSettings) -> tuple[FeedbackItem, ...]:
@@ -154,7 +154,7 @@ def unit_from_proto(message: pb.Unit) -> ExperimentUnit:
     for name, value in (("user_id", message.user_id), ("session_id", message.session_id)):
         if len(value) > MAX_UNIT_LETTERS:
             raise RequestError(f"unit.{name}", f"got {len(value)} letters, expected at most {MAX_UNIT_LETTERS}")
-    return ExperimentUnit(message.user_id, message.session_id)
+    return ExperimentUnit(message.user_id or None, message.session_id or None)
 
 
 def reformulated_to_proto(

@@ -4,7 +4,8 @@
 from twintower import Client, Query
 
 with Client("127.0.0.1:50051") as client:
-    print(client.nearest_items(Query(entity_id="u1"), 10).item_ids)
+    for item in client.nearest_items(Query.for_entity("u1")):
+        print(item.id, item.score)
 ```
 
 The clients are imported on first use, so that the types alone cost no gRPC.
@@ -34,6 +35,7 @@ from twintower.errors import (
     UnavailableError,
 )
 from twintower.filters import parse_filter
+from twintower.policies import HedgingPolicy, RetryPolicy
 from twintower.types import (
     ANONYMOUS,
     MATCH_ALL,
@@ -62,6 +64,7 @@ from twintower.types import (
     ReleaseName,
     ReleaseSet,
     Repeats,
+    ScoredItem,
     SearchPlan,
     ServedRelease,
     Upsert,
@@ -70,15 +73,19 @@ from twintower.types import (
 )
 
 if TYPE_CHECKING:
-    from twintower.client import AsyncClient, AsyncSession, Client, Session
+    from twintower.aio import AsyncClient
+    from twintower.client import Client
+    from twintower.coalescing import CoalescingClient
+    from twintower.sessions import AsyncSession, Session
     from twintower.tls import ClientTls
 
 _LAZY = {
-    "AsyncClient": "twintower.client",
-    "AsyncSession": "twintower.client",
+    "AsyncClient": "twintower.aio",
+    "AsyncSession": "twintower.sessions",
     "Client": "twintower.client",
     "ClientTls": "twintower.tls",
-    "Session": "twintower.client",
+    "CoalescingClient": "twintower.coalescing",
+    "Session": "twintower.sessions",
 }
 __all__ = [
     "ANONYMOUS",
@@ -89,6 +96,7 @@ __all__ = [
     "CatalogReadOnlyError",
     "Client",
     "ClientTls",
+    "CoalescingClient",
     "Condition",
     "DeadlineError",
     "Deleted",
@@ -104,6 +112,7 @@ __all__ = [
     "Filter",
     "FilterType",
     "ForbiddenError",
+    "HedgingPolicy",
     "LoadedRelease",
     "MATCH_ALL",
     "MissingError",
@@ -123,6 +132,8 @@ __all__ = [
     "ReleaseSet",
     "Repeats",
     "RequestError",
+    "RetryPolicy",
+    "ScoredItem",
     "SearchPlan",
     "ServedRelease",
     "ServerError",

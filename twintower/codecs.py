@@ -15,7 +15,6 @@ import numpy as np
 from twintower.errors import RequestError
 from twintower.spelling import MAX_COLUMN_DIGITS, is_column_number, spell
 from twintower.types import (
-    ANONYMOUS,
     CatalogChanges,
     Condition,
     Deleted,
@@ -122,18 +121,22 @@ def vectors_to_proto(vectors: Float32, path: str) -> list[bytes]:
     return [row.tobytes() for row in _numbers(vectors, path, dimensions=2)]
 
 
-def diversity_to_proto(diversity: Diversity) -> pb.Diversity:
+def diversity_to_proto(diversity: Diversity | None) -> pb.Diversity | None:
     """Return a diversity as a message.
 
     Raises:
         RequestError: a value of a type that the wire does not carry.
     """
+    if diversity is None:
+        return None
     message = pb.Diversity()
     for name, kind in DIVERSITY.items():
+        value = getattr(diversity, name)
         try:
-            setattr(message, name, getattr(diversity, name))
+            if value is not None:
+                setattr(message, name, value)
         except (TypeError, ValueError):
-            raise RequestError(f"diversity.{name}", f"got {getattr(diversity, name)!r}, expected {kind}") from None
+            raise RequestError(f"diversity.{name}", f"got {value!r}, expected {kind}") from None
     return message
 
 
@@ -160,16 +163,16 @@ def upsert_to_proto(item: Upsert, path: str) -> catalog_pb.UpsertItem:
     return message
 
 
-def unit_to_proto(unit: ExperimentUnit) -> pb.Unit | None:
-    """Return an experiment unit as a message; None for an anonymous one.
+def unit_to_proto(unit: ExperimentUnit | None) -> pb.Unit | None:
+    """Return an experiment unit as a message.
 
     Raises:
         RequestError: an id that is no text.
     """
-    if unit is ANONYMOUS:
+    if unit is None:
         return None
     return pb.Unit(
-        user_id=_id_text(unit.user_id, "unit.user_id"), session_id=_id_text(unit.session_id, "unit.session_id")
+        user_id=_optional_id(unit.user_id, "unit.user_id"), session_id=_optional_id(unit.session_id, "unit.session_id")
     )
 
 
@@ -187,7 +190,7 @@ def event_to_proto(event: Event, path: str) -> event_pb.Event:
         event_id=_id_text(event.event_id, f"{path}.event_id"),
         attribution_token=_id_text(event.attribution_token, f"{path}.attribution_token"),
         kind=_id_text(event.kind, f"{path}.kind"),
-        item_id=_id_text(event.item_id, f"{path}.item_id"),
+        item_id=_optional_id(event.item_id, f"{path}.item_id"),
         value=None if event.value is None else _number(event.value, f"{path}.value"),
     )
     if event.time is not None:
@@ -224,7 +227,7 @@ def feedback_to_proto(feedback: Sequence[FeedbackItem], pseudo: bool, path: str 
 def ranking_from_proto(response: pb.NearestItemsResponse | pb.ReformulateResponse) -> Ranking:
     """Return the answer to one query."""
     arms = {assigned.experiment: assigned.arm for assigned in response.assignments}
-    return _ranked(response.result, _release_name(response.release), response.attribution_token, arms)
+    return _ranked(response.result, _release_name(response.release), response.attribution_token or None, arms)
 
 
 def rankings_from_proto(response: pb.BatchNearestItemsResponse) -> list[Ranking]:
@@ -289,7 +292,7 @@ def release_from_proto(message: pb.Release) -> ServedRelease:
         dim=message.dim,
         item_count=message.item_count,
         known_entity_count=message.known_entity_count,
-        query_entity=QUERY_ENTITY_OF.get(message.query_entity, ""),
+        query_entity=QUERY_ENTITY_OF.get(message.query_entity),
         query_features=tuple(message.query_features),
         reads_history=message.reads_history,
         index=message.index,
@@ -434,6 +437,10 @@ def _id_text(value: object, path: str) -> str:
     return value
 
 
+def _optional_id(value: object, path: str) -> str | None:
+    return None if value is None else _id_text(value, path)
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
@@ -497,7 +504,10 @@ def _spelled(value: Any, path: str) -> str | None:
 
 
 def _ranked(
-    message: pb.RankedItems, release: ReleaseName, attribution_token: str = "", arms: Mapping[str, str] | None = None
+    message: pb.RankedItems,
+    release: ReleaseName,
+    attribution_token: str | None = None,
+    arms: Mapping[str, str] | None = None,
 ) -> Ranking:
     return Ranking(
         item_ids=tuple(message.item_ids),

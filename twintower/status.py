@@ -32,11 +32,12 @@ CATALOG_READ_ONLY, EVENTS_NOT_KEPT, RELEASE_REFUSED = "CATALOG_READ_ONLY", "EVEN
 OVERLOADED, QUOTA_EXCEEDED = "OVERLOADED", "QUOTA_EXCEEDED"
 
 
-def error_from_call(call: grpc.RpcError) -> TwintowerError:
+def error_from_call(call: grpc.RpcError, target: str) -> TwintowerError:
     """Return the error that a failed call means to the caller of the client.
 
     Args:
         call: what gRPC raised; sync and asyncio calls alike.
+        target: `host:port` of the server.
     """
     code, message = call.code(), call.details() or ""
     details = _details(call)
@@ -52,6 +53,10 @@ def error_from_call(call: grpc.RpcError) -> TwintowerError:
         return (ReleaseRefusedError if reason == RELEASE_REFUSED else ReleasePinError)(message, subject)
     info, retry = details.get(error_details_pb2.ErrorInfo), details.get(error_details_pb2.RetryInfo)
     retry_after_s = retry.retry_delay.ToMilliseconds() / 1000 if retry else 0.0
+    if code is grpc.StatusCode.UNAVAILABLE and info is None and "Connection refused" in message:
+        return UnavailableError(f"no server at {target}; start one with: recsys serve RELEASES")
+    if code is grpc.StatusCode.UNAVAILABLE and info is None:
+        return UnavailableError(f"no connection to the server at {target} ({message})")
     if code is grpc.StatusCode.UNAVAILABLE:
         return UnavailableError(message, retry_after_s)
     if code is grpc.StatusCode.UNAUTHENTICATED:

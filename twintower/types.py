@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,13 +95,13 @@ class Diversity:
     """How alike the items of one answer may be; by default as alike as they come.
 
     Attributes:
-        crowding_field: the column whose values are to be mixed; empty means none. Items without a value do not count.
+        crowding_field: the column whose values are to be mixed; None for none. Items without a value do not count.
         max_per_value: most items of one value of that column in an answer: >= 1 where there is a column.
         mmr_weight: 0..1, unitless: 0 ranks by score alone, 1 by distance to the items above alone.
     """
 
-    crowding_field: str = ""
-    max_per_value: int = 0
+    crowding_field: str | None = None
+    max_per_value: int | None = None
     mmr_weight: float = 0.0
 
     @property
@@ -141,21 +141,28 @@ class Repeats(enum.StrEnum):
 
 @dataclass(slots=True)  # not frozen, which would make one take four times as long: each query of a call is one
 class Query:
-    """What a caller wants neighbours of: exactly one of the four forms. Not to be changed.
+    """What a caller wants neighbors of, in exactly one of four forms. Treat as immutable.
+
+    | form | made by |
+    |---|---|
+    | an entity that the release knows | `Query.for_entity("u1")` |
+    | features of an unknown one | `Query.for_features({"age": 30}, history=["i7", "i2"])` |
+    | items, such as a basket | `Query.for_items(["i7", "i2"])` |
+    | a vector | `Query.for_vector(vector)` |
 
     Attributes:
         entity_id: a query entity (user, or item in an item-to-item release) that the release knows by name.
-        features: raw values by feature name; missing ones count as unknown. Used where `entity_id` is unknown, too.
-        history: item ids the entity met, oldest first, an item as often as it was met; goes with `features`.
+        features: raw values by feature name; missing ones count as unknown. Also used where `entity_id` is unknown.
+        history: item ids that the entity met, oldest first, an item as often as it was met; goes with `features`.
         history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
             which counts as now.
         item_ids: items that somebody has met, such as a basket: the answer is what goes with them.
-        similar: whether the answer is instead what is like `item_ids`: what is found by nearly the same vectors.
+        similar: whether the answer is instead what is similar to `item_ids`: what nearly the same vectors find.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
-        filter: which items the answer may hold besides.
-        exclude_seen: also leave out what the entity is known to have met: all that the release stores for it, `history`
-            and `reported_ids`.
+        filter: conditions that the items of the answer must meet.
+        exclude_seen: leave out what the entity is known to have met: all that the release stores for it, `history` and
+            `reported_ids`.
         repeats: whether the answer holds items that the entity has met; `EXCLUDE` sets `exclude_seen`.
         reported_ids: items that the entity has met since the release was written, as events report. A server fills
             them in; they do not travel over the wire.
@@ -177,6 +184,105 @@ class Query:
     def __post_init__(self) -> None:
         if self.repeats == Repeats.EXCLUDE:
             self.exclude_seen = True
+
+    @classmethod
+    def for_entity(
+        cls,
+        entity_id: str,
+        *,
+        features: Mapping[str, Any] | None = None,
+        history: Sequence[str] = (),
+        history_age_days: Sequence[float] = (),
+        excluded_ids: Sequence[str] = (),
+        filter: Filter = MATCH_ALL,
+        exclude_seen: bool = False,
+        repeats: Repeats = Repeats.ALLOW,
+    ) -> Query:
+        """Return the query of an entity by id: a user, or an item in an item-to-item release.
+
+        Args:
+            entity_id: its id.
+            features: used where the release does not know the id, raw values by name.
+            history: used where the release does not know the id, item ids, oldest first.
+            history_age_days: days since each item of `history` was met.
+            excluded_ids: see `Query`.
+            filter: see `Query`.
+            exclude_seen: see `Query`.
+            repeats: see `Query`.
+        """
+        return cls(
+            entity_id=entity_id,
+            features=features,
+            history=history,
+            history_age_days=history_age_days,
+            excluded_ids=excluded_ids,
+            filter=filter,
+            exclude_seen=exclude_seen,
+            repeats=repeats,
+        )
+
+    @classmethod
+    def for_features(
+        cls,
+        features: Mapping[str, Any],
+        *,
+        history: Sequence[str] = (),
+        history_age_days: Sequence[float] = (),
+        excluded_ids: Sequence[str] = (),
+        filter: Filter = MATCH_ALL,
+        exclude_seen: bool = False,
+        repeats: Repeats = Repeats.ALLOW,
+    ) -> Query:
+        """Return the query of somebody whom the release does not know.
+
+        Args:
+            features: raw values by name; missing ones count as unknown.
+            history: item ids, oldest first.
+            history_age_days: days since each item of `history` was met.
+            excluded_ids: see `Query`.
+            filter: see `Query`.
+            exclude_seen: see `Query`.
+            repeats: see `Query`.
+        """
+        return cls(
+            features=features,
+            history=history,
+            history_age_days=history_age_days,
+            excluded_ids=excluded_ids,
+            filter=filter,
+            exclude_seen=exclude_seen,
+            repeats=repeats,
+        )
+
+    @classmethod
+    def for_items(
+        cls,
+        item_ids: Sequence[str],
+        *,
+        similar: bool = False,
+        excluded_ids: Sequence[str] = (),
+        filter: Filter = MATCH_ALL,
+    ) -> Query:
+        """Return the query of items, such as a basket: the answer is what goes with them.
+
+        Args:
+            item_ids: at least one.
+            similar: the answer is instead what is similar to them.
+            excluded_ids: see `Query`.
+            filter: see `Query`.
+        """
+        return cls(item_ids=item_ids, similar=similar, excluded_ids=excluded_ids, filter=filter)
+
+    @classmethod
+    def for_vector(cls, vector: Float32, *, excluded_ids: Sequence[str] = (), filter: Filter = MATCH_ALL) -> Query:
+        """Return the query of a vector in the space of the release.
+
+        Args:
+            vector: `[dim]`, float32, finite; searched as it is.
+            excluded_ids: see `Query`.
+            filter: see `Query`.
+        """
+        return cls(vector=vector, excluded_ids=excluded_ids, filter=filter)
 
 
 @dataclass(slots=True)  # not frozen, as `Answer`
@@ -206,15 +312,15 @@ class Exclusions:
 
 @dataclass(frozen=True)
 class ExperimentUnit:
-    """Who is asking: what experiments assign to an arm, and what the exposure log names.
+    """Whom experiments assign to an arm, and whom the exposure log names.
 
     Attributes:
-        user_id: empty where nobody is known; then no experiment on users takes the request.
-        session_id: empty where there is none; then no experiment on sessions takes the request.
+        user_id: None where no user is known; then no experiment on users takes the request.
+        session_id: None where there is none; then no experiment on sessions takes the request.
     """
 
-    user_id: str = ""
-    session_id: str = ""
+    user_id: str | None = None
+    session_id: str | None = None
 
 
 ANONYMOUS = ExperimentUnit()
@@ -286,26 +392,38 @@ class ReleaseName:
     fingerprint: str
 
 
+class ScoredItem(NamedTuple):
+    """One item of an answer.
+
+    Attributes:
+        id: the item's id.
+        score: the higher, the nearer.
+        metadata: its display columns by name; empty unless the call included them.
+    """
+
+    id: str
+    score: float
+    metadata: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Ranking:
-    """The nearest items of one query, best first.
+    """The nearest items of one query, best first: a sequence of `ScoredItem`.
 
     Attributes:
         item_ids: at most k.
         scores: `[len(item_ids)]`, float32, inner products; where the origin is `POPULARITY`, shares (0..1) of the
             training interactions. Not increasing, unless MMR or an experiment ordered the items.
-        metadata: display columns of each item by name; empty unless asked for.
-        origin: what the query's vector was made from; None where the server is newer than this client and says
-            something else.
+        metadata: display columns of each item by name; empty unless the call included them.
+        origin: what the query's vector was made from; None for an origin that this client does not know.
         missing_ids: ids in the query that the release does not know.
         release: which answered.
-        plan: how the items were searched; None where nothing was, or where the server is newer or older than this
-            client.
+        plan: how the items were searched; None where nothing was, or for a plan that this client does not know.
         candidate_count: items that were looked at to fill the answer.
         exhausted: no further item of the catalog may be shown, so that fewer than k need not mean a miss.
         degraded: the search was cut short: recall is lower than promised.
-        attribution_token: names this list in `Event`; empty where the server keeps no log or had no room for this
-            list, and in a batch.
+        attribution_token: names this list in `Event`; None where the server keeps no log or had no room for this list,
+            and in a batch.
         arms: the arm that answered, by experiment that the request was in; `interleaved` where it was both.
         exclusions: how many items were left out and where they are known from; None where the query has neither
             `exclude_seen` nor `excluded_ids`.
@@ -323,10 +441,30 @@ class Ranking:
     candidate_count: int
     exhausted: bool
     degraded: bool
-    attribution_token: str = ""
+    attribution_token: str | None = None
     arms: Mapping[str, str] = field(default_factory=dict)
     exclusions: Exclusions | None = None
     own_scores: Float32 | None = None
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __iter__(self) -> Iterator[ScoredItem]:
+        metadata = self.metadata or ({},) * len(self.item_ids)
+        return map(ScoredItem, self.item_ids, self.scores.tolist(), metadata)
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return the answer as columns of plain Python values, one value an item, for a data frame or JSON.
+
+        The first two columns are `item_id` and `score`, then come the display columns; None where an item has no value.
+        A display column of one of these two names is left out.
+        """
+        names = dict.fromkeys(name for columns in self.metadata for name in columns)
+        columns: dict[str, list[Any]] = {"item_id": list(self.item_ids), "score": self.scores.tolist()}
+        for name in names:
+            if name not in columns:
+                columns[name] = [each.get(name) for each in self.metadata]
+        return columns
 
 
 @dataclass(frozen=True)
@@ -345,10 +483,17 @@ class VectorMatches:
     release: ReleaseName
     degraded: bool
 
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __iter__(self) -> Iterator[list[ScoredItem]]:
+        for item_ids, scores in zip(self.item_ids, self.scores, strict=True):
+            yield [ScoredItem(item_id, score, {}) for item_id, score in zip(item_ids, scores.tolist(), strict=True)]
+
 
 @dataclass(frozen=True)
 class Reformulation:
-    """The nearest items of one query that feedback moved.
+    """The nearest items of one query that feedback moved: a sequence of `ScoredItem`.
 
     Attributes:
         ranking: the items; its `missing_ids` are those of the query.
@@ -371,6 +516,16 @@ class Reformulation:
     missing_ids: tuple[str, ...]
     explanation: Explanation | None
     ignored_kinds: tuple[FeedbackKind, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ranking)
+
+    def __iter__(self) -> Iterator[ScoredItem]:
+        return iter(self.ranking)
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return the answer as columns, as `Ranking.to_columns`."""
+        return self.ranking.to_columns()
 
 
 @dataclass(frozen=True)
@@ -403,8 +558,8 @@ class ServedRelease:
         dim: length of its vectors.
         item_count: items in its catalog.
         known_entity_count: entities that it knows by id.
-        query_entity: what an `entity_id` names: `user`, `item` or `features` (nothing); empty where the
-            server is newer than this client.
+        query_entity: what an `entity_id` names: `user`, `item` or `features` (nothing); None for an entity that this
+            client does not know.
         query_features: names that a query's features may have.
         reads_history: whether a query's history is looked at.
         index: kind of its index.
@@ -413,8 +568,7 @@ class ServedRelease:
         versions: of the software that wrote it, by distribution.
         notice: what must be said wherever its data is named.
         reformulators: names of those that feedback may be answered with.
-        default_reformulator: the one that answers where none is named; empty where the server is older than this
-            client.
+        default_reformulator: the one that answers where none is named.
         filter_fields: columns that `where` and `Diversity.crowding_field` may name, and what each holds; those of a
             kind that only newer clients know are left out.
         labels: under which it is served; none for one that is only kept to roll back to.
@@ -427,7 +581,7 @@ class ServedRelease:
     dim: int
     item_count: int
     known_entity_count: int
-    query_entity: str
+    query_entity: str | None
     query_features: tuple[str, ...]
     reads_history: bool
     index: str
@@ -566,7 +720,7 @@ class Event:
         event_id: chosen by the caller, such as a UUID; the same id again is the same event again.
         attribution_token: of the answer that it is about.
         kind: such as `click`, as the experiment file's metrics name it.
-        item_id: which item of the list; empty where it is about all of it.
+        item_id: which item of the list; None where the event is about all of it.
         value: such as money or seconds; None where there is nothing to measure.
         time: when it happened, with time zone; None means now, by the server's clock.
     """
@@ -574,7 +728,7 @@ class Event:
     event_id: str
     attribution_token: str
     kind: str
-    item_id: str = ""
+    item_id: str | None = None
     value: float | None = None
     time: datetime.datetime | None = None
 

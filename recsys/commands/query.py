@@ -114,7 +114,7 @@ def command(
             advice = f"Add --like, --dislike, --click, --skip or --pseudo, or leave {option} out."
             raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
     field, most = _crowding(crowding)
-    diversity = Diversity(field, most, mmr)
+    diversity = Diversity(field or None, most or None, mmr)
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     with connected(target, 10.0, tls, ca, certificate, key, token_file) as client:
         _await(client, wait_s)

@@ -144,7 +144,9 @@ class Experiments:
             UnavailableError: nothing is loaded yet.
         """
         accepted = self._accepted
-        assignments = accepted.assigner.assign({"user": unit.user_id, "session": unit.session_id}, datetime.now(UTC))
+        assignments = accepted.assigner.assign(
+            {"user": unit.user_id or "", "session": unit.session_id or ""}, datetime.now(UTC)
+        )
         if assignments:
             blend, holding = accepted.blend(assignments), self._releases.holding
             try:
@@ -158,7 +160,7 @@ class Experiments:
 
     def held_out(self, unit: ExperimentUnit) -> bool:
         """Return whether no experiment may take a user, or where that is unknown a session."""
-        return self._accepted.assigner.held_out(unit.user_id or unit.session_id)
+        return self._accepted.assigner.held_out(unit.user_id or unit.session_id or "")
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._settings.look_s):

@@ -389,7 +389,7 @@ def _user_id(query: Query, retriever: Retriever, unit: ExperimentUnit = ANONYMOU
     """
     if query.entity_id is not None and retriever.release.facts.query_entity == "user":
         return query.entity_id
-    return unit.user_id
+    return unit.user_id or ""
 
 
 def _add_reported(query: Query, user_id: str, reported: Reported | None) -> None:
@@ -403,8 +403,8 @@ def _recorded(record: Record, treatment: Treatment, made: Shown, user_id: str, r
     return record(
         Exposure(
             request_id=calls.current().request_id,
-            user_id=treatment.unit.user_id,
-            session_id=treatment.unit.session_id,
+            user_id=treatment.unit.user_id or "",
+            session_id=treatment.unit.session_id or "",
             held_out=treatment.held_out,
             assignments=treatment.assignments,
             release=treatment.retriever.release.fingerprint,
