@@ -42,6 +42,7 @@ from serving.runtime.admission import HURRIED_EFFORT
 from serving.settings import ServerSettings
 from twintower import codecs as client_codecs
 from twintower.client import Client
+from twintower.coalescing import CoalescingClient
 from twintower.types import Query
 from twintower.v1 import recommendation_service_pb2 as pb
 
@@ -364,7 +365,7 @@ def _ours(target: float, task: Task, overrides: Sequence[str], work: Path, cores
         on_cores(cores.generator),
         started(world, overrides, 1, cores) as (server, _),
         Client(server.address, timeout_s=60.0) as plain,
-        Client(server.address, timeout_s=60.0, coalesce=True) as coalescing,
+        CoalescingClient(server.address, timeout_s=60.0) as coalescing,
     ):
 
         def search_with(client: Client) -> Search:

@@ -95,7 +95,7 @@ class Coalescer(Generic[Asked, Answer]):
                 else:
                     waiting.append(entry)
             if not entry.leads and not entry.turn.acquire(timeout=timeout_s):
-                raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or ask for less.")
+                raise DeadlineError(f"did not get its turn within {timeout_s:g} s. Allow more time, or request less.")
         except BaseException:  # an interrupt, too: nobody else would ever lead
             self._give_up(kind, entry)
             raise

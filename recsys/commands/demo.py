@@ -242,7 +242,7 @@ class Story:
         """Show a list that a condition narrows."""
         self._console.rule("7. A filter")
         condition = {"department": "PRODUCE", "brand": "Private"}
-        answer = client.nearest_items(self.shop.query(), K, where=condition)
+        answer = client.nearest_items(self.shop.query(), K, filter=condition)
         self._say("For the same household, only produce of the store's own brand:")
         self._table({"product": self._names(answer), "category": self._categories(answer)})
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from twintower.types import Exclusions, Explanation, Filter, FilterType, Ranking, Reformulation
 
 SILENT_S = 2.0
-"""How long it waits without a word."""
+"""How long it waits without a word, and for a server that nothing says is starting."""
+START_S = 60.0
+"""How long it waits for a server that is starting."""
 FEATURE = re.compile(r'("(?:[^"\\]|\\.)*"|[^"=][^=]*)=(.*)', re.DOTALL)
 CONDITION = re.compile(r'\s*("(?:[^"\\]|\\.)*"|.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s*', re.DOTALL)
 
@@ -30,7 +32,9 @@ CONDITION = re.compile(r'\s*("(?:[^"\\]|\\.)*"|.+?)\s*(!=|>=|<=|=|>|<)\s*(.+?)\s
 def command(
     target: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:50051",
     port_file: Annotated[Path | None, typer.Option(help="Read the port from this file; waits for it.")] = None,
-    wait_s: Annotated[float, typer.Option(help="Seconds to wait for the server.")] = 60.0,
+    wait_s: Annotated[
+        float | None, typer.Option(help="Seconds to wait for the server; default: 2, with --port-file 60.")
+    ] = None,
     entity: Annotated[str | None, typer.Option(help="Id of a user, or of an item in an item-to-item release.")] = None,
     feature: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; several values as a JSON list.")] = None,
     history: Annotated[str, typer.Option(help="Item ids met before, oldest first; see --items.")] = "",
@@ -115,6 +119,7 @@ def command(
             raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
     field, most = _crowding(crowding)
     diversity = Diversity(field or None, most or None, mmr)
+    wait_s = (SILENT_S if port_file is None else START_S) if wait_s is None else wait_s
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     with connected(target, 10.0, tls, ca, certificate, key, token_file) as client:
         _await(client, wait_s)

@@ -17,7 +17,7 @@ from serving.runtime.admission import check_wanted
 from serving.runtime.call_threads import CallThreads
 from serving.runtime.steps import Steps, Work, together
 
-MOST_TOGETHER = 32
+MAX_TOGETHER = 32
 """Calls that go together: the first one waits for the last, at some 0.1 ms each."""
 MOST_EVENTS = 512
 """Events of the network that may come between two groups of calls, four for each call. They go first, and come in
@@ -81,7 +81,7 @@ class Lane(CallThreads):
         """Work on the calls that are here, the first ones of many."""
         taken: list[Taken] = []
         started_s = time.thread_time()
-        while self._here and len(taken) < MOST_TOGETHER and time.thread_time() - started_s < SLOW_S:
+        while self._here and len(taken) < MAX_TOGETHER and time.thread_time() - started_s < SLOW_S:
             taken.append(_surely(self._begun, self._here.popleft()))
         while taken:
             for step in taken:

@@ -303,9 +303,9 @@ def test_the_arm_s_reformulator_wins_and_a_session_keeps_its_first_treatment(roo
             == "rocchio"
         )
         with client.session(ASKED, 5, unit=ExperimentUnit(session_id="moved")) as session:
-            first = session.ask(liked)
+            first = session.reformulate(liked)
             follow(server, root, NONE)
-            second = session.ask(liked)
+            second = session.reformulate(liked)
         assert first.ranking.arms == second.ranking.arms == {"feedback": "average"}
         assert first.reformulator == second.reformulator == "average"
         # NearestItems has nothing to reformulate, and is in the experiment all the same.

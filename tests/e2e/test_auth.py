@@ -37,7 +37,8 @@ from serving.trust.rules import RULES, Role
 from tests.certificates import Authority
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_wire import log_lines, refusal, running, stub
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import QuotaError, RequestError, SettingError, UnauthenticatedError
 from twintower.types import Query
 from twintower.v1 import catalog_service_pb2 as catalog_pb
@@ -103,7 +104,7 @@ def test_nobody_else_is_let_in_and_the_token_is_not_told(server, log, token):
             lambda: client.encode_query(EAST),
             lambda: client.reformulate(EAST, 1),
             lambda: client.release(),
-            lambda: client.session(EAST, 1).ask(),
+            lambda: client.session(EAST, 1).reformulate(),
         ):
             with pytest.raises(UnauthenticatedError) as caught:
                 ask()
@@ -143,7 +144,7 @@ def test_the_asyncio_client_and_its_sessions_bring_the_token_too_and_may_fetch_i
                 await client.release()
             with pytest.raises(UnauthenticatedError):
                 async with client.session(EAST, 1) as session:
-                    await session.ask()
+                    await session.reformulate()
             return found
 
     assert asyncio.run(ask()) == ("a",)
@@ -156,7 +157,7 @@ def test_a_session_that_is_refused_says_so_also_where_its_first_round_meets_the_
                 await asyncio.sleep(0)
             time.sleep(0.002)  # the loop is busy while the refusal comes in
             with pytest.raises(UnauthenticatedError):
-                await session.ask()
+                await session.reformulate()
 
     async def ask_at_once() -> None:
         async with AsyncClient(server.address, timeout_s=10.0, token="wrong") as client:

@@ -71,7 +71,7 @@ def client(release, tmp_path_factory) -> Iterator[Client]:
 
 def found(client: Client, field: str, rule: str, asked: list[Any]) -> list[str]:
     values = tuple(asked) if rule in ("any_of", "none_of") else asked[0]
-    ranking = client.nearest_items(QUERY, 1000, where=Filter((Condition(field, **{rule: values}),)))
+    ranking = client.nearest_items(QUERY, 1000, filter=Filter((Condition(field, **{rule: values}),)))
     return sorted(ranking.item_ids)
 
 

@@ -139,7 +139,7 @@ def test_every_round_of_feedback_is_a_list_of_its_own(block_release, tmp_path):
         liked = FeedbackItem("item-ü3", FeedbackKind.LIKED)
         told = client.reformulate(Query(entity_id="user 1"), 3, [liked], unit=ExperimentUnit("user 1"))
         with client.session(Query(entity_id="user 1"), 3, unit=ExperimentUnit("user 1", "s")) as session:
-            rounds = [session.ask(), session.ask([liked])]
+            rounds = [session.reformulate(), session.reformulate([liked])]
     tokens = [each.ranking.attribution_token for each in (told, *rounds)]
     rows = open_log(tmp_path).exposures.collect()
     assert rows["token"].to_list() == tokens

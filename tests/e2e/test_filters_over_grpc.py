@@ -16,7 +16,8 @@ from recsys.retrieval import Retriever
 from serving.server import Server
 from tests.e2e.test_wire import refusal, running, stub
 from tests.worlds import ITEMS, PER_USER
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import RequestError
 from twintower.filters import parse_filter
 from twintower.types import Condition, Diversity, FeedbackItem, FeedbackKind, Filter, FilterType, Query, SearchPlan
@@ -57,7 +58,7 @@ def test_the_release_says_what_can_be_filtered_by(client):
 
 
 def test_an_answer_holds_what_the_conditions_let_pass_and_says_how_it_was_found(client):
-    ranking = client.nearest_items(QUERY, ITEMS, where={"tags": ["tag 1", "tag 3"], "price <=": 7})
+    ranking = client.nearest_items(QUERY, ITEMS, filter={"tags": ["tag 1", "tag 3"], "price <=": 7})
     # odd rows have one of the tags; 5 has no price
     assert sorted(rows_of(ranking)) == [1, 3, 7]
     assert (ranking.plan, ranking.candidate_count) == (SearchPlan.EXACT_SUBSET, 3)
@@ -70,13 +71,13 @@ def test_an_answer_holds_what_the_conditions_let_pass_and_says_how_it_was_found(
 )
 def test_the_wire_changes_nothing_of_a_filter(client, retriever, conditions):
     (expected,) = retriever.nearest([Query(vector=VECTOR, filter=parse_filter(conditions))], ITEMS)
-    assert client.nearest_items(QUERY, ITEMS, where=conditions).item_ids == expected.item_ids
-    assert client.nearest_items(QUERY, ITEMS, where=parse_filter(conditions)).item_ids == expected.item_ids
+    assert client.nearest_items(QUERY, ITEMS, filter=conditions).item_ids == expected.item_ids
+    assert client.nearest_items(QUERY, ITEMS, filter=parse_filter(conditions)).item_ids == expected.item_ids
 
 
 def test_further_conditions_come_to_those_of_each_query(client):
     asked = [Query(vector=VECTOR, filter=parse_filter({"tags": f"tag {code}"})) for code in range(4)]
-    rankings = client.batch_nearest_items(asked, ITEMS, where={"taste": "salt"})
+    rankings = client.batch_nearest_items(asked, ITEMS, filter={"taste": "salt"})
     assert [sorted(rows_of(ranking)) for ranking in rankings] == [
         list(range(0, ITEMS, 4)), [], list(range(2, ITEMS, 4)), []
     ]  # fmt: skip
@@ -85,7 +86,7 @@ def test_further_conditions_come_to_those_of_each_query(client):
 def test_an_answer_without_conditions_says_that_the_index_gave_it(client):
     ranking = client.nearest_items(QUERY, 3)
     assert (ranking.plan, ranking.candidate_count, ranking.exhausted) == (SearchPlan.INDEX, 3, False)
-    assert client.nearest_items(Query(entity_id="nobody"), 3, where=SWEET).plan is None
+    assert client.nearest_items(Query(entity_id="nobody"), 3, filter=SWEET).plan is None
 
 
 def test_seen_items_are_left_out_whether_the_query_says_so_or_the_call(client):
@@ -105,10 +106,13 @@ def test_answers_may_be_mixed(client):
 
 
 def test_feedback_and_sessions_stay_within_the_filter(client):
-    how = {"where": SWEET, "diversity": Diversity("tags", 3), "depth": 2}
+    how = {"filter": SWEET, "diversity": Diversity("tags", 3), "depth": 2}
     once = client.reformulate(QUERY, 8, pseudo=True, **how)
     with client.session(QUERY, 8, **how) as session:
-        rounds = [session.ask(pseudo=True), session.ask([FeedbackItem("item-ü3", FeedbackKind.DISLIKED)])]
+        rounds = [
+            session.reformulate(pseudo=True),
+            session.reformulate([FeedbackItem("item-ü3", FeedbackKind.DISLIKED)]),
+        ]
     assert rounds[0].ranking.item_ids == once.ranking.item_ids
     for answer in rounds:
         # every item has the tag "all", so three of it are all there may be
@@ -119,13 +123,13 @@ def test_feedback_and_sessions_stay_within_the_filter(client):
 def test_the_asyncio_client_narrows_as_the_other_does(server, client):
     async def ask():
         async with AsyncClient(server.address, timeout_s=10.0) as other:
-            single = await other.nearest_items(QUERY, 5, where=SWEET, diversity=Diversity(mmr_weight=0.5))
+            single = await other.nearest_items(QUERY, 5, filter=SWEET, diversity=Diversity(mmr_weight=0.5))
             (batched,) = await other.batch_nearest_items([Query(entity_id="user 4")], 5, exclude_seen=True)
-            moved = await other.reformulate(QUERY, 5, pseudo=True, depth=2, where=SWEET)
+            moved = await other.reformulate(QUERY, 5, pseudo=True, depth=2, filter=SWEET)
             return single, batched, moved.ranking
 
     single, batched, moved = asyncio.run(ask())
-    expected = client.nearest_items(QUERY, 5, where=SWEET, diversity=Diversity(mmr_weight=0.5))
+    expected = client.nearest_items(QUERY, 5, filter=SWEET, diversity=Diversity(mmr_weight=0.5))
     assert single.item_ids == expected.item_ids
     assert batched.item_ids == client.nearest_items(Query(entity_id="user 4"), 5, exclude_seen=True).item_ids
     assert all(row % 2 for row in rows_of(moved))
@@ -186,11 +190,11 @@ def test_a_condition_that_makes_no_sense_names_its_field(server, rule, field, re
 def test_conditions_and_their_values_are_limited(client):
     many = Filter((Condition("price", minimum=1.0),) * 3)
     with pytest.raises(RequestError, match=r"query\.filter\.all_of: got 3 conditions, expected at most 2"):
-        client.nearest_items(QUERY, 3, where=many)
+        client.nearest_items(QUERY, 3, filter=many)
     with pytest.raises(
         RequestError, match=r"queries\[0\]\.filter\.all_of\[0\]\.any_of: got 4 values, expected at most 3"
     ):
-        client.batch_nearest_items([QUERY], 3, where={"price": [1, 2, 3, 4]})
+        client.batch_nearest_items([QUERY], 3, filter={"price": [1, 2, 3, 4]})
 
 
 def test_a_diversity_that_cannot_be_had_names_its_field(client):
@@ -202,20 +206,20 @@ def test_a_diversity_that_cannot_be_had_names_its_field(client):
         pytest.raises(RequestError, match=r"begin\.diversity\.max_per_value: got 0, expected >= 1"),
         client.session(QUERY, 3, diversity=Diversity("taste")) as session,
     ):
-        session.ask()
+        session.reformulate()
 
 
 @pytest.mark.parametrize(
     ("narrowing", "message"),
     [
-        ({"where": {"price": [None]}}, r"filter\['price'\]: got None"),
-        ({"where": Filter((Condition("price"),))}, r"query\.filter\.all_of\[0\]: got 0 rules"),
-        ({"where": Filter((Condition("price", any_of=(b"a",)),))}, r"any_of\[0\]: got b'a', expected a string"),
+        ({"filter": {"price": [None]}}, r"filter\['price'\]: got None"),
+        ({"filter": Filter((Condition("price"),))}, r"query\.filter\.all_of\[0\]: got 0 rules"),
+        ({"filter": Filter((Condition("price", any_of=(b"a",)),))}, r"any_of\[0\]: got b'a', expected a string"),
         (
-            {"where": Filter((Condition("taste", any_of=("\ud800",)),))},
+            {"filter": Filter((Condition("taste", any_of=("\ud800",)),))},
             r"any_of\[0\]: got '\\ud800', expected a string",
         ),
-        ({"where": {"price >=": 10**400}}, r"range\.minimum: got 1000.*or a number of at most 76 digits"),
+        ({"filter": {"price >=": 10**400}}, r"range\.minimum: got 1000.*or a number of at most 76 digits"),
         ({"diversity": Diversity("taste", 1.5)}, r"diversity\.max_per_value: got 1\.5, expected a whole number"),
         ({"diversity": Diversity("taste", 2**40)}, r"diversity\.max_per_value: got \d+, expected a whole number"),
         ({"diversity": Diversity(3, 1)}, r"diversity\.crowding_field: got 3, expected a column's name"),

@@ -22,7 +22,7 @@ from serving.interceptors.behaviour import on_threads
 from serving.runtime.admission import Admission
 from serving.runtime.call_threads import Arrivals, CallThreads
 from serving.runtime.deadlines import Deadlines
-from serving.runtime.lane import ENDS_S, MOST_TOGETHER, SHORT_BYTES, SLOW_S, Lane
+from serving.runtime.lane import ENDS_S, MAX_TOGETHER, SHORT_BYTES, SLOW_S, Lane
 from serving.runtime.steps import Steps, Work
 from serving.servicers.recommendation import FEW, FEW_METADATA_BYTES, FEW_SEEN
 from tests.e2e.exact_retriever import ExactRetriever, GatedRetriever
@@ -109,15 +109,15 @@ def test_calls_that_come_while_others_are_worked_on_go_together():
     with lane_of(behaviour) as (ask, told):
         first = ask(b"first")
         assert gate.entered.wait(10)
-        others = [ask(b"%d" % place) for place in range(MOST_TOGETHER + 3)]
+        others = [ask(b"%d" % place) for place in range(MAX_TOGETHER + 3)]
         time.sleep(0.5)  # they are on their way
         gate.open.set()
         assert first.result(20) == b"FIRST"
-        assert [other.result(20) for other in others] == [b"%d" % place for place in range(MOST_TOGETHER + 3)]
+        assert [other.result(20) for other in others] == [b"%d" % place for place in range(MAX_TOGETHER + 3)]
     # How many of them gRPC has ready at a time is its own affair.
     assert told == [len(asked) for asked in gate.asked]
-    assert (told[0], sum(told)) == (1, 1 + MOST_TOGETHER + 3)
-    assert MOST_TOGETHER / 4 < max(told) <= MOST_TOGETHER
+    assert (told[0], sum(told)) == (1, 1 + MAX_TOGETHER + 3)
+    assert MAX_TOGETHER / 4 < max(told) <= MAX_TOGETHER
     assert len(set(gate.done_by)) == 1
 
 

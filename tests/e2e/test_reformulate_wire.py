@@ -25,7 +25,8 @@ from recsys.retrieval.reformulation import NamedReformulator
 from serving.server import Server
 from tests.e2e.test_wire import log_lines, refusal, running, stub
 from tests.worlds import copy_of
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import DeadlineError, OverloadedError, ReleasePinError, RequestError, UnavailableError
 from twintower.types import FeedbackItem, FeedbackKind, Origin, Query
 from twintower.v1 import recommendation_service_pb2 as pb
@@ -269,11 +270,11 @@ def test_items_of_the_feedback_come_back_only_where_the_request_says_so(client):
         FeedbackKind.PSEUDO,
     )
     with client.session(QUERY, 40, reformulator="identity", include_feedback_items=True) as session:
-        session.ask(said[:1])
-        assert session.ask(said[1:]).ranking.item_ids == kept.ranking.item_ids
+        session.reformulate(said[:1])
+        assert session.reformulate(said[1:]).ranking.item_ids == kept.ranking.item_ids
     with client.session(QUERY, K, reformulator="identity") as session:
-        session.ask(said[:1])
-        assert session.ask(said[1:]).ranking.item_ids == answer.ranking.item_ids
+        session.reformulate(said[:1])
+        assert session.reformulate(said[1:]).ranking.item_ids == answer.ranking.item_ids
 
 
 def test_a_query_by_items_is_a_history_and_similar_items_are_found_by_like_vectors(client, plain, item_vectors):
@@ -379,7 +380,7 @@ def test_a_query_that_cannot_be_answered_names_its_field(client, query, field):
         client.reformulate(query, K, likes(3))
     assert caught.value.field == field
     with client.session(query, K) as session, pytest.raises(RequestError) as caught:
-        session.ask()
+        session.reformulate()
     assert caught.value.field == f"begin.{field}"
 
 
@@ -409,7 +410,7 @@ def test_k_outside_its_limits_is_the_callers_mistake(client, k):
 def test_a_pin_to_another_release_is_refused(client):
     for ask in (
         lambda: client.reformulate(QUERY, K, release_pin="f" * 64),
-        lambda: client.session(QUERY, K, release_pin="f" * 64).ask(),
+        lambda: client.session(QUERY, K, release_pin="f" * 64).reformulate(),
     ):
         with pytest.raises(ReleasePinError):
             ask()
@@ -426,7 +427,12 @@ def test_a_query_of_which_nothing_is_known_gets_popular_items_whatever_the_feedb
 def test_the_rounds_of_a_session_add_up(client):
     both = client.reformulate(QUERY, K, likes(5, 3), reformulator="average", include_explanation=True)
     with client.session(QUERY, K, reformulator="average", include_explanation=True) as session:
-        rounds = [session.ask(), session.ask(likes(3)), session.ask(likes(5)), session.ask()]
+        rounds = [
+            session.reformulate(),
+            session.reformulate(likes(3)),
+            session.reformulate(likes(5)),
+            session.reformulate(),
+        ]
     assert rounds[0].ranking.item_ids == client.nearest_items(QUERY, K).item_ids
     assert [answer.explanation.item_ids for answer in rounds] == [
         (),
@@ -440,18 +446,18 @@ def test_the_rounds_of_a_session_add_up(client):
 
 def test_in_a_session_the_last_word_on_an_item_counts_and_depth_keeps_the_newest(client, met):
     with client.session(QUERY, K, depth=2, reformulator="average", include_explanation=True) as session:
-        session.ask(likes(3, 4))
-        told = session.ask([FeedbackItem("item-ü4", DISLIKED), FeedbackItem("item-ü6", LIKED)]).explanation
+        session.reformulate(likes(3, 4))
+        told = session.reformulate([FeedbackItem("item-ü4", DISLIKED), FeedbackItem("item-ü6", LIKED)]).explanation
         assert told.item_ids == ("item-ü4", "item-ü6")
         np.testing.assert_allclose(told.item_weights, [0, np.linalg.norm(met["item-ü6"])], rtol=1e-5)
-        assert session.ask(likes(9)).explanation.item_ids == ("item-ü9", "item-ü4")
+        assert session.reformulate(likes(9)).explanation.item_ids == ("item-ü9", "item-ü4")
 
 
 def test_pseudo_feedback_of_a_session_stays_and_comes_from_the_original_query(client):
     first = client.nearest_items(QUERY, 3).item_ids
     with client.session(QUERY, K, depth=3, reformulator="rocchio", include_explanation=True) as session:
-        assert session.ask(pseudo=True).explanation.item_ids == first
-        assert session.ask(likes(39)).explanation.item_ids == ("item-ü39", *first[:2])
+        assert session.reformulate(pseudo=True).explanation.item_ids == first
+        assert session.reformulate(likes(39)).explanation.item_ids == ("item-ü39", *first[:2])
 
 
 def test_each_response_of_a_session_says_its_round(server):
@@ -463,28 +469,28 @@ def test_each_response_of_a_session_says_its_round(server):
 def test_a_session_stays_on_its_release_when_another_one_is_installed(plain, retriever):
     with running(plain) as server, Client(server.address, timeout_s=20.0) as client:
         with client.session(QUERY, K) as session:
-            assert session.ask().ranking.release.fingerprint == plain.release.fingerprint
+            assert session.reformulate().ranking.release.fingerprint == plain.release.fingerprint
             server.install(retriever)
             assert client.release().fingerprint == retriever.release.fingerprint
-            later = session.ask(likes(3))
+            later = session.reformulate(likes(3))
             assert later.ranking.release.fingerprint == plain.release.fingerprint
             # the old release's default, where the new one has another
             assert later.reformulator == plain.default_reformulator
         with client.session(QUERY, K) as session:
-            assert session.ask().ranking.release.fingerprint == retriever.release.fingerprint
+            assert session.reformulate().ranking.release.fingerprint == retriever.release.fingerprint
 
 
 def test_a_mistake_in_the_second_round_ends_the_session_with_its_field(retriever):
     log = io.BytesIO()
     with running(retriever, log=log, max_feedback=3) as server, Client(server.address, timeout_s=20.0) as client:
         with client.session(QUERY, K) as session:
-            session.ask(likes(1, 2))
+            session.reformulate(likes(1, 2))
             with pytest.raises(RequestError, match="got 4 with those before, expected at most 3") as caught:
-                session.ask(likes(3, 4))
+                session.reformulate(likes(3, 4))
             assert caught.value.field == "feedback.items"
             # it is over, and every further word meets the same end
             with pytest.raises(RequestError):
-                session.ask()
+                session.reformulate()
         assert client.reformulate(QUERY, K).ranking.item_ids
         (ended, _) = log_lines(log, 2)
     assert (ended["method"], ended["code"]) == ("/twintower.v1.RecommendationService/Session", "INVALID_ARGUMENT")
@@ -541,10 +547,10 @@ def test_a_session_has_a_limited_number_of_rounds(retriever):
         Client(server.address, timeout_s=20.0) as client,
         client.session(QUERY, K) as session,
     ):
-        session.ask()
-        session.ask()
+        session.reformulate()
+        session.reformulate()
         with pytest.raises(RequestError, match="got round 3, expected at most 2") as caught:
-            session.ask()
+            session.reformulate()
         assert caught.value.field == "step"
 
 
@@ -554,9 +560,9 @@ def test_the_ids_of_a_session_have_room_for_one_request_and_no_more(retriever):
         Client(server.address, timeout_s=20.0) as client,
         client.session(QUERY, K) as session,
     ):
-        session.ask([FeedbackItem("x" * 3000, LIKED)])
+        session.reformulate([FeedbackItem("x" * 3000, LIKED)])
         with pytest.raises(RequestError, match="more than 4096 bytes"):
-            session.ask([FeedbackItem("y" * 3000, LIKED)])
+            session.reformulate([FeedbackItem("y" * 3000, LIKED)])
 
 
 def test_a_session_may_not_last_for_ever(retriever):
@@ -565,10 +571,10 @@ def test_a_session_may_not_last_for_ever(retriever):
         Client(server.address, timeout_s=20.0) as client,
         client.session(QUERY, K) as session,
     ):
-        session.ask()
+        session.reformulate()
         time.sleep(1)
         with pytest.raises(DeadlineError, match=r"sessions last at most 0\.5 s"):
-            session.ask()
+            session.reformulate()
 
 
 def test_sessions_that_wait_hold_up_no_calls_and_one_too_many_is_refused(retriever):
@@ -578,16 +584,16 @@ def test_sessions_that_wait_hold_up_no_calls_and_one_too_many_is_refused(retriev
     ):
         sessions = [client.session(QUERY, K) for _ in range(3)]
         for session in sessions:
-            session.ask()
+            session.reformulate()
         with client.session(QUERY, K) as late, pytest.raises(OverloadedError, match="all 3 places") as caught:
-            late.ask()
+            late.reformulate()
         assert caught.value.retry_after_s > 0
         assert client.reformulate(QUERY, K).ranking.item_ids
-        assert sessions[0].ask(likes(3)).ranking.item_ids
+        assert sessions[0].reformulate(likes(3)).ranking.item_ids
         # a place is free again when a session ends
         sessions[0].close()
         with client.session(QUERY, K) as another:
-            assert another.ask().ranking.item_ids
+            assert another.reformulate().ranking.item_ids
         for session in sessions:
             session.close()
 
@@ -617,11 +623,11 @@ def test_a_session_ended_by_its_caller_is_logged_as_one_good_call(retriever):
     log = io.BytesIO()
     with running(retriever, log=log) as server, Client(server.address, timeout_s=20.0) as client:
         with client.session(QUERY, K) as session:
-            session.ask()
-            session.ask(likes(1))
+            session.reformulate()
+            session.reformulate(likes(1))
         (line,) = log_lines(log, 1)
         with pytest.raises(RequestError, match="after it was closed"):
-            session.ask()
+            session.reformulate()
     assert (line["method"], line["code"]) == ("/twintower.v1.RecommendationService/Session", "OK")
     assert line["release"] == retriever.release.name
 
@@ -642,11 +648,11 @@ def test_a_round_that_takes_too_long_is_given_up(retriever):
     async def ask_late(address: str) -> None:
         async with AsyncClient(address, timeout_s=0.2) as client, client.session(QUERY, K) as session:
             with pytest.raises(DeadlineError, match=r"did not end within 0\.2 s"):
-                await session.ask()
+                await session.reformulate()
 
     with running(Slow()) as server, Client(server.address, timeout_s=0.2) as client:
         with client.session(QUERY, K) as session, pytest.raises(DeadlineError, match=r"did not end within 0\.2 s"):
-            session.ask()
+            session.reformulate()
         asyncio.run(ask_late(server.address))
         assert time.monotonic() - started < 10
         Slow.gate.set()
@@ -659,12 +665,12 @@ def test_a_stopping_server_lets_the_running_round_end(retriever):
         client.session(QUERY, K) as session,
         futures.ThreadPoolExecutor(1) as pool,
     ):
-        session.ask()
+        session.reformulate()
         stopped = pool.submit(server.stop)
-        assert session.ask(likes(3)).ranking.item_ids
+        assert session.reformulate(likes(3)).ranking.item_ids
         stopped.result(20)
         with pytest.raises(UnavailableError):
-            session.ask()
+            session.reformulate()
 
 
 def test_the_asyncio_client_reformulates_as_the_synchronous_one(client, server):
@@ -672,14 +678,14 @@ def test_the_asyncio_client_reformulates_as_the_synchronous_one(client, server):
         async with AsyncClient(server.address, timeout_s=20.0) as other:
             once = await other.reformulate(QUERY, K, likes(3), reformulator="rocchio", include_explanation=True)
             async with other.session(QUERY, K, reformulator="rocchio") as session:
-                rounds = [await session.ask(), await session.ask(likes(3))]
+                rounds = [await session.reformulate(), await session.reformulate(likes(3))]
             with pytest.raises(RequestError, match="after it was closed"):
-                await session.ask()
+                await session.reformulate()
             async with other.session(QUERY, K, reformulator="nobody") as session:
                 with pytest.raises(RequestError) as refused:
-                    await session.ask()
+                    await session.reformulate()
                 with pytest.raises(RequestError):
-                    await session.ask()
+                    await session.reformulate()
             return once, rounds, refused.value.field
 
     once, rounds, field = asyncio.run(ask())

@@ -30,7 +30,8 @@ from serving.server import Server
 from serving.settings import Auth, ServerSettings
 from serving.trust.callers import digest_of, new_key
 from tests.worlds import copy_of
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import MissingError, ReleasePinError, ReleaseRefusedError, RequestError, UnauthenticatedError
 from twintower.types import FeedbackItem, FeedbackKind, Query, Upsert
 
@@ -232,10 +233,10 @@ def test_a_pinned_series_goes_on_with_the_release_before(root, block_release, ot
 def test_a_session_keeps_the_release_that_it_began_with(root, block_release, other_block_release):
     liked = [FeedbackItem("item-ü5", FeedbackKind.LIKED)]
     with serving(root) as (client, _), client.session(ASKED, 5) as session:
-        first = session.ask(liked)
+        first = session.reformulate(liked)
         client.reload_release(other_block_release.name)
         client.reload_release(other_block_release.name)
-        second = session.ask()
+        second = session.reformulate()
         assert client.nearest_items(ASKED, 5).release.name == other_block_release.name
     assert first.ranking.release == second.ranking.release
     np.testing.assert_array_equal(first.ranking.scores, second.ranking.scores)

@@ -14,7 +14,8 @@ from recsys.retrieval import Retriever
 from tests.e2e.test_arms import serving
 from tests.e2e.test_exposures import click, running
 from tests.worlds import ITEMS, PER_USER, copy_of
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import RequestError
 from twintower.types import Exclusions, ExperimentUnit, FeedbackItem, Query
 from twintower.types import FeedbackKind as Kind
@@ -45,8 +46,8 @@ def test_every_kind_of_call_leaves_out_what_the_release_stores_and_says_so(retri
         rankings = [client.nearest_items(SEEN, ITEMS), *client.batch_nearest_items([SEEN, SEEN], ITEMS)]
         after_feedback = [client.reformulate(SEEN, ITEMS, liked, pseudo=True, depth=3).ranking]
         with client.session(SEEN, ITEMS) as session:
-            rankings.append(session.ask().ranking)
-            after_feedback.append(session.ask(liked).ranking)
+            rankings.append(session.reformulate().ranking)
+            after_feedback.append(session.reformulate(liked).ranking)
 
         async def ask() -> None:
             async with AsyncClient(client.target, timeout_s=30.0) as other:
@@ -63,12 +64,12 @@ def test_every_kind_of_call_leaves_out_what_the_release_stores_and_says_so(retri
 
 def test_items_of_events_are_left_out_at_once_in_every_round_and_by_user(retriever, met, tmp_path):
     with running(tmp_path, retriever) as (client, _), client.session(SEEN, 5) as session:
-        first = session.ask().ranking
+        first = session.reformulate().ranking
         shown = client.nearest_items(SEEN, 5)
         assert shown.item_ids == first.item_ids
         clicked = shown.item_ids[0]
         client.record_events([click("e", shown.attribution_token, item_id=clicked)])
-        again, round_2, other = client.nearest_items(SEEN, 5), session.ask().ranking, Query(entity_id="user 6")
+        again, round_2, other = client.nearest_items(SEEN, 5), session.reformulate().ranking, Query(entity_id="user 6")
         (batched,) = client.batch_nearest_items([SEEN], 5)
         for ranking in (again, round_2, batched):
             assert ranking.item_ids[:4] == shown.item_ids[1:]

@@ -15,7 +15,8 @@ from serving.settings import ServerSettings, Tls
 from tests.certificates import DAY, NOW, Authority
 from tests.e2e.exact_retriever import ExactRetriever
 from tests.e2e.test_wire import log_lines, running
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
 from twintower.errors import SettingError, UnavailableError
 from twintower.tls import ClientTls
 from twintower.types import Query

@@ -26,7 +26,9 @@ from serving.logs import make_logger
 from serving.server import Server
 from serving.settings import ServerSettings
 from tests.e2e.exact_retriever import FINGERPRINT, BrokenRetriever, ExactRetriever, GatedRetriever
-from twintower.client import AsyncClient, Client
+from twintower.aio import AsyncClient
+from twintower.client import Client
+from twintower.coalescing import CoalescingClient
 from twintower.errors import (
     DeadlineError,
     MissingError,
@@ -545,7 +547,7 @@ def test_a_coalescing_client_answers_as_another_and_each_thread_gets_its_own_err
                 )
 
     any_number = np.float32(10.0)
-    with Client(server.address, timeout_s=any_number, coalesce=True) as together, futures.ThreadPoolExecutor(3) as pool:
+    with CoalescingClient(server.address, timeout_s=any_number) as together, futures.ThreadPoolExecutor(3) as pool:
         for each in [pool.submit(ask, together, place) for place in range(3)]:
             each.result(60)
         # who says who is asking goes alone
@@ -688,9 +690,9 @@ def test_a_call_made_before_the_server_is_up_is_answered_when_it_comes():
             servers[0].stop()
 
 
-@pytest.mark.parametrize("coalesce", [False, True])
-def test_a_time_limit_of_0_is_over_at_once(server, coalesce):
-    with Client(server.address, timeout_s=0, coalesce=coalesce) as hasty:
+@pytest.mark.parametrize("kind", [Client, CoalescingClient])
+def test_a_time_limit_of_0_is_over_at_once(server, kind):
+    with kind(server.address, timeout_s=0) as hasty:
         for call in (
             lambda: hasty.nearest_items(Query(vector=EAST), 3),
             lambda: hasty.batch_nearest_items([Query(vector=EAST)], 3),

@@ -163,7 +163,7 @@ def test_a_call_that_has_ended_leaves_nothing_that_waits_for_garbage_collection(
 
     def converse(client: Client) -> None:
         with client.session(Query(vector=EAST), 1) as session, pytest.raises(ServerError):
-            session.ask()
+            session.reformulate()
 
     with running(retriever) as server, Client(server.address, timeout_s=0.5) as client:
         for ask in (
@@ -223,7 +223,7 @@ def test_an_answer_of_too_many_bytes_is_refused_in_every_method_and_says_so(bloc
             with pytest.raises(AnswerTooLargeError, match="max_answer_bytes = 1024"):
                 ask(40)
         with client.session(queries[0], 40, include_metadata=True) as session, pytest.raises(AnswerTooLargeError):
-            session.ask(liked)
+            session.reformulate(liked)
         with grpc.insecure_channel(server.address) as channel:
             request = pb.NearestItemsRequest(
                 query=client_codecs.query_to_proto(queries[0]), k=40, include_metadata=True

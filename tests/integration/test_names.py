@@ -74,7 +74,7 @@ def test_items_are_filtered_by_a_column_of_any_name(release):
             if not name.strip():  # a filter names its column
                 continue
             where = {name: f"{place} 0"}
-            found = client.nearest_items(Query(entity_id="user 0"), ITEMS, where=where).item_ids
+            found = client.nearest_items(Query(entity_id="user 0"), ITEMS, filter=where).item_ids
             assert len(found) == len([row for row in range(ITEMS) if (row + place) % 3 == 0]), name
 
 

@@ -113,7 +113,10 @@ def test_choices_of_one_family_shows_no_other():
         (["serve", "nowhere"], "no release and no label 'stable'"),
         (["query", "--vector", "1,x"], "--vector: got '1,x', expected numbers"),
         (["query", "--feature", "age"], "--feature: got 'age', expected NAME=VALUE"),
-        (["query", "--target", "127.0.0.1:1", "--wait-s", "0.1", "--entity", "a"], "no server was ready within 0.1 s"),
+        (
+            ["query", "--target", "127.0.0.1:1", "--wait-s", "0.1", "--entity", "a"],
+            "no server at 127.0.0.1:1; start one with: recsys serve RELEASES",
+        ),
         (["query", "--entity", "a", "--depth", "3"], "--depth: got no feedback, expected some for it to act on. Add"),
         (["query", "--entity", "a", "--no-guard", "--like", ","], "--no-guard: got no feedback, expected some"),
         (["query", "--entity", "a", "--token-file", "nowhere"], "--token-file: got 'nowhere', expected a file"),

@@ -98,27 +98,27 @@ def test_every_error_has_exactly_one_error_info_with_a_reason_in_capitals(error)
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_that_the_caller_can_mend_comes_back_as_it_was_raised(error):
-    back = error_from_call(FailedCall(status_of(error, "r1")))
+    back = error_from_call(FailedCall(status_of(error, "r1")), "server:1")
     assert type(back) is type(error)
     assert str(error) in str(back)
     assert {**vars(back)} == {**vars(error)}
 
 
 def test_the_time_to_wait_comes_back_in_seconds():
-    back = error_from_call(FailedCall(status_of(UnavailableError("loading", 2.5), "r1")))
+    back = error_from_call(FailedCall(status_of(UnavailableError("loading", 2.5), "r1")), "server:1")
     assert isinstance(back, UnavailableError)
     assert back.retry_after_s == 2.5
 
 
 def test_the_request_id_of_a_server_failure_reaches_the_caller_and_nothing_else_does():
-    back = error_from_call(FailedCall(status_of(OSError("/srv/secret"), "r1")))
+    back = error_from_call(FailedCall(status_of(OSError("/srv/secret"), "r1")), "server:1")
     assert isinstance(back, ServerError)
     assert "r1" in str(back)
     assert "secret" not in str(back)
 
 
 def test_a_full_disk_may_be_tried_again_and_its_folder_is_not_told():
-    back = error_from_call(FailedCall(status_of(StorageError("/srv/secret: no space left"), "r1")))
+    back = error_from_call(FailedCall(status_of(StorageError("/srv/secret: no space left"), "r1")), "server:1")
     assert isinstance(back, UnavailableError)
     assert back.retry_after_s > 0
     assert "secret" not in str(back)

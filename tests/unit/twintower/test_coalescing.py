@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from twintower.coalescing import MOST_TOGETHER, Coalescer
+from twintower.coalescing import MAX_TOGETHER, Coalescer
 from twintower.errors import DeadlineError, OverloadedError, RequestError, UnavailableError
 
 
@@ -163,11 +163,11 @@ def test_who_is_interrupted_while_it_waits_leaves_the_line(server, pool):
 
 
 def test_no_call_is_for_more_than_the_limit(server, pool):
-    numbers = list(range(20, 20 + MOST_TOGETHER + 5))
+    numbers = list(range(20, 20 + MAX_TOGETHER + 5))
     pending = [first(server, pool), *asked(server, pool, numbers)]
     server.gate.set()
     assert [each.result(10) for each in pending] == [-1, *[-number for number in numbers]]
-    assert [len(numbers) for numbers, _ in server.calls] == [1, MOST_TOGETHER, 5]
+    assert [len(numbers) for numbers, _ in server.calls] == [1, MAX_TOGETHER, 5]
 
 
 def test_everybody_gets_their_own_answer_whatever_happens_at_once():
