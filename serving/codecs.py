@@ -118,7 +118,9 @@ def vectors_from_proto(rows: Sequence[bytes], dim: int, path: str) -> Float32:
 
 def diversity_from_proto(message: pb.Diversity) -> Diversity:
     """Return a diversity."""
-    return Diversity(message.crowding_field or None, message.max_per_value or None, message.mmr_weight)
+    is_set = message.crowding_field or message.max_per_value
+    most = message.max_per_value if is_set else None
+    return Diversity(message.crowding_field or None, most, message.mmr_weight)
 
 
 def feedback_from_proto(message: pb.Feedback, path: str, settings: ServerSettings) -> tuple[FeedbackItem, ...]:

@@ -107,7 +107,7 @@ class Diversity:
     @property
     def changes_nothing(self) -> bool:
         """Whether the items may be as alike as they come."""
-        return not self.crowding_field and not self.max_per_value and self.mmr_weight == 0
+        return self.crowding_field is None and self.max_per_value is None and self.mmr_weight == 0
 
 
 MATCH_ALL = Filter()

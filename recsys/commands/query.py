@@ -118,7 +118,7 @@ def command(
             advice = f"Add --like, --dislike, --click, --skip or --pseudo, or leave {option} out."
             raise SettingError(describe(option, verbatim("no feedback"), "some for it to act on", advice))
     field, most = _crowding(crowding)
-    diversity = Diversity(field or None, most or None, mmr)
+    diversity = Diversity(field, most, mmr)
     wait_s = (SILENT_S if port_file is None else START_S) if wait_s is None else wait_s
     target = target if port_file is None else f"127.0.0.1:{_port(port_file, wait_s)}"
     with connected(target, 10.0, tls, ca, certificate, key, token_file) as client:
@@ -331,13 +331,13 @@ def _value(value: Any, kind: FilterType, text: str) -> Any:
     raise SettingError(describe("--where", text, "a number"))
 
 
-def _crowding(text: str) -> tuple[str, int]:
+def _crowding(text: str) -> tuple[str | None, int | None]:
     from twintower.errors import SettingError, describe
 
     name, _, most = text.rpartition(":")
     if text and (not name or not most.isdecimal()):
         raise SettingError(describe("--crowding", text, "COLUMN:N, such as genre:2"))
-    return name, int(most or 0)
+    return (name, int(most)) if text else (None, None)
 
 
 def _await(client: Client, wait_s: float) -> None:

@@ -176,9 +176,9 @@ class NarrowedSearch:
         """
         if diversity.crowding_field:
             self._filters.check_column(diversity.crowding_field, "diversity.crowding_field")
-            if (diversity.max_per_value or 0) < 1:
-                raise RequestError("diversity.max_per_value", f"got {diversity.max_per_value or 0}, expected >= 1")
-        elif diversity.max_per_value:
+            if diversity.max_per_value is None or diversity.max_per_value < 1:
+                raise RequestError("diversity.max_per_value", f"got {diversity.max_per_value}, expected >= 1")
+        elif diversity.max_per_value is not None:
             got = diversity.max_per_value
             raise RequestError("diversity.max_per_value", f"got {got} without crowding_field, expected a column there")
         weight = diversity.mmr_weight

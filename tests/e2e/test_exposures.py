@@ -129,7 +129,7 @@ def test_an_event_sent_again_counts_once_in_every_process(tmp_path):
 
 def test_a_server_without_a_log_gives_no_tokens_and_takes_no_events():
     with running(None) as (client, _):
-        assert client.nearest_items(ASKED, 2).attribution_token == ""
+        assert client.nearest_items(ASKED, 2).attribution_token is None
         with pytest.raises(EventsNotKeptError, match=r"log\.folder"):
             client.record_events([click("e", "t")])
 
@@ -211,7 +211,7 @@ def test_calls_go_on_while_the_disk_is_full_and_the_log_goes_on_afterwards(tmp_p
     assert log.events.collect()["event_id"].to_list() == ["e0", "e1"]
     assert log.torn_segments == 0
     # every list that got no token is told of
-    assert log.dropped_exposures == answers.count("")
+    assert log.dropped_exposures == answers.count(None)
 
 
 def test_a_list_that_is_too_large_to_be_sent_does_not_count_as_shown(block_release, tmp_path):

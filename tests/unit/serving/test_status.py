@@ -126,7 +126,8 @@ def test_a_full_disk_may_be_tried_again_and_its_folder_is_not_told():
 
 def test_a_release_that_was_refused_is_told_from_one_that_is_not_served():
     back = error_from_call(
-        FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1"))
+        FailedCall(status_of(ReleaseRefusedError("blocks-1 was refused: damaged", "blocks-1"), "r1")),
+        "server:1",
     )
     assert isinstance(back, ReleaseRefusedError)
     assert (back.release, str(back)) == ("blocks-1", "blocks-1 was refused: damaged")
