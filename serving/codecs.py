@@ -118,7 +118,7 @@ def vectors_from_proto(rows: Sequence[bytes], dim: int, path: str) -> Float32:
 
 def diversity_from_proto(message: pb.Diversity) -> Diversity:
     """Return a diversity."""
-    is_set = message.crowding_field or message.max_per_value
+    is_set = message.crowding_field != "" or message.max_per_value != 0
     most = message.max_per_value if is_set else None
     return Diversity(message.crowding_field or None, most, message.mmr_weight)
 

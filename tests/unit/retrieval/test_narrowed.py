@@ -195,7 +195,7 @@ def test_popular_items_are_narrowed_as_well():
     ("diversity", "field", "reason"),
     [
         (Diversity("gerne", 1), "diversity.crowding_field", "Did you mean 'genre'?"),
-        (Diversity("genre"), "diversity.max_per_value", "got 0, expected >= 1"),
+        (Diversity("genre"), "diversity.max_per_value", "got None, expected >= 1"),
         (Diversity("genre", -1), "diversity.max_per_value", "got -1, expected >= 1"),
         (Diversity(max_per_value=2), "diversity.max_per_value", "got 2 without crowding_field"),
         (Diversity(mmr_weight=1.1), "diversity.mmr_weight", "got 1.1, expected 0 to 1"),
