@@ -157,7 +157,8 @@ class Query:
         history_age_days: for each item of `history`, how many days ago that was, >= 0; empty where that is not known,
             which counts as now.
         item_ids: items that somebody has met, such as a basket: the answer is what goes with them.
-        similar: whether the answer is instead what is similar to `item_ids`: what nearly the same vectors find.
+        similar: whether the answer is instead what is similar to `item_ids`: what nearly the same vectors find, by
+            exact search.
         vector: `[dim]`, float32, finite; searched as it is.
         excluded_ids: items that must not be in the answer.
         filter: conditions that the items of the answer must meet.
