@@ -157,6 +157,8 @@ def test_the_image_gets_what_its_dockerfile_copies():
         for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE)
         for source in line.split()[:-1]
     ]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {package.rstrip("*") for package in packages} <= set(copied)
     for source in copied:
         assert (ROOT / source).exists(), source
         assert any(source == each or source.startswith(f"{each}/") for each in let_in), source
