@@ -36,7 +36,7 @@ from recsys.retrieval.reformulation import NamedReformulator
 from recsys.stack import tf
 from recsys.training.loop import Fitted, fit, fit_as_chosen
 from recsys.training.model import TwoTowerModel
-from recsys.types import QUERY_ID, Float32, ItemRoles
+from recsys.types import QUERY_ID, Float32, ItemRoles, RowSets
 from twintower.errors import SettingError, TwintowerError, describe
 from twintower.types import Query
 
@@ -247,6 +247,10 @@ class Validator:
         self._cases = validation.cases.of_new_items if by_new_items else validation.cases
         self._rows = np.flatnonzero(self._cases.reachable.sizes > 0)
         self._relevant = self._cases.reachable.take(self._rows)
+        is_trained = self._cases.item_counts[self._relevant.rows] > 0
+        self._of_trained_items = RowSets.from_pairs(
+            self._relevant.owners[is_trained], self._relevant.rows[is_trained], len(self._rows)
+        )
         self._highest = -np.inf
         self.best: VectorRecommender | None = None
         self.tower: PlainTower | LiveTower | None = None
@@ -254,13 +258,24 @@ class Validator:
     def __call__(self, model: TwoTowerModel) -> float:
         """Return the validation metric of a model, larger is better."""
         recommender = self.recommender(model)
-        judged = replace(recommender, excluded=self._cases.excluded)
-        ranked = judged.recommend(self._rows, parse(self._metric).cutoff).item_rows
-        value = float(np.mean(measure([self._metric], ranked, self._relevant)[self._metric]))
+        value = self._measured(recommender, self._relevant)
         if value > self._highest:
             self._highest, self.best = value, recommender
             self.tower = model.query_tower.plain() or LiveTower(model)
         return value
+
+    def on_trained_items(self, model: TwoTowerModel) -> float:
+        """Return the same metric with only those items as answers that have interactions in the training part.
+
+        The rankings hold all items. Cases without such an answer do not count.
+        """
+        return self._measured(self.recommender(model), self._of_trained_items)
+
+    def _measured(self, recommender: VectorRecommender, relevant: RowSets) -> float:
+        asked = np.flatnonzero(relevant.sizes > 0)
+        judged = replace(recommender, excluded=self._cases.excluded)
+        ranked = judged.recommend(self._rows[asked], parse(self._metric).cutoff).item_rows
+        return float(np.mean(measure([self._metric], ranked, relevant.take(asked))[self._metric]))
 
     def recommender(self, model: TwoTowerModel) -> VectorRecommender:
         """Return the recommender of a model for the validation cases."""

@@ -38,7 +38,8 @@ class ColdStart:
             the vectors of a fifth of the items from the others is taken.
         length: lengths of predicted vectors to try, as shares (0..1) of the length of items that are liked as much. The
             longer, the more items without interactions are shown, instead of others. The first one that costs no more
-            than half a percent of the best metric on the validation cases is taken.
+            than half a percent of the best metric on the validation cases is taken; where these name items with and
+            without interactions, of the metric of the former.
         residual_shrinkage: k, to try: an item with n interactions keeps n / (n + k) of what the features do not
             explain; 0 keeps all. That turns its vector, which keeps its length: the larger k, the more alike are items
             that share features. Chosen in the same way.
@@ -46,7 +47,7 @@ class ColdStart:
 
     regularization_weight: tuple[PositiveFloat, ...] = Field(default=(0.3, 1.0, 3.0, 10.0, 30.0), min_length=1)
     length: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        default=(1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1), min_length=1
+        default=(1.0, 0.7, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1), min_length=1
     )
     residual_shrinkage: tuple[NonNegativeFloat, ...] = Field(default=(0.0, 1.0, 5.0), min_length=1)
 

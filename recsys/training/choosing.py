@@ -26,7 +26,7 @@ DEFAULT_DIM = 256
 PREDICTED = 64
 """Directions of the vectors that choose how strongly the regression on item features is held back."""
 ENOUGH = 0.995
-"""Share of the best metric that is enough for the first of several ways to treat rare items."""
+"""Share of the best metric that is enough for the first of several ways to treat rare items or new ones."""
 ENOUGH_OF_DIM = 0.999
 """Share of the best metric that is enough for shorter vectors."""
 
@@ -44,7 +44,9 @@ def choose(
         prepared: the data; only its training part is solved for.
         validate: returns the validation metric of the model, larger is better; None takes the first of all values.
             Where no validation case names an item without interactions, the cases cannot show how long the vectors of
-            such items should be: they get the shortest length, which displaces others least.
+            such items should be: they get the shortest length, which displaces others least. Where cases name items
+            with and without interactions, and `validate` has a method `on_trained_items`, which returns the metric of
+            the former alone, that decides the length: what new items gain must not outweigh what others lose.
 
     Returns:
         The run with one value for each setting that has several to try, and the tower's dim; the metrics in order.
@@ -61,16 +63,23 @@ def choose(
     tables, metrics = SolvedTables(model, prepared), []
     # While the linear model is chosen, items without interactions stay away unless the cases ask for nothing else.
     provisional = None if asked_counts.any() else cold_start
+    is_mixed = asked_counts.any() and not asked_counts.all()
+    of_length = getattr(validate, "on_trained_items", validate) if is_mixed else validate
 
     with task("choose settings", unit="looks") as running:
 
-        def best(candidates: Sequence[T], assign: Callable[[T], None], enough: float = 1.0) -> T:
+        def best(
+            candidates: Sequence[T],
+            assign: Callable[[T], None],
+            enough: float = 1.0,
+            measured: Callable[[TwoTowerModel], float] = validate,
+        ) -> T:
             if len(candidates) == 1:
                 return candidates[0]
             found = []
             for candidate in candidates:
                 assign(candidate)
-                found.append(validate(model))
+                found.append(measured(model))
                 metrics.append(found[-1])
                 running.advance(1, f"best {run.training.validation_metric} {max(metrics):.4f}")
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
@@ -96,9 +105,9 @@ def choose(
             cold_start = max(
                 weights, key=lambda cold_start: tables.predictability(solution, cold_start, min(dim, PREDICTED))
             )
-            for name in ("length", "residual_shrinkage"):
+            for name, measured in (("length", of_length), ("residual_shrinkage", validate)):
                 tried = cold_start.candidates(name)
-                cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH)
+                cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH, measured)
         if not metrics:  # one look in any case: own items are weighed against a model that has not seen the cases
             tables.assign(solved(objective, dim), cold_start, dim)
             metrics.append(validate(model))
