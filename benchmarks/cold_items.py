@@ -23,12 +23,13 @@ from recsys.cli import one_message
 from recsys.config import Run
 from recsys.data.decisions import decide
 from recsys.data.prepare import parts_to_judge, prepare, refitted
-from recsys.evaluation.baselines import fit_baselines
+from recsys.evaluation.baselines import fit_baselines, recommender
 from recsys.evaluation.held_out import held_out
 from recsys.evaluation.recommenders import Recommender, ScoreRecommender
 from recsys.evaluation.report import OURS, EvaluationReport, evaluate
 from recsys.pipeline import Validator
 from recsys.training.loop import fit
+from recsys.training.solutions import SolvedTables, solve
 from recsys.types import Bool, Float32, Int64, RowSets
 from twintower.errors import TwintowerError
 
@@ -38,6 +39,9 @@ METRICS = ("nDCG@20", "R@20", "R@50")
 SPLIT = 'split={kind="cold_items", test_rate=0.1, validation_rate=0.1, warm_rate=0.1}'
 SOURCES = ("wikispeedia", "enriched_movielens", "complete_journey")
 BASELINES = ("feature_popularity", "popularity", "dlae")
+BY_OWN_COUNTS = "feature_popularity, own_counts"
+LENGTHS = (0.15, 0.2, 0.25, 0.35, 0.5, 1.0)
+"""Lengths of the vectors of new items (`cold_start.length`) that are shown beside the one that validation chose."""
 WITHOUT = f"{OURS}, no new items shown"
 """The same model, with items that have no interactions left out of its rankings."""
 MIN_RATIO, MAX_LOSS = 2.0, 0.01
@@ -83,13 +87,26 @@ def judged(run: Run, folder: Path) -> tuple[Run, Mapping[str, EvaluationReport]]
         WITHOUT: by_vectors(queries, items, cases.excluded, is_new),
         **{kind: each.recommender.without(cases.excluded) for kind, each in baselines.items()},
     }
+    own_counts = registry.build("baselines", {"kind": "feature_popularity", "own_counts": True}, "baselines")
+    recommenders[BY_OWN_COUNTS] = recommender(own_counts, test).without(cases.excluded)
+    chosen = fitted.choice.run
+    if chosen.objective.reads == "matrix":
+        dim, cold_start = chosen.tower.dim, chosen.objective.cold_start
+        solution = solve(chosen.objective, fitted.prepared, dim, chosen.seed, "train")
+        tables = SolvedTables(fitted.model, fitted.prepared)
+        for length in LENGTHS:
+            tables.assign(solution, replace(cold_start, length=(length,)), dim)
+            queries, items = fitted.model.encode_queries(test.codes), fitted.model.encode_items()
+            recommenders[f"{OURS}, length {length:g}"] = by_vectors(
+                queries, items, cases.excluded, np.zeros_like(is_new)
+            )
     relevant = cases.relevant
     reports = {}
     for name, counted in (("cold", is_new), ("warm", ~is_new)):
         of_part = counted[relevant.rows]
         part = RowSets.from_pairs(relevant.owners[of_part], relevant.rows[of_part], len(cases))
         reports[name] = evaluate(recommenders, replace(cases, relevant=part), METRICS, seed=run.seed)
-    return fitted.choice.run, reports
+    return chosen, reports
 
 
 def by_vectors(queries: Float32, items: Float32, excluded: RowSets | None, hidden: Bool) -> ScoreRecommender:
@@ -111,10 +128,10 @@ def add(report: Report, source: str, seed: int, reports: Mapping[str, Evaluation
     """
     for name, found in reports.items():
         case = {"source": source, "seed": seed, "relevant items": name, "cases": found.cases}
-        for recommender in found.recommenders:
+        for subject in found.recommenders:
             for metric in METRICS:
-                one = found.find(recommender, metric)
-                report.add_interval(case, recommender, metric, one.value, one.low, one.high, 1)
+                one = found.find(subject, metric)
+                report.add_interval(case, subject, metric, one.value, one.low, one.high, 1)
     cold, warm = reports["cold"], reports["warm"]
     by_features = cold.find("feature_popularity", "R@50").value
     ratio = cold.find(OURS, "R@50").value / by_features if by_features else float("inf")

@@ -18,8 +18,15 @@ class FeaturePopularity:
     `score(j) = mean over features f of mean over values v of j in f of mean( count(i) : i has v, count(i) > 0 )`
 
     What an item without training interactions can be ranked by if nothing is learned. Values that no trained item has,
+    What an item without training interactions can be ranked by if nothing is learned. Values that no trained item has,
     numbers and vectors do not count; an item without any other value is scored by its own count.
+
+    Attributes:
+        own_counts: score items with training interactions by their own counts, as `popularity` does, and only the
+            others by their features.
     """
+
+    own_counts: bool = False
 
     reads_history: ClassVar[bool] = False
 
@@ -46,7 +53,8 @@ class FeaturePopularity:
             known = np.bincount(row, minlength=training.items)
             total += np.bincount(row, means[values], training.items) / np.maximum(known, 1)
             features += known > 0
-        scores: Float32 = np.where(features > 0, total / np.maximum(features, 1), counts).astype(np.float32)
+        by_features = (features > 0) & ~(self.own_counts & (counts > 0))
+        scores: Float32 = np.where(by_features, total / np.maximum(features, 1), counts).astype(np.float32)
 
         def score(histories: Histories) -> Float32:
             return np.tile(scores, (histories.owners, 1))

@@ -10,9 +10,9 @@ from recsys.baselines.feature_popularity import FeaturePopularity
 from tests.worlds import histories_of
 
 
-def scores(counts, **item_values):
+def scores(counts, own_counts=False, **item_values):
     training = replace(histories_of([counts]), item_values={name: np.array(of) for name, of in item_values.items()})
-    return FeaturePopularity().fit(training)(training)[0].tolist()
+    return FeaturePopularity(own_counts=own_counts).fit(training)(training)[0].tolist()
 
 
 def test_an_item_without_interactions_is_as_popular_as_the_trained_items_that_share_its_values():
@@ -27,3 +27,7 @@ def test_features_count_alike_however_many_values_they_have():
 
 def test_what_no_trained_item_shares_does_not_count():
     assert scores([4, 0, 0], color=[0, 9, 9], words=[[1], [1], [-1]]) == [4, 4, 0]
+
+
+def test_items_with_interactions_may_keep_their_own_counts():
+    assert scores([4, 2, 7, 0], own_counts=True, color=[0, 0, 1, 0]) == [4, 2, 7, 3]
