@@ -80,8 +80,9 @@ def choose(
             for candidate in candidates:
                 assign(candidate)
                 found.append(measured(model))
-                metrics.append(found[-1])
-                running.advance(1, f"best {run.training.validation_metric} {max(metrics):.4f}")
+                if measured is validate:
+                    metrics.append(found[-1])
+                running.advance(1, f"best {run.training.validation_metric} {max(metrics, default=0.0):.4f}")
             return candidates[int(np.argmax(np.array(found) >= enough * max(found)))]
 
         def solved(objective: Solved, dim: int) -> Solution:
@@ -108,6 +109,9 @@ def choose(
             for name, measured in (("length", of_length), ("residual_shrinkage", validate)):
                 tried = cold_start.candidates(name)
                 cold_start = best(tried, lambda cold_start: tables.assign(solution, cold_start, dim), ENOUGH, measured)
+            if of_length is not validate:
+                tables.assign(solution, cold_start, dim)
+                metrics.append(validate(model))
         if not metrics:  # one look in any case: own items are weighed against a model that has not seen the cases
             tables.assign(solved(objective, dim), cold_start, dim)
             metrics.append(validate(model))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from recsys import config
 from recsys.data.prepare import prepare
 from recsys.evaluation.held_out import held_out
@@ -13,7 +11,7 @@ from recsys.training.model import TwoTowerModel
 from recsys.training.solutions import SolvedTables, solve
 from tests.worlds import block_run
 
-SETTINGS = {"regularization_weight": [20.0], "query_feature_weight": [1.0]}
+SETTINGS = {"regularization_weight": [20.0], "query_feature_weight": [1.0], "query_exponent": [0.0]}
 ITEM = {"features": {"id": {"kind": "id"}, "taste": {"kind": "categorical"}}}
 SPLIT = {"kind": "cold_items", "test_rate": 0.2, "validation_rate": 0.2, "warm_rate": 0.15}
 
@@ -52,8 +50,9 @@ def test_items_with_interactions_are_judged_in_rankings_that_show_new_items_too(
 
 def test_what_new_items_cost_the_others_decides_the_length_of_their_vectors(block_world, tmp_path):
     run, prepared, validator = mixed_world(block_world, tmp_path, length=[1.0, 0.01], residual_shrinkage=[0.0])
-    chosen, _ = choose(run, prepared, validator)
+    chosen, metrics = choose(run, prepared, validator)
     assert chosen.objective.cold_start.length == (0.01,)
-    by_all, _ = choose(run, prepared, lambda model: validator(model))
+    assert len(metrics) == 1  # by all items, with the settings that were chosen
+    by_all, others = choose(run, prepared, lambda model: validator(model))
     assert by_all.objective.cold_start.length == (1.0,)
-    assert np.isfinite(validator(TwoTowerModel(prepared, chosen, steps=1)))
+    assert metrics[0] < max(others)
