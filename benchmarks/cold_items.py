@@ -1,8 +1,8 @@
 """Items held out of training, ranked together with all others: how well they are found, and what that costs the others.
 
 The run file is the one that `recsys init` writes for the source, with the split `cold_items` and `warm_rate`: a tenth
-of the items is held out whole, and a tenth of the pairs with other items. The figures become `results/cold-items.json`
-and a table.
+of the items is held out whole, and a tenth of the pairs with other items. The figures become
+`results/cold-items-<source>.json` and a table.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ def add(report: Report, source: str, seed: int, reports: Mapping[str, Evaluation
 
 def bench(sources: Sequence[str], work: Path, results: Path, seeds: Sequence[int], overrides: Sequence[str]) -> None:
     """Train and judge, and write the results after each training."""
-    report = Report("cold-items", DISTRIBUTIONS)
-    report.note("Means over cases with bootstrap intervals. Cold and warm items stand in one ranking of the catalog.")
     for source in sources:
+        report = Report(f"cold-items-{source}", DISTRIBUTIONS)
+        report.note("Means over cases with bootstrap intervals. Cold and warm items stand in one ranking.")
         for seed in seeds:
             folder = work / f"{source}-{seed}"
             run = run_of(source, folder, [f"seed={seed}", *overrides])
@@ -157,8 +157,8 @@ def bench(sources: Sequence[str], work: Path, results: Path, seeds: Sequence[int
                 f"features (wanted at least {MIN_RATIO:g}: {words[0]}); the others lose {loss:.2%} of their nDCG@20 to "
                 f"new items (wanted less than {MAX_LOSS:.0%}: {words[1]}).{lengths}"
             )
-            report.write(results)
-    print(report.write(results).read_text(encoding="utf-8"))
+            file = report.write(results)
+        print(file.read_text(encoding="utf-8"))
 
 
 def main(

@@ -10,7 +10,7 @@ from benchmarks.cold_items import OURS, WITHOUT, bench
 def test_new_items_are_judged_beside_others_in_one_ranking(tmp_path):
     small = ["source.users=120", "source.items=80", "evaluation.resamples=100"]
     bench(["synthetic"], tmp_path / "work", tmp_path / "results", [3], [*small, "tower.dim=16"])
-    found = json.loads((tmp_path / "results" / "cold-items.json").read_text())
+    found = json.loads((tmp_path / "results" / "cold-items-synthetic.json").read_text())
     values = {
         (row["case"]["relevant items"], row["subject"]): row["value"]
         for row in found["rows"]
