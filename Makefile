@@ -37,6 +37,8 @@ demo: $(VENV)/.demo ## Train on real data, judge, serve over gRPC, recommend, ta
 demo-experiment: $(VENV)/.dev ## Two arms, simulated users, their log, and the decision beside the known truth (5 minutes at most on 2 cores)
 	$(BIN)/recsys experiment demo
 
+# Several processes share the cores: with more threads each, they wait for each other.
+test: export OPENBLAS_NUM_THREADS := 1
 test: $(VENV)/.dev ## The whole default test suite
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
