@@ -24,7 +24,7 @@ from benchmarks.peers.sequences import History, Inputs, SequenceSettings, looks,
 from benchmarks.report import RESULTS, Report
 from recsys import config
 from recsys.cli import one_message
-from recsys.config import Run
+from recsys.config import Run, Schedule
 from recsys.data.prepare import Prepared, prepare
 from recsys.evaluation.held_out import HeldOut, held_out
 from recsys.evaluation.recommenders import VectorRecommender
@@ -157,7 +157,9 @@ def transformer_run(world: World, seed: int) -> Run:
         "dropout_rate": size.dropout_rate,
     }
     history = {"pooling": "transformer", "shared": True, "transformer": blocks}
-    return run_of(world, seed, world.objective, history, size.batch_size)
+    run = run_of(world, seed, world.objective, history, size.batch_size)
+    # As RecTools trains: with a rate that falls to 0 the same epochs are too few.
+    return replace(run, training=replace(run.training, schedule=Schedule(kind="constant")))
 
 
 @dataclass(frozen=True)
